@@ -1,0 +1,65 @@
+"""What both operators share on the Python side of the dispatcher: autocast rules and the choice of the eager path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "resnet_cuda"
+_AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
+
+# Holds the Python kernels of the operators whose schemas the compiled library has registered.
+library = torch.library.Library(NAMESPACE, "IMPL")
+
+
+def autocast_dtype(input: object) -> torch.dtype | None:
+    """The dtype that autocast asks for where ``input`` lives; None outside autocast and for float64."""
+    if not isinstance(input, Tensor) or input.dtype == torch.float64:
+        return None
+    device_type = input.device.type
+    if device_type not in _AUTOCAST_KEYS or not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
+def cast(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
+    """``tensor`` in ``dtype`` where there is one to cast to; float64 and what is no floating tensor stays as it is."""
+    if dtype is None or not isinstance(tensor, Tensor) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def register_autocast(name: str, cast_arguments: Callable) -> None:
+    """Registers ``cast_arguments(*arguments) -> arguments`` in front of ``name`` on both autocast keys.
+
+    ``torch.library.register_autocast`` casts every tensor to one fixed dtype; here offsets and the norm's constants stay
+    float32 and the dtype is the one that the user gave to ``torch.autocast``.
+    """
+    packet = getattr(torch.ops.resnet_cuda, name).default
+    for device_type, key in _AUTOCAST_KEYS.items():
+        excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+        def kernel(*arguments, device_type=device_type, excluded=excluded):
+            with torch._C._ExcludeDispatchKeyGuard(excluded):
+                return packet(*cast_arguments(*arguments))
+
+        library.impl(name, kernel, key)
+
+
+def traced() -> bool:
+    """Whether something other than plain eager autograd watches: then the registered operator must be called.
+
+    Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of the Python overhead.
+    """
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def no_second_derivative(name: str) -> None:
+    """Makes differentiating the backward operator an error instead of a silent constant."""
+
+    def backward(ctx, *gradients):
+        raise RuntimeError(f"{name}: second derivatives are not implemented; use resnet_cuda.use_backend('reference')")
+
+    torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", backward)

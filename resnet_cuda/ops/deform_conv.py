@@ -1,0 +1,147 @@
+"""Deformable convolution v1 and v2: public function, shape function, autograd and autocast of the compiled operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from resnet_cuda import _backend, _extension, reference
+from resnet_cuda.ops._registration import (
+    NAMESPACE,
+    autocast_dtype,
+    cast,
+    no_second_derivative,
+    register_autocast,
+    traced,
+)
+from resnet_cuda.reference.checks import check_deform_conv2d, check_tensor, output_memory_format, pair
+
+
+def deform_conv2d(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = (1, 1),
+    padding: int | Sequence[int] = (0, 0),
+    dilation: int | Sequence[int] = (1, 1),
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Deformable convolution v1 (no mask) or v2; the signature of ``torchvision.ops.deform_conv2d``.
+
+    Each of the kernel's ``kh*kw`` taps reads the input at its regular position plus a learned offset, bilinearly, times
+    its mask. A position ``(y, x)`` gives 0 unless ``-1 < y < H`` and ``-1 < x < W``; pixels beyond the image count as 0.
+    The derivative for the offset is the right-hand one everywhere (torchvision's rule). An infinite position is outside;
+    a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and none for the input.
+
+    Args:
+        input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0.
+        offset: (N, 2*G*kh*kw, Ho, Wo), per offset group and tap ``(dy, dx)`` in input pixels; input's dtype or, beside
+            a 16-bit input, float32. Positions are computed in float32 (float64 for a float64 input).
+        weight: (O, C/groups, kh, kw), input's dtype; the number of groups follows from it.
+        bias: (O,), input's dtype, or None.
+        stride: one int or (vertical, horizontal), at least 1.
+        padding: likewise, at least 0.
+        dilation: likewise, at least 1.
+        mask: (N, G*kh*kw, Ho, Wo), dtype as for offset, or None for DCNv1.
+
+    Returns:
+        (N, O, Ho, Wo), input's dtype, channels_last where the input is. Under autocast input, weight and bias are cast
+        to its dtype and offset and mask stay as they are; float64 is left alone.
+
+    Raises:
+        ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
+        TypeError: for an argument that is not a tensor.
+
+    Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).
+    """
+    op = "deform_conv2d"
+    for name, value in (("input", input), ("offset", offset), ("weight", weight)):
+        check_tensor(op, name, value)
+    check_tensor(op, "bias", bias, optional=True)
+    check_tensor(op, "mask", mask, optional=True)
+    target = autocast_dtype(input)
+    input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
+    if not _backend.use_native_for(input.device):
+        return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+
+    geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))
+    arguments = (input, weight, offset, mask, bias, *geometry)
+    if traced() or not torch.is_grad_enabled():
+        return torch.ops.resnet_cuda.deform_conv2d.default(*arguments)
+    return _DeformConv2d.apply(*arguments)
+
+
+class _DeformConv2d(torch.autograd.Function):
+    """Eager autograd around the bare kernels."""
+
+    @staticmethod
+    def forward(ctx, input, weight, offset, mask, bias, *geometry):
+        ctx.save_for_backward(input, weight, offset, mask)
+        ctx.geometry = geometry
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.resnet_cuda.deform_conv2d.default(input, weight, offset, mask, bias, *geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _gradients(ctx, grad)
+
+
+def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients that are asked for, in the order of the operator's arguments."""
+    input, weight, offset, mask = ctx.saved_tensors
+    needs = ctx.needs_input_grad[:5]  # input, weight, offset, mask, bias
+    gradients = torch.ops.resnet_cuda.deform_conv2d_backward.default(
+        grad, input, weight, offset, mask, *ctx.geometry, *needs
+    )
+    asked = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
+    return *asked, *(None for _ in ctx.geometry)
+
+
+def _setup_context(ctx, inputs, output):
+    input, weight, offset, mask, _bias, *geometry = inputs
+    ctx.save_for_backward(input, weight, offset, mask)
+    ctx.geometry = tuple(geometry)
+
+
+def _fake(input, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w):
+    geometry = (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w)
+    shape = check_deform_conv2d(input, weight, offset, mask, bias, *geometry)
+    size = (input.shape[0], weight.shape[0], shape.out_height, shape.out_width)
+    return torch.empty(
+        size, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input)
+    )
+
+
+def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
+    need_input, need_weight, need_offset, need_mask, need_bias = geometry_and_needs[6:]
+
+    def like(tensor, needed, memory_format=torch.contiguous_format):
+        if not needed or tensor is None:
+            return input.new_empty((0,))
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format)
+
+    return (
+        like(input, need_input, output_memory_format(input)),
+        like(weight, need_weight),
+        like(offset, need_offset),
+        like(mask, need_mask),
+        input.new_empty((weight.shape[0],)) if need_bias else input.new_empty((0,)),
+    )
+
+
+def _cast_arguments(input, weight, offset, mask, bias, *geometry):
+    target = autocast_dtype(input)
+    return cast(input, target), cast(weight, target), offset, mask, cast(bias, target), *geometry
+
+
+if _extension.CPU_LOADED:
+    torch.library.register_fake(f"{NAMESPACE}::deform_conv2d", _fake)
+    torch.library.register_fake(f"{NAMESPACE}::deform_conv2d_backward", _fake_backward)
+    torch.library.register_autograd(f"{NAMESPACE}::deform_conv2d", _gradients, setup_context=_setup_context)
+    no_second_derivative("deform_conv2d")
+    register_autocast("deform_conv2d", _cast_arguments)

@@ -1,0 +1,138 @@
+"""FrozenBatchNorm + residual + ReLU in one pass: public function, shape function, autograd and autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from resnet_cuda import _backend, _extension, reference
+from resnet_cuda.ops._registration import (
+    NAMESPACE,
+    autocast_dtype,
+    cast,
+    no_second_derivative,
+    register_autocast,
+    traced,
+)
+from resnet_cuda.reference.checks import check_frozen_bn_relu, check_tensor, output_memory_format
+
+
+def frozen_bn_relu(
+    input: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None = None,
+    relu: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    """``y = input * scale[c] + shift[c]``, plus ``residual`` where given, then ReLU where asked: one pass over memory.
+
+    Args:
+        input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
+        scale: (C,), float32 or float64, constant: no gradient flows to it.
+        shift: (C,), likewise.
+        residual: input's shape and dtype, or None.
+        relu: whether to clamp at 0; NaN stays NaN, and the gradient at 0 is 0.
+        inplace: overwrite input and return it. Legal wherever nobody needs input's values for a backward, as after a
+            convolution.
+
+    Returns:
+        input's shape and dtype, channels_last where the input is. Arithmetic is in float32 (float64 for a float64 input)
+        with one rounding at the end. Under autocast input keeps its dtype and residual is cast to it.
+
+    Raises:
+        ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
+        TypeError: for an argument that is not a tensor.
+    """
+    op = "frozen_bn_relu"
+    for name, value in (("input", input), ("scale", scale), ("shift", shift)):
+        check_tensor(op, name, value)
+    check_tensor(op, "residual", residual, optional=True)
+    if autocast_dtype(input) is not None:
+        residual = cast(residual, input.dtype)
+    if not _backend.use_native_for(input.device):
+        return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
+    if traced():
+        output = torch.ops.resnet_cuda.frozen_bn_relu.default(input, scale, shift, residual, relu)
+        # Functional in a graph: the compiler removes the copy where input is an intermediate.
+        return input.copy_(output) if inplace else output
+    return _FrozenBnRelu.apply(input, scale, shift, residual, relu, inplace)
+
+
+class _FrozenBnRelu(torch.autograd.Function):
+    """Eager autograd around the bare kernels. Saves the output where there is a ReLU, and nothing else of that size."""
+
+    @staticmethod
+    def forward(ctx, input, scale, shift, residual, relu, inplace):
+        with torch._C._AutoDispatchBelowAutograd():
+            if inplace:
+                torch.ops.resnet_cuda.frozen_bn_relu_.default(input, scale, shift, residual, relu)
+                ctx.mark_dirty(input)
+                output = input
+            else:
+                output = torch.ops.resnet_cuda.frozen_bn_relu.default(input, scale, shift, residual, relu)
+        ctx.save_for_backward(scale, output if relu else None)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        scale, output = ctx.saved_tensors
+        grad_input, grad_residual = _gradients(ctx, grad, scale, output)
+        return grad_input, None, None, grad_residual, None, None  # scale, shift, relu and inplace have none
+
+
+def _gradients(ctx, grad: Tensor, scale: Tensor, output: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    need_input, need_residual = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+    grad_input, grad_residual = torch.ops.resnet_cuda.frozen_bn_relu_backward.default(
+        grad, scale, output, need_input, need_residual
+    )
+    return grad_input if need_input else None, grad_residual if need_residual else None
+
+
+def _backward(ctx, grad):
+    scale, output = ctx.saved_tensors
+    grad_input, grad_residual = _gradients(ctx, grad, scale, output)
+    return grad_input, None, None, grad_residual, None
+
+
+def _setup_context(ctx, inputs, output):
+    _input, scale, _shift, _residual, relu = inputs
+    ctx.save_for_backward(scale, output if relu else None)
+
+
+def _fake(input, scale, shift, residual, relu):
+    check_frozen_bn_relu(input, scale, shift, residual)
+    return torch.empty(
+        input.shape, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input)
+    )
+
+
+def _fake_in_place(input, scale, shift, residual, relu):
+    check_frozen_bn_relu(input, scale, shift, residual)
+
+
+def _fake_backward(grad, scale, output, need_input, need_residual):
+    memory_format = output_memory_format(grad if output is None else output)
+
+    def like(needed):
+        return torch.empty_like(grad, memory_format=memory_format) if needed else grad.new_empty((0,))
+
+    return like(need_input), like(need_residual)
+
+
+def _cast_arguments(input, scale, shift, residual, relu):
+    if autocast_dtype(input) is not None:
+        residual = cast(residual, input.dtype)
+    return input, scale, shift, residual, relu
+
+
+if _extension.CPU_LOADED:
+    torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu", _fake)
+    torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_", _fake_in_place)
+    torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_backward", _fake_backward)
+    torch.library.register_autograd(f"{NAMESPACE}::frozen_bn_relu", _backward, setup_context=_setup_context)
+    no_second_derivative("frozen_bn_relu")
+    register_autocast("frozen_bn_relu", _cast_arguments)
+    register_autocast("frozen_bn_relu_", _cast_arguments)
