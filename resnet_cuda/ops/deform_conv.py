@@ -120,16 +120,16 @@ def _fake(input, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, d
 def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
     need_input, need_weight, need_offset, need_mask, need_bias = geometry_and_needs[6:]
 
-    def like(tensor, needed, memory_format=torch.contiguous_format):
+    def like(tensor, needed, memory_format):
         if not needed or tensor is None:
             return input.new_empty((0,))
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format)
 
     return (
         like(input, need_input, output_memory_format(input)),
-        like(weight, need_weight),
-        like(offset, need_offset),
-        like(mask, need_mask),
+        like(weight, need_weight, torch.contiguous_format),
+        like(offset, need_offset, output_memory_format(offset)),
+        like(mask, need_mask, torch.contiguous_format if mask is None else output_memory_format(mask)),
         input.new_empty((weight.shape[0],)) if need_bias else input.new_empty((0,)),
     )
 

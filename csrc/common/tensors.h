@@ -1,0 +1,78 @@
+// Layout questions and allocations that the operators share, on the stable ABI.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace resnet_cuda {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// What Tensor.is_contiguous(memory_format=torch.channels_last) answers for a 4-D tensor.
+inline bool is_channels_last(const Tensor& tensor) {
+  int64_t expected = 1;
+  for (const int64_t dim : {1, 3, 2, 0}) {
+    if (tensor.size(dim) != 1) {
+      if (tensor.stride(dim) != expected) {
+        return false;
+      }
+      expected *= tensor.size(dim);
+    }
+  }
+  return true;
+}
+
+// The result's layout: channels_last for an input that is laid out so and not also contiguous, else contiguous.
+inline MemoryFormat output_memory_format(const Tensor& input) {
+  return !input.is_contiguous() && is_channels_last(input) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+inline Tensor empty_beside(
+    const Tensor& tensor,
+    const std::vector<int64_t>& size,
+    ScalarType dtype,
+    MemoryFormat memory_format = MemoryFormat::Contiguous) {
+  return torch::stable::empty(size, dtype, std::nullopt, tensor.device(), std::nullopt, memory_format);
+}
+
+inline Tensor zeros_beside(
+    const Tensor& tensor,
+    const std::vector<int64_t>& size,
+    ScalarType dtype,
+    MemoryFormat memory_format = MemoryFormat::Contiguous) {
+  Tensor result = empty_beside(tensor, size, dtype, memory_format);
+  torch::stable::zero_(result);
+  return result;
+}
+
+inline std::vector<int64_t> size_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return std::vector<int64_t>(sizes.begin(), sizes.end());
+}
+
+// `tensor` in `dtype` and dense in `memory_format`; itself where it is so already.
+inline Tensor as_dense(const Tensor& tensor, ScalarType dtype, MemoryFormat memory_format) {
+  const Tensor converted = tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, dtype);
+  return torch::stable::contiguous(converted, memory_format);
+}
+
+// Strides, in elements, of a dense 4-D tensor whose two spatial dimensions count as one, in whichever of the two layouts.
+struct PixelStrides {
+  int64_t image;
+  int64_t channel;
+  int64_t pixel;
+};
+
+inline PixelStrides pixel_strides(const Tensor& dense, bool channels_last) {
+  const int64_t channels = dense.size(1);
+  const int64_t pixels = dense.size(2) * dense.size(3);
+  return channels_last ? PixelStrides{channels * pixels, 1, channels} : PixelStrides{channels * pixels, pixels, 1};
+}
+
+}  // namespace resnet_cuda

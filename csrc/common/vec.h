@@ -1,0 +1,220 @@
+// Vectors of the widest kind that the including file is compiled for, with loads and stores that convert 16-bit types.
+//
+// Included only by the files that hold CPU kernels (*_portable.cpp, *_avx2.cpp, *_avx512.cpp), each of which first defines
+// RESNET_CUDA_ISA as its own namespace: code of one instruction set must never be linked into another's. For the same
+// reason nothing here uses the standard library's or torch's inline functions.
+#pragma once
+
+#ifndef RESNET_CUDA_ISA
+#error "define RESNET_CUDA_ISA before including common/vec.h"
+#endif
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "common/storage_types.h"
+
+namespace resnet_cuda {
+namespace RESNET_CUDA_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+#define RESNET_CUDA_INLINE static inline __attribute__((always_inline))
+
+template <typename Real>
+struct VecOf {
+  typedef Real type __attribute__((vector_size(kVectorBytes)));
+  static constexpr int lanes = kVectorBytes / static_cast<int>(sizeof(Real));
+};
+
+template <typename Real>
+using Vec = typename VecOf<Real>::type;
+
+template <typename Real>
+constexpr int kLanes = VecOf<Real>::lanes;
+
+RESNET_CUDA_INLINE float half_to_float(uint16_t bits) {
+  // Shifted into float's place, a half is too small by 2^112, subnormals included; the product repairs that. Infinity
+  // and NaN come out just above the largest half and get float's own exponent.
+  uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
+  float value;
+  memcpy(&value, &magnitude, sizeof(value));
+  value *= 0x1p112f;
+  memcpy(&magnitude, &value, sizeof(value));
+  if (value >= 65536.0f) {
+    magnitude |= 0x7f800000u;
+  }
+  magnitude |= static_cast<uint32_t>(bits & 0x8000u) << 16;
+  memcpy(&value, &magnitude, sizeof(value));
+  return value;
+}
+
+RESNET_CUDA_INLINE uint16_t float_to_half(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  bits &= 0x7fffffffu;
+  if (bits > 0x7f800000u) {
+    return static_cast<uint16_t>(sign | 0x7e00u);
+  }
+  if (bits >= 0x477ff000u) {  // 65520 and above round to infinity
+    return static_cast<uint16_t>(sign | 0x7c00u);
+  }
+  if (bits < 0x38800000u) {  // below 2^-14: adding 0.5 rounds to the subnormals' fixed step of 2^-24
+    float magnitude;
+    memcpy(&magnitude, &bits, sizeof(magnitude));
+    magnitude += 0.5f;
+    memcpy(&bits, &magnitude, sizeof(bits));
+    return static_cast<uint16_t>(sign | (bits - 0x3f000000u));
+  }
+  bits += 0xfffu + ((bits >> 13) & 1u);  // to nearest, ties to even
+  return static_cast<uint16_t>(sign | ((bits - 0x38000000u) >> 13));
+}
+
+RESNET_CUDA_INLINE uint16_t float_to_bfloat16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x7fffffffu) > 0x7f800000u) {
+    return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  }
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+RESNET_CUDA_INLINE float to_real(float value) {
+  return value;
+}
+RESNET_CUDA_INLINE double to_real(double value) {
+  return value;
+}
+RESNET_CUDA_INLINE float to_real(Half16 value) {
+  return half_to_float(value.bits);
+}
+RESNET_CUDA_INLINE float to_real(BFloat16 value) {
+  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float result;
+  memcpy(&result, &bits, sizeof(result));
+  return result;
+}
+
+RESNET_CUDA_INLINE void from_real(float value, float* target) {
+  *target = value;
+}
+RESNET_CUDA_INLINE void from_real(double value, double* target) {
+  *target = value;
+}
+RESNET_CUDA_INLINE void from_real(float value, Half16* target) {
+  target->bits = float_to_half(value);
+}
+RESNET_CUDA_INLINE void from_real(float value, BFloat16* target) {
+  target->bits = float_to_bfloat16(value);
+}
+
+RESNET_CUDA_INLINE Vec<float> load(const float* source) {
+  Vec<float> value;
+  memcpy(&value, source, sizeof(value));
+  return value;
+}
+RESNET_CUDA_INLINE Vec<double> load(const double* source) {
+  Vec<double> value;
+  memcpy(&value, source, sizeof(value));
+  return value;
+}
+
+typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t FloatBits __attribute__((vector_size(kVectorBytes)));
+
+RESNET_CUDA_INLINE Vec<float> load(const BFloat16* source) {
+  HalfBits narrow;
+  memcpy(&narrow, source, sizeof(narrow));
+  return reinterpret_cast<Vec<float>>(__builtin_convertvector(narrow, FloatBits) << 16);
+}
+RESNET_CUDA_INLINE Vec<float> load(const Half16* source) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
+#elif defined(__F16C__)
+  return reinterpret_cast<Vec<float>>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
+#else
+  Vec<float> value;
+  for (int i = 0; i < kLanes<float>; ++i) {
+    value[i] = half_to_float(source[i].bits);
+  }
+  return value;
+#endif
+}
+
+RESNET_CUDA_INLINE void store(Vec<float> value, float* target) {
+  memcpy(target, &value, sizeof(value));
+}
+RESNET_CUDA_INLINE void store(Vec<double> value, double* target) {
+  memcpy(target, &value, sizeof(value));
+}
+RESNET_CUDA_INLINE void store(Vec<float> value, BFloat16* target) {
+  const FloatBits bits = reinterpret_cast<FloatBits>(value);
+  const FloatBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  // A comparison gives all ones in a lane where it holds.
+  const FloatBits is_nan = reinterpret_cast<FloatBits>((bits & 0x7fffffffu) > 0x7f800000u);
+  const HalfBits narrow =
+      __builtin_convertvector((is_nan & ((bits >> 16) | 0x40u)) | (~is_nan & rounded), HalfBits);
+  memcpy(target, &narrow, sizeof(narrow));
+}
+RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(target),
+      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__F16C__)
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(target),
+      _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  for (int i = 0; i < kLanes<float>; ++i) {
+    target[i].bits = float_to_half(value[i]);
+  }
+#endif
+}
+
+// The first `count` elements; the other lanes are 0.
+template <typename T>
+RESNET_CUDA_INLINE Vec<RealOf<T>> load_first(const T* source, int64_t count) {
+  T padded[kLanes<RealOf<T>>] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    padded[i] = source[i];
+  }
+  return load(padded);
+}
+template <typename T>
+RESNET_CUDA_INLINE void store_first(Vec<RealOf<T>> value, T* target, int64_t count) {
+  T padded[kLanes<RealOf<T>>];
+  store(value, padded);
+  for (int64_t i = 0; i < count; ++i) {
+    target[i] = padded[i];
+  }
+}
+
+template <typename Real>
+RESNET_CUDA_INLINE Real sum_of_lanes(Vec<Real> value) {
+  // Pairwise, so that the compiler may halve the vector; the order is the same on every machine of one vector width.
+  Real lane[kLanes<Real>];
+  memcpy(lane, &value, sizeof(value));
+#pragma GCC unroll 8
+  for (int width = kLanes<Real> / 2; width > 0; width /= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) {
+      lane[i] += lane[i + width];
+    }
+  }
+  return lane[0];
+}
+
+}  // namespace RESNET_CUDA_ISA
+}  // namespace resnet_cuda

@@ -1,0 +1,290 @@
+// Backward of the deformable convolution on a CPU, for one element type and one instruction set.
+//
+// Nothing is kept from the forward: the input is sampled again. A thread owns slices of channels, so it scatters into the
+// gradient of the input without atomics, always in the order of the pixels.
+#pragma once
+
+#include "common/gemm_micro.h"
+#include "deform_conv/cpu_forward.h"
+#include "deform_conv/cpu_sampling.h"
+
+namespace resnet_cuda {
+namespace RESNET_CUDA_ISA {
+
+using deform_conv_cpu::BackwardTask;
+using deform_conv_cpu::kBandPixels;
+
+template <typename T>
+struct BackwardTap {
+  TapSample<RealOf<T>> sample;
+  RealOf<T> mask;
+  const T* corner[4];            // zeros for a corner outside the image
+  RealOf<T>* grad_corner[4];     // a scratch row for a corner outside the image
+  RealOf<T> corner_weight[4];
+};
+
+// packed[panel of the slab's columns][output channel of the group][lane], for the product grad * weight.
+template <typename T>
+void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void* packed) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
+  const T* weight = static_cast<const T*>(task.weight);
+  const int64_t group_columns = shape.group_channels() * shape.taps();
+  const int64_t group_outputs = shape.group_out_channels();
+  for (int64_t s = slab_begin; s < slab_end; ++s) {
+    const Slab& slab = task.slabs[s];
+    Real* target = static_cast<Real*>(packed) + slab.padded_begin * group_outputs;
+    const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
+    for (int64_t panel = 0; panel < slab.columns(); panel += kPanel<Real>) {
+      for (int64_t out = 0; out < group_outputs; ++out, target += kPanel<Real>) {
+        const T* row = weight + (slab.group * group_outputs + out) * group_columns;
+        for (int64_t lane = 0; lane < kPanel<Real>; ++lane) {
+          const int64_t column = panel + lane;
+          const int64_t channel = first_channel + column % slab.channel_count;
+          const int64_t tap = slab.tap_begin + column / slab.channel_count;
+          target[lane] = column < slab.columns() ? to_real(row[channel * shape.taps() + tap]) : Real(0);
+        }
+      }
+    }
+  }
+}
+
+// Workspace: the tile's columns [kTilePixels][kSlabColumns], a scratch row, the plan.
+template <typename T>
+int64_t backward_workspace(const DeformConvShape& shape) {
+  using Real = RealOf<T>;
+  const int64_t scratch_row = ceil_div(shape.channels, 64) * 64;
+  return static_cast<int64_t>(sizeof(Real)) * (kTilePixels * kSlabColumns + scratch_row) +
+      static_cast<int64_t>(sizeof(BackwardTap<T>)) * kTilePixels * kSlabTaps;
+}
+
+// The band's gradients as rows [pixel][O] and as panels [group][panel][pixel][lane].
+template <typename T>
+void backward_rows(const BackwardTask& task, int64_t begin, int64_t end) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
+  const int64_t group_outputs = shape.group_out_channels();
+  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  Real* rows = static_cast<Real*>(task.grad_rows);
+  Real* panels = static_cast<Real*>(task.grad_panels);
+  PixelCursor cursor(shape, task.band_begin + begin);
+  for (int64_t pixel = begin; pixel < end; ++pixel) {
+    const bool exists = pixel < task.band_count;
+    const T* source = static_cast<const T*>(task.grad.data);
+    if (exists) {
+      source += cursor.image * task.grad.image + (cursor.row * shape.out_width + cursor.column) * task.grad.pixel;
+      cursor.advance(shape);
+    }
+    for (int64_t group = 0; group < shape.groups; ++group) {
+      Real* row = rows + pixel * shape.out_channels + group * group_outputs;
+      for (int64_t out = 0; out < padded_outputs; ++out) {
+        // Pixels beyond the band's end and padding are zero: the register blocks read them.
+        const bool real = exists && out < group_outputs;
+        const Real value = real ? to_real(source[(group * group_outputs + out) * task.grad.channel]) : Real(0);
+        panels[((group * padded_outputs + out) / kPanel<Real> * kBandPixels + pixel) * kPanel<Real> +
+               out % kPanel<Real>] = value;
+        if (out < group_outputs) {
+          row[out] = value;
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+RESNET_CUDA_INLINE void plan_backward(
+    const BackwardTask& task,
+    const Slab& slab,
+    int64_t begin,
+    int64_t end,
+    RealOf<T>* scratch,
+    BackwardTap<T>* plan) {
+  using Real = RealOf<T>;
+  const T* input = static_cast<const T*>(task.input);
+  const T* zeros = static_cast<const T*>(task.zeros);
+  Real* grad_input = static_cast<Real*>(task.grad_input);
+  const int64_t channels = task.shape.channels;
+  const int64_t tap_count = slab.tap_count;
+  for_each_tap<Real>(
+      task,
+      slab.offset_group,
+      slab.tap_begin,
+      tap_count,
+      begin,
+      end,
+      [&](int64_t pixel, int64_t tap, const PlannedTap<Real>& planned) __attribute__((always_inline)) {
+        BackwardTap<T>& target = plan[pixel * tap_count + tap];
+        target.sample = planned.sample;
+        target.mask = planned.mask;
+        const bool inside = planned.sample.kind == TapKind::kInside;
+        for (int i = 0; i < 4; ++i) {
+          const int64_t corner = planned.sample.corner[i];
+          const int64_t element = planned.image_begin + corner * channels;
+          target.corner[i] = corner >= 0 ? input + element : zeros;
+          target.grad_corner[i] = inside && corner >= 0 && grad_input != nullptr ? grad_input + element : scratch;
+          target.corner_weight[i] = inside ? planned.sample.corner_weight(i) : Real(0);
+        }
+      });
+}
+
+// What one tap of one pixel gives: the sums over the slab's channels of its gradients for y, x and mask.
+template <typename Real>
+struct PositionGradient {
+  Vec<Real> y, x, mask;
+};
+
+// One vector of channels: reads the gradient of the columns in `column`, leaves the column itself there.
+template <typename T, bool kScatter>
+RESNET_CUDA_INLINE void visit_channels(
+    const BackwardTap<T>& planned,
+    const Vec<RealOf<T>> (&value)[4],
+    Vec<RealOf<T>>& column,
+    Vec<RealOf<T>> (&grad_value)[4],
+    PositionGradient<RealOf<T>>& gradient) {
+  using Real = RealOf<T>;
+  const Vec<Real> grad = column;
+  const TapSample<Real>& sample = planned.sample;
+  Vec<Real> sampled = planned.corner_weight[0] * value[0] + planned.corner_weight[1] * value[1] +
+      planned.corner_weight[2] * value[2] + planned.corner_weight[3] * value[3];
+  if (sample.kind != TapKind::kInside) {
+    // Exactly 0 at the border, whatever the pixels beside it are.
+    sampled = Vec<Real>{} + (sample.kind == TapKind::kNan ? not_a_number<Real>() : Real(0));
+  }
+  gradient.mask += grad * sampled;
+  const Vec<Real> masked = grad * planned.mask;
+  gradient.y += masked * slope_y(sample, value);
+  gradient.x += masked * slope_x(sample, value);
+  if (kScatter) {
+    for (int i = 0; i < 4; ++i) {
+      grad_value[i] += planned.corner_weight[i] * masked;
+    }
+  }
+  column = sampled * planned.mask;
+}
+
+template <typename T, bool kScatter>
+RESNET_CUDA_INLINE void visit_slab(
+    const BackwardTask& task,
+    const Slab& slab,
+    int64_t first_pixel_of_band,
+    int64_t pixels,
+    const BackwardTap<T>* plan,
+    RealOf<T>* columns) {
+  using Real = RealOf<T>;
+  const int64_t channels = slab.channel_count;
+  const int64_t taps = task.shape.taps();
+  Real* position = static_cast<Real*>(task.grad_position);
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    Real* column = columns + pixel * kSlabColumns;
+    for (int64_t tap = 0; tap < slab.tap_count; ++tap, column += channels) {
+      const BackwardTap<T>& planned = plan[pixel * slab.tap_count + tap];
+      PositionGradient<Real> gradient{};
+      for (int64_t c = 0; c < channels; c += kLanes<Real>) {
+        const int64_t count = smaller(kLanes<Real>, channels - c);
+        const bool whole = count == kLanes<Real>;
+        const int64_t channel = slab.channel_begin + c;
+        Vec<Real> value[4];
+        Vec<Real> grad_value[4];
+        Vec<Real> vector = whole ? load(column + c) : load_first(column + c, count);
+        for (int i = 0; i < 4; ++i) {
+          const T* corner = planned.corner[i] + channel;
+          value[i] = whole ? load(corner) : load_first(corner, count);
+        }
+        if (kScatter) {
+          for (int i = 0; i < 4; ++i) {
+            Real* corner = planned.grad_corner[i] + channel;
+            grad_value[i] = whole ? load(corner) : load_first(corner, count);
+          }
+        }
+        visit_channels<T, kScatter>(planned, value, vector, grad_value, gradient);
+        if (kScatter) {
+          for (int i = 0; i < 4; ++i) {
+            Real* corner = planned.grad_corner[i] + channel;
+            whole ? store(grad_value[i], corner) : store_first(grad_value[i], corner, count);
+          }
+        }
+        whole ? store(vector, column + c) : store_first(vector, column + c, count);
+      }
+      if (position != nullptr) {
+        const bool is_nan = planned.sample.kind == TapKind::kNan;
+        Real* target =
+            position + ((slab.slice * kBandPixels + first_pixel_of_band + pixel) * taps + slab.tap_begin + tap) * 3;
+        target[0] = is_nan ? not_a_number<Real>() : sum_of_lanes<Real>(gradient.y);
+        target[1] = is_nan ? not_a_number<Real>() : sum_of_lanes<Real>(gradient.x);
+        target[2] = sum_of_lanes<Real>(gradient.mask);
+      }
+    }
+  }
+}
+
+// The part of the band that concerns the slabs of slices [slice_begin, slice_end).
+template <typename T>
+void backward(const BackwardTask& task, int64_t slice_begin, int64_t slice_end, void* workspace) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
+  const int64_t group_outputs = shape.group_out_channels();
+  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const int64_t scratch_row = ceil_div(shape.channels, 64) * 64;
+  Real* columns = static_cast<Real*>(workspace);
+  Real* scratch = columns + kTilePixels * kSlabColumns;
+  auto* plan = reinterpret_cast<BackwardTap<T>*>(scratch + scratch_row);
+  memset(scratch, 0, sizeof(Real) * scratch_row);
+  const bool needs_grad_columns = task.grad_input != nullptr || task.grad_position != nullptr;
+  const Real* rows = static_cast<const Real*>(task.grad_rows);
+  const Real* panels = static_cast<const Real*>(task.grad_panels);
+
+  for (int64_t s = 0; s < task.slab_count; ++s) {
+    const Slab& slab = task.slabs[s];
+    if (slab.slice < slice_begin || slab.slice >= slice_end) {
+      continue;
+    }
+    const Real* packed = static_cast<const Real*>(task.packed) + slab.padded_begin * group_outputs;
+    const int64_t padded_columns = ceil_div(slab.columns(), kPanel<Real>) * kPanel<Real>;
+    for (int64_t begin = 0; begin < task.band_count; begin += kTilePixels) {
+      const int64_t pixels = smaller(kTilePixels, task.band_count - begin);
+      const int64_t tile_rows = ceil_div(pixels, kBlockRows) * kBlockRows;
+      memset(columns, 0, sizeof(Real) * tile_rows * kSlabColumns);
+      if (needs_grad_columns) {
+        for (int64_t column = 0; column < padded_columns; column += kPanel<Real>) {
+          for (int64_t row = 0; row < tile_rows; row += kBlockRows) {
+            multiply_block<Real>(
+                group_outputs,
+                rows + (begin + row) * shape.out_channels + slab.group * group_outputs,
+                shape.out_channels,
+                1,
+                packed + column * group_outputs,
+                columns + row * kSlabColumns + column,
+                kSlabColumns);
+          }
+        }
+      }
+      const int64_t first = task.band_begin + begin;
+      plan_backward<T>(task, slab, first, first + pixels, scratch, plan);
+      if (task.grad_input != nullptr) {
+        visit_slab<T, true>(task, slab, begin, pixels, plan, columns);
+      } else {
+        visit_slab<T, false>(task, slab, begin, pixels, plan, columns);
+      }
+      if (task.grad_weight != nullptr) {
+        Real* target = static_cast<Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
+        for (int64_t out = 0; out < padded_outputs; out += kPanel<Real>) {
+          const Real* panel =
+              panels + ((slab.group * padded_outputs + out) * kBandPixels + begin * kPanel<Real>);
+          for (int64_t column = 0; column < slab.columns(); column += kBlockRows) {
+            multiply_block<Real>(
+                pixels,
+                columns + column,
+                1,
+                kSlabColumns,
+                panel,
+                target + column * padded_outputs + out,
+                padded_outputs);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace RESNET_CUDA_ISA
+}  // namespace resnet_cuda

@@ -1,0 +1,233 @@
+// Forward of the deformable convolution on a CPU, for one element type and one instruction set.
+#pragma once
+
+#include "common/gemm_micro.h"
+#include "deform_conv/cpu_sampling.h"
+
+namespace resnet_cuda {
+namespace RESNET_CUDA_ISA {
+
+using deform_conv_cpu::ForwardTask;
+using deform_conv_cpu::kSlabColumns;
+using deform_conv_cpu::kSlabTaps;
+using deform_conv_cpu::kTilePixels;
+
+// What the sampling loop needs of a tap: four pixels (their channel 0) and their weights, the mask included. A corner that
+// must not be read points at zeros, so that no value of the image, infinite ones included, reaches the sum.
+template <typename T>
+struct ForwardTap {
+  const T* corner[4];
+  RealOf<T> weight[4];
+};
+
+template <typename T>
+RESNET_CUDA_INLINE void plan_forward(
+    const Task& task,
+    const Slab& slab,
+    int64_t begin,
+    int64_t end,
+    ForwardTap<T>* plan) {
+  using Real = RealOf<T>;
+  const T* input = static_cast<const T*>(task.input);
+  const T* zeros = static_cast<const T*>(task.zeros);
+  const int64_t channels = task.shape.channels;
+  const int64_t tap_count = slab.tap_count;
+  for_each_tap<Real>(
+      task,
+      slab.offset_group,
+      slab.tap_begin,
+      tap_count,
+      begin,
+      end,
+      [&](int64_t pixel, int64_t tap, const PlannedTap<Real>& planned) __attribute__((always_inline)) {
+        ForwardTap<T>& target = plan[pixel * tap_count + tap];
+        const TapSample<Real>& sample = planned.sample;
+        const bool inside = sample.kind == TapKind::kInside;
+        const Real value_where_outside = sample.kind == TapKind::kNan ? not_a_number<Real>() : Real(0);
+        for (int i = 0; i < 4; ++i) {
+          const bool read = inside && sample.corner[i] >= 0;
+          target.corner[i] = read ? input + planned.image_begin + sample.corner[i] * channels : zeros;
+          target.weight[i] = (inside ? sample.corner_weight(i) : value_where_outside) * planned.mask;
+        }
+      });
+}
+
+// columns[pixel][tap][channel] of one slab.
+template <typename T>
+RESNET_CUDA_INLINE void sample_slab(
+    const Slab& slab,
+    int64_t pixels,
+    const ForwardTap<T>* plan,
+    RealOf<T>* columns) {
+  using Real = RealOf<T>;
+  const int64_t channels = slab.channel_count;
+  const int64_t whole = channels / kLanes<Real> * kLanes<Real>;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    Real* target = columns + pixel * kSlabColumns;
+    const ForwardTap<T>* taps = plan + pixel * slab.tap_count;
+    for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += channels) {
+      const ForwardTap<T>& planned = taps[tap];
+      const T* corner[4];
+      for (int i = 0; i < 4; ++i) {
+        corner[i] = planned.corner[i] + slab.channel_begin;
+      }
+      for (int64_t c = 0; c < whole; c += kLanes<Real>) {
+        store(
+            planned.weight[0] * load(corner[0] + c) + planned.weight[1] * load(corner[1] + c) +
+                planned.weight[2] * load(corner[2] + c) + planned.weight[3] * load(corner[3] + c),
+            target + c);
+      }
+      if (whole < channels) {
+        const int64_t rest = channels - whole;
+        store_first(
+            planned.weight[0] * load_first(corner[0] + whole, rest) +
+                planned.weight[1] * load_first(corner[1] + whole, rest) +
+                planned.weight[2] * load_first(corner[2] + whole, rest) +
+                planned.weight[3] * load_first(corner[3] + whole, rest),
+            target + whole,
+            rest);
+      }
+    }
+  }
+}
+
+template <typename Real>
+RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
+  return ceil_div(shape.group_out_channels(), kPanel<Real>) * kPanel<Real>;
+}
+
+// packed[group][panel][column][lane]: the weights in the order in which the slabs' columns come.
+template <typename T>
+void pack_forward(const Task& task, int64_t group_begin, int64_t group_end, void* packed) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
+  const T* weight = static_cast<const T*>(task.weight);
+  const int64_t group_columns = shape.group_channels() * shape.taps();
+  const int64_t group_outputs = shape.group_out_channels();
+  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  for (int64_t s = 0; s < task.slab_count; ++s) {
+    const Slab& slab = task.slabs[s];
+    if (slab.group < group_begin || slab.group >= group_end) {
+      continue;
+    }
+    Real* group_target = static_cast<Real*>(packed) + slab.group * group_columns * padded_outputs;
+    const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
+    for (int64_t out = 0; out < padded_outputs; ++out) {
+      Real* target = group_target + out / kPanel<Real> * kPanel<Real> * group_columns +
+          slab.column_begin * kPanel<Real> + out % kPanel<Real>;
+      const T* row = weight + (slab.group * group_outputs + out) * group_columns;
+      for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
+        for (int64_t c = 0; c < slab.channel_count; ++c, target += kPanel<Real>) {
+          *target = out < group_outputs
+              ? to_real(row[(first_channel + c) * shape.taps() + slab.tap_begin + tap])
+              : Real(0);
+        }
+      }
+    }
+  }
+}
+
+// Workspace: the tile's results [kTilePixels][groups * padded Og], its columns [kTilePixels][kSlabColumns], the plan.
+template <typename T>
+int64_t forward_workspace(const DeformConvShape& shape) {
+  using Real = RealOf<T>;
+  return static_cast<int64_t>(sizeof(Real)) * kTilePixels *
+      (shape.groups * padded_group_outputs<Real>(shape) + kSlabColumns) +
+      static_cast<int64_t>(sizeof(ForwardTap<T>)) * kTilePixels * kSlabTaps;
+}
+
+template <typename T>
+RESNET_CUDA_INLINE void write_tile(
+    const ForwardTask& task,
+    int64_t begin,
+    int64_t end,
+    const RealOf<T>* results,
+    int64_t row_stride) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
+  const int64_t group_outputs = shape.group_out_channels();
+  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const T* bias = static_cast<const T*>(task.bias);
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    const Real* group_results = results + group * padded_outputs;
+    PixelCursor cursor(shape, begin);
+    if (task.output.channel == 1 && bias == nullptr) {
+      for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
+        T* target = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
+            (cursor.row * shape.out_width + cursor.column) * task.output.pixel + group * group_outputs;
+        const Real* source = group_results + (pixel - begin) * row_stride;
+        int64_t out = 0;
+        for (; out + kLanes<Real> <= group_outputs; out += kLanes<Real>) {
+          store(load(source + out), target + out);
+        }
+        for (; out < group_outputs; ++out) {
+          from_real(source[out], target + out);
+        }
+      }
+      continue;
+    }
+    for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
+      T* target = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
+          (cursor.row * shape.out_width + cursor.column) * task.output.pixel +
+          group * group_outputs * task.output.channel;
+      const Real* source = group_results + (pixel - begin) * row_stride;
+      for (int64_t out = 0; out < group_outputs; ++out) {
+        const Real added = bias == nullptr ? Real(0) : to_real(bias[group * group_outputs + out]);
+        from_real(source[out] + added, target + out * task.output.channel);
+      }
+    }
+  }
+}
+
+template <typename T>
+void forward(const ForwardTask& task, int64_t tile_begin, int64_t tile_end, void* workspace) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
+  const int64_t total_pixels = shape.batch * shape.out_pixels();
+  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const int64_t row_stride = shape.groups * padded_outputs;
+  const int64_t group_columns = shape.group_channels() * shape.taps();
+  Real* results = static_cast<Real*>(workspace);
+  Real* columns = results + kTilePixels * row_stride;
+  auto* plan = reinterpret_cast<ForwardTap<T>*>(columns + kTilePixels * kSlabColumns);
+  const Real* packed = static_cast<const Real*>(task.packed);
+
+  for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    const int64_t begin = tile * kTilePixels;
+    const int64_t end = smaller(begin + kTilePixels, total_pixels);
+    const int64_t pixels = end - begin;
+    const int64_t rows = ceil_div(pixels, kBlockRows) * kBlockRows;
+    memset(results, 0, sizeof(Real) * rows * row_stride);
+    // Rows beyond the last pixel are multiplied too, but never written.
+    memset(columns + pixels * kSlabColumns, 0, sizeof(Real) * (rows - pixels) * kSlabColumns);
+    int64_t planned_group = -1;
+    int64_t planned_tap = -1;
+    for (int64_t s = 0; s < task.slab_count; ++s) {
+      const Slab& slab = task.slabs[s];
+      if (slab.offset_group != planned_group || slab.tap_begin != planned_tap) {
+        plan_forward<T>(task, slab, begin, end, plan);
+        planned_group = slab.offset_group;
+        planned_tap = slab.tap_begin;
+      }
+      sample_slab<T>(slab, pixels, plan, columns);
+      const Real* slab_weights =
+          packed + slab.group * group_columns * padded_outputs + slab.column_begin * kPanel<Real>;
+      for (int64_t out = 0; out < padded_outputs; out += kPanel<Real>) {
+        for (int64_t row = 0; row < rows; row += kBlockRows) {
+          multiply_block<Real>(
+              slab.columns(),
+              columns + row * kSlabColumns,
+              kSlabColumns,
+              1,
+              slab_weights + out * group_columns,
+              results + row * row_stride + slab.group * padded_outputs + out,
+              row_stride);
+        }
+      }
+    }
+    write_tile<T>(task, begin, end, results, row_stride);
+  }
+}
+
+}  // namespace RESNET_CUDA_ISA
+}  // namespace resnet_cuda

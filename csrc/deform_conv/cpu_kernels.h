@@ -1,0 +1,36 @@
+// The table of the CPU kernels of one instruction set.
+#pragma once
+
+#include "deform_conv/cpu_backward.h"
+#include "deform_conv/cpu_forward.h"
+
+namespace resnet_cuda {
+namespace RESNET_CUDA_ISA {
+
+template <typename T>
+constexpr deform_conv_cpu::Kernels kKernels = {
+    kPanel<RealOf<T>>,
+    pack_forward<T>,
+    pack_backward<T>,
+    forward_workspace<T>,
+    backward_workspace<T>,
+    forward<T>,
+    backward_rows<T>,
+    backward<T>,
+};
+
+static inline const deform_conv_cpu::Kernels& kernels_for(Storage storage) {
+  switch (storage) {
+    case Storage::kDouble:
+      return kKernels<double>;
+    case Storage::kHalf:
+      return kKernels<Half16>;
+    case Storage::kBFloat16:
+      return kKernels<BFloat16>;
+    default:
+      return kKernels<float>;
+  }
+}
+
+}  // namespace RESNET_CUDA_ISA
+}  // namespace resnet_cuda

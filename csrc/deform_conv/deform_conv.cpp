@@ -1,0 +1,302 @@
+// Deformable convolution: argument checks, result shapes and allocation, once for every device.
+
+#include "deform_conv/deform_conv.h"
+
+#include "common/checks.h"
+
+namespace resnet_cuda {
+namespace {
+
+constexpr const char* kOp = "deform_conv2d";
+
+void check_at_least(const char* name, int64_t vertical, int64_t horizontal, int64_t minimum) {
+  check_argument(
+      vertical >= minimum && horizontal >= minimum,
+      kOp,
+      name,
+      join("(", vertical, ", ", horizontal, ")"),
+      join("at least ", minimum));
+}
+
+int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel, int64_t stride) {
+  const int64_t room = size + 2 * pad - dilation * (kernel - 1) - 1;
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+// Geometry arguments this large could only overflow the sizes computed from them.
+constexpr int64_t kLargest = int64_t{1} << 31;
+
+DeformConvShape checked_shape(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    DeformConvShape shape) {
+  check_at_least("stride", shape.stride_h, shape.stride_w, 1);
+  check_at_least("padding", shape.pad_h, shape.pad_w, 0);
+  check_at_least("dilation", shape.dilation_h, shape.dilation_w, 1);
+  for (const int64_t value :
+       {shape.stride_h, shape.stride_w, shape.pad_h, shape.pad_w, shape.dilation_h, shape.dilation_w}) {
+    check_argument(value < kLargest, kOp, "stride, padding or dilation", value, "below 2^31");
+  }
+  check_input(kOp, input);
+  const auto dtype = input.scalar_type();
+  const auto position_dtype = compute_dtype(dtype);
+  check_beside(kOp, "weight", weight, input, dtype, dtype);
+  check_beside(kOp, "offset", offset, input, dtype, position_dtype);
+  if (mask) {
+    check_beside(kOp, "mask", *mask, input, dtype, position_dtype);
+  }
+
+  shape.batch = input.size(0);
+  shape.channels = input.size(1);
+  shape.height = input.size(2);
+  shape.width = input.size(3);
+  check_argument(
+      shape.channels > 0 && shape.height > 0 && shape.width > 0, kOp, "input", shape_of(input), "of C, H, W >= 1");
+  check_argument(weight.dim() == 4, kOp, "weight", shape_of(weight), "4-D, (O, C/groups, kh, kw)");
+  shape.out_channels = weight.size(0);
+  const int64_t group_channels = weight.size(1);
+  shape.kernel_h = weight.size(2);
+  shape.kernel_w = weight.size(3);
+  check_argument(
+      shape.out_channels > 0 && group_channels > 0 && shape.kernel_h > 0 && shape.kernel_w > 0,
+      kOp,
+      "weight",
+      shape_of(weight),
+      "of O, C/groups, kh, kw >= 1");
+  check_argument(
+      shape.channels % group_channels == 0,
+      kOp,
+      "weight",
+      shape_of(weight),
+      join("(O, C/groups, kh, kw) with C = ", shape.channels, " of input"));
+  shape.groups = shape.channels / group_channels;
+  check_argument(
+      shape.out_channels % shape.groups == 0,
+      kOp,
+      "weight",
+      shape_of(weight),
+      join("of O divisible by groups = ", shape.channels, "/", group_channels));
+
+  shape.out_height = output_size(shape.height, shape.pad_h, shape.dilation_h, shape.kernel_h, shape.stride_h);
+  shape.out_width = output_size(shape.width, shape.pad_w, shape.dilation_w, shape.kernel_w, shape.stride_w);
+  check_argument(
+      shape.out_height > 0 && shape.out_width > 0,
+      kOp,
+      "input",
+      join(
+          "of size ",
+          shape.height,
+          "x",
+          shape.width,
+          ", which gives an output of ",
+          shape.out_height,
+          "x",
+          shape.out_width),
+      join(
+          "large enough for kernel ",
+          shape.kernel_h,
+          "x",
+          shape.kernel_w,
+          ", padding (",
+          shape.pad_h,
+          ", ",
+          shape.pad_w,
+          "), dilation (",
+          shape.dilation_h,
+          ", ",
+          shape.dilation_w,
+          ")"));
+
+  const std::string offset_rule = join(
+      "(N, 2*G*kh*kw, Ho, Wo) with N = ",
+      shape.batch,
+      ", kh*kw = ",
+      shape.taps(),
+      ", Ho = ",
+      shape.out_height,
+      ", Wo = ",
+      shape.out_width,
+      ", G dividing C = ",
+      shape.channels);
+  check_argument(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule);
+  shape.offset_groups = offset.size(1) / (2 * shape.taps());
+  check_argument(
+      shape.offset_groups > 0 && offset.size(1) == 2 * shape.taps() * shape.offset_groups &&
+          shape.channels % shape.offset_groups == 0 && offset.size(0) == shape.batch &&
+          offset.size(2) == shape.out_height && offset.size(3) == shape.out_width,
+      kOp,
+      "offset",
+      shape_of(offset),
+      offset_rule);
+  if (mask) {
+    check_argument(
+        mask->dim() == 4 && mask->size(0) == shape.batch && mask->size(1) == shape.offset_groups * shape.taps() &&
+            mask->size(2) == shape.out_height && mask->size(3) == shape.out_width,
+        kOp,
+        "mask",
+        shape_of(*mask),
+        join(
+            "(N, G*kh*kw, Ho, Wo) = (",
+            shape.batch,
+            ", ",
+            shape.offset_groups * shape.taps(),
+            ", ",
+            shape.out_height,
+            ", ",
+            shape.out_width,
+            ")"));
+  }
+  return shape;
+}
+
+// Offsets and masks keep the layout they come in: both are read by (image, channel, pixel) strides.
+Tensor as_positions(const Tensor& tensor, ScalarType position_dtype) {
+  return as_dense(tensor, position_dtype, output_memory_format(tensor));
+}
+
+DeformConvArguments laid_out(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    const DeformConvShape& shape) {
+  const auto position_dtype = compute_dtype(input.scalar_type());
+  DeformConvArguments arguments{
+      shape,
+      torch::stable::contiguous(input, MemoryFormat::ChannelsLast),
+      torch::stable::contiguous(weight),
+      as_positions(offset, position_dtype),
+      std::nullopt};
+  if (mask) {
+    arguments.mask = as_positions(*mask, position_dtype);
+  }
+  return arguments;
+}
+
+}  // namespace
+
+Tensor deform_conv2d(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    const std::optional<Tensor>& bias,
+    int64_t stride_h,
+    int64_t stride_w,
+    int64_t pad_h,
+    int64_t pad_w,
+    int64_t dilation_h,
+    int64_t dilation_w) {
+  DeformConvShape shape{};
+  shape.stride_h = stride_h, shape.stride_w = stride_w;
+  shape.pad_h = pad_h, shape.pad_w = pad_w;
+  shape.dilation_h = dilation_h, shape.dilation_w = dilation_w;
+  shape = checked_shape(input, weight, offset, mask, shape);
+  if (bias) {
+    check_beside(kOp, "bias", *bias, input, input.scalar_type(), input.scalar_type());
+    check_argument(
+        bias->dim() == 1 && bias->size(0) == shape.out_channels,
+        kOp,
+        "bias",
+        shape_of(*bias),
+        join("(O,) = (", shape.out_channels, ",)"));
+  }
+  Tensor output = empty_beside(
+      input,
+      {shape.batch, shape.out_channels, shape.out_height, shape.out_width},
+      input.scalar_type(),
+      output_memory_format(input));
+  if (output.numel() == 0) {
+    return output;
+  }
+  std::optional<Tensor> dense_bias;
+  if (bias) {
+    dense_bias = torch::stable::contiguous(*bias);
+  }
+  deform_conv2d_kernel(laid_out(input, weight, offset, mask, shape), dense_bias, output);
+  return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
+    const Tensor& grad,
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    int64_t stride_h,
+    int64_t stride_w,
+    int64_t pad_h,
+    int64_t pad_w,
+    int64_t dilation_h,
+    int64_t dilation_w,
+    bool need_input,
+    bool need_weight,
+    bool need_offset,
+    bool need_mask,
+    bool need_bias) {
+  DeformConvShape shape{};
+  shape.stride_h = stride_h, shape.stride_w = stride_w;
+  shape.pad_h = pad_h, shape.pad_w = pad_w;
+  shape.dilation_h = dilation_h, shape.dilation_w = dilation_w;
+  shape = checked_shape(input, weight, offset, mask, shape);
+  check_beside(kOp, "grad", grad, input, input.scalar_type(), input.scalar_type());
+  check_argument(
+      grad.dim() == 4 && grad.size(0) == shape.batch && grad.size(1) == shape.out_channels &&
+          grad.size(2) == shape.out_height && grad.size(3) == shape.out_width,
+      kOp,
+      "grad",
+      shape_of(grad),
+      join(
+          "(N, O, Ho, Wo) = (",
+          shape.batch,
+          ", ",
+          shape.out_channels,
+          ", ",
+          shape.out_height,
+          ", ",
+          shape.out_width,
+          ")"));
+  need_mask = need_mask && mask.has_value();
+
+  const auto accumulate_dtype = compute_dtype(input.scalar_type());
+  const auto zeros_like = [&](const Tensor& tensor, MemoryFormat format) {
+    return zeros_beside(input, size_of(tensor), accumulate_dtype, format);
+  };
+  DeformConvGradients gradients;
+  if (need_input) {
+    gradients.input = zeros_like(input, MemoryFormat::ChannelsLast);
+  }
+  if (need_weight) {
+    gradients.weight = zeros_like(weight, MemoryFormat::Contiguous);
+  }
+  if (need_offset) {
+    gradients.offset = zeros_like(offset, output_memory_format(offset));
+  }
+  if (need_mask) {
+    gradients.mask = zeros_like(*mask, output_memory_format(*mask));
+  }
+  if (need_bias) {
+    gradients.bias = zeros_beside(input, {shape.out_channels}, accumulate_dtype);
+  }
+  if (grad.numel() > 0 && (need_input || need_weight || need_offset || need_mask || need_bias)) {
+    deform_conv2d_backward_kernel(
+        laid_out(input, weight, offset, mask, shape),
+        torch::stable::contiguous(grad, output_memory_format(grad)),
+        gradients);
+  }
+
+  const auto result = [&](const std::optional<Tensor>& gradient, ScalarType dtype, MemoryFormat format) {
+    return gradient ? as_dense(*gradient, dtype, format) : empty_beside(input, {0}, input.scalar_type());
+  };
+  return {
+      result(gradients.input, input.scalar_type(), output_memory_format(input)),
+      result(gradients.weight, weight.scalar_type(), MemoryFormat::Contiguous),
+      result(gradients.offset, offset.scalar_type(), output_memory_format(offset)),
+      result(gradients.mask, mask ? mask->scalar_type() : input.scalar_type(),
+             mask ? output_memory_format(*mask) : MemoryFormat::Contiguous),
+      result(gradients.bias, input.scalar_type(), MemoryFormat::Contiguous)};
+}
+
+}  // namespace resnet_cuda

@@ -1,0 +1,273 @@
+// Deformable convolution on the CPU: threads and allocation around the loops of deform_conv_cpu.h; registers CPU.
+
+#include "deform_conv/deform_conv_cpu.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "common/aligned_buffer.h"
+#include "common/cpu_dispatch.h"
+#include "deform_conv/deform_conv.h"
+
+namespace resnet_cuda {
+namespace {
+
+using namespace deform_conv_cpu;
+
+struct SlabList {
+  std::vector<Slab> slabs;
+  std::vector<int64_t> offset_group_of_slice;
+  int64_t padded_columns = 0;
+};
+
+// Cuts the columns of every weight group into slabs of at most `most_channels` channels and kSlabTaps taps.
+SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channels) {
+  SlabList list;
+  const int64_t slab_taps = std::min(shape.taps(), kSlabTaps);
+  const int64_t slab_channels = std::min(most_channels, kSlabColumns / slab_taps / 16 * 16);
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    const int64_t group_begin = group * shape.group_channels();
+    const int64_t group_end = group_begin + shape.group_channels();
+    int64_t column = 0;
+    for (int64_t begin = group_begin; begin < group_end;) {
+      const int64_t offset_group = begin / shape.offset_group_channels();
+      const int64_t end = std::min(group_end, (offset_group + 1) * shape.offset_group_channels());
+      const auto first_slice = static_cast<int64_t>(list.offset_group_of_slice.size());
+      list.offset_group_of_slice.resize(first_slice + ceil_div(end - begin, slab_channels), offset_group);
+      for (int64_t tap = 0; tap < shape.taps(); tap += slab_taps) {
+        int64_t slice = first_slice;
+        for (int64_t channel = begin; channel < end; channel += slab_channels, ++slice) {
+          Slab slab{};
+          slab.group = group;
+          slab.offset_group = offset_group;
+          slab.channel_begin = channel;
+          slab.channel_count = std::min(slab_channels, end - channel);
+          slab.tap_begin = tap;
+          slab.tap_count = std::min(slab_taps, shape.taps() - tap);
+          slab.column_begin = column;
+          slab.padded_begin = list.padded_columns;
+          slab.slice = slice;
+          column += slab.columns();
+          list.padded_columns += slab.padded_columns();
+          list.slabs.push_back(slab);
+        }
+      }
+      begin = end;
+    }
+  }
+  return list;
+}
+
+Plane<const void*> plane_of(const Tensor& dense) {
+  const PixelStrides strides = pixel_strides(dense, output_memory_format(dense) == MemoryFormat::ChannelsLast);
+  return {dense.const_data_ptr(), strides.image, strides.channel, strides.pixel};
+}
+
+template <typename Task>
+Task task_of(const DeformConvArguments& arguments, const SlabList& list, const void* zeros) {
+  Task task{};
+  task.shape = arguments.shape;
+  task.slabs = list.slabs.data();
+  task.slab_count = static_cast<int64_t>(list.slabs.size());
+  task.input = arguments.input.const_data_ptr();
+  task.weight = arguments.weight.const_data_ptr();
+  task.offset = plane_of(arguments.offset);
+  if (arguments.mask) {
+    task.mask = plane_of(*arguments.mask);
+  }
+  task.zeros = zeros;
+  return task;
+}
+
+int64_t padded_group_outputs(const DeformConvShape& shape, int64_t panel) {
+  return ceil_div(shape.group_out_channels(), panel) * panel;
+}
+
+// The slices' gradients for the positions, summed in the order of the slices so that the result does not depend on timing.
+template <typename Real>
+void write_position_gradients(
+    const BackwardTask& task,
+    const SlabList& list,
+    const DeformConvGradients& gradients) {
+  const DeformConvShape& shape = task.shape;
+  const int64_t taps = shape.taps();
+  const auto plane = [](const std::optional<Tensor>& tensor) {
+    return tensor ? plane_of(*tensor) : Plane<const void*>{};
+  };
+  const auto offset = plane(gradients.offset);
+  const auto mask = plane(gradients.mask);
+  auto* offset_data = gradients.offset ? gradients.offset->mutable_data_ptr<Real>() : nullptr;
+  auto* mask_data = gradients.mask ? gradients.mask->mutable_data_ptr<Real>() : nullptr;
+  const auto* partial = static_cast<const Real*>(task.grad_position);
+  const auto slices = static_cast<int64_t>(list.offset_group_of_slice.size());
+  torch::stable::parallel_for(0, task.band_count, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+      const int64_t image = (task.band_begin + pixel) / shape.out_pixels();
+      const int64_t in_image = (task.band_begin + pixel) % shape.out_pixels();
+      Real* offset_pixel =
+          offset_data == nullptr ? nullptr : offset_data + image * offset.image + in_image * offset.pixel;
+      Real* mask_pixel = mask_data == nullptr ? nullptr : mask_data + image * mask.image + in_image * mask.pixel;
+      for (int64_t slice = 0; slice < slices; ++slice) {
+        const int64_t first_tap = list.offset_group_of_slice[slice] * taps;
+        const Real* source = partial + (slice * kBandPixels + pixel) * taps * 3;
+        for (int64_t tap = 0; tap < taps; ++tap, source += 3) {
+          if (offset_pixel != nullptr) {
+            offset_pixel[2 * (first_tap + tap) * offset.channel] += source[0];
+            offset_pixel[(2 * (first_tap + tap) + 1) * offset.channel] += source[1];
+          }
+          if (mask_pixel != nullptr) {
+            mask_pixel[(first_tap + tap) * mask.channel] += source[2];
+          }
+        }
+      }
+    }
+  });
+}
+
+// From the slabs' order to (O, C/groups, kh, kw).
+template <typename Real>
+void write_weight_gradient(const BackwardTask& task, int64_t padded_outputs, const Tensor& grad_weight) {
+  const DeformConvShape& shape = task.shape;
+  auto* target = grad_weight.mutable_data_ptr<Real>();
+  const int64_t group_columns = shape.group_channels() * shape.taps();
+  torch::stable::parallel_for(0, task.slab_count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const Slab& slab = task.slabs[s];
+      const Real* source = static_cast<const Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
+      const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
+      for (int64_t column = 0; column < slab.columns(); ++column, source += padded_outputs) {
+        const int64_t channel = first_channel + column % slab.channel_count;
+        const int64_t tap = slab.tap_begin + column / slab.channel_count;
+        Real* rows = target + slab.group * shape.group_out_channels() * group_columns + channel * shape.taps() + tap;
+        for (int64_t out = 0; out < shape.group_out_channels(); ++out) {
+          rows[out * group_columns] = source[out];
+        }
+      }
+    }
+  });
+}
+
+template <typename Real>
+void add_bias_gradient(const BackwardTask& task, const Tensor& grad_bias) {
+  auto* target = grad_bias.mutable_data_ptr<Real>();
+  const int64_t outputs = task.shape.out_channels;
+  const Real* rows = static_cast<const Real*>(task.grad_rows);
+  torch::stable::parallel_for(0, outputs, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t pixel = 0; pixel < task.band_count; ++pixel) {
+      for (int64_t out = begin; out < end; ++out) {
+        target[out] += rows[pixel * outputs + out];
+      }
+    }
+  });
+}
+
+template <typename Real>
+void backward_in_bands(
+    const DeformConvArguments& arguments,
+    const Tensor& grad,
+    const DeformConvGradients& gradients) {
+  const DeformConvShape& shape = arguments.shape;
+  const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
+  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  // As wide as the cache likes, but so that every thread has a slice where the channels allow it.
+  const int64_t slice_channels = std::max<int64_t>(16, ceil_div(ceil_div(shape.channels, threads), 16) * 16);
+  const SlabList list = cut_into_slabs(shape, slice_channels);
+  const auto slices = static_cast<int64_t>(list.offset_group_of_slice.size());
+  const int64_t padded_outputs = padded_group_outputs(shape, kernels.panel);
+  const bool needs_positions = gradients.offset || gradients.mask;
+  const bool needs_columns = needs_positions || gradients.input || gradients.weight;
+
+  const AlignedBuffer zeros(shape.channels * sizeof(Real), true);
+  const AlignedBuffer packed(list.padded_columns * shape.group_out_channels() * sizeof(Real));
+  const AlignedBuffer grad_rows(kBandPixels * shape.out_channels * sizeof(Real));
+  const AlignedBuffer grad_panels(kBandPixels * shape.groups * padded_outputs * sizeof(Real));
+  const AlignedBuffer grad_weight(
+      gradients.weight ? list.padded_columns * padded_outputs * sizeof(Real) : 0, true);
+  const AlignedBuffer grad_position(needs_positions ? slices * kBandPixels * shape.taps() * 3 * sizeof(Real) : 0);
+
+  auto task = task_of<BackwardTask>(arguments, list, zeros.data());
+  task.packed = packed.data();
+  task.grad = plane_of(grad);
+  task.grad_rows = grad_rows.data();
+  task.grad_panels = grad_panels.data();
+  task.grad_input = gradients.input ? gradients.input->mutable_data_ptr() : nullptr;
+  task.grad_weight = grad_weight.data();
+  task.grad_position = grad_position.data();
+
+  if (gradients.input || needs_positions) {
+    torch::stable::parallel_for(0, task.slab_count, 1, [&](int64_t begin, int64_t end) {
+      kernels.pack_backward(task, begin, end, packed.data());
+    });
+  }
+  const int64_t pixels = shape.batch * shape.out_pixels();
+  for (task.band_begin = 0; task.band_begin < pixels; task.band_begin += kBandPixels) {
+    task.band_count = std::min(kBandPixels, pixels - task.band_begin);
+    const int64_t laid_out = ceil_div(task.band_count, kTilePixels) * kTilePixels;
+    torch::stable::parallel_for(
+        0, laid_out, 16, [&](int64_t begin, int64_t end) { kernels.backward_rows(task, begin, end); });
+    if (needs_columns) {
+      torch::stable::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) {
+        const AlignedBuffer workspace(kernels.backward_workspace(shape));
+        kernels.backward(task, begin, end, workspace.data());
+      });
+    }
+    if (needs_positions) {
+      write_position_gradients<Real>(task, list, gradients);
+    }
+    if (gradients.bias) {
+      add_bias_gradient<Real>(task, *gradients.bias);
+    }
+  }
+  if (gradients.weight) {
+    write_weight_gradient<Real>(task, padded_outputs, *gradients.weight);
+  }
+}
+
+}  // namespace
+
+void deform_conv2d_kernel(
+    const DeformConvArguments& arguments,
+    const std::optional<Tensor>& bias,
+    const Tensor& output) {
+  const DeformConvShape& shape = arguments.shape;
+  const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
+  const int64_t real_size = arguments.input.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float);
+  const SlabList list = cut_into_slabs(shape, kSlabColumns);
+  const AlignedBuffer zeros(shape.channels * real_size, true);
+  const AlignedBuffer packed(
+      shape.channels * shape.taps() * padded_group_outputs(shape, kernels.panel) * real_size);
+
+  auto task = task_of<ForwardTask>(arguments, list, zeros.data());
+  task.packed = packed.data();
+  task.bias = bias ? bias->const_data_ptr() : nullptr;
+  const auto strides = pixel_strides(output, output_memory_format(output) == MemoryFormat::ChannelsLast);
+  task.output = {output.mutable_data_ptr(), strides.image, strides.channel, strides.pixel};
+
+  kernels.pack_forward(task, 0, shape.groups, packed.data());
+  const int64_t tiles = ceil_div(shape.batch * shape.out_pixels(), kTilePixels);
+  torch::stable::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+    const AlignedBuffer workspace(kernels.forward_workspace(shape));
+    kernels.forward(task, begin, end, workspace.data());
+  });
+}
+
+void deform_conv2d_backward_kernel(
+    const DeformConvArguments& arguments,
+    const Tensor& grad,
+    const DeformConvGradients& gradients) {
+  if (arguments.input.scalar_type() == ScalarType::Double) {
+    backward_in_bands<double>(arguments, grad, gradients);
+  } else {
+    backward_in_bands<float>(arguments, grad, gradients);
+  }
+}
+
+}  // namespace resnet_cuda
+
+STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
+  m.impl("deform_conv2d", TORCH_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_backward", TORCH_BOX(&resnet_cuda::deform_conv2d_backward));
+}

@@ -1,0 +1,100 @@
+// The CPU kernels' interface: what deform_conv_cpu.cpp (threads, allocation) hands to the loops, which are compiled once
+// per instruction set (deform_conv_portable.cpp, deform_conv_avx2.cpp, deform_conv_avx512.cpp). No torch, no allocation.
+//
+// The columns of the implicit matrix product are cut into slabs: some taps of some channels that share their weight group
+// and their offset group. A thread samples a tile of pixels for one slab into a buffer that stays in its cache and
+// multiplies it at once.
+#pragma once
+
+#include <cstdint>
+
+#include "common/storage_types.h"
+#include "deform_conv/deform_conv_math.h"
+
+namespace resnet_cuda {
+namespace deform_conv_cpu {
+
+// Pixels of a tile; a multiple of every instruction set's rows per register block.
+constexpr int64_t kTilePixels = 96;
+// Most columns of a slab (9 taps of 32 channels), and most taps.
+constexpr int64_t kSlabColumns = 288;
+constexpr int64_t kSlabTaps = 9;
+// A slab's columns are padded to a multiple of every instruction set's rows and panel.
+constexpr int64_t kColumnPadding = 96;
+// Pixels whose gradients are laid out for the backward at a time; a multiple of kTilePixels.
+constexpr int64_t kBandPixels = 6 * kTilePixels;
+
+// Column j of a slab is tap `tap_begin + j / channel_count` of channel `channel_begin + j % channel_count`.
+struct Slab {
+  int64_t group;
+  int64_t offset_group;
+  int64_t channel_begin;
+  int64_t channel_count;
+  int64_t tap_begin;
+  int64_t tap_count;
+  int64_t column_begin;  // first column within its weight group, in the order of the slabs
+  int64_t padded_begin;  // columns, each slab's padded to kColumnPadding, in all the slabs before it
+  int64_t slice;         // slabs of the same channels form a slice, which one thread owns in the backward
+
+  RESNET_CUDA_HOST_DEVICE int64_t columns() const {
+    return tap_count * channel_count;
+  }
+  RESNET_CUDA_HOST_DEVICE int64_t padded_columns() const {
+    return ceil_div(columns(), kColumnPadding) * kColumnPadding;
+  }
+};
+
+template <typename Pointer>
+struct Plane {
+  Pointer data;
+  int64_t image, channel, pixel;  // strides, in elements
+};
+
+struct Task {
+  DeformConvShape shape;
+  const Slab* slabs;
+  int64_t slab_count;
+  const void* input;           // [N, H, W, C]
+  const void* weight;          // [O, C/groups, kh, kw]
+  Plane<const void*> offset;   // Real
+  Plane<const void*> mask;     // Real; data is null for v1
+  const void* zeros;           // [C], input's type: what a corner outside the image reads
+};
+
+struct ForwardTask : Task {
+  const void* packed;    // Real, by pack_forward
+  const void* bias;      // [O], input's type, or null
+  Plane<void*> output;   // input's type
+};
+
+struct BackwardTask : Task {
+  const void* packed;          // Real, by pack_backward
+  Plane<const void*> grad;     // input's type
+  int64_t band_begin;          // first pixel of the band, over all images
+  int64_t band_count;
+  void* grad_rows;             // Real [kBandPixels][O]
+  void* grad_panels;           // Real [groups][panels][kBandPixels][kPanel]
+  void* grad_input;            // Real [N, H, W, C], or null
+  void* grad_weight;           // Real [padded columns of all slabs][padded Og], or null
+  void* grad_position;         // Real [slices][kBandPixels][K][3]: y, x, mask; or null
+};
+
+// One instruction set's loops for one element type. A workspace is 64-byte aligned and belongs to one thread.
+struct Kernels {
+  int64_t panel;  // output channels of a packed panel
+  void (*pack_forward)(const Task&, int64_t group_begin, int64_t group_end, void* packed);
+  void (*pack_backward)(const Task&, int64_t slab_begin, int64_t slab_end, void* packed);
+  int64_t (*forward_workspace)(const DeformConvShape&);
+  int64_t (*backward_workspace)(const DeformConvShape&);
+  void (*forward)(const ForwardTask&, int64_t tile_begin, int64_t tile_end, void* workspace);
+  // Lays out the band's gradients for pixels [begin, end) of the band.
+  void (*backward_rows)(const BackwardTask&, int64_t begin, int64_t end);
+  void (*backward)(const BackwardTask&, int64_t slice_begin, int64_t slice_end, void* workspace);
+};
+
+const Kernels& portable_kernels(Storage storage);
+const Kernels& avx2_kernels(Storage storage);
+const Kernels& avx512_kernels(Storage storage);
+
+}  // namespace deform_conv_cpu
+}  // namespace resnet_cuda

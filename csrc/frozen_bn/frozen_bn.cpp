@@ -1,0 +1,164 @@
+// FrozenBatchNorm + residual + ReLU: argument checks, layout and allocation, once for every device.
+
+#include "frozen_bn/frozen_bn.h"
+
+#include "common/checks.h"
+
+namespace resnet_cuda {
+namespace {
+
+constexpr const char* kOp = "frozen_bn_relu";
+
+void check_constant(const char* name, const Tensor& constant, const Tensor& input, const char* input_name) {
+  check_beside(kOp, name, constant, input, ScalarType::Float, ScalarType::Double);
+  check_argument(
+      constant.dim() == 1 && constant.size(0) == input.size(1),
+      kOp,
+      name,
+      shape_of(constant),
+      join("(C,) = (", input.size(1), ",), the channels of ", input_name));
+}
+
+void check_same_shape(const char* name, const Tensor& tensor, const Tensor& input) {
+  check_beside(kOp, name, tensor, input, input.scalar_type(), input.scalar_type());
+  bool same = tensor.dim() == 4;
+  for (int64_t i = 0; same && i < 4; ++i) {
+    same = tensor.size(i) == input.size(i);
+  }
+  check_argument(same, kOp, name, shape_of(tensor), join("of input's shape, ", shape_of(input)));
+}
+
+void check_arguments(
+    const Tensor& input,
+    const Tensor& scale,
+    const Tensor& shift,
+    const std::optional<Tensor>& residual) {
+  check_input(kOp, input);
+  check_constant("scale", scale, input, "input");
+  check_constant("shift", shift, input, "input");
+  if (residual) {
+    check_same_shape("residual", *residual, input);
+  }
+}
+
+FrozenBnLayout layout_of(const Tensor& tensor, MemoryFormat format) {
+  const bool channels_last = format == MemoryFormat::ChannelsLast;
+  return {tensor.numel(), tensor.size(1), channels_last ? 1 : tensor.size(2) * tensor.size(3)};
+}
+
+// `residual` dense like `input`, and not sharing its memory one element off, which an in-place pass would read too late.
+std::optional<Tensor> laid_out_residual(
+    const std::optional<Tensor>& residual,
+    const Tensor& input,
+    MemoryFormat format,
+    bool in_place) {
+  if (!residual) {
+    return std::nullopt;
+  }
+  Tensor dense = torch::stable::contiguous(*residual, format);
+  const auto* own = static_cast<const char*>(dense.const_data_ptr());
+  const auto* other = static_cast<const char*>(input.const_data_ptr());
+  const int64_t bytes = input.numel() * static_cast<int64_t>(input.element_size());
+  if (in_place && own != other && own < other + bytes && other < own + bytes) {
+    return torch::stable::clone(dense);
+  }
+  return dense;
+}
+
+void run(
+    const Tensor& input,
+    const Tensor& scale,
+    const Tensor& shift,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    MemoryFormat format,
+    const Tensor& output) {
+  if (input.numel() == 0) {
+    return;
+  }
+  const auto real = compute_dtype(input.scalar_type());
+  const bool in_place = input.const_data_ptr() == output.const_data_ptr();
+  frozen_bn_relu_kernel(
+      layout_of(input, format),
+      input,
+      as_dense(scale, real, MemoryFormat::Contiguous),
+      as_dense(shift, real, MemoryFormat::Contiguous),
+      laid_out_residual(residual, input, format, in_place),
+      relu,
+      output);
+}
+
+}  // namespace
+
+Tensor frozen_bn_relu(
+    const Tensor& input,
+    const Tensor& scale,
+    const Tensor& shift,
+    const std::optional<Tensor>& residual,
+    bool relu) {
+  check_arguments(input, scale, shift, residual);
+  const MemoryFormat format = output_memory_format(input);
+  Tensor output = empty_beside(input, size_of(input), input.scalar_type(), format);
+  run(torch::stable::contiguous(input, format), scale, shift, residual, relu, format, output);
+  return output;
+}
+
+void frozen_bn_relu_(
+    const Tensor& input,
+    const Tensor& scale,
+    const Tensor& shift,
+    const std::optional<Tensor>& residual,
+    bool relu) {
+  check_arguments(input, scale, shift, residual);
+  for (int64_t i = 0; i < 4; ++i) {
+    check_argument(
+        input.size(i) <= 1 || input.stride(i) != 0,
+        kOp,
+        "input",
+        "an expanded tensor, of which several elements are one",
+        "without overlap to be overwritten");
+  }
+  const MemoryFormat format = output_memory_format(input);
+  const Tensor dense = torch::stable::contiguous(input, format);
+  run(dense, scale, shift, residual, relu, format, dense);
+  if (dense.const_data_ptr() != input.const_data_ptr()) {
+    Tensor target = input;
+    torch::stable::copy_(target, dense);
+  }
+}
+
+std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
+    const Tensor& grad,
+    const Tensor& scale,
+    const std::optional<Tensor>& output,
+    bool need_input,
+    bool need_residual) {
+  check_input(kOp, grad, "grad");
+  check_constant("scale", scale, grad, "grad");
+  if (output) {
+    check_same_shape("output", *output, grad);
+  }
+  const MemoryFormat format = output_memory_format(output ? *output : grad);
+  const auto allocate = [&](bool needed) {
+    return needed ? empty_beside(grad, size_of(grad), grad.scalar_type(), format)
+                  : empty_beside(grad, {0}, grad.scalar_type());
+  };
+  Tensor grad_input = allocate(need_input);
+  Tensor grad_residual = allocate(need_residual);
+  if (grad.numel() > 0 && (need_input || need_residual)) {
+    std::optional<Tensor> dense_output;
+    if (output) {
+      dense_output = torch::stable::contiguous(*output, format);
+    }
+    frozen_bn_relu_backward_kernel(
+        layout_of(grad, format),
+        torch::stable::contiguous(grad, format),
+        as_dense(scale, compute_dtype(grad.scalar_type()), MemoryFormat::Contiguous),
+        dense_output,
+        need_input ? std::optional<Tensor>(grad_input) : std::nullopt,
+        need_residual ? std::optional<Tensor>(grad_residual) : std::nullopt);
+  }
+  return {grad_input, grad_residual};
+}
+
+}  // namespace resnet_cuda

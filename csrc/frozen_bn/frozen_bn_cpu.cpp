@@ -1,0 +1,71 @@
+// FrozenBatchNorm + residual + ReLU on the CPU: threads around the loops of frozen_bn_cpu.h; registers CPU.
+
+#include "frozen_bn/frozen_bn_cpu.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "common/cpu_dispatch.h"
+#include "frozen_bn/frozen_bn.h"
+
+namespace resnet_cuda {
+namespace {
+
+// Fewer elements than this are not worth a second thread.
+constexpr int64_t kGrain = 32768;
+
+const void* data_or_null(const std::optional<Tensor>& tensor) {
+  return tensor ? tensor->const_data_ptr() : nullptr;
+}
+
+}  // namespace
+
+void frozen_bn_relu_kernel(
+    const FrozenBnLayout& layout,
+    const Tensor& input,
+    const Tensor& scale,
+    const Tensor& shift,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    const Tensor& output) {
+  const auto& kernels = RESNET_CUDA_CHOOSE_KERNELS(input.scalar_type(), frozen_bn_cpu);
+  const frozen_bn_cpu::ForwardTask task{
+      layout.channels,
+      layout.plane,
+      input.const_data_ptr(),
+      scale.const_data_ptr(),
+      shift.const_data_ptr(),
+      data_or_null(residual),
+      output.mutable_data_ptr(),
+      relu};
+  torch::stable::parallel_for(
+      0, layout.elements, kGrain, [&](int64_t begin, int64_t end) { kernels.forward(task, begin, end); });
+}
+
+void frozen_bn_relu_backward_kernel(
+    const FrozenBnLayout& layout,
+    const Tensor& grad,
+    const Tensor& scale,
+    const std::optional<Tensor>& output,
+    const std::optional<Tensor>& grad_input,
+    const std::optional<Tensor>& grad_residual) {
+  const auto& kernels = RESNET_CUDA_CHOOSE_KERNELS(grad.scalar_type(), frozen_bn_cpu);
+  const frozen_bn_cpu::BackwardTask task{
+      layout.channels,
+      layout.plane,
+      grad.const_data_ptr(),
+      scale.const_data_ptr(),
+      data_or_null(output),
+      grad_input ? grad_input->mutable_data_ptr() : nullptr,
+      grad_residual ? grad_residual->mutable_data_ptr() : nullptr};
+  torch::stable::parallel_for(
+      0, layout.elements, kGrain, [&](int64_t begin, int64_t end) { kernels.backward(task, begin, end); });
+}
+
+}  // namespace resnet_cuda
+
+STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
+  m.impl("frozen_bn_relu", TORCH_BOX(&resnet_cuda::frozen_bn_relu));
+  m.impl("frozen_bn_relu_", TORCH_BOX(&resnet_cuda::frozen_bn_relu_));
+  m.impl("frozen_bn_relu_backward", TORCH_BOX(&resnet_cuda::frozen_bn_relu_backward));
+}

@@ -1,0 +1,21 @@
+// Every operator's schema, in one block. Devices register their kernels at the foot of their own files; shape
+// functions, autograd and autocast are in resnet_cuda/ops.
+
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(resnet_cuda, m) {
+  m.def(
+      "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int stride_h, "
+      "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) -> Tensor");
+  // Gradients for input, weight, offset, mask and bias; of shape (0,) where not asked for.
+  m.def(
+      "deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor? mask, int stride_h, "
+      "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, bool need_input, bool need_weight, "
+      "bool need_offset, bool need_mask, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("frozen_bn_relu(Tensor input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> Tensor");
+  m.def("frozen_bn_relu_(Tensor(a!) input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> ()");
+  // `output` is the forward's result where it ended in a ReLU, else None. Gradients for input and residual.
+  m.def(
+      "frozen_bn_relu_backward(Tensor grad, Tensor scale, Tensor? output, bool need_input, bool need_residual) "
+      "-> (Tensor, Tensor)");
+}
