@@ -1,9 +1,9 @@
 // Every operator's schema, in one block. Devices register their kernels at the foot of their own files; shape
 // functions, autograd and autocast are in resnet_cuda/ops.
 
-#include <torch/csrc/stable/library.h>
+#include "common/registration.h"
 
-STABLE_TORCH_LIBRARY(resnet_cuda, m) {
+RESNET_CUDA_SCHEMAS(m) {
   m.def(
       "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int stride_h, "
       "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) -> Tensor");

@@ -1,0 +1,29 @@
+// ATen's matrix products through the stable dispatcher, and strided views to feed them.
+#pragma once
+
+#include <array>
+
+#include "common/tensors.h"
+
+namespace resnet_cuda {
+
+// A view of `tensor`'s memory from element `begin` on. The caller keeps `tensor` alive.
+inline Tensor strided_view(
+    const Tensor& tensor,
+    int64_t begin,
+    const std::vector<int64_t>& size,
+    const std::vector<int64_t>& strides) {
+  auto* data = static_cast<char*>(tensor.data_ptr()) + begin * static_cast<int64_t>(tensor.element_size());
+  return torch::stable::from_blob(data, size, strides, tensor.device(), tensor.scalar_type());
+}
+
+// out[g] = left[g] @ right[g], [G, M, K] x [G, K, N] -> [G, M, N]; any strides.
+inline void batched_product(const Tensor& left, const Tensor& right, const Tensor& out) {
+  std::array<StableIValue, 3> stack{
+      torch::stable::detail::from(left), torch::stable::detail::from(right), torch::stable::detail::from(out)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::bmm", "out", stack.data(), TORCH_ABI_VERSION));
+  // The dispatcher hands back `out` once more; taking it releases that handle.
+  torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+}  // namespace resnet_cuda

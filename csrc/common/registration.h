@@ -1,0 +1,17 @@
+// Where schemas and CUDA kernels are registered. The tests compile the same files for the CPU under another namespace.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#if !defined(RESNET_CUDA_NAMESPACE)
+#define RESNET_CUDA_NAMESPACE resnet_cuda
+#endif
+#if !defined(RESNET_CUDA_KEY)
+#define RESNET_CUDA_KEY CUDA
+#endif
+
+// The second step lets the preprocessor expand the two names before torch's macros paste them.
+#define RESNET_CUDA_SCHEMAS_IN(ns, m) STABLE_TORCH_LIBRARY(ns, m)
+#define RESNET_CUDA_KERNELS_IN(ns, key, m) STABLE_TORCH_LIBRARY_IMPL(ns, key, m)
+#define RESNET_CUDA_SCHEMAS(m) RESNET_CUDA_SCHEMAS_IN(RESNET_CUDA_NAMESPACE, m)
+#define RESNET_CUDA_CUDA_KERNELS(m) RESNET_CUDA_KERNELS_IN(RESNET_CUDA_NAMESPACE, RESNET_CUDA_KEY, m)
