@@ -32,7 +32,7 @@ def cast(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
 
 
 def register_autocast(name: str, cast_arguments: Callable) -> None:
-    """Registers ``cast_arguments(*arguments) -> arguments`` in front of ``name`` on both autocast keys.
+    """Registers ``cast_arguments(dtype, *arguments) -> arguments`` in front of ``name`` on both autocast keys.
 
     ``torch.library.register_autocast`` casts every tensor to one fixed dtype; here offsets and the norm's constants stay
     float32 and the dtype is the one that the user gave to ``torch.autocast``.
@@ -42,8 +42,10 @@ def register_autocast(name: str, cast_arguments: Callable) -> None:
         excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
         def kernel(*arguments, device_type=device_type, excluded=excluded):
+            # By the time a kernel of an autocast key runs, is_autocast_enabled() already says no.
+            dtype = None if arguments[0].dtype == torch.float64 else torch.get_autocast_dtype(device_type)
             with torch._C._ExcludeDispatchKeyGuard(excluded):
-                return packet(*cast_arguments(*arguments))
+                return packet(*cast_arguments(dtype, *arguments))
 
         library.impl(name, kernel, key)
 

@@ -134,9 +134,8 @@ def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
     )
 
 
-def _cast_arguments(input, weight, offset, mask, bias, *geometry):
-    target = autocast_dtype(input)
-    return cast(input, target), cast(weight, target), offset, mask, cast(bias, target), *geometry
+def _cast_arguments(dtype, input, weight, offset, mask, bias, *geometry):
+    return cast(input, dtype), cast(weight, dtype), offset, mask, cast(bias, dtype), *geometry
 
 
 if _extension.CPU_LOADED:

@@ -85,6 +85,14 @@ class _FrozenBnRelu(torch.autograd.Function):
 
 def _gradients(ctx, grad: Tensor, scale: Tensor, output: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     need_input, need_residual = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+    if output is None and need_residual:
+        # Without a ReLU the residual's gradient is the incoming one: nothing to compute or to write.
+        grad_input = _gradients_of(grad, scale, None, True, False)[0] if need_input else None
+        return grad_input, grad
+    return _gradients_of(grad, scale, output, need_input, need_residual)
+
+
+def _gradients_of(grad, scale, output, need_input, need_residual) -> tuple[Tensor | None, Tensor | None]:
     grad_input, grad_residual = torch.ops.resnet_cuda.frozen_bn_relu_backward.default(
         grad, scale, output, need_input, need_residual
     )
@@ -122,10 +130,8 @@ def _fake_backward(grad, scale, output, need_input, need_residual):
     return like(need_input), like(need_residual)
 
 
-def _cast_arguments(input, scale, shift, residual, relu):
-    if autocast_dtype(input) is not None:
-        residual = cast(residual, input.dtype)
-    return input, scale, shift, residual, relu
+def _cast_arguments(dtype, input, scale, shift, residual, relu):
+    return input, scale, shift, residual if dtype is None else cast(residual, input.dtype), relu
 
 
 if _extension.CPU_LOADED:
