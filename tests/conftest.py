@@ -1,0 +1,105 @@
+"""Devices, dtypes, backends and the seed for every test. No test data lives here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+# The helpers are no installed package; this makes `import helpers` work whatever import mode pytest runs in.
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("helpers.compare", "helpers.problems")
+
+import resnet_cuda  # noqa: E402
+from resnet_cuda import _backend, _extension  # noqa: E402
+
+ALLOW_REFERENCE = os.environ.get("RESNET_CUDA_TEST_ALLOW_REFERENCE") == "1"
+
+DEVICES = (
+    pytest.param("cpu"),
+    pytest.param(
+        "cuda",
+        marks=(
+            pytest.mark.cuda,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that torch can use"),
+        ),
+    ),
+)
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cuda: needs a CUDA GPU; collected everywhere, skipped where there is none")
+
+
+def pytest_report_header() -> str:
+    return (
+        f"resnet_cuda: {Path(resnet_cuda.__file__).parent}, torch {torch.__version__}, "
+        f"CPU extension {'loaded' if _extension.CPU_LOADED else 'MISSING'}, "
+        f"CUDA extension {'loaded' if _extension.CUDA_LOADED else 'not loaded'}"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_backend_afterwards() -> Iterator[None]:
+    """A test that chooses a backend and fails must not choose it for the tests behind it."""
+    before = _backend._choice
+    yield
+    _backend._choice = before
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+def _choose_native() -> None:
+    """Fails where the extension is not built: a suite that quietly tests the reference with itself proves nothing."""
+    if _extension.CPU_LOADED:
+        resnet_cuda.use_backend("native")
+    elif ALLOW_REFERENCE:
+        resnet_cuda.use_backend("reference")
+    else:
+        pytest.fail(
+            f"the compiled extension is not loaded ({_extension.CPU_ERROR}); build it, or set "
+            "RESNET_CUDA_TEST_ALLOW_REFERENCE=1 to run these tests on the reference",
+            pytrace=False,
+        )
+
+
+@pytest.fixture
+def native() -> None:
+    """The test runs on the compiled operators."""
+    _choose_native()
+
+
+@pytest.fixture
+def registered() -> None:
+    """The test calls ``torch.ops.resnet_cuda`` itself, for which there is no reference to fall back on."""
+    if not _extension.CPU_LOADED and ALLOW_REFERENCE:
+        pytest.skip("the compiled extension is not built and RESNET_CUDA_TEST_ALLOW_REFERENCE=1")
+    _choose_native()
+
+
+@pytest.fixture(params=("native", "reference"))
+def backend(request: pytest.FixtureRequest) -> str:
+    """The test runs on each implementation."""
+    if request.param == "native":
+        _choose_native()
+    else:
+        resnet_cuda.use_backend("reference")
+    return request.param
