@@ -16,13 +16,16 @@ constexpr int kBlockRows = 4;
 #endif
 constexpr int kBlockVectors = 2;
 
+// Columns of a register block. Narrow groups of outputs take a block one vector wide.
 template <typename Real>
-constexpr int kPanel = kBlockVectors * kLanes<Real>;
+RESNET_CUDA_INLINE int64_t panel_for(int64_t group_outputs) {
+  return group_outputs <= kLanes<Real> ? kLanes<Real> : kBlockVectors * kLanes<Real>;
+}
 
-// C[i][0..kPanel) += sum over k of A(i, k) * B[k][0..kPanel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B
-// packed (kPanel apart) and the rows of C c_row apart. The order of additions does not depend on i.
-template <typename Real>
-RESNET_CUDA_INLINE void multiply_block(
+// C[i][0..panel) += sum over k of A(i, k) * B[k][0..panel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B
+// packed (a panel is kVectors vectors) and the rows of C c_row apart. The order of additions does not depend on i.
+template <typename Real, int kVectors>
+RESNET_CUDA_INLINE void multiply_vectors(
     int64_t depth,
     const Real* __restrict__ a,
     int64_t a_row,
@@ -30,38 +33,55 @@ RESNET_CUDA_INLINE void multiply_block(
     const Real* __restrict__ b,
     Real* __restrict__ c,
     int64_t c_row) {
-  Vec<Real> sum[kBlockRows][kBlockVectors];
+  Vec<Real> sum[kBlockRows][kVectors];
 #pragma GCC unroll 12
   for (int i = 0; i < kBlockRows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < kBlockVectors; ++j) {
+    for (int j = 0; j < kVectors; ++j) {
       sum[i][j] = Vec<Real>{};
     }
   }
   for (int64_t k = 0; k < depth; ++k) {
-    Vec<Real> row[kBlockVectors];
+    Vec<Real> row[kVectors];
 #pragma GCC unroll 2
-    for (int j = 0; j < kBlockVectors; ++j) {
+    for (int j = 0; j < kVectors; ++j) {
       row[j] = load(b + j * kLanes<Real>);
     }
 #pragma GCC unroll 12
     for (int i = 0; i < kBlockRows; ++i) {
       const Real left = a[i * a_row];
 #pragma GCC unroll 2
-      for (int j = 0; j < kBlockVectors; ++j) {
+      for (int j = 0; j < kVectors; ++j) {
         sum[i][j] += left * row[j];
       }
     }
     a += a_step;
-    b += kPanel<Real>;
+    b += kVectors * kLanes<Real>;
   }
 #pragma GCC unroll 12
   for (int i = 0; i < kBlockRows; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < kBlockVectors; ++j) {
+    for (int j = 0; j < kVectors; ++j) {
       Real* target = c + i * c_row + j * kLanes<Real>;
       store(load(target) + sum[i][j], target);
     }
+  }
+}
+
+template <typename Real>
+RESNET_CUDA_INLINE void multiply_block(
+    int64_t panel,
+    int64_t depth,
+    const Real* a,
+    int64_t a_row,
+    int64_t a_step,
+    const Real* b,
+    Real* c,
+    int64_t c_row) {
+  if (panel == kLanes<Real>) {
+    multiply_vectors<Real, 1>(depth, a, a_row, a_step, b, c, c_row);
+  } else {
+    multiply_vectors<Real, kBlockVectors>(depth, a, a_row, a_step, b, c, c_row);
   }
 }
 

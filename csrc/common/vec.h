@@ -183,24 +183,6 @@ RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
 #endif
 }
 
-// The first `count` elements; the other lanes are 0.
-template <typename T>
-RESNET_CUDA_INLINE Vec<RealOf<T>> load_first(const T* source, int64_t count) {
-  T padded[kLanes<RealOf<T>>] = {};
-  for (int64_t i = 0; i < count; ++i) {
-    padded[i] = source[i];
-  }
-  return load(padded);
-}
-template <typename T>
-RESNET_CUDA_INLINE void store_first(Vec<RealOf<T>> value, T* target, int64_t count) {
-  T padded[kLanes<RealOf<T>>];
-  store(value, padded);
-  for (int64_t i = 0; i < count; ++i) {
-    target[i] = padded[i];
-  }
-}
-
 template <typename Real>
 RESNET_CUDA_INLINE Real sum_of_lanes(Vec<Real> value) {
   // Pairwise, so that the compiler may halve the vector; the order is the same on every machine of one vector width.

@@ -23,6 +23,10 @@ struct BackwardTap {
   RealOf<T> corner_weight[4];
 };
 
+// Lanes of a panel of a slab's columns in the product grad * weight.
+template <typename Real>
+constexpr int64_t kColumnPanel = kBlockVectors * kLanes<Real>;
+
 // packed[panel of the slab's columns][output channel of the group][lane], for the product grad * weight.
 template <typename T>
 void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void* packed) {
@@ -35,10 +39,10 @@ void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void*
     const Slab& slab = task.slabs[s];
     Real* target = static_cast<Real*>(packed) + slab.padded_begin * group_outputs;
     const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
-    for (int64_t panel = 0; panel < slab.columns(); panel += kPanel<Real>) {
-      for (int64_t out = 0; out < group_outputs; ++out, target += kPanel<Real>) {
+    for (int64_t panel = 0; panel < slab.columns(); panel += kColumnPanel<Real>) {
+      for (int64_t out = 0; out < group_outputs; ++out, target += kColumnPanel<Real>) {
         const T* row = weight + (slab.group * group_outputs + out) * group_columns;
-        for (int64_t lane = 0; lane < kPanel<Real>; ++lane) {
+        for (int64_t lane = 0; lane < kColumnPanel<Real>; ++lane) {
           const int64_t column = panel + lane;
           const int64_t channel = first_channel + column % slab.channel_count;
           const int64_t tap = slab.tap_begin + column / slab.channel_count;
@@ -49,13 +53,19 @@ void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void*
   }
 }
 
-// Workspace: the tile's columns [kTilePixels][kSlabColumns], a scratch row, the plan.
+// What one tap of one pixel gives: its gradients for y, x and mask, summed over channels a vector apart.
+template <typename Real>
+struct PositionGradient {
+  Vec<Real> y, x, mask;
+};
+
+// Workspace: the tile's columns [kTilePixels][kSlabColumns], a scratch row, the plan and the gradients for its positions.
 template <typename T>
 int64_t backward_workspace(const DeformConvShape& shape) {
   using Real = RealOf<T>;
   const int64_t scratch_row = ceil_div(shape.channels, 64) * 64;
   return static_cast<int64_t>(sizeof(Real)) * (kTilePixels * kSlabColumns + scratch_row) +
-      static_cast<int64_t>(sizeof(BackwardTap<T>)) * kTilePixels * kSlabTaps;
+      static_cast<int64_t>(sizeof(PositionGradient<Real>) + sizeof(BackwardTap<T>)) * kTilePixels * kSlabTaps;
 }
 
 // The band's gradients as rows [pixel][O] and as panels [group][panel][pixel][lane].
@@ -65,6 +75,7 @@ void backward_rows(const BackwardTask& task, int64_t begin, int64_t end) {
   const DeformConvShape& shape = task.shape;
   const int64_t group_outputs = shape.group_out_channels();
   const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const int64_t panel = panel_for<Real>(group_outputs);
   Real* rows = static_cast<Real*>(task.grad_rows);
   Real* panels = static_cast<Real*>(task.grad_panels);
   PixelCursor cursor(shape, task.band_begin + begin);
@@ -81,8 +92,7 @@ void backward_rows(const BackwardTask& task, int64_t begin, int64_t end) {
         // Pixels beyond the band's end and padding are zero: the register blocks read them.
         const bool real = exists && out < group_outputs;
         const Real value = real ? to_real(source[(group * group_outputs + out) * task.grad.channel]) : Real(0);
-        panels[((group * padded_outputs + out) / kPanel<Real> * kBandPixels + pixel) * kPanel<Real> +
-               out % kPanel<Real>] = value;
+        panels[((group * padded_outputs + out) / panel * kBandPixels + pixel) * panel + out % panel] = value;
         if (out < group_outputs) {
           row[out] = value;
         }
@@ -127,12 +137,6 @@ RESNET_CUDA_INLINE void plan_backward(
       });
 }
 
-// What one tap of one pixel gives: the sums over the slab's channels of its gradients for y, x and mask.
-template <typename Real>
-struct PositionGradient {
-  Vec<Real> y, x, mask;
-};
-
 // One vector of channels: reads the gradient of the columns in `column`, leaves the column itself there.
 template <typename T, bool kScatter>
 RESNET_CUDA_INLINE void visit_channels(
@@ -162,23 +166,21 @@ RESNET_CUDA_INLINE void visit_channels(
   column = sampled * planned.mask;
 }
 
+// Turns the gradients of one slab's columns into the columns themselves, and adds to the other gradients on the way.
 template <typename T, bool kScatter>
 RESNET_CUDA_INLINE void visit_slab(
-    const BackwardTask& task,
     const Slab& slab,
-    int64_t first_pixel_of_band,
     int64_t pixels,
     const BackwardTap<T>* plan,
+    PositionGradient<RealOf<T>>* positions,
     RealOf<T>* columns) {
   using Real = RealOf<T>;
   const int64_t channels = slab.channel_count;
-  const int64_t taps = task.shape.taps();
-  Real* position = static_cast<Real*>(task.grad_position);
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     Real* column = columns + pixel * kSlabColumns;
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, column += channels) {
       const BackwardTap<T>& planned = plan[pixel * slab.tap_count + tap];
-      PositionGradient<Real> gradient{};
+      PositionGradient<Real> gradient = positions[pixel * slab.tap_count + tap];
       for (int64_t c = 0; c < channels; c += kLanes<Real>) {
         const int64_t count = smaller(kLanes<Real>, channels - c);
         const bool whole = count == kLanes<Real>;
@@ -205,84 +207,141 @@ RESNET_CUDA_INLINE void visit_slab(
         }
         whole ? store(vector, column + c) : store_first(vector, column + c, count);
       }
-      if (position != nullptr) {
-        const bool is_nan = planned.sample.kind == TapKind::kNan;
-        Real* target =
-            position + ((slab.slice * kBandPixels + first_pixel_of_band + pixel) * taps + slab.tap_begin + tap) * 3;
-        target[0] = is_nan ? not_a_number<Real>() : sum_of_lanes<Real>(gradient.y);
-        target[1] = is_nan ? not_a_number<Real>() : sum_of_lanes<Real>(gradient.x);
-        target[2] = sum_of_lanes<Real>(gradient.mask);
-      }
+      positions[pixel * slab.tap_count + tap] = gradient;
     }
   }
 }
 
-// The part of the band that concerns the slabs of slices [slice_begin, slice_end).
+// Adds what a run of slabs with the same plan gave to the range's sums for its offset group.
 template <typename T>
-void backward(const BackwardTask& task, int64_t slice_begin, int64_t slice_end, void* workspace) {
+RESNET_CUDA_INLINE void flush_positions(
+    const BackwardTask& task,
+    int64_t range,
+    const Slab& slab,
+    int64_t first_pixel_of_band,
+    int64_t pixels,
+    const BackwardTap<T>* plan,
+    const PositionGradient<RealOf<T>>* positions) {
   using Real = RealOf<T>;
+  const int64_t taps = task.shape.taps();
+  Real* sums = static_cast<Real*>(task.grad_position) +
+      ((range * task.shape.offset_groups + slab.offset_group) * kBandPixels + first_pixel_of_band) * taps * 3;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    Real* target = sums + (pixel * taps + slab.tap_begin) * 3;
+    for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += 3) {
+      const int64_t index = pixel * slab.tap_count + tap;
+      const bool is_nan = plan[index].sample.kind == TapKind::kNan;
+      target[0] += is_nan ? not_a_number<Real>() : sum_of_lanes<Real>(positions[index].y);
+      target[1] += is_nan ? not_a_number<Real>() : sum_of_lanes<Real>(positions[index].x);
+      target[2] += sum_of_lanes<Real>(positions[index].mask);
+    }
+  }
+}
+
+// grad_columns = grad * weight, for the slab's columns of the tile that begins `begin` pixels into the band.
+template <typename Real>
+RESNET_CUDA_INLINE void multiply_by_weight(
+    const BackwardTask& task,
+    const Slab& slab,
+    int64_t begin,
+    int64_t tile_rows,
+    Real* columns) {
   const DeformConvShape& shape = task.shape;
   const int64_t group_outputs = shape.group_out_channels();
-  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const Real* rows =
+      static_cast<const Real*>(task.grad_rows) + begin * shape.out_channels + slab.group * group_outputs;
+  const Real* packed = static_cast<const Real*>(task.packed) + slab.padded_begin * group_outputs;
+  for (int64_t column = 0; column < slab.columns(); column += kColumnPanel<Real>) {
+    for (int64_t row = 0; row < tile_rows; row += kBlockRows) {
+      multiply_block<Real>(
+          kColumnPanel<Real>,
+          group_outputs,
+          rows + row * shape.out_channels,
+          shape.out_channels,
+          1,
+          packed + column * group_outputs,
+          columns + row * kSlabColumns + column,
+          kSlabColumns);
+    }
+  }
+}
+
+// grad_weight += columns^T * grad, for the slab's columns of the tile.
+template <typename Real>
+RESNET_CUDA_INLINE void add_weight_gradient(
+    const BackwardTask& task,
+    const Slab& slab,
+    int64_t begin,
+    int64_t pixels,
+    const Real* columns) {
+  const int64_t padded_outputs = padded_group_outputs<Real>(task.shape);
+  const int64_t panel = panel_for<Real>(task.shape.group_out_channels());
+  Real* target = static_cast<Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
+  for (int64_t out = 0; out < padded_outputs; out += panel) {
+    const Real* grads = static_cast<const Real*>(task.grad_panels) +
+        (slab.group * padded_outputs + out) * kBandPixels + begin * panel;
+    for (int64_t column = 0; column < slab.columns(); column += kBlockRows) {
+      multiply_block<Real>(
+          panel,
+          pixels,
+          columns + column,
+          1,
+          kSlabColumns,
+          grads,
+          target + column * padded_outputs + out,
+          padded_outputs);
+    }
+  }
+}
+
+// The part of the band that concerns the slabs of slices [slice_begin, slice_end), which are the range `range`.
+template <typename T>
+void backward(const BackwardTask& task, int64_t range, int64_t slice_begin, int64_t slice_end, void* workspace) {
+  using Real = RealOf<T>;
+  const DeformConvShape& shape = task.shape;
   const int64_t scratch_row = ceil_div(shape.channels, 64) * 64;
-  Real* columns = static_cast<Real*>(workspace);
+  auto* positions = static_cast<PositionGradient<Real>*>(workspace);
+  Real* columns = reinterpret_cast<Real*>(positions + kTilePixels * kSlabTaps);
   Real* scratch = columns + kTilePixels * kSlabColumns;
   auto* plan = reinterpret_cast<BackwardTap<T>*>(scratch + scratch_row);
   memset(scratch, 0, sizeof(Real) * scratch_row);
   const bool needs_grad_columns = task.grad_input != nullptr || task.grad_position != nullptr;
-  const Real* rows = static_cast<const Real*>(task.grad_rows);
-  const Real* panels = static_cast<const Real*>(task.grad_panels);
 
-  for (int64_t s = 0; s < task.slab_count; ++s) {
-    const Slab& slab = task.slabs[s];
-    if (slab.slice < slice_begin || slab.slice >= slice_end) {
-      continue;
-    }
-    const Real* packed = static_cast<const Real*>(task.packed) + slab.padded_begin * group_outputs;
-    const int64_t padded_columns = ceil_div(slab.columns(), kPanel<Real>) * kPanel<Real>;
-    for (int64_t begin = 0; begin < task.band_count; begin += kTilePixels) {
-      const int64_t pixels = smaller(kTilePixels, task.band_count - begin);
-      const int64_t tile_rows = ceil_div(pixels, kBlockRows) * kBlockRows;
+  for (int64_t begin = 0; begin < task.band_count; begin += kTilePixels) {
+    const int64_t first = task.band_begin + begin;
+    const int64_t pixels = smaller(kTilePixels, task.band_count - begin);
+    const int64_t tile_rows = ceil_div(pixels, kBlockRows) * kBlockRows;
+    const Slab* planned = nullptr;
+    const auto finish_run = [&]() __attribute__((always_inline)) {
+      if (planned != nullptr && task.grad_position != nullptr) {
+        flush_positions<T>(task, range, *planned, begin, pixels, plan, positions);
+      }
+    };
+    for (int64_t s = 0; s < task.slab_count; ++s) {
+      const Slab& slab = task.slabs[s];
+      if (slab.slice < slice_begin || slab.slice >= slice_end) {
+        continue;
+      }
+      if (planned == nullptr || slab.offset_group != planned->offset_group || slab.tap_begin != planned->tap_begin) {
+        finish_run();
+        plan_backward<T>(task, slab, first, first + pixels, scratch, plan);
+        memset(positions, 0, sizeof(PositionGradient<Real>) * pixels * slab.tap_count);
+        planned = &slab;
+      }
       memset(columns, 0, sizeof(Real) * tile_rows * kSlabColumns);
       if (needs_grad_columns) {
-        for (int64_t column = 0; column < padded_columns; column += kPanel<Real>) {
-          for (int64_t row = 0; row < tile_rows; row += kBlockRows) {
-            multiply_block<Real>(
-                group_outputs,
-                rows + (begin + row) * shape.out_channels + slab.group * group_outputs,
-                shape.out_channels,
-                1,
-                packed + column * group_outputs,
-                columns + row * kSlabColumns + column,
-                kSlabColumns);
-          }
-        }
+        multiply_by_weight<Real>(task, slab, begin, tile_rows, columns);
       }
-      const int64_t first = task.band_begin + begin;
-      plan_backward<T>(task, slab, first, first + pixels, scratch, plan);
       if (task.grad_input != nullptr) {
-        visit_slab<T, true>(task, slab, begin, pixels, plan, columns);
+        visit_slab<T, true>(slab, pixels, plan, positions, columns);
       } else {
-        visit_slab<T, false>(task, slab, begin, pixels, plan, columns);
+        visit_slab<T, false>(slab, pixels, plan, positions, columns);
       }
       if (task.grad_weight != nullptr) {
-        Real* target = static_cast<Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
-        for (int64_t out = 0; out < padded_outputs; out += kPanel<Real>) {
-          const Real* panel =
-              panels + ((slab.group * padded_outputs + out) * kBandPixels + begin * kPanel<Real>);
-          for (int64_t column = 0; column < slab.columns(); column += kBlockRows) {
-            multiply_block<Real>(
-                pixels,
-                columns + column,
-                1,
-                kSlabColumns,
-                panel,
-                target + column * padded_outputs + out,
-                padded_outputs);
-          }
-        }
+        add_weight_gradient<Real>(task, slab, begin, pixels, columns);
       }
     }
+    finish_run();
   }
 }
 

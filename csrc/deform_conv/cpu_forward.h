@@ -93,7 +93,8 @@ RESNET_CUDA_INLINE void sample_slab(
 
 template <typename Real>
 RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
-  return ceil_div(shape.group_out_channels(), kPanel<Real>) * kPanel<Real>;
+  const int64_t panel = panel_for<Real>(shape.group_out_channels());
+  return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
 // packed[group][panel][column][lane]: the weights in the order in which the slabs' columns come.
@@ -105,6 +106,7 @@ void pack_forward(const Task& task, int64_t group_begin, int64_t group_end, void
   const int64_t group_columns = shape.group_channels() * shape.taps();
   const int64_t group_outputs = shape.group_out_channels();
   const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const int64_t panel = panel_for<Real>(group_outputs);
   for (int64_t s = 0; s < task.slab_count; ++s) {
     const Slab& slab = task.slabs[s];
     if (slab.group < group_begin || slab.group >= group_end) {
@@ -113,11 +115,11 @@ void pack_forward(const Task& task, int64_t group_begin, int64_t group_end, void
     Real* group_target = static_cast<Real*>(packed) + slab.group * group_columns * padded_outputs;
     const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
     for (int64_t out = 0; out < padded_outputs; ++out) {
-      Real* target = group_target + out / kPanel<Real> * kPanel<Real> * group_columns +
-          slab.column_begin * kPanel<Real> + out % kPanel<Real>;
+      Real* target =
+          group_target + out / panel * panel * group_columns + slab.column_begin * panel + out % panel;
       const T* row = weight + (slab.group * group_outputs + out) * group_columns;
       for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
-        for (int64_t c = 0; c < slab.channel_count; ++c, target += kPanel<Real>) {
+        for (int64_t c = 0; c < slab.channel_count; ++c, target += panel) {
           *target = out < group_outputs
               ? to_real(row[(first_channel + c) * shape.taps() + slab.tap_begin + tap])
               : Real(0);
@@ -187,6 +189,7 @@ void forward(const ForwardTask& task, int64_t tile_begin, int64_t tile_end, void
   const int64_t padded_outputs = padded_group_outputs<Real>(shape);
   const int64_t row_stride = shape.groups * padded_outputs;
   const int64_t group_columns = shape.group_channels() * shape.taps();
+  const int64_t panel = panel_for<Real>(shape.group_out_channels());
   Real* results = static_cast<Real*>(workspace);
   Real* columns = results + kTilePixels * row_stride;
   auto* plan = reinterpret_cast<ForwardTap<T>*>(columns + kTilePixels * kSlabColumns);
@@ -210,11 +213,11 @@ void forward(const ForwardTask& task, int64_t tile_begin, int64_t tile_end, void
         planned_tap = slab.tap_begin;
       }
       sample_slab<T>(slab, pixels, plan, columns);
-      const Real* slab_weights =
-          packed + slab.group * group_columns * padded_outputs + slab.column_begin * kPanel<Real>;
-      for (int64_t out = 0; out < padded_outputs; out += kPanel<Real>) {
+      const Real* slab_weights = packed + slab.group * group_columns * padded_outputs + slab.column_begin * panel;
+      for (int64_t out = 0; out < padded_outputs; out += panel) {
         for (int64_t row = 0; row < rows; row += kBlockRows) {
           multiply_block<Real>(
+              panel,
               slab.columns(),
               columns + row * kSlabColumns,
               kSlabColumns,

@@ -9,7 +9,7 @@ namespace RESNET_CUDA_ISA {
 
 template <typename T>
 constexpr deform_conv_cpu::Kernels kKernels = {
-    kPanel<RealOf<T>>,
+    panel_for<RealOf<T>>,
     pack_forward<T>,
     pack_backward<T>,
     forward_workspace<T>,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/vec.h"
+#include "common/vec_partial.h"
 #include "deform_conv/deform_conv_cpu.h"
 
 namespace resnet_cuda {

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "common/aligned_buffer.h"
@@ -82,15 +83,32 @@ Task task_of(const DeformConvArguments& arguments, const SlabList& list, const v
   return task;
 }
 
-int64_t padded_group_outputs(const DeformConvShape& shape, int64_t panel) {
+int64_t padded_group_outputs(const DeformConvShape& shape, const Kernels& kernels) {
+  const int64_t panel = kernels.panel_for(shape.group_out_channels());
   return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
-// The slices' gradients for the positions, summed in the order of the slices so that the result does not depend on timing.
+// The slices that one thread owns.
+struct SliceRange {
+  int64_t begin;
+  int64_t end;
+};
+
+std::vector<SliceRange> divide(int64_t slices, int64_t threads) {
+  const int64_t count = std::min(slices, threads);
+  std::vector<SliceRange> ranges;
+  for (int64_t i = 0; i < count; ++i) {
+    ranges.push_back({i * slices / count, (i + 1) * slices / count});
+  }
+  return ranges;
+}
+
+// The ranges' gradients for the positions, summed in the order of the ranges so that the result does not depend on timing.
 template <typename Real>
 void write_position_gradients(
     const BackwardTask& task,
     const SlabList& list,
+    const std::vector<SliceRange>& ranges,
     const DeformConvGradients& gradients) {
   const DeformConvShape& shape = task.shape;
   const int64_t taps = shape.taps();
@@ -101,25 +119,27 @@ void write_position_gradients(
   const auto mask = plane(gradients.mask);
   auto* offset_data = gradients.offset ? gradients.offset->mutable_data_ptr<Real>() : nullptr;
   auto* mask_data = gradients.mask ? gradients.mask->mutable_data_ptr<Real>() : nullptr;
-  const auto* partial = static_cast<const Real*>(task.grad_position);
-  const auto slices = static_cast<int64_t>(list.offset_group_of_slice.size());
+  const auto* sums = static_cast<const Real*>(task.grad_position);
   torch::stable::parallel_for(0, task.band_count, 16, [&](int64_t begin, int64_t end) {
     for (int64_t pixel = begin; pixel < end; ++pixel) {
       const int64_t image = (task.band_begin + pixel) / shape.out_pixels();
       const int64_t in_image = (task.band_begin + pixel) % shape.out_pixels();
-      Real* offset_pixel =
-          offset_data == nullptr ? nullptr : offset_data + image * offset.image + in_image * offset.pixel;
-      Real* mask_pixel = mask_data == nullptr ? nullptr : mask_data + image * mask.image + in_image * mask.pixel;
-      for (int64_t slice = 0; slice < slices; ++slice) {
-        const int64_t first_tap = list.offset_group_of_slice[slice] * taps;
-        const Real* source = partial + (slice * kBandPixels + pixel) * taps * 3;
-        for (int64_t tap = 0; tap < taps; ++tap, source += 3) {
-          if (offset_pixel != nullptr) {
-            offset_pixel[2 * (first_tap + tap) * offset.channel] += source[0];
-            offset_pixel[(2 * (first_tap + tap) + 1) * offset.channel] += source[1];
-          }
-          if (mask_pixel != nullptr) {
-            mask_pixel[(first_tap + tap) * mask.channel] += source[2];
+      for (size_t range = 0; range < ranges.size(); ++range) {
+        // Slices come in the order of their channels, so a range's offset groups are consecutive.
+        const int64_t first_group = list.offset_group_of_slice[ranges[range].begin];
+        const int64_t last_group = list.offset_group_of_slice[ranges[range].end - 1];
+        for (int64_t group = first_group; group <= last_group; ++group) {
+          const Real* source =
+              sums + ((static_cast<int64_t>(range) * shape.offset_groups + group) * kBandPixels + pixel) * taps * 3;
+          for (int64_t tap = group * taps; tap < (group + 1) * taps; ++tap, source += 3) {
+            if (offset_data != nullptr) {
+              Real* target = offset_data + image * offset.image + in_image * offset.pixel;
+              target[2 * tap * offset.channel] += source[0];
+              target[(2 * tap + 1) * offset.channel] += source[1];
+            }
+            if (mask_data != nullptr) {
+              mask_data[image * mask.image + in_image * mask.pixel + tap * mask.channel] += source[2];
+            }
           }
         }
       }
@@ -176,7 +196,7 @@ void backward_in_bands(
   const int64_t slice_channels = std::max<int64_t>(16, ceil_div(ceil_div(shape.channels, threads), 16) * 16);
   const SlabList list = cut_into_slabs(shape, slice_channels);
   const auto slices = static_cast<int64_t>(list.offset_group_of_slice.size());
-  const int64_t padded_outputs = padded_group_outputs(shape, kernels.panel);
+  const int64_t padded_outputs = padded_group_outputs(shape, kernels);
   const bool needs_positions = gradients.offset || gradients.mask;
   const bool needs_columns = needs_positions || gradients.input || gradients.weight;
 
@@ -186,7 +206,10 @@ void backward_in_bands(
   const AlignedBuffer grad_panels(kBandPixels * shape.groups * padded_outputs * sizeof(Real));
   const AlignedBuffer grad_weight(
       gradients.weight ? list.padded_columns * padded_outputs * sizeof(Real) : 0, true);
-  const AlignedBuffer grad_position(needs_positions ? slices * kBandPixels * shape.taps() * 3 * sizeof(Real) : 0);
+  const std::vector<SliceRange> ranges = divide(slices, threads);
+  const int64_t range_count = static_cast<int64_t>(ranges.size());
+  const int64_t position_bytes = range_count * shape.offset_groups * kBandPixels * shape.taps() * 3 * sizeof(Real);
+  const AlignedBuffer grad_position(needs_positions ? position_bytes : 0);
 
   auto task = task_of<BackwardTask>(arguments, list, zeros.data());
   task.packed = packed.data();
@@ -208,14 +231,19 @@ void backward_in_bands(
     const int64_t laid_out = ceil_div(task.band_count, kTilePixels) * kTilePixels;
     torch::stable::parallel_for(
         0, laid_out, 16, [&](int64_t begin, int64_t end) { kernels.backward_rows(task, begin, end); });
+    if (needs_positions) {
+      std::memset(grad_position.data(), 0, position_bytes);
+    }
     if (needs_columns) {
-      torch::stable::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) {
+      torch::stable::parallel_for(0, range_count, 1, [&](int64_t begin, int64_t end) {
         const AlignedBuffer workspace(kernels.backward_workspace(shape));
-        kernels.backward(task, begin, end, workspace.data());
+        for (int64_t range = begin; range < end; ++range) {
+          kernels.backward(task, range, ranges[range].begin, ranges[range].end, workspace.data());
+        }
       });
     }
     if (needs_positions) {
-      write_position_gradients<Real>(task, list, gradients);
+      write_position_gradients<Real>(task, list, ranges, gradients);
     }
     if (gradients.bias) {
       add_bias_gradient<Real>(task, *gradients.bias);
@@ -238,7 +266,7 @@ void deform_conv2d_kernel(
   const SlabList list = cut_into_slabs(shape, kSlabColumns);
   const AlignedBuffer zeros(shape.channels * real_size, true);
   const AlignedBuffer packed(
-      shape.channels * shape.taps() * padded_group_outputs(shape, kernels.panel) * real_size);
+      shape.channels * shape.taps() * padded_group_outputs(shape, kernels) * real_size);
 
   auto task = task_of<ForwardTask>(arguments, list, zeros.data());
   task.packed = packed.data();

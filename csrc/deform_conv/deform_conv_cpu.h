@@ -73,15 +73,15 @@ struct BackwardTask : Task {
   int64_t band_begin;          // first pixel of the band, over all images
   int64_t band_count;
   void* grad_rows;             // Real [kBandPixels][O]
-  void* grad_panels;           // Real [groups][panels][kBandPixels][kPanel]
+  void* grad_panels;           // Real [groups][panels][kBandPixels][panel]
   void* grad_input;            // Real [N, H, W, C], or null
   void* grad_weight;           // Real [padded columns of all slabs][padded Og], or null
-  void* grad_position;         // Real [slices][kBandPixels][K][3]: y, x, mask; or null
+  void* grad_position;         // Real [ranges][G][kBandPixels][K][3]: y, x, mask; zeroed, or null
 };
 
 // One instruction set's loops for one element type. A workspace is 64-byte aligned and belongs to one thread.
 struct Kernels {
-  int64_t panel;  // output channels of a packed panel
+  int64_t (*panel_for)(int64_t group_outputs);  // output channels of a packed panel
   void (*pack_forward)(const Task&, int64_t group_begin, int64_t group_end, void* packed);
   void (*pack_backward)(const Task&, int64_t slab_begin, int64_t slab_end, void* packed);
   int64_t (*forward_workspace)(const DeformConvShape&);
@@ -89,7 +89,13 @@ struct Kernels {
   void (*forward)(const ForwardTask&, int64_t tile_begin, int64_t tile_end, void* workspace);
   // Lays out the band's gradients for pixels [begin, end) of the band.
   void (*backward_rows)(const BackwardTask&, int64_t begin, int64_t end);
-  void (*backward)(const BackwardTask&, int64_t slice_begin, int64_t slice_end, void* workspace);
+  // Slices [slice_begin, slice_end) are the work of one thread and have the number `range`.
+  void (*backward)(
+      const BackwardTask&,
+      int64_t range,
+      int64_t slice_begin,
+      int64_t slice_end,
+      void* workspace);
 };
 
 const Kernels& portable_kernels(Storage storage);

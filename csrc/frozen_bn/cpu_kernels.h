@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/vec.h"
+#include "common/vec_partial.h"
 #include "frozen_bn/frozen_bn_cpu.h"
 #include "frozen_bn/frozen_bn_math.h"
 
