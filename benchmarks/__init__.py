@@ -1,0 +1,1 @@
+"""Benchmarks of resnet_cuda beside its peers: ``python -m benchmarks --help``."""

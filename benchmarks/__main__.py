@@ -1,0 +1,88 @@
+"""``python -m benchmarks``: measures this package beside its peers in one run.
+
+Every comparison first checks that the candidates' results agree. Writes a table to the terminal and JSON and a plot to
+``benchmarks/results/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+
+import torch
+
+from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, report
+from benchmarks.environment import describe
+from benchmarks.results import Row, Settings
+
+PARTS = {
+    "deform_conv_forward": bench_deform_conv.forward,
+    "deform_conv_backward": bench_deform_conv.backward,
+    "frozen_bn": bench_frozen_bn.run,
+    "backbone": bench_backbone.run,
+}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"any of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--contiguous", action="store_true", help="NCHW tensors instead of channels_last")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--budget", type=float, default=5.0, help="seconds per candidate and case, at least 2 repeats")
+    parser.add_argument("--threads", type=int, help="CPU threads; torch's default otherwise")
+    parser.add_argument("--quick", action="store_true", help="a few small cases only")
+    parser.add_argument("--output", type=Path, help="files to write, without ending; a dated name by default")
+    chosen = parser.parse_args(arguments)
+    unknown = [part for part in chosen.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"part is {unknown[0]!r}; allowed are {', '.join(PARTS)}")
+    if chosen.repeats < 1:
+        parser.error(f"--repeats is {chosen.repeats}; it must be at least 1")
+    return chosen
+
+
+def measure(parts: list[str], settings: Settings) -> list[Row]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+
+        def tqdm(items, **_):
+            return items
+
+    pending = [call for part in parts for call in PARTS[part](settings)]
+    return [call() for call in tqdm(pending, desc="benchmarks", unit="case")]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    chosen = parse(arguments)
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    device = torch.device(chosen.device)
+    settings = Settings(
+        device, DTYPES[chosen.dtype], not chosen.contiguous, chosen.repeats, chosen.budget, chosen.quick
+    )
+    environment = describe(device)
+    environment["dtype"] = chosen.dtype
+    environment["layout"] = "contiguous" if chosen.contiguous else "channels_last"
+    rows = measure(chosen.parts or list(PARTS), settings)
+    for name, value in environment.items():
+        print(f"{name:>14}: {value}")
+    print(report.table(rows))
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d")
+    base = chosen.output or RESULTS / f"{stamp}-{device.type}-{chosen.dtype}"
+    report.write_json(base.with_suffix(".json"), environment, rows)
+    try:
+        report.write_plot(base.with_suffix(".png"), environment, rows)
+    except ImportError as error:
+        print(f"no plot: {error}; pip install 'resnet_cuda[bench]'")
+    print(f"written to {base.with_suffix('.json')}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,119 @@
+"""Deformable convolution, forward and backward (all gradients), beside its peers and the matrix product alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks import peers
+from benchmarks.cases import DEFORM_CONV, QUICK, DeformConvCase, DeformConvTensors, make_deform_conv
+from benchmarks.measure import check_agreement, compare
+from benchmarks.results import OURS, Row, Settings
+from resnet_cuda import ops
+
+FLOOR = "matrix product"
+TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 6e-2, torch.float64: 1e-9}
+
+
+def cases(settings: Settings) -> list[DeformConvCase]:
+    return [case for case in DEFORM_CONV if not settings.quick or case.name in QUICK]
+
+
+def matrix_product(case: DeformConvCase, tensors: DeformConvTensors) -> Callable[[], None]:
+    """The products that every implementation has to make, on columns that nobody sampled."""
+    pixels = case.batch * case.height * case.width
+    depth = 9 * case.in_channels // case.groups
+    like = {"device": tensors.input.device, "dtype": tensors.input.dtype}
+    weight = torch.randn(case.groups, case.out_channels // case.groups, depth, **like)
+    columns = torch.randn(case.groups, depth, pixels, **like)
+    output = torch.empty(case.groups, case.out_channels // case.groups, pixels, **like)
+
+    def call() -> None:
+        # One product per group, as a loop: faster on a CPU than one batched product.
+        for group in range(case.groups):
+            torch.mm(weight[group], columns[group], out=output[group])
+
+    return call
+
+
+def ours(case: DeformConvCase, tensors: DeformConvTensors) -> Callable[[], Tensor]:
+    return lambda: ops.deform_conv2d(
+        tensors.input, tensors.offset, tensors.weight, None, case.stride, 1, 1, tensors.mask
+    )
+
+
+def _usable(settings: Settings, differentiable: bool) -> tuple[list[peers.Peer], dict[str, str]]:
+    found, notes = peers.available()
+    usable = []
+    for peer in found:
+        if settings.device.type not in peer.devices:
+            notes[peer.name] = f"has no {settings.device.type} implementation"
+        elif settings.dtype not in peer.dtypes:
+            notes[peer.name] = f"has no {settings.dtype}"
+        elif differentiable and not peer.differentiable:
+            notes[peer.name] = "has no backward"
+        else:
+            usable.append(peer)
+    return usable, notes
+
+
+def forward(settings: Settings) -> Iterator[Callable[[], Row]]:
+    """One measurement per case, each to be called."""
+    usable, notes = _usable(settings, differentiable=False)
+    for case in cases(settings):
+        yield lambda case=case: _forward_row(case, settings, usable, dict(notes))
+
+
+def _forward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Peer], notes: dict[str, str]) -> Row:
+    tensors = make_deform_conv(case, settings.device, settings.dtype, settings.channels_last)
+    candidates = {OURS: ours(case, tensors)}
+    with torch.no_grad():
+        expected = candidates[OURS]()
+        for peer in usable:
+            try:
+                call = peer.forward(case, tensors)
+                result = call()
+            except RuntimeError as error:
+                notes[peer.name] = str(error).splitlines()[0]
+                continue
+            check_agreement(case.name, peer.name, result, expected, TOLERANCE[settings.dtype])
+            candidates[peer.name] = call
+        candidates[FLOOR] = matrix_product(case, tensors)
+        timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
+    return Row("deform_conv2d forward", case.name, timings, FLOOR, notes)
+
+
+def backward(settings: Settings) -> Iterator[Callable[[], Row]]:
+    """One measurement per case, each to be called."""
+    usable, notes = _usable(settings, differentiable=True)
+    for case in cases(settings):
+        yield lambda case=case: _backward_row(case, settings, usable, dict(notes))
+
+
+def _leaves(tensors: DeformConvTensors) -> DeformConvTensors:
+    def leaf(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().requires_grad_()
+
+    return DeformConvTensors(
+        leaf(tensors.input), leaf(tensors.offset), leaf(tensors.weight), leaf(tensors.mask), tensors.grad
+    )
+
+
+def _backward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Peer], notes: dict[str, str]) -> Row:
+    tensors = _leaves(make_deform_conv(case, settings.device, settings.dtype, settings.channels_last))
+    wanted = [t for t in (tensors.input, tensors.offset, tensors.weight, tensors.mask) if t is not None]
+    outputs = {OURS: ours(case, tensors)()} | {peer.name: peer.forward(case, tensors)() for peer in usable}
+
+    def gradients(output: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+        return lambda: torch.autograd.grad(output, wanted, tensors.grad, retain_graph=True)
+
+    candidates: dict[str, Callable[[], object]] = {name: gradients(output) for name, output in outputs.items()}
+    expected = candidates[OURS]()
+    for peer in usable:
+        for result, reference in zip(candidates[peer.name](), expected, strict=True):
+            check_agreement(case.name, peer.name, result, reference, TOLERANCE[settings.dtype])
+    candidates[FLOOR] = matrix_product(case, tensors)
+    timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
+    return Row("deform_conv2d backward", case.name, timings, FLOOR, notes)

@@ -1,0 +1,23 @@
+"""torchvision.ops.deform_conv2d."""
+
+from __future__ import annotations
+
+import torch
+
+NAME = "torchvision"
+
+
+def make():
+    from torchvision.ops import deform_conv2d
+
+    from benchmarks.peers import Peer
+
+    def forward(case, tensors):
+        def call():
+            return deform_conv2d(
+                tensors.input, tensors.offset, tensors.weight, None, case.stride, 1, 1, tensors.mask
+            )
+
+        return call
+
+    return Peer(NAME, forward, True, ("cpu", "cuda"), (torch.float32, torch.float16))

@@ -1,0 +1,77 @@
+"""The table on the terminal, the JSON file and the plot of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.results import OURS, Row
+
+
+def table(rows: list[Row]) -> str:
+    """One line per candidate: median, how many times ours it takes, memory."""
+    lines = []
+    for part in dict.fromkeys(row.part for row in rows):
+        lines += ["", part, f"  {'case':<44}{'candidate':<30}{'ms':>10}{'x ours':>9}{'peak MB':>9}"]
+        for row in (row for row in rows if row.part == part):
+            case = row.case
+            for name, timing in row.timings.items():
+                times = timing.median / row.timings[OURS].median
+                peak = "" if timing.peak_megabytes is None else f"{timing.peak_megabytes:.1f}"
+                label = f"{name} (floor)" if name == row.floor else name
+                lines.append(f"  {case:<44}{label:<30}{timing.median:>10.2f}{times:>9.2f}{peak:>9}")
+                case = ""
+    for name, reason in {key: value for row in rows for key, value in row.notes.items()}.items():
+        lines.append(f"  without {name}: {reason}")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, environment: dict[str, object], rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"environment": environment, "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
+
+
+def write_plot(path: Path, environment: dict[str, object], rows: list[Row]) -> None:
+    """Bars of time relative to ours, one panel per part, logarithmic because peers differ by a hundred times."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    parts = list(dict.fromkeys(row.part for row in rows))
+    heights = [1 + 0.16 * sum(len(row.timings) + 1 for row in rows if row.part == part) for part in parts]
+    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(parts), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    names = list(dict.fromkeys(name for row in rows for name in row.timings))
+    for axis, part in zip(axes, parts, strict=True):
+        _draw_part(axis, [row for row in rows if row.part == part], names)
+        axis.set_title(part, loc="left", fontsize=10, fontweight="bold")
+    where = environment.get("gpu", environment["processor"])
+    figure.suptitle(
+        f"time relative to resnet_cuda (1 = equal; further right is slower)\n{where}, {environment['threads']} threads, "
+        f"torch {environment['torch']}, {environment['date']}",
+        fontsize=9,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_part(axis, rows: list[Row], names: list[str]) -> None:
+    colours = {name: f"C{index % 10}" for index, name in enumerate(names)}
+    position, ticks, labelled = 0.0, [], set()
+    for row in rows:
+        first = position
+        for name, timing in row.timings.items():
+            ratio = timing.median / row.timings[OURS].median
+            axis.barh(
+                position, ratio, height=0.9, color=colours[name], label=None if name in labelled else name
+            )
+            axis.text(ratio, position, f" {timing.median:.1f} ms", va="center", fontsize=6)
+            labelled.add(name)
+            position += 1
+        ticks.append(((first + position - 1) / 2, row.case))
+        position += 1
+    axis.set_yticks([tick for tick, _ in ticks], [case for _, case in ticks], fontsize=7)
+    axis.set_xscale("log")
+    axis.axvline(1, color="black", linewidth=0.6)
+    axis.invert_yaxis()
+    axis.legend(fontsize=6, loc="lower right")

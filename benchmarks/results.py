@@ -1,0 +1,56 @@
+"""One measured comparison, and the settings of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from benchmarks.measure import Timing
+
+OURS = "resnet_cuda"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for on the command line."""
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    repeats: int
+    budget_seconds: float
+    quick: bool
+
+
+@dataclass
+class Row:
+    """All candidates of one case. ``floor`` names the candidate that nobody can beat (a matrix product, a copy)."""
+
+    part: str
+    case: str
+    timings: dict[str, Timing]
+    floor: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def ratio_to(self, name: str) -> float:
+        """How many times as long as ``name`` ours takes."""
+        return self.timings[OURS].median / self.timings[name].median
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "part": self.part,
+            "case": self.case,
+            "floor": self.floor,
+            "notes": self.notes,
+            "candidates": {
+                name: {
+                    "median_ms": round(timing.median, 4),
+                    "min_ms": round(min(timing.milliseconds), 4),
+                    "repeats": len(timing.milliseconds),
+                    "peak_mb": None if timing.peak_megabytes is None else round(timing.peak_megabytes, 1),
+                    "times_of_ours": round(1 / self.ratio_to(name), 3),
+                }
+                for name, timing in self.timings.items()
+            },
+        }
