@@ -97,32 +97,39 @@ RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
   return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
-// packed[group][panel][column][lane]: the weights in the order in which the slabs' columns come.
+// packed[group][panel][column][lane]: the weights in the order in which the slabs' columns come. Packs panels
+// [panel_begin, panel_end), counted over all groups.
 template <typename T>
-void pack_forward(const Task& task, int64_t group_begin, int64_t group_end, void* packed) {
+void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void* packed) {
   using Real = RealOf<T>;
   const DeformConvShape& shape = task.shape;
-  const T* weight = static_cast<const T*>(task.weight);
-  const int64_t group_columns = shape.group_channels() * shape.taps();
+  const int64_t taps = shape.taps();
+  const int64_t group_columns = shape.group_channels() * taps;
   const int64_t group_outputs = shape.group_out_channels();
-  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
   const int64_t panel = panel_for<Real>(group_outputs);
-  for (int64_t s = 0; s < task.slab_count; ++s) {
-    const Slab& slab = task.slabs[s];
-    if (slab.group < group_begin || slab.group >= group_end) {
-      continue;
-    }
-    Real* group_target = static_cast<Real*>(packed) + slab.group * group_columns * padded_outputs;
-    const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
-    for (int64_t out = 0; out < padded_outputs; ++out) {
-      Real* target =
-          group_target + out / panel * panel * group_columns + slab.column_begin * panel + out % panel;
-      const T* row = weight + (slab.group * group_outputs + out) * group_columns;
-      for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
-        for (int64_t c = 0; c < slab.channel_count; ++c, target += panel) {
-          *target = out < group_outputs
-              ? to_real(row[(first_channel + c) * shape.taps() + slab.tap_begin + tap])
-              : Real(0);
+  const int64_t group_panels = padded_group_outputs<Real>(shape) / panel;
+  for (int64_t index = panel_begin; index < panel_end; ++index) {
+    const int64_t group = index / group_panels;
+    const int64_t first_output = index % group_panels * panel;
+    const int64_t outputs = smaller(panel, group_outputs - first_output);
+    const T* rows =
+        static_cast<const T*>(task.weight) + (group * group_outputs + first_output) * group_columns;
+    for (int64_t s = 0; s < task.slab_count; ++s) {
+      const Slab& slab = task.slabs[s];
+      if (slab.group != group) {
+        continue;
+      }
+      Real* target = static_cast<Real*>(packed) + (index * group_columns + slab.column_begin) * panel;
+      const int64_t first_channel = slab.channel_begin - group * shape.group_channels();
+      for (int64_t tap = slab.tap_begin; tap < slab.tap_begin + slab.tap_count; ++tap) {
+        for (int64_t c = first_channel; c < first_channel + slab.channel_count; ++c, target += panel) {
+          const T* element = rows + c * taps + tap;
+          for (int64_t lane = 0; lane < outputs; ++lane) {
+            target[lane] = to_real(element[lane * group_columns]);
+          }
+          for (int64_t lane = outputs; lane < panel; ++lane) {
+            target[lane] = Real(0);
+          }
         }
       }
     }
@@ -196,8 +203,8 @@ void forward(const ForwardTask& task, int64_t tile_begin, int64_t tile_end, void
   const Real* packed = static_cast<const Real*>(task.packed);
 
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-    const int64_t begin = tile * kTilePixels;
-    const int64_t end = smaller(begin + kTilePixels, total_pixels);
+    const int64_t begin = tile * task.tile_pixels;
+    const int64_t end = smaller(begin + task.tile_pixels, total_pixels);
     const int64_t pixels = end - begin;
     const int64_t rows = ceil_div(pixels, kBlockRows) * kBlockRows;
     memset(results, 0, sizeof(Real) * rows * row_stride);

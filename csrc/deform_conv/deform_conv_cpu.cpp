@@ -254,6 +254,13 @@ void backward_in_bands(
   }
 }
 
+// Pixels of a tile such that every thread gets as many tiles as the others, at most kTilePixels.
+int64_t balanced_tile(int64_t pixels) {
+  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  const int64_t tiles = ceil_div(ceil_div(pixels, kTilePixels), threads) * threads;
+  return ceil_div(ceil_div(pixels, tiles), kTileStep) * kTileStep;
+}
+
 }  // namespace
 
 void deform_conv2d_kernel(
@@ -274,8 +281,14 @@ void deform_conv2d_kernel(
   const auto strides = pixel_strides(output, output_memory_format(output) == MemoryFormat::ChannelsLast);
   task.output = {output.mutable_data_ptr(), strides.image, strides.channel, strides.pixel};
 
-  kernels.pack_forward(task, 0, shape.groups, packed.data());
-  const int64_t tiles = ceil_div(shape.batch * shape.out_pixels(), kTilePixels);
+  const int64_t panels = shape.groups * ceil_div(
+      shape.group_out_channels(), kernels.panel_for(shape.group_out_channels()));
+  torch::stable::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+    kernels.pack_forward(task, begin, end, packed.data());
+  });
+  const int64_t pixels = shape.batch * shape.out_pixels();
+  task.tile_pixels = balanced_tile(pixels);
+  const int64_t tiles = ceil_div(pixels, task.tile_pixels);
   torch::stable::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
     const AlignedBuffer workspace(kernels.forward_workspace(shape));
     kernels.forward(task, begin, end, workspace.data());

@@ -14,8 +14,10 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-// Pixels of a tile; a multiple of every instruction set's rows per register block.
+// Most pixels of a tile; a multiple of every instruction set's rows per register block.
 constexpr int64_t kTilePixels = 96;
+// Smaller tiles are a multiple of this, which every number of rows per register block divides.
+constexpr int64_t kTileStep = 12;
 // Most columns of a slab (9 taps of 32 channels), and most taps.
 constexpr int64_t kSlabColumns = 288;
 constexpr int64_t kSlabTaps = 9;
@@ -62,6 +64,7 @@ struct Task {
 };
 
 struct ForwardTask : Task {
+  int64_t tile_pixels;   // at most kTilePixels
   const void* packed;    // Real, by pack_forward
   const void* bias;      // [O], input's type, or null
   Plane<void*> output;   // input's type
@@ -82,7 +85,8 @@ struct BackwardTask : Task {
 // One instruction set's loops for one element type. A workspace is 64-byte aligned and belongs to one thread.
 struct Kernels {
   int64_t (*panel_for)(int64_t group_outputs);  // output channels of a packed panel
-  void (*pack_forward)(const Task&, int64_t group_begin, int64_t group_end, void* packed);
+  // Panels of output channels, counted over all groups.
+  void (*pack_forward)(const Task&, int64_t panel_begin, int64_t panel_end, void* packed);
   void (*pack_backward)(const Task&, int64_t slab_begin, int64_t slab_end, void* packed);
   int64_t (*forward_workspace)(const DeformConvShape&);
   int64_t (*backward_workspace)(const DeformConvShape&);
