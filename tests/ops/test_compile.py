@@ -1,0 +1,191 @@
+"""torch.compile: one graph, dynamic shapes, forward and backward, the same numbers as eager."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.cases import DEFORM_CASES_BY_NAME
+from helpers.problems import deform_arguments
+
+from resnet_cuda import ops
+
+# The first has no two sizes equal: dynamo takes equal ones for the same symbol.
+SHAPES = [(2, 9, 11), (3, 12, 7), (1, 5, 17), (4, 6, 20)]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class Counter:
+    """A compiler back end that counts the graphs it is given."""
+
+    def __init__(self, backend):
+        self.graphs = 0
+        self.compile = torch._dynamo.lookup_backend(backend)
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+        return self.compile(graph, inputs)
+
+
+def deform_block(x, p):
+    """As a layer uses it: offset and mask from a convolution, the norm in place over the result, the residual last."""
+    both = F.conv2d(x, p["predict"], p["predict_bias"], padding=1)
+    offset, mask = both[:, :36], both[:, 36:].sigmoid()
+    y = ops.deform_conv2d(x, offset, p["weight"], p["bias"], padding=1, mask=mask)
+    y = ops.frozen_bn_relu(y, p["scale"], p["shift"], inplace=True)
+    y = F.conv2d(y, p["last"])
+    return ops.frozen_bn_relu(y, p["scale"], p["shift"], residual=x, inplace=True)
+
+
+def parameters(device):
+    """The leaves, and they with the norm's constants."""
+
+    def normal(*shape):
+        return torch.randn(shape, device=device, dtype=torch.float64)
+
+    leaves = {
+        "predict": normal(54, 8, 3, 3) * 0.2,
+        "predict_bias": normal(54),
+        "weight": normal(8, 4, 3, 3) * 0.2,
+        "bias": normal(8),
+        "last": normal(8, 8, 1, 1) * 0.2,
+    }
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    return leaves, leaves | {"scale": normal(8), "shift": normal(8)}
+
+
+def gradients(function, x, leaves, everything):
+    x = x.clone().requires_grad_()
+    y = function(x, everything)
+    return y, *torch.autograd.grad(y.square().sum(), [x, *leaves.values()])
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_fullgraph_with_dynamic_shapes(compiler, device, backend):
+    leaves, everything = parameters(device)
+    counter = Counter(compiler)
+    compiled = torch.compile(deform_block, fullgraph=True, dynamic=True, backend=counter)
+    for batch, height, width in SHAPES:
+        x = torch.randn(batch, 8, height, width, device=device, dtype=torch.float64)
+        expected = gradients(deform_block, x, leaves, everything)
+        got = gradients(compiled, x, leaves, everything)
+        for one, right in zip(got, expected, strict=True):
+            assert right.any()
+            torch.testing.assert_close(one, right)
+    # A batch of 1 is a graph of its own, by F.conv2d; one for each size would mean that the shapes are not dynamic.
+    assert counter.graphs <= 2
+
+
+@pytest.mark.parametrize("name", ["v1_no_bias", "groups_2_offset_groups_4", "per_axis_all"])
+def test_deform_conv2d_alone(name, device, native):
+    case = DEFORM_CASES_BY_NAME[name]
+    arguments = deform_arguments(case, torch.float32, device)
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    grad = arguments.pop("grad")
+    compiled = torch.compile(ops.deform_conv2d, fullgraph=True, dynamic=True, backend="aot_eager")
+    results = []
+    for function in (ops.deform_conv2d, compiled):
+        leaves = {key: value.clone().requires_grad_() for key, value in arguments.items()}
+        output = function(**leaves, **case.geometry)
+        results.append((output, *torch.autograd.grad(output, list(leaves.values()), grad)))
+    for eager, one in zip(*results, strict=True):
+        torch.testing.assert_close(one, eager)
+        assert one.stride() == eager.stride()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_frozen_bn_relu_alone(inplace, memory_format, device, native):
+    scale, shift = torch.randn(2, 4, device=device)
+
+    def function(x, residual):
+        return ops.frozen_bn_relu(x * 2, scale, shift, residual, inplace=inplace)
+
+    x = torch.randn(2, 4, 5, 6, device=device).contiguous(memory_format=memory_format).requires_grad_()
+    residual = torch.randn(2, 4, 5, 6, device=device).contiguous(memory_format=memory_format).requires_grad_()
+    grad = torch.randn(2, 4, 5, 6, device=device)
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    eager, got = function(x, residual), compiled(x, residual)
+    torch.testing.assert_close(got, eager)
+    assert got.is_contiguous(memory_format=memory_format)
+    for one, right in zip(
+        torch.autograd.grad(got, (x, residual), grad), torch.autograd.grad(eager, (x, residual), grad), strict=True
+    ):
+        torch.testing.assert_close(one, right)
+
+
+def test_in_place_on_a_graph_input_is_seen_outside(device, native):
+    scale, shift = torch.randn(2, 4, device=device)
+    compiled = torch.compile(
+        lambda x: ops.frozen_bn_relu(x, scale, shift, inplace=True), fullgraph=True, backend="aot_eager"
+    )
+    x = torch.randn(2, 4, 5, 6, device=device)
+    expected = ops.frozen_bn_relu(x, scale, shift)
+    compiled(x)
+    torch.testing.assert_close(x, expected)
+
+
+def test_native_operators_are_in_the_graph(native):
+    """Each once, not traced into something else."""
+    seen = []
+
+    def look(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes if "resnet_cuda" in str(node.target))
+        return graph
+
+    _, everything = parameters("cpu")
+    torch.compile(deform_block, fullgraph=True, backend=look)(torch.randn(2, 8, 6, 6).double(), everything)
+    assert [name.split(".")[1] for name in seen] == ["deform_conv2d", "frozen_bn_relu", "frozen_bn_relu"]
+
+
+def test_the_backend_is_guarded(registered):
+    """A function compiled on one implementation is compiled again when the other is chosen."""
+    from resnet_cuda import use_backend
+
+    counter = Counter("eager")
+    scale, shift = torch.randn(2, 4)
+    compiled = torch.compile(lambda x: ops.frozen_bn_relu(x, scale, shift), fullgraph=True, backend=counter)
+    x = torch.randn(2, 4, 5, 6)
+    for name, graphs in (("native", 1), ("reference", 2), ("native", 2)):
+        with use_backend(name):
+            torch.testing.assert_close(compiled(x), ops.frozen_bn_relu(x, scale, shift))
+        assert counter.graphs == graphs
+
+
+def test_autocast_inside(native):
+    _, everything = parameters("cpu")
+    everything = {key: value.detach().float() for key, value in everything.items()}
+
+    def function(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return deform_block(x, everything)
+
+    x = torch.randn(2, 8, 6, 6, dtype=torch.bfloat16)
+    got = torch.compile(function, fullgraph=True, backend="aot_eager")(x)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, function(x))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor(native):
+    """One small graph: most of the time goes into compiling what is around the operators."""
+    _, everything = parameters("cpu")
+    scale, shift = everything["scale"], everything["shift"]
+    weight = torch.randn(8, 8, 3, 3, dtype=torch.float64)
+    offset = torch.randn(2, 36, 6, 7, dtype=torch.float64)
+
+    def function(x):
+        y = ops.deform_conv2d(x, offset, weight, padding=1)
+        return ops.frozen_bn_relu(y, scale, shift, residual=x, inplace=True)
+
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64, requires_grad=True)
+    got, expected = torch.compile(function, fullgraph=True, dynamic=True)(x), function(x)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got.sum(), x), torch.autograd.grad(expected.sum(), x))

@@ -1,0 +1,97 @@
+"""The registered operators, without the Python in front: bad arguments raise, nothing is read out of bounds."""
+
+import pytest
+import torch
+from helpers.bad_deform_arguments import DEVICES, DTYPES, ERRORS, GEOMETRY, HUGE, SHAPES, good, ids, tensor
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+PAIRS = ("stride", "padding", "dilation")
+# The operators' schemas take whole pairs of ints; other kinds of values stop at the dispatcher.
+NUMBERS = {
+    name: entry
+    for name, entry in GEOMETRY.items()
+    if all(
+        isinstance(value, tuple) and len(value) == 2 and set(map(type, value)) == {int} for value in entry[1].values()
+    )
+}
+BAD = [*ids(SHAPES), *ids(DTYPES), *ids(DEVICES), *ids(NUMBERS)]
+BAD_GRADIENTS = {
+    "3-D": tensor(6, 7, 7),
+    "one image": tensor(1, 6, 7, 7),
+    "three images": tensor(3, 6, 7, 7),
+    "no image": tensor(0, 6, 7, 7),
+    "an output less": tensor(2, 5, 7, 7),
+    "channels of the input": tensor(2, 8, 7, 7),
+    "a row less": tensor(2, 6, 6, 7),
+    "a column more": tensor(2, 6, 7, 8),
+    "one pixel": tensor(2, 6, 1, 1),
+    "float64": tensor(2, 6, 7, 7, dtype=torch.float64),
+    "int32": tensor(2, 6, 7, 7, dtype=torch.int32),
+    "on meta": tensor(2, 6, 7, 7, device="meta"),
+}
+
+
+def forward(arguments):
+    tensors = [arguments[name] for name in ("input", "weight", "offset", "mask", "bias")]
+    return torch.ops.resnet_cuda.deform_conv2d(*tensors, *(number for name in PAIRS for number in arguments[name]))
+
+
+def backward(arguments, grad):
+    tensors = [grad, *(arguments[name] for name in ("input", "weight", "offset", "mask"))]
+    numbers = [number for name in PAIRS for number in arguments[name]]
+    return torch.ops.resnet_cuda.deform_conv2d_backward(*tensors, *numbers, True, True, True, True, True)
+
+
+def test_the_good_arguments_are_good():
+    assert forward(good()).shape == (2, 6, 7, 7)
+    gradients = backward(good(), tensor(2, 6, 7, 7))
+    shapes = [good()[name].shape for name in ("input", "weight", "offset", "mask", "bias")]
+    assert [gradient.shape for gradient in gradients] == shapes
+
+
+@pytest.mark.parametrize("name,change", BAD)
+def test_forward_names_the_bad_argument(name, change):
+    with pytest.raises(ERRORS, match=rf"deform_conv2d: (?:{name})\b.* must be "):
+        forward(good() | change)
+
+
+@pytest.mark.parametrize("name,change", [entry for entry in BAD if entry.values[0] != "bias"])
+def test_backward_names_the_bad_argument(name, change):
+    """Whatever gradient comes along: bad arguments imply no output size that it could be held to."""
+    for grad in (tensor(2, 6, 7, 7), tensor(1, 1, 1, 1)):
+        with pytest.raises(ERRORS, match=rf"deform_conv2d: (?:{name}|grad)\b.* must be "):
+            backward(good() | change, grad)
+
+
+@pytest.mark.parametrize("change", HUGE, ids=str)
+def test_huge_geometry_is_an_error(change):
+    with pytest.raises(ERRORS, match="deform_conv2d: .* must be "):
+        forward(good() | change)
+    with pytest.raises(ERRORS, match="deform_conv2d: .* must be "):
+        backward(good() | change, tensor(2, 6, 7, 7))
+
+
+@pytest.mark.parametrize("grad", BAD_GRADIENTS.values(), ids=BAD_GRADIENTS.keys())
+def test_backward_names_a_bad_gradient(grad):
+    with pytest.raises(ERRORS, match=r"deform_conv2d: (?:grad|.*on meta).* must be "):
+        backward(good(), grad)
+
+
+@pytest.mark.parametrize("name", ["input", "weight", "offset"])
+def test_none_for_a_tensor_is_an_error(name):
+    with pytest.raises(ERRORS):
+        forward(good() | {name: None})
+    with pytest.raises(ERRORS):
+        backward(good() | {name: None}, tensor(2, 6, 7, 7))
+
+
+def test_gradient_for_a_mask_that_is_not_there_is_empty():
+    gradients = backward(good() | {"mask": None}, torch.ones(2, 6, 7, 7))
+    assert gradients[3].shape == (0,)
+    assert all(gradient.any() for gradient in gradients[:3])
+
+
+def test_sparse_tensors_are_refused():
+    with pytest.raises((*ERRORS, NotImplementedError)):
+        forward(good() | {"input": good()["input"].to_sparse()})

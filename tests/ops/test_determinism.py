@@ -1,0 +1,78 @@
+"""The same answer each time, and for an image whatever batch it comes in: to the last bit."""
+
+import pytest
+import torch
+from helpers.cases import DEFORM_CASES_BY_NAME
+from helpers.compare import assert_bitwise_equal
+from helpers.problems import deform_arguments, run
+
+from resnet_cuda import ops
+
+pytestmark = pytest.mark.usefixtures("native")
+NAMES = ("three_images", "groups_2_offset_groups_4", "tiles", "depthwise", "stride_2x3")
+
+
+def compared(device):
+    """On CUDA the gradients are summed by atomics, in any order: only the output is the same to the last bit."""
+    return ("input", "offset", "weight", "bias", "mask") if device.type == "cpu" else ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_runs_are_equal(name, dtype, device):
+    case = DEFORM_CASES_BY_NAME[name]
+    arguments = deform_arguments(case, dtype, device)
+    first = run(ops.deform_conv2d, arguments, **case.geometry)
+    second = run(ops.deform_conv2d, arguments, **case.geometry)
+    assert_bitwise_equal(second.output, first.output, "output")
+    for key in compared(device):
+        assert_bitwise_equal(second.gradients[key], first.gradients[key], key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_an_image_alone_is_the_image_in_a_batch(name, memory_format, dtype, device):
+    case = DEFORM_CASES_BY_NAME[name]
+    arguments = deform_arguments(case, dtype, device)
+    arguments["input"] = arguments["input"].contiguous(memory_format=memory_format)
+    batch = run(ops.deform_conv2d, arguments, **case.geometry)
+    for image in range(case.batch):
+        alone = {
+            key: value if key in ("weight", "bias") else value[image : image + 1] for key, value in arguments.items()
+        }
+        got = run(ops.deform_conv2d, alone, **case.geometry)
+        assert_bitwise_equal(got.output[0], batch.output[image], f"output {image}")
+        for key in compared(device):
+            if key not in ("weight", "bias"):
+                assert_bitwise_equal(got.gradients[key][0], batch.gradients[key][image], f"{key} {image}")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_forward_does_not_depend_on_the_number_of_threads(threads):
+    case = DEFORM_CASES_BY_NAME["tiles"]
+    arguments = deform_arguments(case, torch.float32)
+    before = torch.get_num_threads()
+    expected = run(ops.deform_conv2d, arguments, (), **case.geometry).output
+    try:
+        torch.set_num_threads(threads)
+        got = run(ops.deform_conv2d, arguments, (), **case.geometry).output
+    finally:
+        torch.set_num_threads(before)
+    assert_bitwise_equal(got, expected, "output")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_backward_is_right_with_any_number_of_threads(threads):
+    """In float64, where sums in another order differ by less than 1e-12: a lost or doubled update shows."""
+    case = DEFORM_CASES_BY_NAME["tiles"]
+    arguments = deform_arguments(case, torch.float64)
+    before = torch.get_num_threads()
+    expected = run(ops.deform_conv2d, arguments, **case.geometry)
+    try:
+        torch.set_num_threads(threads)
+        got = run(ops.deform_conv2d, arguments, **case.geometry)
+    finally:
+        torch.set_num_threads(before)
+    for key, gradient in expected.gradients.items():
+        torch.testing.assert_close(
+            got.gradients[key], gradient, rtol=1e-11, atol=1e-11, msg=lambda text, k=key: k + text
+        )

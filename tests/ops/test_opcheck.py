@@ -1,0 +1,121 @@
+"""torch.library.opcheck on every registered operator, with all of its default tests."""
+
+import pytest
+import torch
+from helpers.cases import DEFORM_CASES_BY_NAME, NormCase
+from helpers.norm_problems import norm_arguments
+from helpers.problems import deform_arguments
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+DEFORM_NAMES = ("plain", "v1_no_bias", "groups_2_offset_groups_4", "stride_2x3")
+REGISTERED = {
+    "deform_conv2d",
+    "deform_conv2d_backward",
+    "frozen_bn_relu",
+    "frozen_bn_relu_",
+    "frozen_bn_relu_backward",
+}
+
+
+def check(operator, arguments):
+    result = torch.library.opcheck(getattr(torch.ops.resnet_cuda, operator), arguments)
+    assert set(result.values()) == {"SUCCESS"}, result
+
+
+def laid_out(value, memory_format):
+    return value.contiguous(memory_format=memory_format) if value is not None and value.dim() == 4 else value
+
+
+def deform(name, device, memory_format, dtype=torch.float32, position_dtype=None, needs_grad=True):
+    case = DEFORM_CASES_BY_NAME[name]
+    arguments = deform_arguments(case, dtype, device, position_dtype)
+    arguments = {key: laid_out(value, memory_format) for key, value in arguments.items()}
+    grad = arguments.pop("grad")
+    tensors = [arguments[key] for key in ("input", "weight", "offset", "mask", "bias")]
+    tensors = [value if value is None else value.requires_grad_(needs_grad) for value in tensors]
+    return grad, tensors, (*case.stride, *case.padding, *case.dilation)
+
+
+def test_these_are_all_operators():
+    names = {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if is_ours(name)}
+    assert names == REGISTERED
+
+
+def is_ours(name):
+    return name.startswith("resnet_cuda::")
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", DEFORM_NAMES)
+def test_deform_conv2d(name, memory_format, device):
+    _, tensors, numbers = deform(name, device, memory_format)
+    check("deform_conv2d", (*tensors, *numbers))
+
+
+@pytest.mark.parametrize(
+    "dtype,position_dtype",
+    [
+        (torch.float64, None),
+        (torch.float16, None),
+        (torch.bfloat16, None),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ],
+    ids=str,
+)
+def test_deform_conv2d_dtypes(dtype, position_dtype, device):
+    _, tensors, numbers = deform("plain", device, torch.contiguous_format, dtype, position_dtype)
+    check("deform_conv2d", (*tensors, *numbers))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("needs", [(True,) * 5, (True, False, True, False, True), (False,) * 5], ids=str)
+def test_deform_conv2d_backward(memory_format, needs, device):
+    for name in ("plain", "groups_2_offset_groups_4"):
+        grad, tensors, numbers = deform(name, device, memory_format, needs_grad=False)
+        check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *needs))
+
+
+def test_deform_conv2d_backward_without_mask_and_in_16_bit(device):
+    grad, tensors, numbers = deform("v1_no_bias", device, torch.contiguous_format, needs_grad=False)
+    check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *(True,) * 5))
+    grad, tensors, numbers = deform(
+        "plain", device, torch.channels_last, torch.bfloat16, torch.float32, needs_grad=False
+    )
+    check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *(True,) * 5))
+
+
+def norm(device, memory_format, dtype, with_residual):
+    arguments = norm_arguments(NormCase("opcheck", (2, 6, 5, 7), residual=with_residual), dtype, device)
+    return {key: laid_out(value, memory_format) for key, value in arguments.items()}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_frozen_bn_relu(memory_format, dtype, with_residual, relu, device):
+    a = norm(device, memory_format, dtype, with_residual)
+    for name in ("input", "residual"):
+        if a[name] is not None:
+            a[name].requires_grad_()
+    check("frozen_bn_relu", (a["input"], a["scale"], a["shift"], a["residual"], relu))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_frozen_bn_relu_in_place(memory_format, with_residual, device):
+    a = norm(device, memory_format, torch.float32, with_residual)
+    check("frozen_bn_relu_", (a["input"], a["scale"], a["shift"], a["residual"], True))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)], ids=str)
+@pytest.mark.parametrize("relu", [True, False])
+def test_frozen_bn_relu_backward(memory_format, needs, relu, device):
+    a = norm(device, memory_format, torch.float32, False)
+    output = torch.ops.resnet_cuda.frozen_bn_relu(a["input"], a["scale"], a["shift"], None, True)
+    check("frozen_bn_relu_backward", (a["grad"], a["scale"], output if relu else None, *needs))
+    # the gradient in the other layout than the output
+    check("frozen_bn_relu_backward", (a["grad"].mT.contiguous().mT, a["scale"], output if relu else None, *needs))
