@@ -55,21 +55,30 @@ def _forward_in_place(input, scale, shift, residual, grad):
     values, one, zero = input.abs(), torch.ones_like(scale), torch.zeros_like(shift)
     return {
         OURS: lambda: ops.frozen_bn_relu(values, one, zero, None, True, True),
-        "eager": lambda: values.mul_(one.reshape(1, -1, 1, 1).to(values.dtype))
-        .add_(zero.reshape(1, -1, 1, 1).to(values.dtype))
-        .relu_(),
+        "eager": lambda: (
+            values.mul_(one.reshape(1, -1, 1, 1).to(values.dtype))
+            .add_(zero.reshape(1, -1, 1, 1).to(values.dtype))
+            .relu_()
+        ),
         FLOOR: _copy(input, 1, 1, False),
     }
 
 
 def _forward_residual_in_place(input, scale, shift, residual, grad):
-    values, one, zero, nothing = input.abs(), torch.ones_like(scale), torch.zeros_like(shift), torch.zeros_like(residual)
+    values, one, zero, nothing = (
+        input.abs(),
+        torch.ones_like(scale),
+        torch.zeros_like(shift),
+        torch.zeros_like(residual),
+    )
     return {
         OURS: lambda: ops.frozen_bn_relu(values, one, zero, nothing, True, True),
-        "eager": lambda: values.mul_(one.reshape(1, -1, 1, 1).to(values.dtype))
-        .add_(zero.reshape(1, -1, 1, 1).to(values.dtype))
-        .add_(nothing)
-        .relu_(),
+        "eager": lambda: (
+            values.mul_(one.reshape(1, -1, 1, 1).to(values.dtype))
+            .add_(zero.reshape(1, -1, 1, 1).to(values.dtype))
+            .add_(nothing)
+            .relu_()
+        ),
         FLOOR: _copy(input, 2, 1, False),
     }
 

@@ -62,9 +62,7 @@ def _draw_part(axis, rows: list[Row], names: list[str]) -> None:
         first = position
         for name, timing in row.timings.items():
             ratio = timing.median / row.timings[OURS].median
-            axis.barh(
-                position, ratio, height=0.9, color=colours[name], label=None if name in labelled else name
-            )
+            axis.barh(position, ratio, height=0.9, color=colours[name], label=None if name in labelled else name)
             axis.text(ratio, position, f" {timing.median:.1f} ms", va="center", fontsize=6)
             labelled.add(name)
             position += 1

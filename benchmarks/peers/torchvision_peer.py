@@ -14,9 +14,7 @@ def make():
 
     def forward(case, tensors):
         def call():
-            return deform_conv2d(
-                tensors.input, tensors.offset, tensors.weight, None, case.stride, 1, 1, tensors.mask
-            )
+            return deform_conv2d(tensors.input, tensors.offset, tensors.weight, None, case.stride, 1, 1, tensors.mask)
 
         return call
 

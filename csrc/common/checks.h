@@ -55,7 +55,7 @@ inline std::string dtype_name(torch::headeronly::ScalarType dtype) {
 inline bool is_supported_dtype(torch::headeronly::ScalarType dtype) {
   using torch::headeronly::ScalarType;
   return dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
-      dtype == ScalarType::BFloat16;
+         dtype == ScalarType::BFloat16;
 }
 
 // float64 is computed in float64, everything else in float32.

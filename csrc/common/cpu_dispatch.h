@@ -21,7 +21,8 @@ inline Storage storage_of(torch::headeronly::ScalarType dtype) {
   }
 }
 
-// Each of the three gives the table of one instruction set; on other processors than x86-64 only the portable one is built.
+// Each of the three gives the table of one instruction set; on other processors than x86-64 only the portable one is
+// built.
 template <typename Kernels>
 using KernelTable = const Kernels& (*)(Storage);
 

@@ -6,7 +6,8 @@
 namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
-// Rows and vectors of the register block. 24 of AVX-512's 32 registers, 12 of AVX2's 16, 8 of SSE's and of NEON's 16 or 32.
+// Rows and vectors of the register block. 24 of AVX-512's 32 registers, 12 of AVX2's 16, 8 of SSE's and of NEON's 16
+// or 32.
 #if defined(__AVX512F__)
 constexpr int kBlockRows = 12;
 #elif defined(__AVX2__)

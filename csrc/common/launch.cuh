@@ -1,8 +1,8 @@
 // Device guard, current stream, grid, launch and launch check: one way to run a kernel body over a range of indices.
 //
 // A kernel body is a struct with `operator()(int64_t index) const`, written for host and device. With
-// RESNET_CUDA_EMULATE defined this header runs it in a loop on the CPU, so that the tests run the very bodies, and the host
-// code around them, on a machine without a GPU.
+// RESNET_CUDA_EMULATE defined this header runs it in a loop on the CPU, so that the tests run the very bodies, and the
+// host code around them, on a machine without a GPU.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -22,7 +22,8 @@ namespace resnet_cuda {
 
 class Launcher {
  public:
-  explicit Launcher(const torch::stable::Tensor&) {}
+  explicit Launcher(const torch::stable::Tensor&) {
+  }
 
   template <typename Body>
   void run(int64_t count, const Body& body) const {
@@ -66,7 +67,7 @@ class Launcher {
     }
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
     const auto blocks = static_cast<unsigned int>(smaller(ceil_div(count, kThreadsPerBlock), kMostBlocks));
-    for_each_index<Body><<<blocks, kThreadsPerBlock, 0, stream_>>>(count, body);
+    for_each_index<Body><<<blocks, kThreadsPerBlock, 0, stream_> > >(count, body);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 

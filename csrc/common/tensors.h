@@ -62,7 +62,8 @@ inline Tensor as_dense(const Tensor& tensor, ScalarType dtype, MemoryFormat memo
   return torch::stable::contiguous(converted, memory_format);
 }
 
-// Strides, in elements, of a dense 4-D tensor whose two spatial dimensions count as one, in whichever of the two layouts.
+// Strides, in elements, of a dense 4-D tensor whose two spatial dimensions count as one, in whichever of the two
+// layouts.
 struct PixelStrides {
   int64_t image;
   int64_t channel;

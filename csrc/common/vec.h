@@ -1,8 +1,8 @@
 // Vectors of the widest kind that the including file is compiled for, with loads and stores that convert 16-bit types.
 //
-// Included only by the files that hold CPU kernels (*_portable.cpp, *_avx2.cpp, *_avx512.cpp), each of which first defines
-// RESNET_CUDA_ISA as its own namespace: code of one instruction set must never be linked into another's. For the same
-// reason nothing here uses the standard library's or torch's inline functions.
+// Included only by the files that hold CPU kernels (*_portable.cpp, *_avx2.cpp, *_avx512.cpp), each of which first
+// defines RESNET_CUDA_ISA as its own namespace: code of one instruction set must never be linked into another's. For
+// the same reason nothing here uses the standard library's or torch's inline functions.
 #pragma once
 
 #ifndef RESNET_CUDA_ISA
@@ -140,7 +140,8 @@ RESNET_CUDA_INLINE Vec<float> load(const BFloat16* source) {
 }
 RESNET_CUDA_INLINE Vec<float> load(const Half16* source) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec<float>>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
+  return reinterpret_cast<Vec<float>>(
+      _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
 #elif defined(__F16C__)
   return reinterpret_cast<Vec<float>>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
 #else
@@ -163,8 +164,7 @@ RESNET_CUDA_INLINE void store(Vec<float> value, BFloat16* target) {
   const FloatBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   // A comparison gives all ones in a lane where it holds.
   const FloatBits is_nan = reinterpret_cast<FloatBits>((bits & 0x7fffffffu) > 0x7f800000u);
-  const HalfBits narrow =
-      __builtin_convertvector((is_nan & ((bits >> 16) | 0x40u)) | (~is_nan & rounded), HalfBits);
+  const HalfBits narrow = __builtin_convertvector((is_nan & ((bits >> 16) | 0x40u)) | (~is_nan & rounded), HalfBits);
   memcpy(target, &narrow, sizeof(narrow));
 }
 RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {

@@ -1,7 +1,7 @@
 // Backward of the deformable convolution on a CPU, for one element type and one instruction set.
 //
-// Nothing is kept from the forward: the input is sampled again. A thread owns slices of channels, so it scatters into the
-// gradient of the input without atomics, always in the order of the pixels.
+// Nothing is kept from the forward: the input is sampled again. A thread owns slices of channels, so it scatters into
+// the gradient of the input without atomics, always in the order of the pixels.
 #pragma once
 
 #include "common/gemm_micro.h"
@@ -18,8 +18,8 @@ template <typename T>
 struct BackwardTap {
   TapSample<RealOf<T>> sample;
   RealOf<T> mask;
-  const T* corner[4];            // zeros for a corner outside the image
-  RealOf<T>* grad_corner[4];     // a scratch row for a corner outside the image
+  const T* corner[4];         // zeros for a corner outside the image
+  RealOf<T>* grad_corner[4];  // a scratch row for a corner outside the image
   RealOf<T> corner_weight[4];
 };
 
@@ -59,13 +59,14 @@ struct PositionGradient {
   Vec<Real> y, x, mask;
 };
 
-// Workspace: the tile's columns [kTilePixels][kSlabColumns], a scratch row, the plan and the gradients for its positions.
+// Workspace: the tile's columns [kTilePixels][kSlabColumns], a scratch row, the plan and the gradients for its
+// positions.
 template <typename T>
 int64_t backward_workspace(const DeformConvShape& shape) {
   using Real = RealOf<T>;
   const int64_t scratch_row = ceil_div(shape.channels, 64) * 64;
   return static_cast<int64_t>(sizeof(Real)) * (kTilePixels * kSlabColumns + scratch_row) +
-      static_cast<int64_t>(sizeof(PositionGradient<Real>) + sizeof(BackwardTap<T>)) * kTilePixels * kSlabTaps;
+         static_cast<int64_t>(sizeof(PositionGradient<Real>) + sizeof(BackwardTap<T>)) * kTilePixels * kSlabTaps;
 }
 
 // The band's gradients as rows [pixel][O] and as panels [group][panel][pixel][lane].
@@ -149,7 +150,7 @@ RESNET_CUDA_INLINE void visit_channels(
   const Vec<Real> grad = column;
   const TapSample<Real>& sample = planned.sample;
   Vec<Real> sampled = planned.corner_weight[0] * value[0] + planned.corner_weight[1] * value[1] +
-      planned.corner_weight[2] * value[2] + planned.corner_weight[3] * value[3];
+                      planned.corner_weight[2] * value[2] + planned.corner_weight[3] * value[3];
   if (sample.kind != TapKind::kInside) {
     // Exactly 0 at the border, whatever the pixels beside it are.
     sampled = Vec<Real>{} + (sample.kind == TapKind::kNan ? not_a_number<Real>() : Real(0));
@@ -225,7 +226,7 @@ RESNET_CUDA_INLINE void flush_positions(
   using Real = RealOf<T>;
   const int64_t taps = task.shape.taps();
   Real* sums = static_cast<Real*>(task.grad_position) +
-      ((range * task.shape.offset_groups + slab.offset_group) * kBandPixels + first_pixel_of_band) * taps * 3;
+               ((range * task.shape.offset_groups + slab.offset_group) * kBandPixels + first_pixel_of_band) * taps * 3;
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     Real* target = sums + (pixel * taps + slab.tap_begin) * 3;
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += 3) {
@@ -240,16 +241,11 @@ RESNET_CUDA_INLINE void flush_positions(
 
 // grad_columns = grad * weight, for the slab's columns of the tile that begins `begin` pixels into the band.
 template <typename Real>
-RESNET_CUDA_INLINE void multiply_by_weight(
-    const BackwardTask& task,
-    const Slab& slab,
-    int64_t begin,
-    int64_t tile_rows,
-    Real* columns) {
+RESNET_CUDA_INLINE void
+multiply_by_weight(const BackwardTask& task, const Slab& slab, int64_t begin, int64_t tile_rows, Real* columns) {
   const DeformConvShape& shape = task.shape;
   const int64_t group_outputs = shape.group_out_channels();
-  const Real* rows =
-      static_cast<const Real*>(task.grad_rows) + begin * shape.out_channels + slab.group * group_outputs;
+  const Real* rows = static_cast<const Real*>(task.grad_rows) + begin * shape.out_channels + slab.group * group_outputs;
   const Real* packed = static_cast<const Real*>(task.packed) + slab.padded_begin * group_outputs;
   for (int64_t column = 0; column < slab.columns(); column += kColumnPanel<Real>) {
     for (int64_t row = 0; row < tile_rows; row += kBlockRows) {
@@ -268,18 +264,14 @@ RESNET_CUDA_INLINE void multiply_by_weight(
 
 // grad_weight += columns^T * grad, for the slab's columns of the tile.
 template <typename Real>
-RESNET_CUDA_INLINE void add_weight_gradient(
-    const BackwardTask& task,
-    const Slab& slab,
-    int64_t begin,
-    int64_t pixels,
-    const Real* columns) {
+RESNET_CUDA_INLINE void
+add_weight_gradient(const BackwardTask& task, const Slab& slab, int64_t begin, int64_t pixels, const Real* columns) {
   const int64_t padded_outputs = padded_group_outputs<Real>(task.shape);
   const int64_t panel = panel_for<Real>(task.shape.group_out_channels());
   Real* target = static_cast<Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
   for (int64_t out = 0; out < padded_outputs; out += panel) {
-    const Real* grads = static_cast<const Real*>(task.grad_panels) +
-        (slab.group * padded_outputs + out) * kBandPixels + begin * panel;
+    const Real* grads =
+        static_cast<const Real*>(task.grad_panels) + (slab.group * padded_outputs + out) * kBandPixels + begin * panel;
     for (int64_t column = 0; column < slab.columns(); column += kBlockRows) {
       multiply_block<Real>(
           panel,

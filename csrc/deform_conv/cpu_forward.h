@@ -12,8 +12,8 @@ using deform_conv_cpu::kSlabColumns;
 using deform_conv_cpu::kSlabTaps;
 using deform_conv_cpu::kTilePixels;
 
-// What the sampling loop needs of a tap: four pixels (their channel 0) and their weights, the mask included. A corner that
-// must not be read points at zeros, so that no value of the image, infinite ones included, reaches the sum.
+// What the sampling loop needs of a tap: four pixels (their channel 0) and their weights, the mask included. A corner
+// that must not be read points at zeros, so that no value of the image, infinite ones included, reaches the sum.
 template <typename T>
 struct ForwardTap {
   const T* corner[4];
@@ -21,12 +21,8 @@ struct ForwardTap {
 };
 
 template <typename T>
-RESNET_CUDA_INLINE void plan_forward(
-    const Task& task,
-    const Slab& slab,
-    int64_t begin,
-    int64_t end,
-    ForwardTap<T>* plan) {
+RESNET_CUDA_INLINE void
+plan_forward(const Task& task, const Slab& slab, int64_t begin, int64_t end, ForwardTap<T>* plan) {
   using Real = RealOf<T>;
   const T* input = static_cast<const T*>(task.input);
   const T* zeros = static_cast<const T*>(task.zeros);
@@ -54,11 +50,7 @@ RESNET_CUDA_INLINE void plan_forward(
 
 // columns[pixel][tap][channel] of one slab.
 template <typename T>
-RESNET_CUDA_INLINE void sample_slab(
-    const Slab& slab,
-    int64_t pixels,
-    const ForwardTap<T>* plan,
-    RealOf<T>* columns) {
+RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const ForwardTap<T>* plan, RealOf<T>* columns) {
   using Real = RealOf<T>;
   const int64_t channels = slab.channel_count;
   const int64_t whole = channels / kLanes<Real> * kLanes<Real>;
@@ -112,8 +104,7 @@ void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void
     const int64_t group = index / group_panels;
     const int64_t first_output = index % group_panels * panel;
     const int64_t outputs = smaller(panel, group_outputs - first_output);
-    const T* rows =
-        static_cast<const T*>(task.weight) + (group * group_outputs + first_output) * group_columns;
+    const T* rows = static_cast<const T*>(task.weight) + (group * group_outputs + first_output) * group_columns;
     for (int64_t s = 0; s < task.slab_count; ++s) {
       const Slab& slab = task.slabs[s];
       if (slab.group != group) {
@@ -141,17 +132,13 @@ template <typename T>
 int64_t forward_workspace(const DeformConvShape& shape) {
   using Real = RealOf<T>;
   return static_cast<int64_t>(sizeof(Real)) * kTilePixels *
-      (shape.groups * padded_group_outputs<Real>(shape) + kSlabColumns) +
-      static_cast<int64_t>(sizeof(ForwardTap<T>)) * kTilePixels * kSlabTaps;
+             (shape.groups * padded_group_outputs<Real>(shape) + kSlabColumns) +
+         static_cast<int64_t>(sizeof(ForwardTap<T>)) * kTilePixels * kSlabTaps;
 }
 
 template <typename T>
-RESNET_CUDA_INLINE void write_tile(
-    const ForwardTask& task,
-    int64_t begin,
-    int64_t end,
-    const RealOf<T>* results,
-    int64_t row_stride) {
+RESNET_CUDA_INLINE void
+write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>* results, int64_t row_stride) {
   using Real = RealOf<T>;
   const DeformConvShape& shape = task.shape;
   const int64_t group_outputs = shape.group_out_channels();
@@ -163,7 +150,7 @@ RESNET_CUDA_INLINE void write_tile(
     if (task.output.channel == 1 && bias == nullptr) {
       for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
         T* target = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
-            (cursor.row * shape.out_width + cursor.column) * task.output.pixel + group * group_outputs;
+                    (cursor.row * shape.out_width + cursor.column) * task.output.pixel + group * group_outputs;
         const Real* source = group_results + (pixel - begin) * row_stride;
         int64_t out = 0;
         for (; out + kLanes<Real> <= group_outputs; out += kLanes<Real>) {
@@ -177,8 +164,8 @@ RESNET_CUDA_INLINE void write_tile(
     }
     for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
       T* target = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
-          (cursor.row * shape.out_width + cursor.column) * task.output.pixel +
-          group * group_outputs * task.output.channel;
+                  (cursor.row * shape.out_width + cursor.column) * task.output.pixel +
+                  group * group_outputs * task.output.channel;
       const Real* source = group_results + (pixel - begin) * row_stride;
       for (int64_t out = 0; out < group_outputs; ++out) {
         const Real added = bias == nullptr ? Real(0) : to_real(bias[group * group_outputs + out]);

@@ -19,7 +19,8 @@ struct PixelCursor {
   RESNET_CUDA_HOST_DEVICE PixelCursor(const DeformConvShape& shape, int64_t pixel)
       : image(pixel / shape.out_pixels()),
         row(pixel % shape.out_pixels() / shape.out_width),
-        column(pixel % shape.out_width) {}
+        column(pixel % shape.out_width) {
+  }
 
   RESNET_CUDA_HOST_DEVICE void advance(const DeformConvShape& shape) {
     if (++column == shape.out_width) {
@@ -58,10 +59,10 @@ RESNET_CUDA_INLINE void for_each_tap(
   for (int64_t pixel = begin; pixel < end; ++pixel) {
     const int64_t in_image = cursor.row * shape.out_width + cursor.column;
     const Real* offset = static_cast<const Real*>(offsets.data) + cursor.image * offsets.image +
-        in_image * offsets.pixel + 2 * first_tap * offsets.channel;
+                         in_image * offsets.pixel + 2 * first_tap * offsets.channel;
     const Real* mask = masks.data == nullptr ? nullptr
                                              : static_cast<const Real*>(masks.data) + cursor.image * masks.image +
-            in_image * masks.pixel + first_tap * masks.channel;
+                                                   in_image * masks.pixel + first_tap * masks.channel;
     int64_t kernel_row = tap_begin / shape.kernel_w;
     int64_t kernel_column = tap_begin % shape.kernel_w;
     for (int64_t tap = 0; tap < tap_count; ++tap) {

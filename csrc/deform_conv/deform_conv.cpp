@@ -294,8 +294,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
       result(gradients.input, input.scalar_type(), output_memory_format(input)),
       result(gradients.weight, weight.scalar_type(), MemoryFormat::Contiguous),
       result(gradients.offset, offset.scalar_type(), output_memory_format(offset)),
-      result(gradients.mask, mask ? mask->scalar_type() : input.scalar_type(),
-             mask ? output_memory_format(*mask) : MemoryFormat::Contiguous),
+      result(
+          gradients.mask,
+          mask ? mask->scalar_type() : input.scalar_type(),
+          mask ? output_memory_format(*mask) : MemoryFormat::Contiguous),
       result(gradients.bias, input.scalar_type(), MemoryFormat::Contiguous)};
 }
 

@@ -1,5 +1,5 @@
-// Kernel bodies of the CUDA deformable convolution, one call per index. They compile for the host too: the tests run them
-// in a loop.
+// Kernel bodies of the CUDA deformable convolution, one call per index. They compile for the host too: the tests run
+// them in a loop.
 //
 // A chunk is a run of output pixels, counted over all images. Its columns are [groups][pixels][taps][C/groups].
 #pragma once
@@ -24,20 +24,16 @@ struct Chunk {
   PositionPlane<Real> mask;  // data is null for v1
 
   // The mask's value, and the sample, of one tap of one of the chunk's pixels for one offset group.
-  RESNET_CUDA_HOST_DEVICE TapSample<Real> sample(
-      int64_t pixel_in_chunk,
-      int64_t offset_group,
-      int64_t tap,
-      int64_t* image,
-      Real* mask_value) const {
+  RESNET_CUDA_HOST_DEVICE TapSample<Real>
+  sample(int64_t pixel_in_chunk, int64_t offset_group, int64_t tap, int64_t* image, Real* mask_value) const {
     const int64_t pixel = pixel_begin + pixel_in_chunk;
     *image = pixel / shape.out_pixels();
     const int64_t in_image = pixel % shape.out_pixels();
     const int64_t group_tap = offset_group * shape.taps() + tap;
     const Real* position = offset.data + *image * offset.image + in_image * offset.pixel;
     *mask_value = mask.data == nullptr
-        ? Real(1)
-        : mask.data[*image * mask.image + in_image * mask.pixel + group_tap * mask.channel];
+                      ? Real(1)
+                      : mask.data[*image * mask.image + in_image * mask.pixel + group_tap * mask.channel];
     return sample_tap<Real>(
         shape,
         in_image / shape.out_width,
@@ -68,9 +64,8 @@ RESNET_CUDA_HOST_DEVICE void read_corners(
     int64_t channel,
     Real (&value)[4]) {
   for (int i = 0; i < 4; ++i) {
-    value[i] = sample.corner[i] < 0
-        ? Real(0)
-        : static_cast<Real>(input[chunk.input_index(image, sample.corner[i], channel)]);
+    value[i] =
+        sample.corner[i] < 0 ? Real(0) : static_cast<Real>(input[chunk.input_index(image, sample.corner[i], channel)]);
   }
 }
 
@@ -83,7 +78,7 @@ RESNET_CUDA_HOST_DEVICE Real sampled_value(const TapSample<Real>& sample, const 
     return Real(0);
   }
   return sample.corner_weight(0) * value[0] + sample.corner_weight(1) * value[1] + sample.corner_weight(2) * value[2] +
-      sample.corner_weight(3) * value[3];
+         sample.corner_weight(3) * value[3];
 }
 
 // Index: (pixel, tap, channel), channel fastest. Writes the columns of a chunk.

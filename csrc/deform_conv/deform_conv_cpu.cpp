@@ -103,7 +103,8 @@ std::vector<SliceRange> divide(int64_t slices, int64_t threads) {
   return ranges;
 }
 
-// The ranges' gradients for the positions, summed in the order of the ranges so that the result does not depend on timing.
+// The ranges' gradients for the positions, summed in the order of the ranges so that the result does not depend on
+// timing.
 template <typename Real>
 void write_position_gradients(
     const BackwardTask& task,
@@ -185,10 +186,7 @@ void add_bias_gradient(const BackwardTask& task, const Tensor& grad_bias) {
 }
 
 template <typename Real>
-void backward_in_bands(
-    const DeformConvArguments& arguments,
-    const Tensor& grad,
-    const DeformConvGradients& gradients) {
+void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvGradients& gradients) {
   const DeformConvShape& shape = arguments.shape;
   const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
@@ -204,8 +202,7 @@ void backward_in_bands(
   const AlignedBuffer packed(list.padded_columns * shape.group_out_channels() * sizeof(Real));
   const AlignedBuffer grad_rows(kBandPixels * shape.out_channels * sizeof(Real));
   const AlignedBuffer grad_panels(kBandPixels * shape.groups * padded_outputs * sizeof(Real));
-  const AlignedBuffer grad_weight(
-      gradients.weight ? list.padded_columns * padded_outputs * sizeof(Real) : 0, true);
+  const AlignedBuffer grad_weight(gradients.weight ? list.padded_columns * padded_outputs * sizeof(Real) : 0, true);
   const std::vector<SliceRange> ranges = divide(slices, threads);
   const int64_t range_count = static_cast<int64_t>(ranges.size());
   const int64_t position_bytes = range_count * shape.offset_groups * kBandPixels * shape.taps() * 3 * sizeof(Real);
@@ -272,8 +269,7 @@ void deform_conv2d_kernel(
   const int64_t real_size = arguments.input.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float);
   const SlabList list = cut_into_slabs(shape, kSlabColumns);
   const AlignedBuffer zeros(shape.channels * real_size, true);
-  const AlignedBuffer packed(
-      shape.channels * shape.taps() * padded_group_outputs(shape, kernels) * real_size);
+  const AlignedBuffer packed(shape.channels * shape.taps() * padded_group_outputs(shape, kernels) * real_size);
 
   auto task = task_of<ForwardTask>(arguments, list, zeros.data());
   task.packed = packed.data();
@@ -281,11 +277,10 @@ void deform_conv2d_kernel(
   const auto strides = pixel_strides(output, output_memory_format(output) == MemoryFormat::ChannelsLast);
   task.output = {output.mutable_data_ptr(), strides.image, strides.channel, strides.pixel};
 
-  const int64_t panels = shape.groups * ceil_div(
-      shape.group_out_channels(), kernels.panel_for(shape.group_out_channels()));
-  torch::stable::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
-    kernels.pack_forward(task, begin, end, packed.data());
-  });
+  const int64_t panels =
+      shape.groups * ceil_div(shape.group_out_channels(), kernels.panel_for(shape.group_out_channels()));
+  torch::stable::parallel_for(
+      0, panels, 1, [&](int64_t begin, int64_t end) { kernels.pack_forward(task, begin, end, packed.data()); });
   const int64_t pixels = shape.batch * shape.out_pixels();
   task.tile_pixels = balanced_tile(pixels);
   const int64_t tiles = ceil_div(pixels, task.tile_pixels);

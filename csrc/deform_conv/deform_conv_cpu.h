@@ -1,9 +1,10 @@
-// The CPU kernels' interface: what deform_conv_cpu.cpp (threads, allocation) hands to the loops, which are compiled once
-// per instruction set (deform_conv_portable.cpp, deform_conv_avx2.cpp, deform_conv_avx512.cpp). No torch, no allocation.
+// The CPU kernels' interface: what deform_conv_cpu.cpp (threads, allocation) hands to the loops, which are compiled
+// once per instruction set (deform_conv_portable.cpp, deform_conv_avx2.cpp, deform_conv_avx512.cpp). No torch, no
+// allocation.
 //
-// The columns of the implicit matrix product are cut into slabs: some taps of some channels that share their weight group
-// and their offset group. A thread samples a tile of pixels for one slab into a buffer that stays in its cache and
-// multiplies it at once.
+// The columns of the implicit matrix product are cut into slabs: some taps of some channels that share their weight
+// group and their offset group. A thread samples a tile of pixels for one slab into a buffer that stays in its cache
+// and multiplies it at once.
 #pragma once
 
 #include <cstdint>
@@ -56,30 +57,30 @@ struct Task {
   DeformConvShape shape;
   const Slab* slabs;
   int64_t slab_count;
-  const void* input;           // [N, H, W, C]
-  const void* weight;          // [O, C/groups, kh, kw]
-  Plane<const void*> offset;   // Real
-  Plane<const void*> mask;     // Real; data is null for v1
-  const void* zeros;           // [C], input's type: what a corner outside the image reads
+  const void* input;          // [N, H, W, C]
+  const void* weight;         // [O, C/groups, kh, kw]
+  Plane<const void*> offset;  // Real
+  Plane<const void*> mask;    // Real; data is null for v1
+  const void* zeros;          // [C], input's type: what a corner outside the image reads
 };
 
 struct ForwardTask : Task {
-  int64_t tile_pixels;   // at most kTilePixels
-  const void* packed;    // Real, by pack_forward
-  const void* bias;      // [O], input's type, or null
-  Plane<void*> output;   // input's type
+  int64_t tile_pixels;  // at most kTilePixels
+  const void* packed;   // Real, by pack_forward
+  const void* bias;     // [O], input's type, or null
+  Plane<void*> output;  // input's type
 };
 
 struct BackwardTask : Task {
-  const void* packed;          // Real, by pack_backward
-  Plane<const void*> grad;     // input's type
-  int64_t band_begin;          // first pixel of the band, over all images
+  const void* packed;       // Real, by pack_backward
+  Plane<const void*> grad;  // input's type
+  int64_t band_begin;       // first pixel of the band, over all images
   int64_t band_count;
-  void* grad_rows;             // Real [kBandPixels][O]
-  void* grad_panels;           // Real [groups][panels][kBandPixels][panel]
-  void* grad_input;            // Real [N, H, W, C], or null
-  void* grad_weight;           // Real [padded columns of all slabs][padded Og], or null
-  void* grad_position;         // Real [ranges][G][kBandPixels][K][3]: y, x, mask; zeroed, or null
+  void* grad_rows;      // Real [kBandPixels][O]
+  void* grad_panels;    // Real [groups][panels][kBandPixels][panel]
+  void* grad_input;     // Real [N, H, W, C], or null
+  void* grad_weight;    // Real [padded columns of all slabs][padded Og], or null
+  void* grad_position;  // Real [ranges][G][kBandPixels][K][3]: y, x, mask; zeroed, or null
 };
 
 // One instruction set's loops for one element type. A workspace is 64-byte aligned and belongs to one thread.
@@ -94,12 +95,7 @@ struct Kernels {
   // Lays out the band's gradients for pixels [begin, end) of the band.
   void (*backward_rows)(const BackwardTask&, int64_t begin, int64_t end);
   // Slices [slice_begin, slice_end) are the work of one thread and have the number `range`.
-  void (*backward)(
-      const BackwardTask&,
-      int64_t range,
-      int64_t slice_begin,
-      int64_t slice_end,
-      void* workspace);
+  void (*backward)(const BackwardTask&, int64_t range, int64_t slice_begin, int64_t slice_end, void* workspace);
 };
 
 const Kernels& portable_kernels(Storage storage);

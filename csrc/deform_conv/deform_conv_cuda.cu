@@ -39,16 +39,15 @@ Chunk<Real> whole_call(const DeformConvArguments& arguments) {
 // Pixels of a full chunk.
 int64_t chunk_pixels(const DeformConvArguments& arguments) {
   const DeformConvShape& shape = arguments.shape;
-  const int64_t pixel_bytes =
-      shape.channels * shape.taps() * static_cast<int64_t>(arguments.input.element_size());
+  const int64_t pixel_bytes = shape.channels * shape.taps() * static_cast<int64_t>(arguments.input.element_size());
   const int64_t fitting = kColumnBytes / pixel_bytes;
   return smaller(shape.batch * shape.out_pixels(), fitting < 1 ? 1 : fitting);
 }
 
 // [groups, C/groups * taps, O/groups] -> the order of the columns: a tap's channels lie together.
 Tensor column_ordered(const Tensor& weight, const DeformConvShape& shape) {
-  const Tensor split = torch::stable::view(
-      weight, {shape.groups, shape.group_out_channels(), shape.group_channels(), shape.taps()});
+  const Tensor split =
+      torch::stable::view(weight, {shape.groups, shape.group_out_channels(), shape.group_channels(), shape.taps()});
   return torch::stable::contiguous(torch::stable::transpose(split, 2, 3));
 }
 
@@ -63,8 +62,7 @@ Tensor grouped_rows(const Tensor& rows, const DeformConvShape& shape, int64_t be
 
 Tensor grouped_columns(const Tensor& columns, const DeformConvShape& shape, int64_t count) {
   const int64_t group_columns = shape.taps() * shape.group_channels();
-  return strided_view(
-      columns, 0, {shape.groups, count, group_columns}, {count * group_columns, group_columns, 1});
+  return strided_view(columns, 0, {shape.groups, count, group_columns}, {count * group_columns, group_columns, 1});
 }
 
 template <typename T>
@@ -83,8 +81,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
       {shape.groups, group_columns, shape.group_out_channels()},
       {group_columns * shape.group_out_channels(), 1, group_columns});
   const bool channels_last = output_memory_format(output) == MemoryFormat::ChannelsLast;
-  const Tensor rows =
-      channels_last ? output : empty_beside(output, {pixels, shape.out_channels}, output.scalar_type());
+  const Tensor rows = channels_last ? output : empty_beside(output, {pixels, shape.out_channels}, output.scalar_type());
 
   Chunk<Real> chunk = whole_call<Real>(arguments);
   for (; chunk.pixel_begin < pixels; chunk.pixel_begin += most) {
@@ -164,21 +161,19 @@ void backward(const DeformConvArguments& arguments, const Tensor& grad, const De
     }
     if (gradients.input) {
       launcher.run(
-          elements,
-          ScatterInputGradient<T, Real>{chunk, column_data, gradients.input->mutable_data_ptr<Real>()});
+          elements, ScatterInputGradient<T, Real>{chunk, column_data, gradients.input->mutable_data_ptr<Real>()});
     }
     if (gradients.weight) {
       launcher.run(elements, SampleColumns<T, Real>{chunk, input, column_data});
       batched_product(torch::stable::transpose(grad_rows, 1, 2), chunk_columns, share);
-      launcher.run(
-          weight_elements, Accumulate<T, Real>{share.const_data_ptr<T>(), total.mutable_data_ptr<Real>()});
+      launcher.run(weight_elements, Accumulate<T, Real>{share.const_data_ptr<T>(), total.mutable_data_ptr<Real>()});
     }
   }
   if (gradients.weight) {
     Tensor target = torch::stable::view(
         *gradients.weight, {shape.groups, shape.group_out_channels(), shape.group_channels(), shape.taps()});
-    const Tensor source = torch::stable::view(
-        total, {shape.groups, shape.group_out_channels(), shape.taps(), shape.group_channels()});
+    const Tensor source =
+        torch::stable::view(total, {shape.groups, shape.group_out_channels(), shape.taps(), shape.group_channels()});
     torch::stable::copy_(target, torch::stable::transpose(source, 2, 3));
   }
   if (gradients.bias) {
@@ -195,16 +190,14 @@ void deform_conv2d_kernel(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     const Tensor& output) {
-  dispatch_dtype(
-      output.scalar_type(), [&](auto element) { forward<decltype(element)>(arguments, bias, output); });
+  dispatch_dtype(output.scalar_type(), [&](auto element) { forward<decltype(element)>(arguments, bias, output); });
 }
 
 void deform_conv2d_backward_kernel(
     const DeformConvArguments& arguments,
     const Tensor& grad,
     const DeformConvGradients& gradients) {
-  dispatch_dtype(
-      grad.scalar_type(), [&](auto element) { backward<decltype(element)>(arguments, grad, gradients); });
+  dispatch_dtype(grad.scalar_type(), [&](auto element) { backward<decltype(element)>(arguments, grad, gradients); });
 }
 
 }  // namespace resnet_cuda

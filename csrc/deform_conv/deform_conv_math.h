@@ -80,8 +80,7 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
     int64_t kernel_column,
     Real offset_y,
     Real offset_x) {
-  const Real y =
-      static_cast<Real>(out_row * shape.stride_h - shape.pad_h + kernel_row * shape.dilation_h) + offset_y;
+  const Real y = static_cast<Real>(out_row * shape.stride_h - shape.pad_h + kernel_row * shape.dilation_h) + offset_y;
   const Real x =
       static_cast<Real>(out_column * shape.stride_w - shape.pad_w + kernel_column * shape.dilation_w) + offset_x;
   TapSample<Real> sample;
@@ -91,8 +90,8 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
     sample.kind = TapKind::kNan;
     return sample;
   }
-  const bool readable = y >= Real(-1) && y < static_cast<Real>(shape.height) && x >= Real(-1) &&
-      x < static_cast<Real>(shape.width);
+  const bool readable =
+      y >= Real(-1) && y < static_cast<Real>(shape.height) && x >= Real(-1) && x < static_cast<Real>(shape.width);
   if (!readable) {
     sample.kind = TapKind::kOutside;
     return sample;

@@ -12,15 +12,11 @@ namespace RESNET_CUDA_ISA {
 using frozen_bn_cpu::BackwardTask;
 using frozen_bn_cpu::ForwardTask;
 
-// Calls visit(first element, count, constants of one channel or of `count` neighbouring ones) for pieces of [begin, end)
-// that lie in one plane (contiguous) or in one pixel (channels_last).
+// Calls visit(first element, count, constants of one channel or of `count` neighbouring ones) for pieces of [begin,
+// end) that lie in one plane (contiguous) or in one pixel (channels_last).
 template <typename Visit>
-RESNET_CUDA_INLINE void for_each_piece(
-    int64_t channels,
-    int64_t plane,
-    int64_t begin,
-    int64_t end,
-    const Visit& visit) {
+RESNET_CUDA_INLINE void
+for_each_piece(int64_t channels, int64_t plane, int64_t begin, int64_t end, const Visit& visit) {
   const int64_t piece = plane == 1 ? channels : plane;
   for (int64_t position = begin; position < end;) {
     const int64_t within = position % piece;
@@ -53,15 +49,15 @@ RESNET_CUDA_INLINE void forward_pieces(const ForwardTask& task, int64_t begin, i
         T* target = static_cast<T*>(task.output) + first;
         const Real* scale = static_cast<const Real*>(task.scale) + channel;
         const Real* shift = static_cast<const Real*>(task.shift) + channel;
-        const auto compute = [&](Vec<Real> value, Vec<Real> added, int64_t i, int64_t n)
-                                 __attribute__((always_inline)) {
-          Vec<Real> result = scale_and_shift(
-              value, constants<Real, kChannelsLast>(scale, i, n), constants<Real, kChannelsLast>(shift, i, n));
-          if (kResidual) {
-            result += added;
-          }
-          return task.relu ? relu_of(result) : result;
-        };
+        const auto compute =
+            [&](Vec<Real> value, Vec<Real> added, int64_t i, int64_t n) __attribute__((always_inline)) {
+              Vec<Real> result = scale_and_shift(
+                  value, constants<Real, kChannelsLast>(scale, i, n), constants<Real, kChannelsLast>(shift, i, n));
+              if (kResidual) {
+                result += added;
+              }
+              return task.relu ? relu_of(result) : result;
+            };
         int64_t i = 0;
         for (; i + kLanes<Real> <= count; i += kLanes<Real>) {
           const Vec<Real> added = kResidual ? load(residual + first + i) : Vec<Real>{};

@@ -46,12 +46,10 @@ FrozenBnLayout layout_of(const Tensor& tensor, MemoryFormat format) {
   return {tensor.numel(), tensor.size(1), channels_last ? 1 : tensor.size(2) * tensor.size(3)};
 }
 
-// `residual` dense like `input`, and not sharing its memory one element off, which an in-place pass would read too late.
-std::optional<Tensor> laid_out_residual(
-    const std::optional<Tensor>& residual,
-    const Tensor& input,
-    MemoryFormat format,
-    bool in_place) {
+// `residual` dense like `input`, and not sharing its memory one element off, which an in-place pass would read too
+// late.
+std::optional<Tensor>
+laid_out_residual(const std::optional<Tensor>& residual, const Tensor& input, MemoryFormat format, bool in_place) {
   if (!residual) {
     return std::nullopt;
   }

@@ -1,4 +1,5 @@
-// What the checks and allocations (frozen_bn.cpp) hand to the kernels of a device (frozen_bn_cpu.cpp, frozen_bn_cuda.cu).
+// What the checks and allocations (frozen_bn.cpp) hand to the kernels of a device (frozen_bn_cpu.cpp,
+// frozen_bn_cuda.cu).
 #pragma once
 
 #include <optional>

@@ -10,7 +10,7 @@ namespace frozen_bn_cpu {
 
 struct ForwardTask {
   int64_t channels;
-  int64_t plane;         // elements of a channel that lie together: H*W, or 1 for channels_last
+  int64_t plane;  // elements of a channel that lie together: H*W, or 1 for channels_last
   const void* input;
   const void* scale;     // Real [C]
   const void* shift;     // Real [C]

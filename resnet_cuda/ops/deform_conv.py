@@ -112,9 +112,7 @@ def _fake(input, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, d
     geometry = (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w)
     shape = check_deform_conv2d(input, weight, offset, mask, bias, *geometry)
     size = (input.shape[0], weight.shape[0], shape.out_height, shape.out_width)
-    return torch.empty(
-        size, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input)
-    )
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input))
 
 
 def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):

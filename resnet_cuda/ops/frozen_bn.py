@@ -112,9 +112,7 @@ def _setup_context(ctx, inputs, output):
 
 def _fake(input, scale, shift, residual, relu):
     check_frozen_bn_relu(input, scale, shift, residual)
-    return torch.empty(
-        input.shape, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input)
-    )
+    return torch.empty(input.shape, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input))
 
 
 def _fake_in_place(input, scale, shift, residual, relu):

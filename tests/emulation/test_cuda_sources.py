@@ -26,7 +26,9 @@ CASES = {
 
 
 def make(name: str, dtype: torch.dtype, channels_last: bool):
-    batch, channels, outputs, height, width, kernel, stride, padding, dilation, groups, offset_groups, masked = CASES[name]
+    batch, channels, outputs, height, width, kernel, stride, padding, dilation, groups, offset_groups, masked = CASES[
+        name
+    ]
     generator = torch.Generator().manual_seed(7)
     size = [
         (length + 2 * pad - step * (taps - 1) - 1) // jump + 1
@@ -50,9 +52,7 @@ def truth(tensors, geometry):
     """Output and gradients of the reference in float64, and the output's gradient used."""
     leaves = [None if t is None else t.double().detach().requires_grad_() for t in tensors]
     input, weight, offset, mask, bias = leaves
-    output = reference.deform_conv2d(
-        input, offset, weight, bias, geometry[:2], geometry[2:4], geometry[4:], mask
-    )
+    output = reference.deform_conv2d(input, offset, weight, bias, geometry[:2], geometry[2:4], geometry[4:], mask)
     grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     grad = grad.to(tensors[0].dtype)
     wanted = [leaf for leaf in leaves if leaf is not None]

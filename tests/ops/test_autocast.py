@@ -91,7 +91,8 @@ def test_frozen_bn_relu_keeps_the_dtype_of_its_input(input_dtype, residual_dtype
     with torch.autocast(device.type, torch.bfloat16):
         hidden = leaf * 1
         output = ops.frozen_bn_relu(hidden, scale, shift, residual, inplace=inplace)
-    assert output.dtype == input_dtype and (output is hidden) == inplace
+    assert output.dtype == input_dtype
+    assert (output is hidden) == inplace
     same = None if residual is None else residual.to(input_dtype)
     assert_bitwise_equal(output, ops.frozen_bn_relu(leaf, scale, shift, same), "output")
     output.sum().backward()

@@ -14,13 +14,13 @@ def test_the_good_arguments_are_good(backend):
     assert reference.deform_conv2d(**good()).shape == (2, 6, 7, 7)
 
 
-@pytest.mark.parametrize("name,change", BAD)
+@pytest.mark.parametrize(("name", "change"), BAD)
 def test_bad_argument_is_named(name, change, backend):
     with pytest.raises(ERRORS, match=rf"^deform_conv2d: (?:{name})\b.* must be "):
         ops.deform_conv2d(**(good() | change))
 
 
-@pytest.mark.parametrize("name,change", BAD)
+@pytest.mark.parametrize(("name", "change"), BAD)
 def test_bad_argument_is_named_by_the_reference(name, change):
     with pytest.raises(ERRORS, match=rf"^deform_conv2d: (?:{name})\b.* must be "):
         reference.deform_conv2d(**(good() | change))
@@ -32,7 +32,7 @@ def test_huge_geometry_is_an_error(change, backend):
         ops.deform_conv2d(**(good() | change))
 
 
-@pytest.mark.parametrize("name,change", [*ids(SHAPES), *ids(GEOMETRY), *ids(DTYPES)])
+@pytest.mark.parametrize(("name", "change"), [*ids(SHAPES), *ids(GEOMETRY), *ids(DTYPES)])
 def test_bad_argument_is_named_for_meta_tensors(name, change, backend):
     """The shape function of the compiled operator has the same rules."""
     arguments = {
@@ -42,7 +42,7 @@ def test_bad_argument_is_named_for_meta_tensors(name, change, backend):
         ops.deform_conv2d(**arguments)
 
 
-@pytest.mark.parametrize("name,change", [*ids(SHAPES), *ids(GEOMETRY)])
+@pytest.mark.parametrize(("name", "change"), [*ids(SHAPES), *ids(GEOMETRY)])
 def test_bad_argument_is_named_where_a_gradient_is_wanted(name, change, backend):
     arguments = {
         key: value.clone().requires_grad_() if isinstance(value, torch.Tensor) else value

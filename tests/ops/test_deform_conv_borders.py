@@ -34,7 +34,7 @@ def is_outside(y, x):
     return not (-1 < y < HEIGHT and -1 < x < WIDTH)
 
 
-@pytest.mark.parametrize("y,x", ON_ROWS + ON_COLUMNS + CORNERS)
+@pytest.mark.parametrize(("y", "x"), ON_ROWS + ON_COLUMNS + CORNERS)
 def test_border_positions(y, x, dtype, device, native):
     """Values and gradients; outside all are zero but the right-hand derivative at exactly -1."""
     arguments = positioned(y, x, dtype, device)
@@ -89,7 +89,9 @@ def test_far_outside_is_zero(far, axis, dtype, device, backend):
 
 
 @pytest.mark.parametrize("pixel", [NAN, INFINITY], ids=str)
-@pytest.mark.parametrize("y,x", [(-1.0, 2.0), (2.0, -1.0), (HEIGHT, 2.0), (2.0, WIDTH), (-1.0, -1.0), (-40.0, 1e30)])
+@pytest.mark.parametrize(
+    ("y", "x"), [(-1.0, 2.0), (2.0, -1.0), (HEIGHT, 2.0), (2.0, WIDTH), (-1.0, -1.0), (-40.0, 1e30)]
+)
 def test_a_pixel_that_is_no_number_is_not_seen_from_outside(y, x, pixel, device, backend):
     arguments = positioned(y, x, torch.float32, device)
     arguments["input"].fill_(pixel)

@@ -98,7 +98,8 @@ def test_channels_last_in_channels_last_out(name, dtype, device, backend):
     assert run(ops.deform_conv2d, arguments, (), **case.geometry).output.is_contiguous()
     arguments["input"] = channels_last(arguments["input"])
     output = run(ops.deform_conv2d, arguments, (), **case.geometry).output
-    assert output.is_contiguous(memory_format=CHANNELS_LAST) and not output.is_contiguous()
+    assert output.is_contiguous(memory_format=CHANNELS_LAST)
+    assert not output.is_contiguous()
 
 
 @pytest.mark.parametrize("which", ["input", "offset", "mask"])
@@ -117,7 +118,8 @@ def test_expanded_gradient_and_weight(device, native):
     arguments = deform_arguments(case, torch.float32, device)
     arguments["grad"] = torch.ones((), device=device).expand(arguments["grad"].shape)
     arguments["weight"] = arguments["weight"][:1].expand(arguments["weight"].shape)
-    assert arguments["grad"].stride() == (0, 0, 0, 0) and arguments["weight"].stride(0) == 0
+    assert arguments["grad"].stride() == (0, 0, 0, 0)
+    assert arguments["weight"].stride(0) == 0
     check(arguments, case)
 
 

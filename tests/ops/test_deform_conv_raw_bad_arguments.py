@@ -50,13 +50,13 @@ def test_the_good_arguments_are_good():
     assert [gradient.shape for gradient in gradients] == shapes
 
 
-@pytest.mark.parametrize("name,change", BAD)
+@pytest.mark.parametrize(("name", "change"), BAD)
 def test_forward_names_the_bad_argument(name, change):
     with pytest.raises(ERRORS, match=rf"deform_conv2d: (?:{name})\b.* must be "):
         forward(good() | change)
 
 
-@pytest.mark.parametrize("name,change", [entry for entry in BAD if entry.values[0] != "bias"])
+@pytest.mark.parametrize(("name", "change"), [entry for entry in BAD if entry.values[0] != "bias"])
 def test_backward_names_the_bad_argument(name, change):
     """Whatever gradient comes along: bad arguments imply no output size that it could be held to."""
     for grad in (tensor(2, 6, 7, 7), tensor(1, 1, 1, 1)):
@@ -66,9 +66,9 @@ def test_backward_names_the_bad_argument(name, change):
 
 @pytest.mark.parametrize("change", HUGE, ids=str)
 def test_huge_geometry_is_an_error(change):
-    with pytest.raises(ERRORS, match="deform_conv2d: .* must be "):
+    with pytest.raises(ERRORS, match=r"deform_conv2d: .* must be "):
         forward(good() | change)
-    with pytest.raises(ERRORS, match="deform_conv2d: .* must be "):
+    with pytest.raises(ERRORS, match=r"deform_conv2d: .* must be "):
         backward(good() | change, tensor(2, 6, 7, 7))
 
 

@@ -71,19 +71,19 @@ def test_the_good_arguments_are_good(backend):
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("name,value", [*ids(BAD), *ids(NO_TENSORS)])
+@pytest.mark.parametrize(("name", "value"), [*ids(BAD), *ids(NO_TENSORS)])
 def test_bad_argument_is_named(name, value, inplace, backend):
     with pytest.raises(ERRORS, match=rf"^frozen_bn_relu: {name}\b.* must be "):
         ops.frozen_bn_relu(**(good() | {name: value}), inplace=inplace)
 
 
-@pytest.mark.parametrize("name,value", [*ids(BAD), *ids(NO_TENSORS)])
+@pytest.mark.parametrize(("name", "value"), [*ids(BAD), *ids(NO_TENSORS)])
 def test_bad_argument_is_named_by_the_reference(name, value):
     with pytest.raises(ERRORS, match=rf"^frozen_bn_relu: {name}\b.* must be "):
         reference.frozen_bn_relu(**(good() | {name: value}))
 
 
-@pytest.mark.parametrize("name,value", ids({key: entry for key, entry in BAD.items() if "meta" not in key}))
+@pytest.mark.parametrize(("name", "value"), ids({key: entry for key, entry in BAD.items() if "meta" not in key}))
 def test_bad_argument_is_named_for_meta_tensors(name, value, backend):
     arguments = {key: tensor.to("meta") for key, tensor in (good() | {name: value}).items()}
     with pytest.raises(ERRORS, match=rf"frozen_bn_relu: {name}\b.* must be "):
@@ -100,7 +100,7 @@ def test_message_says_what_was_and_what_is_allowed(backend):
 
 
 @pytest.mark.parametrize("operator", ["frozen_bn_relu", "frozen_bn_relu_"])
-@pytest.mark.parametrize("name,value", ids(BAD))
+@pytest.mark.parametrize(("name", "value"), ids(BAD))
 def test_registered_forward_names_the_bad_argument(name, value, operator, registered):
     arguments = good() | {name: value}
     with pytest.raises(ERRORS, match=rf"frozen_bn_relu: {name}\b.* must be "):
@@ -125,7 +125,7 @@ BAD_BACKWARD = {
 }
 
 
-@pytest.mark.parametrize("key,name,value", ids(BAD_BACKWARD))
+@pytest.mark.parametrize(("key", "name", "value"), ids(BAD_BACKWARD))
 def test_registered_backward_names_the_bad_argument(key, name, value, registered):
     arguments = {"grad": tensor(2, 3, 4, 5), "scale": tensor(3), "output": tensor(2, 3, 4, 5)} | {key: value}
     with pytest.raises(ERRORS, match=rf"frozen_bn_relu: (?:{name})\b.* must be "):

@@ -94,7 +94,8 @@ def test_in_place_on_a_view_that_is_not_dense(layout, dtype, device, backend):
         view, around = both[..., ::2], both[..., 1::2]
     strides = view.stride()
     output = ops.frozen_bn_relu(view, **arguments, relu=case.relu, inplace=True)
-    assert output is view and view.stride() == strides
+    assert output is view
+    assert view.stride() == strides
     assert_bitwise_equal(view, expected, "output")
     assert around is None or (around == 5).all()
 
@@ -155,7 +156,7 @@ def saved_activations(function, shape):
 
 
 @pytest.mark.parametrize(
-    "relu,with_residual,inplace,count",
+    ("relu", "with_residual", "inplace", "count"),
     [
         (True, False, True, 1),
         (True, True, True, 1),

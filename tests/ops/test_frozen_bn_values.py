@@ -35,7 +35,8 @@ def test_exact_on_small_fractions(case, memory_format, dtype, device, native):
     arguments = with_format(norm_arguments(case, dtype, device, exact=True), memory_format)
     got = norm_run(ops.frozen_bn_relu, arguments, relu=case.relu)
     expected = norm_run(reference.frozen_bn_relu, arguments, relu=case.relu)
-    assert expected.output.any() and expected.gradients["input"].any()
+    assert expected.output.any()
+    assert expected.gradients["input"].any()
     assert_bitwise_equal(got.output, expected.output, "output")
     for name, gradient in expected.gradients.items():
         if gradient is not None:
@@ -144,7 +145,8 @@ def test_empty(shape, inplace, dtype, device, backend):
     residual = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     constants = torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)
     output = ops.frozen_bn_relu(leaf * 1, *constants, residual, inplace=inplace)
-    assert output.shape == shape and output.dtype == dtype
+    assert output.shape == shape
+    assert output.dtype == dtype
     output.sum().backward()
     assert leaf.grad.shape == residual.grad.shape == shape
 

@@ -53,7 +53,8 @@ def test_frozen_bn_relu_on_meta(memory_format, inplace, backend):
     constants = torch.ones(3), torch.zeros(3)
     meta = real.to("meta")
     got = ops.frozen_bn_relu(meta, *(c.to("meta") for c in constants), meta.clone(), inplace=inplace)
-    assert got.is_meta and (got is meta) == inplace
+    assert got.is_meta
+    assert (got is meta) == inplace
     like(ops.frozen_bn_relu(real, *constants, real.clone()), got)
 
 
@@ -66,7 +67,9 @@ def test_backward_on_meta(backend):
     output = ops.frozen_bn_relu(output, *torch.empty(2, case.out_channels, device="meta"), inplace=True)
     output.backward(grad)
     for key, leaf in leaves.items():
-        assert leaf.grad.shape == leaf.shape and leaf.grad.dtype == leaf.dtype and leaf.grad.is_meta, key
+        assert leaf.grad.is_meta, key
+        assert leaf.grad.shape == leaf.shape, key
+        assert leaf.grad.dtype == leaf.dtype, key
 
 
 def test_fake_tensors(backend):

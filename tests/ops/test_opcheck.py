@@ -54,7 +54,7 @@ def test_deform_conv2d(name, memory_format, device):
 
 
 @pytest.mark.parametrize(
-    "dtype,position_dtype",
+    ("dtype", "position_dtype"),
     [
         (torch.float64, None),
         (torch.float16, None),

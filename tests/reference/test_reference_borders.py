@@ -62,7 +62,7 @@ POSITIONS = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("position,value,dy,dx,image", POSITIONS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("position", "value", "dy", "dx", "image"), POSITIONS, ids=lambda value: str(value))
 def test_value_and_right_hand_derivatives(position, value, dy, dx, image, dtype):
     # Every number in the table is exact in every dtype.
     assert sample(*position, dtype=dtype) == (value, dy, dx, value, [[float(v) for v in row] for row in image])

@@ -13,7 +13,7 @@ RESIDUAL = torch.tensor([-4.0, 0.5, 0.5, -3.0]).reshape(1, 2, 1, 2)
 
 
 @pytest.mark.parametrize(
-    "residual,relu,expected",
+    ("residual", "relu", "expected"),
     [
         (None, False, [3.0, -1.0, -0.5, 2.5]),
         (None, True, [3.0, 0.0, 0.0, 2.5]),
@@ -75,7 +75,9 @@ def test_the_constants_get_no_gradient():
     scale, shift = SCALE.clone().requires_grad_(), SHIFT.clone().requires_grad_()
     input = INPUT.clone().requires_grad_()
     frozen_bn_relu(input, scale, shift).sum().backward()
-    assert scale.grad is None and shift.grad is None and input.grad is not None
+    assert scale.grad is None
+    assert shift.grad is None
+    assert input.grad is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -85,7 +87,8 @@ def test_16_bit_input_is_rounded_once(dtype):
     scale = torch.tensor([1 + 2.0**-12])  # 1 in both 16-bit types
     shift = torch.tensor([-1.0])
     output = frozen_bn_relu(one, scale, shift)
-    assert output.dtype == dtype and output.item() == 2.0**-12
+    assert output.dtype == dtype
+    assert output.item() == 2.0**-12
     residual = torch.full((1, 1, 1, 1), 2.0**-12, dtype=dtype)
     # 1 + 2^-12 would be rounded to 1 if the affine part were rounded before the residual is subtracted.
     assert frozen_bn_relu(one, scale, torch.tensor([0.0]), -one, relu=False).item() == 2.0**-12
@@ -95,4 +98,5 @@ def test_16_bit_input_is_rounded_once(dtype):
 def test_relu_keeps_nan():
     input = torch.tensor([float("nan"), 1.0, -1.0, float("inf")]).reshape(1, 1, 2, 2)
     output = frozen_bn_relu(input, torch.ones(1), torch.zeros(1)).flatten().tolist()
-    assert output[0] != output[0] and output[1:] == [1.0, 0.0, float("inf")]
+    assert output[0] != output[0]
+    assert output[1:] == [1.0, 0.0, float("inf")]

@@ -100,7 +100,7 @@ def test_zero_offset_and_mask_one_are_conv2d(case):
         torch.testing.assert_close(gradient, right, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("dy,dx", [(1, 0), (0, -1), (-2, 3), (0, 5), (40, 0)])
+@pytest.mark.parametrize(("dy", "dx"), [(1, 0), (0, -1), (-2, 3), (0, 5), (40, 0)])
 def test_whole_offsets_shift_the_image(dy, dx):
     image = torch.randn(2, 3, 6, 7, dtype=torch.float64)
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)

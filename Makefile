@@ -1,0 +1,62 @@
+# make demo   train Mask R-CNN with deformable convolutions on a photograph of coins, evaluate it, draw a picture
+# make test   everything's tests
+# Both set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
+# CUDA part is built too.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := $(shell find csrc build_native -type f -not -name '*.pyc' -not -name '*.md') setup.py resnet_cuda/_version.py
+
+.PHONY: all install demo test lint format bench wheel clean
+
+all: install
+
+install: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# torch first: the build uses its headers. Without build isolation pip does not download a second torch for that.
+$(VENV)/.requirements: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet torch torchvision ninja 'pybind11>=2.13' 'setuptools>=77' wheel
+	touch $@
+
+$(STAMP): $(VENV)/.requirements $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[vision,test]'
+	$(BIN)/python -m resnet_cuda info
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/mask_rcnn.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+$(VENV)/.lint: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet ruff==0.17.6 clang-format==19.1.7
+	touch $@
+
+SOURCES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+wheel: $(STAMP)
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info resnet_cuda/*.so

@@ -1,0 +1,80 @@
+"""Which GPU architectures to compile for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+from build_native.errors import BuildError
+
+VARIABLE = "TORCH_CUDA_ARCH_LIST"
+DEFAULT = ("8.0", "9.0+PTX")
+NAMES = {
+    "Volta": "7.0",
+    "Turing": "7.5",
+    "Ampere": "8.0;8.6+PTX",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0;12.0+PTX",
+}
+_PATTERN = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """``"8.0;9.0+PTX"`` (semicolons or spaces; names such as Hopper) as a tuple.
+
+    Raises:
+        BuildError: naming the entry that is none.
+    """
+    entries: list[str] = []
+    for entry in re.split(r"[;\s]+", text.strip()):
+        name, ptx = entry.removesuffix("+PTX"), entry.endswith("+PTX")
+        expanded = NAMES.get(name, name).split(";")
+        if ptx and not expanded[-1].endswith("+PTX"):
+            expanded[-1] += "+PTX"
+        for architecture in expanded:
+            if not _PATTERN.match(architecture):
+                raise BuildError(
+                    f"{VARIABLE} has {entry!r}; allowed are numbers such as 8.0, 9.0a or 9.0+PTX and the names "
+                    f"{', '.join(NAMES)}, separated by semicolons or spaces"
+                )
+            entries.append(architecture)
+    return tuple(dict.fromkeys(entries))
+
+
+def gpus_present() -> tuple[str, ...]:
+    """Compute capabilities of this machine's GPUs, asked of nvidia-smi so that torch need not be imported."""
+    command = shutil.which("nvidia-smi")
+    if not command:
+        return ()
+    query = [command, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return ()
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    return tuple(sorted({line for line in lines if result.returncode == 0 and _PATTERN.match(line)}))
+
+
+def choose() -> tuple[tuple[str, ...], str]:
+    """The architectures, and where they come from."""
+    asked = os.environ.get(VARIABLE, "").strip()
+    if asked:
+        return parse(asked), VARIABLE
+    present = gpus_present()
+    if present:
+        return present, "the GPUs of this machine"
+    return DEFAULT, f"default without a GPU; set {VARIABLE} to choose"
+
+
+def nvcc_flags(architectures: tuple[str, ...]) -> list[str]:
+    """``-gencode`` for each; +PTX adds code for later GPUs."""
+    flags: list[str] = []
+    for architecture in architectures:
+        number = architecture.removesuffix("+PTX").replace(".", "")
+        flags += ["-gencode", f"arch=compute_{number},code=sm_{number}"]
+        if architecture.endswith("+PTX"):
+            flags += ["-gencode", f"arch=compute_{number},code=compute_{number}"]
+    return flags

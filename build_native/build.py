@@ -1,0 +1,137 @@
+"""Carries a plan out: writes the ninja file and runs ninja."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from build_native.architectures import nvcc_flags
+from build_native.errors import BuildError
+from build_native.ninja_file import NinjaFile
+from build_native.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+# An unstable header fails at its #include under these.
+STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY")
+CPU_ONLY = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp")
+INSTRUCTION_SETS = {
+    "_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
+    "_avx512.cpp": ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+}
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def cpu_sources() -> list[Path]:
+    """What ``_C`` is made of: by name, so that a new operator needs no change here."""
+    sources = [CSRC / "registration.cpp", CSRC / "bindings.cpp", *CSRC.glob("*/*.cpp")]
+    return sorted(path for path in sources if is_x86() or not path.name.endswith(tuple(INSTRUCTION_SETS)))
+
+
+def cuda_sources() -> list[Path]:
+    """What the CUDA library is made of: the kernels, and the checks and allocations that both devices share."""
+    shared = [path for path in CSRC.glob("*/*.cpp") if not path.name.endswith(CPU_ONLY)]
+    return sorted([*shared, *CSRC.glob("*/*.cu")])
+
+
+def _instruction_set(path: Path) -> tuple[str, ...]:
+    return next((flags for ending, flags in INSTRUCTION_SETS.items() if path.name.endswith(ending)), ())
+
+
+def _write_facts(path: Path, plan: Plan, version: str) -> None:
+    """The header that bindings.cpp gets its build facts from; left alone where nothing changed."""
+    banner = subprocess.run([*plan.compiler, "--version"], capture_output=True, text=True).stdout.splitlines()
+    facts = {
+        "RESNET_CUDA_VERSION": version,
+        "RESNET_CUDA_BUILD_TORCH": plan.torch.version,
+        "RESNET_CUDA_BUILD_CUDA": plan.cuda.version if plan.cuda else "none",
+        "RESNET_CUDA_BUILD_ARCHS": " ".join(plan.architectures) or "none",
+        "RESNET_CUDA_BUILD_COMPILER": re.sub(r'["\\]', "", banner[0]) if banner else "unknown",
+    }
+    text = "".join(f'#define {name} "{value}"\n' for name, value in facts.items())
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def _common_flags(plan: Plan) -> list[str]:
+    flags = [*STABLE_ABI, f"-I{CSRC}", "-isystem", str(plan.torch.root / "include")]
+    return [*flags, "-DRESNET_CUDA_X86=1"] if is_x86() else flags
+
+
+def _libraries(plan: Plan) -> list[str]:
+    return [f"-L{plan.torch.root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
+
+
+def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
+    """Writes ``folder``/build.ninja; gives the libraries it makes, by the name they get in the package."""
+    import pybind11
+
+    facts = folder / "build_facts.h"
+    _write_facts(facts, plan, version)
+    common = _common_flags(plan)
+    host = [*plan.compiler, "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", *common]
+    python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), "-include", str(facts)]
+    module = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
+    outputs = {module: folder / module}
+
+    file = NinjaFile()
+    objects = []
+    for source in cpu_sources():
+        extra = python if source.name == "bindings.cpp" else _instruction_set(source)
+        objects.append(file.compile([*host, *extra], source, folder / "cpu", CSRC))
+    file.link([*plan.compiler, "-shared"], objects, _libraries(plan), outputs[module])
+
+    if plan.cuda:
+        outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
+        cuda = ["-DUSE_CUDA", "-isystem", str(plan.cuda.include)]
+        # nvcc warns about torch's headers at -Wextra; the host compiler checks the same files in the emulated build.
+        device = [str(plan.cuda.nvcc), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *common]
+        device += ["-DUSE_CUDA", "--expt-relaxed-constexpr", *nvcc_flags(plan.architectures)]
+        if os.environ.get("CXX"):
+            device += ["-ccbin", plan.compiler[0]]
+        objects = [
+            file.compile(device if source.suffix == ".cu" else [*host, *cuda], source, folder / "cuda", CSRC)
+            for source in cuda_sources()
+        ]
+        runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
+        file.link([*plan.compiler, "-shared"], objects, [*_libraries(plan), *runtime], outputs["_cuda_kernels.so"])
+    file.write(folder / "build.ninja")
+    return outputs
+
+
+def find_ninja() -> str:
+    try:
+        import ninja
+    except ImportError:
+        on_path = shutil.which("ninja")
+        if on_path:
+            return on_path
+        raise BuildError("ninja is missing; pip install ninja") from None
+    return str(Path(ninja.BIN_DIR) / "ninja")
+
+
+def build(plan: Plan, version: str) -> dict[str, Path]:
+    """Compiles and links what the plan says; only what changed since the last time.
+
+    Returns:
+        The libraries by the name that they get in the package.
+    """
+    tag = re.sub(r"[^\w.]+", "-", f"{sysconfig.get_config_var('SOABI')}-torch{plan.torch.version}")
+    folder = ROOT / "build" / "native" / tag
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = write_ninja_file(plan, folder, version)
+    command = [find_ninja(), "-C", str(folder)]
+    jobs = os.environ.get("MAX_JOBS")
+    if jobs:
+        command += ["-j", jobs]
+    if subprocess.run(command).returncode != 0:
+        raise BuildError("the compiler failed, see above (with pip: add -v)")
+    return outputs
