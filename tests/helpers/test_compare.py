@@ -25,8 +25,10 @@ def test_budget_follows_the_measured_error(truth):
     scale = truth.abs().max().item()
     exact = error_budget(truth, [truth], EPS)
     rough = error_budget(truth, [truth, truth + 0.01], EPS)
-    assert exact == pytest.approx(4 * EPS * scale)
+    assert exact == pytest.approx(6 * EPS * scale)
     assert rough == pytest.approx(exact + 2 * 0.01)
+    eps = torch.finfo(torch.bfloat16).eps
+    assert error_budget(truth, [], eps) == pytest.approx(2 * eps * scale)
 
 
 def test_rejects_one_wrong_value(truth):
