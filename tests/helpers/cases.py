@@ -89,6 +89,9 @@ DEFORM_CASES = (
     DeformCase("channels_64_to_64", channels=64, out_channels=64, size=(8, 8)),
     DeformCase("tiles", channels=40, out_channels=70, size=(37, 29)),
     DeformCase("tiles_v1_stride_2", channels=40, out_channels=70, size=(37, 29), stride=(2, 2), mask=False),
+    DeformCase("kernel_7x7_channels_40", channels=40, kernel=(7, 7), padding=(3, 3), size=(9, 8)),
+    DeformCase("channels_330_kernel_1x1", channels=330, out_channels=5, kernel=(1, 1), padding=(0, 0), size=(5, 7)),
+    DeformCase("channels_66_to_130_offset_groups_2", channels=66, out_channels=130, offset_groups=2, size=(6, 5)),
     DeformCase("tiles_grouped", channels=48, out_channels=72, size=(19, 23), groups=2, offset_groups=3),
 )
 DEFORM_CASES_BY_NAME = {case.name: case for case in DEFORM_CASES}

@@ -1,0 +1,58 @@
+"""The CPU kernels that this machine would not choose by itself: AVX2 and portable, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resnet_cuda
+from resnet_cuda import _extension
+
+LEVELS = ("portable", "avx2", "avx512")
+CODE = """
+import torch
+from helpers.cases import DEFORM_CASES, NORM_CASES
+from helpers.norm_problems import assert_norm_run_close, norm_arguments, norm_run
+from helpers.problems import assert_deform_run_close, deform_arguments, run
+from resnet_cuda import _extension, ops, use_backend
+
+use_backend("native")
+torch.set_num_threads(1)
+checked = 0
+for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for case in DEFORM_CASES:
+        arguments = deform_arguments(case, dtype)
+        got = run(ops.deform_conv2d, arguments, **case.geometry)
+        assert_deform_run_close(got, arguments, case)
+        checked += 1
+    for case in NORM_CASES:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            arguments = norm_arguments(case, dtype)
+            arguments["input"] = arguments["input"].contiguous(memory_format=layout)
+            assert_norm_run_close(norm_run(ops.frozen_bn_relu, arguments, relu=case.relu), arguments, case)
+            checked += 1
+print(_extension.cpu_capability(), checked)
+"""
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("level", LEVELS[:2])
+def test_lower_instruction_sets(level):
+    best = _extension.cpu_capability()
+    if LEVELS.index(level) >= LEVELS.index(best):
+        pytest.skip(f"this machine's own kernels are {best}, which all other tests run on")
+    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
+    code = f"import sys; sys.path[:0] = {paths!r}\n{CODE}"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    name, checked = result.stdout.split()
+    assert name == level
+    assert int(checked) > 200
