@@ -46,7 +46,7 @@ def _load_cuda() -> None:
     elif torch.version.cuda is None:
         CUDA_ERROR = f"torch {torch.__version__} is a CPU-only build"
     elif not CUDA_LIBRARY.exists():
-        CUDA_ERROR = "resnet_cuda was built without its CUDA part; reinstall with a CUDA toolkit at hand and RESNET_CUDA_BUILD=cuda"
+        CUDA_ERROR = "built without its CUDA part; reinstall with a CUDA toolkit at hand and RESNET_CUDA_BUILD=cuda"
     else:
         try:
             torch.ops.load_library(str(CUDA_LIBRARY))

@@ -67,7 +67,7 @@ class Launcher {
     }
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
     const auto blocks = static_cast<unsigned int>(smaller(ceil_div(count, kThreadsPerBlock), kMostBlocks));
-    for_each_index<Body><<<blocks, kThreadsPerBlock, 0, stream_> > >(count, body);
+    for_each_index<Body><<<blocks, kThreadsPerBlock, 0, stream_>>>(count, body);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 

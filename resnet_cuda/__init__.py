@@ -1,0 +1,21 @@
+"""resnet_cuda: the ResNet backbone for Mask R-CNN, with compiled deformable convolution and fused FrozenBatchNorm."""
+
+from resnet_cuda._version import __version__  # isort: skip
+from resnet_cuda import config, fpn, layers, ops, reference, resnet
+from resnet_cuda._backend import backend, use_backend
+from resnet_cuda.backbones import build_backbone
+from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
+
+__all__ = [
+    "__version__",
+    "backend",
+    "build_backbone",
+    "config",
+    "fpn",
+    "layers",
+    "ops",
+    "reference",
+    "resnet",
+    "resnet_fpn_backbone",
+    "use_backend",
+]

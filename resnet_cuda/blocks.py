@@ -1,0 +1,203 @@
+"""Bottlenecks and stems [maskrcnn_benchmark.modeling.backbone.resnet], He et al. 2015 (arXiv:1512.03385)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, group_norm, norm_act
+from resnet_cuda.registry import Registry
+
+NormFunction = Callable[[int], nn.Module]
+
+# maskrcnn-benchmark folds its weights without an epsilon.
+FixedBatchNorm = partial(FrozenBatchNorm2d, eps=0.0)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a shortcut; the 3x3 may be deformable.
+
+    Parameters: ``conv1..3``, ``bn1..3`` and, where the shape changes, ``downsample.0`` and ``downsample.1``; a deformable
+    ``conv2`` is a :class:`~resnet_cuda.layers.DFConv2d`.
+
+    Args:
+        in_channels, bottleneck_channels, out_channels: of input, 3x3 and output.
+        num_groups: groups of the 3x3 (ResNeXt).
+        stride_in_1x1: whether the first 1x1 has the stride (MSRA, Caffe2) or the 3x3 (torchvision, GN and ResNeXt weights).
+        stride: 1 or 2. A dilated block has none.
+        dilation: of the 3x3.
+        norm_func: makes a norm from its number of channels.
+        dcn_config: ``stage_with_dcn``, ``with_modulated_dcn``, ``deformable_groups``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        out_channels: int,
+        num_groups: int,
+        stride_in_1x1: bool,
+        stride: int,
+        dilation: int,
+        norm_func: NormFunction,
+        dcn_config: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        dcn_config = dcn_config or {}
+        if dilation > 1:
+            stride = 1
+        self.downsample = None
+        if in_channels != out_channels or stride != 1:
+            self.downsample = nn.Sequential(
+                Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), norm_func(out_channels)
+            )
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = Conv2d(in_channels, bottleneck_channels, kernel_size=1, stride=stride_1x1, bias=False)
+        self.bn1 = norm_func(bottleneck_channels)
+        if dcn_config.get("stage_with_dcn", False):
+            self.conv2 = DFConv2d(
+                bottleneck_channels,
+                bottleneck_channels,
+                with_modulated_dcn=dcn_config.get("with_modulated_dcn", False),
+                kernel_size=3,
+                stride=stride_3x3,
+                groups=num_groups,
+                dilation=dilation,
+                deformable_groups=dcn_config.get("deformable_groups", 1),
+            )
+            # DeformConv2d starts as torch's convolution does; the block's other convolutions do not.
+            nn.init.kaiming_uniform_(self.conv2.conv.weight, a=1)
+        else:
+            self.conv2 = Conv2d(
+                bottleneck_channels,
+                bottleneck_channels,
+                kernel_size=3,
+                stride=stride_3x3,
+                padding=dilation,
+                bias=False,
+                groups=num_groups,
+                dilation=dilation,
+            )
+            nn.init.kaiming_uniform_(self.conv2.weight, a=1)
+        self.bn2 = norm_func(bottleneck_channels)
+        self.conv3 = Conv2d(bottleneck_channels, out_channels, kernel_size=1, bias=False)
+        self.bn3 = norm_func(out_channels)
+        for conv in (self.conv1, self.conv3, *([] if self.downsample is None else [self.downsample[0]])):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = norm_act(self.bn1, self.conv1(x))
+        out = norm_act(self.bn2, self.conv2(out))
+        out = self.conv3(out)
+        if self.downsample is None:
+            shortcut = x
+        else:
+            conv, norm = self.downsample
+            shortcut = norm_act(norm, conv(x), relu=False)
+        return norm_act(self.bn3, out, shortcut)
+
+
+class BaseStem(nn.Module):
+    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2. Parameters: ``conv1``, ``bn1``."""
+
+    def __init__(self, cfg: Any, norm_func: NormFunction):
+        super().__init__()
+        out_channels = cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
+        self.conv1 = Conv2d(3, out_channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = norm_func(out_channels)
+        nn.init.kaiming_uniform_(self.conv1.weight, a=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = norm_act(self.bn1, self.conv1(x))
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+class BottleneckWithFixedBatchNorm(Bottleneck):
+    """:class:`Bottleneck` with FrozenBatchNorm2d, eps 0."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        out_channels: int,
+        num_groups: int = 1,
+        stride_in_1x1: bool = True,
+        stride: int = 1,
+        dilation: int = 1,
+        dcn_config: dict[str, Any] | None = None,
+    ):
+        super().__init__(
+            in_channels,
+            bottleneck_channels,
+            out_channels,
+            num_groups,
+            stride_in_1x1,
+            stride,
+            dilation,
+            FixedBatchNorm,
+            dcn_config,
+        )
+
+
+class BottleneckWithGN(Bottleneck):
+    """:class:`Bottleneck` with group normalisation; ``norm_func`` as :func:`norm_of_config` makes it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        out_channels: int,
+        num_groups: int = 1,
+        stride_in_1x1: bool = True,
+        stride: int = 1,
+        dilation: int = 1,
+        dcn_config: dict[str, Any] | None = None,
+        norm_func: NormFunction = group_norm,
+    ):
+        super().__init__(
+            in_channels,
+            bottleneck_channels,
+            out_channels,
+            num_groups,
+            stride_in_1x1,
+            stride,
+            dilation,
+            norm_func,
+            dcn_config,
+        )
+
+
+class StemWithFixedBatchNorm(BaseStem):
+    """:class:`BaseStem` with FrozenBatchNorm2d, eps 0."""
+
+    def __init__(self, cfg: Any):
+        super().__init__(cfg, FixedBatchNorm)
+
+
+class StemWithGN(BaseStem):
+    """:class:`BaseStem` with group normalisation."""
+
+    def __init__(self, cfg: Any):
+        super().__init__(cfg, norm_of_config(cfg))
+
+
+def norm_of_config(cfg: Any) -> NormFunction:
+    """Group normalisation with the sizes of ``MODEL.GROUP_NORM``, or the defaults where a node has no such section."""
+    section = getattr(cfg.MODEL, "GROUP_NORM", None)
+    if section is None:
+        return group_norm
+    return partial(group_norm, num_groups=section.NUM_GROUPS, dim_per_group=section.DIM_PER_GP, eps=section.EPSILON)
+
+
+_TRANSFORMATION_MODULES = Registry(
+    "MODEL.RESNETS.TRANS_FUNC",
+    {"BottleneckWithFixedBatchNorm": BottleneckWithFixedBatchNorm, "BottleneckWithGN": BottleneckWithGN},
+)
+
+_STEM_MODULES = Registry(
+    "MODEL.RESNETS.STEM_FUNC", {"StemWithFixedBatchNorm": StemWithFixedBatchNorm, "StemWithGN": StemWithGN}
+)

@@ -1,0 +1,159 @@
+"""Feature pyramids (Lin et al. 2016, arXiv:1612.03144): maskrcnn-benchmark's and torchvision's, which differ in names only."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cuda.layers import Conv2d, group_norm
+
+ConvBlock = Callable[..., nn.Module]
+
+
+def conv_with_kaiming_uniform(
+    use_gn: bool = False, use_relu: bool = False, norm_func: Callable[[int], nn.Module] = group_norm
+) -> ConvBlock:
+    """A maker of the pyramid's convolutions, with GN and ReLU behind them if asked
+    [maskrcnn_benchmark.modeling.make_layers.conv_with_kaiming_uniform]."""
+
+    def make(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Module:
+        conv = Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=dilation * (kernel_size - 1) // 2,
+            dilation=dilation,
+            bias=not use_gn,
+        )
+        nn.init.kaiming_uniform_(conv.weight, a=1)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+        modules = [conv]
+        if use_gn:
+            modules.append(norm_func(out_channels))
+        if use_relu:
+            modules.append(nn.ReLU(inplace=True))
+        return nn.Sequential(*modules) if len(modules) > 1 else conv
+
+    return make
+
+
+def merge_top_down(lateral: Tensor, above: Tensor) -> Tensor:
+    """``lateral`` plus the level above, enlarged to its size: any image size works, not only multiples of 32."""
+    return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
+
+
+class LastLevelMaxPool(nn.Module):
+    """P6 (torchvision's "pool") by taking every other pixel of the last level.
+
+    Called as maskrcnn-benchmark does, ``top(p5)``, it gives a list; as torchvision does, ``top(results, inputs, names)``, the
+    longer results and names.
+    """
+
+    def forward(self, x, y=None, names: list[str] | None = None):
+        if names is None:
+            return [F.max_pool2d(x, kernel_size=1, stride=2)]
+        return [*x, F.max_pool2d(x[-1], kernel_size=1, stride=2)], [*names, "pool"]
+
+
+class LastLevelP6P7(nn.Module):
+    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002), from P5 where in_channels == out_channels, else from C5.
+
+    Parameters: ``p6``, ``p7``. P7 reads P6 behind a ReLU, as in maskrcnn-benchmark, torchvision and detectron2. Called as
+    ``top(c5, p5)`` [maskrcnn-benchmark] or ``top(results, inputs, names)`` [torchvision].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.p6 = Conv2d(in_channels, out_channels, 3, 2, 1)
+        self.p7 = Conv2d(out_channels, out_channels, 3, 2, 1)
+        for conv in (self.p6, self.p7):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+        self.use_P5 = in_channels == out_channels
+
+    def forward(self, c, p, names: list[str] | None = None):
+        if names is not None:
+            results, inputs = c, p
+            return [*results, *self._levels(inputs[-1], results[-1])], [*names, "p6", "p7"]
+        return self._levels(c, p)
+
+    def _levels(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
+        p6 = self.p6(p5 if self.use_P5 else c5)
+        return [p6, self.p7(F.relu(p6))]
+
+
+class FPN(nn.Module):
+    """maskrcnn-benchmark's pyramid: ``forward`` (a list of C levels, finest first) gives a tuple of P levels.
+
+    Parameters: ``fpn_inner1..``, ``fpn_layer1..`` by the level's place in ``in_channels_list``, ``top_blocks``.
+
+    Args:
+        in_channels_list: channels of each input level; 0 leaves the level out (RetinaNet has no P2).
+        out_channels: of every P level.
+        conv_block: makes a convolution, see :func:`conv_with_kaiming_uniform`.
+        top_blocks: :class:`LastLevelMaxPool`, :class:`LastLevelP6P7` or None.
+    """
+
+    def __init__(
+        self,
+        in_channels_list: Sequence[int],
+        out_channels: int,
+        conv_block: ConvBlock,
+        top_blocks: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.levels = [level for level, channels in enumerate(in_channels_list, 1) if channels > 0]
+        if not self.levels or self.levels[-1] != len(in_channels_list):
+            raise ValueError(f"FPN: in_channels_list is {list(in_channels_list)}; its last entry must be positive")
+        for level in self.levels:
+            self.add_module(f"fpn_inner{level}", conv_block(in_channels_list[level - 1], out_channels, 1))
+            self.add_module(f"fpn_layer{level}", conv_block(out_channels, out_channels, 3, 1))
+        self.top_blocks = top_blocks
+        self.out_channels = out_channels
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        inner = None
+        results: list[Tensor] = []
+        for level in reversed(self.levels):
+            lateral = getattr(self, f"fpn_inner{level}")(x[level - 1])
+            inner = lateral if inner is None else merge_top_down(lateral, inner)
+            results.insert(0, getattr(self, f"fpn_layer{level}")(inner))
+        if isinstance(self.top_blocks, LastLevelP6P7):
+            results.extend(self.top_blocks(x[-1], results[-1]))
+        elif self.top_blocks is not None:
+            results.extend(self.top_blocks(results[-1]))
+        return tuple(results)
+
+
+class FeaturePyramidNetwork(nn.Module):
+    """torchvision's pyramid [torchvision.ops.FeaturePyramidNetwork]: an OrderedDict in, an OrderedDict out.
+
+    Parameters: ``inner_blocks.{i}.0``, ``layer_blocks.{i}.0``, ``extra_blocks``. ``extra_blocks`` is called as torchvision calls
+    its own, so its classes work here too.
+    """
+
+    def __init__(self, in_channels_list: Sequence[int], out_channels: int, extra_blocks: nn.Module | None = None):
+        super().__init__()
+        make = conv_with_kaiming_uniform()
+        lateral = partial(make, out_channels=out_channels, kernel_size=1)
+        self.inner_blocks = nn.ModuleList(nn.Sequential(lateral(channels)) for channels in in_channels_list)
+        self.layer_blocks = nn.ModuleList(nn.Sequential(make(out_channels, out_channels, 3)) for _ in in_channels_list)
+        self.extra_blocks = extra_blocks
+
+    def forward(self, x: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+        names, levels = list(x.keys()), list(x.values())
+        inner = None
+        results: list[Tensor] = []
+        for index in reversed(range(len(levels))):
+            lateral = self.inner_blocks[index](levels[index])
+            inner = lateral if inner is None else merge_top_down(lateral, inner)
+            results.insert(0, self.layer_blocks[index](inner))
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, levels, names)
+        return OrderedDict(zip(names, results, strict=True))

@@ -1,0 +1,19 @@
+"""Layers by the names of maskrcnn_benchmark.layers, plus torchvision's DeformConv2d."""
+
+from resnet_cuda.layers.conv import Conv2d
+from resnet_cuda.layers.deform_conv import DeformConv, DeformConv2d, ModulatedDeformConv
+from resnet_cuda.layers.df_conv import DFConv2d
+from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
+from resnet_cuda.layers.group_norm import group_norm
+from resnet_cuda.layers.norm_act import norm_act
+
+__all__ = [
+    "Conv2d",
+    "DFConv2d",
+    "DeformConv",
+    "DeformConv2d",
+    "FrozenBatchNorm2d",
+    "ModulatedDeformConv",
+    "group_norm",
+    "norm_act",
+]

@@ -1,0 +1,117 @@
+"""Modules around the deformable convolution whose offsets come from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda import ops
+
+
+def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """``value`` as (vertical, horizontal)."""
+    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(numbers) != 2 or not all(isinstance(number, int) for number in numbers):
+        raise ValueError(f"{name} is {value!r}; it must be an int or two ints (vertical, horizontal)")
+    return numbers
+
+
+class DeformConv2d(nn.Module):
+    """Deformable convolution v1 and v2 [torchvision.ops.DeformConv2d]: ``forward(input, offset, mask=None)``.
+
+    Parameters: ``weight`` (out_channels, in_channels/groups, kh, kw) and, with ``bias``, ``bias`` (out_channels,).
+    Shapes, dtypes and errors are those of :func:`resnet_cuda.ops.deform_conv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__()
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if groups < 1 or channels % groups:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is {channels}; it must be divisible by groups = {groups}"
+                )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = pair("kernel_size", kernel_size), pair("stride", stride)
+        self.padding, self.dilation = pair("padding", padding), pair("dilation", dilation)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """torch.nn.Conv2d's initialisation."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        return ops.deform_conv2d(input, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
+        )
+
+
+class _WithOffsetGroups(DeformConv2d):
+    """maskrcnn-benchmark's modules state the number of offset groups, which the operator reads off the offset."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = False,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        if deformable_groups < 1 or in_channels % deformable_groups:
+            raise ValueError(
+                f"{type(self).__name__}: deformable_groups is {deformable_groups}; it must divide in_channels = {in_channels}"
+            )
+        self.deformable_groups = deformable_groups
+
+    def _check_groups(self, offset: Tensor) -> None:
+        expected = 2 * self.deformable_groups * self.kernel_size[0] * self.kernel_size[1]
+        if offset.dim() != 4 or offset.shape[1] != expected:
+            raise ValueError(
+                f"{type(self).__name__}: offset is of shape {tuple(offset.shape)}; it must have {expected} channels, "
+                "2 * deformable_groups * kh * kw"
+            )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, deformable_groups={self.deformable_groups}"
+
+
+class DeformConv(_WithOffsetGroups):
+    """Deformable convolution v1 [maskrcnn_benchmark.layers.DeformConv]: ``forward(input, offset)``."""
+
+    def forward(self, input: Tensor, offset: Tensor) -> Tensor:
+        self._check_groups(offset)
+        return super().forward(input, offset)
+
+
+class ModulatedDeformConv(_WithOffsetGroups):
+    """Deformable convolution v2 [maskrcnn_benchmark.layers.ModulatedDeformConv]: ``forward(input, offset, mask)``."""
+
+    def forward(self, input: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        self._check_groups(offset)
+        return super().forward(input, offset, mask)

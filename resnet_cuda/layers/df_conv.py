@@ -1,0 +1,69 @@
+"""The deformable layer of the backbone: it predicts its own offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from resnet_cuda.layers.conv import Conv2d
+from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv, pair
+
+
+class DFConv2d(nn.Module):
+    """A deformable convolution and the convolution that predicts its offsets [maskrcnn_benchmark.layers.DFConv2d].
+
+    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are, as in
+    detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go through a
+    sigmoid. Offsets start at 0, so v1 starts as the plain convolution and v2 as half of it (sigmoid(0) = 0.5).
+
+    Args:
+        in_channels, out_channels, groups, bias: as for a convolution.
+        with_modulated_dcn: v2 (offsets and mask) or v1 (offsets only).
+        kernel_size, stride, dilation: one int or (vertical, horizontal).
+        deformable_groups: G, the channel groups with offsets of their own; it divides in_channels.
+        padding: one int or (vertical, horizontal); None keeps the size at stride 1, ``dilation * (kernel_size - 1) // 2``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        with_modulated_dcn: bool = True,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        groups: int = 1,
+        dilation: int | Sequence[int] = 1,
+        deformable_groups: int = 1,
+        bias: bool = False,
+        padding: int | Sequence[int] | None = None,
+    ):
+        super().__init__()
+        kernel_size, dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
+        if padding is None:
+            padding = tuple(step * (taps - 1) // 2 for step, taps in zip(dilation, kernel_size, strict=True))
+        self.with_modulated_dcn = with_modulated_dcn
+        self.offset_channels = 2 * deformable_groups * kernel_size[0] * kernel_size[1]
+        mask_channels = self.offset_channels // 2 if with_modulated_dcn else 0
+        self.offset = Conv2d(
+            in_channels,
+            self.offset_channels + mask_channels,
+            kernel_size,
+            pair("stride", stride),
+            pair("padding", padding),
+            dilation,
+        )
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+        layer = ModulatedDeformConv if with_modulated_dcn else DeformConv
+        self.conv = layer(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deformable_groups, bias
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        predicted = self.offset(x)
+        if not self.with_modulated_dcn:
+            return self.conv(x, predicted)
+        offset = predicted[:, : self.offset_channels]
+        mask = predicted[:, self.offset_channels :].sigmoid()
+        return self.conv(x, offset, mask)

@@ -1,0 +1,231 @@
+"""The ResNet body and its RoI head [maskrcnn_benchmark.modeling.backbone.resnet, name for name].
+
+Blocks and stems are in :mod:`resnet_cuda.blocks`, the tables of stages in :mod:`resnet_cuda.stage_specs`; both are importable
+from here. The three registries (``_STAGE_SPECS``, ``_TRANSFORMATION_MODULES``, ``_STEM_MODULES``) are there to be added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from resnet_cuda.blocks import (
+    _STEM_MODULES,
+    _TRANSFORMATION_MODULES,
+    BaseStem,
+    Bottleneck,
+    BottleneckWithFixedBatchNorm,
+    BottleneckWithGN,
+    StemWithFixedBatchNorm,
+    StemWithGN,
+    norm_of_config,
+)
+from resnet_cuda.stage_specs import (
+    _STAGE_SPECS,
+    ResNet50FPNStagesTo5,
+    ResNet50StagesTo4,
+    ResNet50StagesTo5,
+    ResNet101FPNStagesTo5,
+    ResNet101StagesTo4,
+    ResNet101StagesTo5,
+    ResNet152FPNStagesTo5,
+    StageSpec,
+)
+
+__all__ = [
+    "_STAGE_SPECS",
+    "_STEM_MODULES",
+    "_TRANSFORMATION_MODULES",
+    "BaseStem",
+    "Bottleneck",
+    "BottleneckWithFixedBatchNorm",
+    "BottleneckWithGN",
+    "ResNet",
+    "ResNet50FPNStagesTo5",
+    "ResNet50StagesTo4",
+    "ResNet50StagesTo5",
+    "ResNet101FPNStagesTo5",
+    "ResNet101StagesTo4",
+    "ResNet101StagesTo5",
+    "ResNet152FPNStagesTo5",
+    "ResNetHead",
+    "StageSpec",
+    "StemWithFixedBatchNorm",
+    "StemWithGN",
+]
+
+
+def _make_stage(
+    transformation_module: Callable[..., nn.Module],
+    in_channels: int,
+    bottleneck_channels: int,
+    out_channels: int,
+    block_count: int,
+    num_groups: int,
+    stride_in_1x1: bool,
+    first_stride: int,
+    dilation: int = 1,
+    dcn_config: dict[str, Any] | None = None,
+) -> nn.Sequential:
+    """``block_count`` blocks, of which the first has the stride and the change of channels."""
+    blocks = []
+    for index in range(block_count):
+        blocks.append(
+            transformation_module(
+                in_channels if index == 0 else out_channels,
+                bottleneck_channels,
+                out_channels,
+                num_groups,
+                stride_in_1x1,
+                first_stride if index == 0 else 1,
+                dilation=dilation,
+                dcn_config=dcn_config or {},
+            )
+        )
+    return nn.Sequential(*blocks)
+
+
+class ResNet(nn.Module):
+    """Stem and stages; ``forward`` (N, 3, H, W) gives the list of the outputs that the stage table returns.
+
+    Args:
+        cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg` (a yacs CfgNode, a SimpleNamespace).
+
+    Raises:
+        KeyError: for an unknown body, block or stem, listing the known ones.
+        ValueError: for a value that cannot be built.
+    """
+
+    def __init__(self, cfg: Any):
+        super().__init__()
+        settings = cfg.MODEL.RESNETS
+        stage_specs: Sequence[StageSpec] = _STAGE_SPECS[cfg.MODEL.BACKBONE.CONV_BODY]
+        block = _with_norm_of(cfg, _TRANSFORMATION_MODULES[settings.TRANS_FUNC])
+        self.stem = _STEM_MODULES[settings.STEM_FUNC](cfg)
+        last_stage = max(spec.index for spec in stage_specs)
+        if len(settings.STAGE_WITH_DCN) < last_stage:
+            raise ValueError(
+                f"MODEL.RESNETS.STAGE_WITH_DCN is {settings.STAGE_WITH_DCN!r}; it must have an entry for each of "
+                f"{last_stage} stages"
+            )
+        in_channels = settings.STEM_OUT_CHANNELS
+        self.stages: list[str] = []
+        self.return_features: dict[str, bool] = {}
+        self.stage_channels: dict[str, int] = {}
+        for spec in stage_specs:
+            name = f"layer{spec.index}"
+            factor = 2 ** (spec.index - 1)
+            out_channels = settings.RES2_OUT_CHANNELS * factor
+            stage = _make_stage(
+                block,
+                in_channels,
+                settings.NUM_GROUPS * settings.WIDTH_PER_GROUP * factor,
+                out_channels,
+                spec.block_count,
+                settings.NUM_GROUPS,
+                settings.STRIDE_IN_1X1,
+                first_stride=2 if spec.index > 1 else 1,
+                dcn_config={
+                    "stage_with_dcn": settings.STAGE_WITH_DCN[spec.index - 1],
+                    "with_modulated_dcn": settings.WITH_MODULATED_DCN,
+                    "deformable_groups": settings.DEFORMABLE_GROUPS,
+                },
+            )
+            in_channels = out_channels
+            self.add_module(name, stage)
+            self.stages.append(name)
+            self.return_features[name] = spec.return_features
+            self.stage_channels[name] = out_channels
+        self.out_channels = in_channels
+        self._freeze_backbone(cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+
+    def _freeze_backbone(self, freeze_at: int) -> None:
+        """Freezes the parameters of the stem and of stages 1 to ``freeze_at - 1``; nothing where it is not positive."""
+        if freeze_at > len(self.stages) + 1:
+            raise ValueError(
+                f"MODEL.BACKBONE.FREEZE_CONV_BODY_AT is {freeze_at}; it must be at most {len(self.stages) + 1}, the stem and "
+                "all stages"
+            )
+        for index in range(max(freeze_at, 0)):
+            module = self.stem if index == 0 else getattr(self, f"layer{index}")
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = []
+        x = self.stem(x)
+        for name in self.stages:
+            x = getattr(self, name)(x)
+            if self.return_features[name]:
+                outputs.append(x)
+        return outputs
+
+
+class ResNetHead(nn.Module):
+    """Stages on RoI features, as the C4 models' C5 head; ``forward`` (R, C, h, w) gives (R, out_channels, h', w').
+
+    Args:
+        block_module: a name in ``_TRANSFORMATION_MODULES``.
+        stages: StageSpecs.
+        num_groups, width_per_group, stride_in_1x1, res2_out_channels: as in the body.
+        stride_init: stride of the first stage; None for the body's (2 behind C2). With dilation there is none.
+        dilation: of every block's 3x3 (``MODEL.RESNETS.RES5_DILATION``).
+        dcn_config: ``stage_with_dcn``, ``with_modulated_dcn``, ``deformable_groups``.
+    """
+
+    def __init__(
+        self,
+        block_module: str,
+        stages: Sequence[StageSpec],
+        num_groups: int = 1,
+        width_per_group: int = 64,
+        stride_in_1x1: bool = True,
+        stride_init: int | None = None,
+        res2_out_channels: int = 256,
+        dilation: int = 1,
+        dcn_config: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        if not stages:
+            raise ValueError("ResNetHead: stages is empty; it must have at least one StageSpec")
+        block = _TRANSFORMATION_MODULES[block_module]
+        self.stages: list[str] = []
+        self.out_channels = 0
+        for position, spec in enumerate(stages):
+            name = f"layer{spec.index}"
+            factor = 2 ** (spec.index - 1)
+            out_channels = res2_out_channels * factor
+            stride = 2 if spec.index > 1 else 1
+            if position == 0 and stride_init:
+                stride = stride_init
+            stage = _make_stage(
+                block,
+                # Behind another stage of the head its output; at first half as many channels, the body's last stage.
+                self.out_channels or out_channels // 2,
+                num_groups * width_per_group * factor,
+                out_channels,
+                spec.block_count,
+                num_groups,
+                stride_in_1x1,
+                first_stride=stride,
+                dilation=dilation,
+                dcn_config=dcn_config,
+            )
+            self.add_module(name, stage)
+            self.stages.append(name)
+            self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        return x
+
+
+def _with_norm_of(cfg: Any, block: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Blocks of users have maskrcnn-benchmark's signature; only our GN block takes the sizes of its groups."""
+    if isinstance(block, type) and issubclass(block, BottleneckWithGN):
+        return partial(block, norm_func=norm_of_config(cfg))
+    return block
