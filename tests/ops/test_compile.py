@@ -132,7 +132,7 @@ def test_in_place_on_a_graph_input_is_seen_outside(device, native):
     torch.testing.assert_close(x, expected)
 
 
-def test_native_operators_are_in_the_graph(native):
+def test_native_operators_are_in_the_graph(registered):
     """Each once, not traced into something else."""
     seen = []
 

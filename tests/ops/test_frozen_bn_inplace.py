@@ -122,6 +122,17 @@ def test_a_leaf_that_needs_its_gradient_is_refused(backend):
     assert torch.equal(leaf.detach(), before), "refused, but overwritten"
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)
+def test_without_gradients_a_leaf_may_be_overwritten(mode, backend):
+    """As a frozen model does in evaluation, where parameters upstream still ask for gradients."""
+    leaf = torch.tensor([-1.0, 2.0]).reshape(1, 2, 1, 1).requires_grad_()
+    residual = torch.ones(1, 2, 1, 1, requires_grad=True)
+    with mode():
+        output = ops.frozen_bn_relu(leaf, torch.ones(2), torch.zeros(2), residual, inplace=True)
+        assert output is leaf
+        assert output.flatten().tolist() == [0.0, 3.0]
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2, 3])
 def test_an_expanded_input_is_refused(dim, backend):
     """Several of its elements are one place in memory."""
@@ -165,7 +176,7 @@ def saved_activations(function, shape):
         (False, True, False, 0),
     ],
 )
-def test_nothing_but_the_output_is_saved(relu, with_residual, inplace, count, device, native):
+def test_nothing_but_the_output_is_saved(relu, with_residual, inplace, count, device, registered):
     shape = (2, 8, 16, 16)
     leaf = torch.randn(shape, device=device, requires_grad=True)
     hidden = leaf * 1
@@ -178,7 +189,7 @@ def test_nothing_but_the_output_is_saved(relu, with_residual, inplace, count, de
     assert not kept or list(kept) == [output.untyped_storage().data_ptr()]
 
 
-def test_a_block_saves_one_activation_per_convolution(device, native):
+def test_a_block_saves_one_activation_per_convolution(device, registered):
     """conv, norm in place, conv, norm in place: the norms' outputs are the convolutions' inputs, saved once."""
     shape = (2, 8, 16, 16)
     leaf = torch.randn(shape, device=device, requires_grad=True)

@@ -17,7 +17,7 @@ def deform_leaves():
     return {key: value.requires_grad_() for key, value in arguments.items()}
 
 
-def test_deform_conv2d(native):
+def test_deform_conv2d(registered):
     leaves = deform_leaves()
     output = ops.deform_conv2d(**leaves, **CASE.geometry)
     (gradient,) = torch.autograd.grad(output.square().sum(), leaves["input"], create_graph=True)
@@ -25,7 +25,7 @@ def test_deform_conv2d(native):
         gradient.square().sum().backward()
 
 
-def test_frozen_bn_relu(native):
+def test_frozen_bn_relu(registered):
     leaf = torch.randn(1, 2, 3, 3, requires_grad=True)
     output = ops.frozen_bn_relu(leaf, torch.ones(2), torch.zeros(2))
     (gradient,) = torch.autograd.grad(output.square().sum(), leaf, create_graph=True)
