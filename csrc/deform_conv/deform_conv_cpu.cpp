@@ -171,15 +171,31 @@ void write_weight_gradient(const BackwardTask& task, int64_t padded_outputs, con
   });
 }
 
+// In blocks of pixels, so that rounding errors grow with the number of blocks and not of pixels.
 template <typename Real>
 void add_bias_gradient(const BackwardTask& task, const Tensor& grad_bias) {
+  constexpr int64_t kBlock = 24;
+  constexpr int64_t kOutputs = 64;
   auto* target = grad_bias.mutable_data_ptr<Real>();
   const int64_t outputs = task.shape.out_channels;
   const Real* rows = static_cast<const Real*>(task.grad_rows);
-  torch::stable::parallel_for(0, outputs, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t pixel = 0; pixel < task.band_count; ++pixel) {
-      for (int64_t out = begin; out < end; ++out) {
-        target[out] += rows[pixel * outputs + out];
+  torch::stable::parallel_for(0, ceil_div(outputs, kOutputs), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * kOutputs; first < std::min(end * kOutputs, outputs); first += kOutputs) {
+      const int64_t count = std::min(kOutputs, outputs - first);
+      Real band[kOutputs] = {};
+      for (int64_t block_begin = 0; block_begin < task.band_count; block_begin += kBlock) {
+        Real block[kOutputs] = {};
+        for (int64_t pixel = block_begin; pixel < std::min(block_begin + kBlock, task.band_count); ++pixel) {
+          for (int64_t out = 0; out < count; ++out) {
+            block[out] += rows[pixel * outputs + first + out];
+          }
+        }
+        for (int64_t out = 0; out < count; ++out) {
+          band[out] += block[out];
+        }
+      }
+      for (int64_t out = 0; out < count; ++out) {
+        target[first + out] += band[out];
       }
     }
   });

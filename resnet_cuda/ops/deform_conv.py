@@ -16,8 +16,15 @@ from resnet_cuda.ops._registration import (
     no_second_derivative,
     register_autocast,
     traced,
+    without_autocast,
 )
-from resnet_cuda.reference.checks import check_deform_conv2d, check_tensor, output_memory_format, pair
+from resnet_cuda.reference.checks import (
+    check_deform_conv2d,
+    check_gradient,
+    check_tensor,
+    output_memory_format,
+    pair,
+)
 
 
 def deform_conv2d(
@@ -66,7 +73,8 @@ def deform_conv2d(
     target = autocast_dtype(input)
     input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
     if not _backend.use_native_for(input.device):
-        return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+        with without_autocast(target, input):
+            return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
     geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))
     arguments = (input, weight, offset, mask, bias, *geometry)
@@ -116,7 +124,10 @@ def _fake(input, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, d
 
 
 def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
-    need_input, need_weight, need_offset, need_mask, need_bias = geometry_and_needs[6:]
+    geometry, needs = geometry_and_needs[:6], geometry_and_needs[6:]
+    need_input, need_weight, need_offset, need_mask, need_bias = needs
+    shape = check_deform_conv2d(input, weight, offset, mask, None, geometry[:2], geometry[2:4], geometry[4:])
+    check_gradient("deform_conv2d", grad, input, (input.shape[0], weight.shape[0], shape.out_height, shape.out_width))
 
     def like(tensor, needed, memory_format):
         if not needed or tensor is None:

@@ -15,7 +15,12 @@ from resnet_cuda.ops._registration import (
     register_autocast,
     traced,
 )
-from resnet_cuda.reference.checks import check_frozen_bn_relu, check_tensor, output_memory_format
+from resnet_cuda.reference.checks import (
+    check_frozen_bn_backward,
+    check_frozen_bn_relu,
+    check_tensor,
+    output_memory_format,
+)
 
 
 def frozen_bn_relu(
@@ -51,6 +56,11 @@ def frozen_bn_relu(
     check_tensor(op, "residual", residual, optional=True)
     if autocast_dtype(input) is not None:
         residual = cast(residual, input.dtype)
+    if inplace and input.requires_grad and input.is_leaf and torch.is_grad_enabled():
+        # Said before anything is overwritten; autograd would say it afterwards.
+        raise RuntimeError(
+            f"{op}: input is a leaf that requires its gradient; it must be another tensor for inplace=True"
+        )
     if not _backend.use_native_for(input.device):
         return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
     if traced():
@@ -120,6 +130,7 @@ def _fake_in_place(input, scale, shift, residual, relu):
 
 
 def _fake_backward(grad, scale, output, need_input, need_residual):
+    check_frozen_bn_backward(grad, scale, output)
     memory_format = output_memory_format(grad if output is None else output)
 
     def like(needed):

@@ -53,10 +53,10 @@ def _check_beside(op: str, name: str, tensor: Tensor, input: Tensor, dtypes: Seq
     _check(tensor.dtype in dtypes, op, name, tensor.dtype, f"{allowed} beside an input of {input.dtype}")
 
 
-def check_input(op: str, input: Tensor) -> None:
+def check_input(op: str, input: Tensor, name: str = "input") -> None:
     allowed = ", ".join(str(dtype) for dtype in FLOATING)
-    _check(input.dtype in FLOATING, op, "input", input.dtype, f"one of {allowed}")
-    _check(input.dim() == 4, op, "input", f"of shape {tuple(input.shape)}", "4-D, (N, C, H, W)")
+    _check(input.dtype in FLOATING, op, name, input.dtype, f"one of {allowed}")
+    _check(input.dim() == 4, op, name, f"of shape {tuple(input.shape)}", "4-D, (N, C, H, W)")
 
 
 def check_deform_conv2d(
@@ -159,6 +159,29 @@ def check_frozen_bn_relu(input: Tensor, scale: Tensor, shift: Tensor, residual: 
             f"of shape {tuple(residual.shape)}",
             f"of input's shape, {tuple(input.shape)}",
         )
+
+
+def check_gradient(op: str, grad: Tensor, input: Tensor, expected: tuple[int, ...], name: str = "grad") -> None:
+    """``name`` has ``expected`` sizes, and device and dtype of ``input``."""
+    _check_beside(op, name, grad, input, (input.dtype,))
+    same = grad.dim() == len(expected) and all(grad.shape[i] == expected[i] for i in range(len(expected)))
+    _check(same, op, name, f"of shape {tuple(grad.shape)}", f"of shape {expected}")
+
+
+def check_frozen_bn_backward(grad: Tensor, scale: Tensor, output: Tensor | None) -> None:
+    """Raises ValueError for the first rule of the registered backward that the arguments break."""
+    op = "frozen_bn_relu"
+    check_input(op, grad, "grad")
+    _check_beside(op, "scale", scale, grad, (torch.float32, torch.float64))
+    _check(
+        scale.dim() == 1 and scale.shape[0] == grad.shape[1],
+        op,
+        "scale",
+        f"of shape {tuple(scale.shape)}",
+        f"(C,) = ({grad.shape[1]},)",
+    )
+    if output is not None:
+        check_gradient(op, output, grad, tuple(grad.shape), "output")
 
 
 def output_memory_format(input: Tensor) -> torch.memory_format:
