@@ -93,10 +93,13 @@ def test_far_outside_is_zero(far, axis, dtype, device, backend):
     ("y", "x"), [(-1.0, 2.0), (2.0, -1.0), (HEIGHT, 2.0), (2.0, WIDTH), (-1.0, -1.0), (-40.0, 1e30)]
 )
 def test_a_pixel_that_is_no_number_is_not_seen_from_outside(y, x, pixel, device, backend):
+    """Neither by the output nor by the gradients for weight and mask, which are products with the value 0."""
     arguments = positioned(y, x, torch.float32, device)
     arguments["input"].fill_(pixel)
-    got = run(ops.deform_conv2d, arguments, (), **CASE.geometry)
+    got = run(ops.deform_conv2d, arguments, **CASE.geometry)
     assert_bitwise_equal(got.output, arguments["bias"].reshape(1, -1, 1, 1).expand_as(got.output), "output")
+    for name in ("input", "weight", "mask"):
+        assert torch.equal(got.gradients[name], torch.zeros_like(arguments[name])), name
 
 
 @pytest.mark.parametrize("axis", [0, 1])
