@@ -72,6 +72,30 @@ def test_huge_geometry_is_an_error(change):
         backward(good() | change, tensor(2, 6, 7, 7))
 
 
+# In 64 bit 2 * (2**63 - 1) is -2 and 4 * 2**62 is 0: sizes that come out small and right if nobody looks.
+WRAPPING = {
+    "padding": {
+        "padding": (2**63 - 1, 2**63 - 1),
+        "offset": tensor(2, 48, 3, 3),
+        "mask": tensor(2, 24, 3, 3),
+    },
+    "dilation": {
+        "dilation": (2**62, 2**62),
+        "weight": tensor(6, 4, 5, 5),
+        "offset": tensor(2, 200, 9, 8),
+        "mask": tensor(2, 100, 9, 8),
+    },
+}
+
+
+@pytest.mark.parametrize("change", WRAPPING.values(), ids=WRAPPING.keys())
+def test_geometry_that_wraps_around_is_an_error(change):
+    with pytest.raises(ERRORS, match=r"deform_conv2d: .* must be "):
+        forward(good() | change)
+    with pytest.raises(ERRORS, match=r"deform_conv2d: .* must be "):
+        backward(good() | change, tensor(2, 6, *change["offset"].shape[2:]))
+
+
 @pytest.mark.parametrize("grad", BAD_GRADIENTS.values(), ids=BAD_GRADIENTS.keys())
 def test_backward_names_a_bad_gradient(grad):
     with pytest.raises(ERRORS, match=r"deform_conv2d: (?:grad|.*on meta).* must be "):
