@@ -45,6 +45,8 @@ SHAPES = {
     "offset without channels": ("offset", {"offset": tensor(2, 0, 7, 7)}),
     "offset channels no multiple of 2 taps": ("offset", {"offset": tensor(2, 47, 7, 7)}),
     "offset channels of half a group": ("offset", {"offset": tensor(2, 42, 7, 7)}),
+    "offset with a channel more": ("offset", {"offset": tensor(2, 49, 7, 7)}),
+    "offset channels of one group and a half": ("offset", {"offset": tensor(2, 18, 7, 7), "mask": tensor(2, 6, 7, 7)}),
     "offset groups not dividing C": ("offset", {"offset": tensor(2, 36, 7, 7), "mask": tensor(2, 18, 7, 7)}),
     "offset groups above C": ("offset", {"offset": tensor(2, 192, 7, 7), "mask": tensor(2, 96, 7, 7)}),
     "offset of one image": ("offset", {"offset": tensor(1, 48, 7, 7)}),
