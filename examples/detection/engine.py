@@ -1,0 +1,181 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+from torchvision.models.detection import MaskRCNN
+from tqdm import tqdm
+
+from detection import checkpoint, distributed
+from detection.calibrate import calibrate
+from detection.check_dataset import check_dataset
+from detection.coco_dataset import Transform
+from detection.loader import training_loader
+from detection.model import ModelOptions, build_model
+
+CALIBRATION_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. The learning rate rises over ``warmup`` iterations and falls by a half cosine to a hundredth."""
+
+    iterations: int = 90_000
+    batch: int = 2
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    warmup: int = 500
+    workers: int = 2
+    seed: int = 0
+    save_every: int = 1000
+    resume: bool = True
+    bfloat16: bool = False
+    stop_after: int | None = None  # iterations of this process, for runs in pieces
+
+
+def learning_rate(options: TrainOptions, iteration: int) -> float:
+    if iteration < options.warmup:
+        return options.learning_rate * (iteration + 1) / options.warmup
+    progress = (iteration - options.warmup) / max(1, options.iterations - options.warmup)
+    return options.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _calibrated(model: MaskRCNN, dataset: Dataset, device: torch.device, seed: int) -> None:
+    indices = random.Random(seed).sample(range(len(dataset)), min(CALIBRATION_IMAGES, len(dataset)))
+    if distributed.rank() == 0:
+        calibrate(model, [dataset[index][0].to(device) for index in indices])
+    distributed.same_everywhere(model)
+
+
+def train(
+    dataset: Dataset,
+    model_options: ModelOptions,
+    options: TrainOptions,
+    path: Path,
+    device: torch.device,
+    transforms: Sequence[Transform] = (),
+) -> MaskRCNN:
+    """Trains from scratch, or goes on from the checkpoint at ``path`` where there is one and ``options.resume``.
+
+    A resumed run sees the same samples under the same augmentation as one that was never interrupted.
+
+    Raises:
+        TypeError: for a data set without one of the three methods.
+        ValueError: for a checkpoint of another model, or a loss that is no number.
+    """
+    check_dataset(dataset)
+    torch.manual_seed(options.seed)
+    model = build_model(model_options).to(device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
+    first = 0
+    if options.resume and path.exists():
+        state = checkpoint.load(path, device)
+        if checkpoint.options_of(path, state) != model_options or state["seed"] != options.seed:
+            raise ValueError(f"{path} is of another model or seed; remove it, or give another --output or --no-resume")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["iteration"]
+    else:
+        _calibrated(model, dataset, device, options.seed)
+    last = options.iterations if options.stop_after is None else min(options.iterations, first + options.stop_after)
+
+    def save(iteration: int) -> None:
+        if distributed.rank() == 0:
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "iteration": iteration,
+                "options": model_options.as_dict(),
+                "seed": options.seed,
+            }
+            checkpoint.save(path, state)
+        distributed.wait()
+
+    wrapped = model
+    if distributed.ranks() > 1:
+        wrapped = DistributedDataParallel(
+            model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+        )
+    loader = training_loader(
+        dataset,
+        transforms,
+        batch=options.batch,
+        workers=options.workers,
+        seed=options.seed,
+        start=first * options.batch,
+        rank=distributed.rank(),
+        ranks=distributed.ranks(),
+    )
+    model.train()
+    bar = tqdm(
+        total=options.iterations,
+        initial=first,
+        desc="train",
+        unit="it",
+        disable=distributed.rank() != 0,
+        file=sys.stdout,
+        mininterval=5,
+    )
+    batches = iter(loader) if first < last else iter(())
+    for iteration in range(first, last):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(options, iteration)
+        images, targets = next(batches)
+        loss = _step(wrapped, optimizer, images, targets, device, options, iteration)
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        bar.update()
+        if (iteration + 1) % options.save_every == 0 or iteration + 1 == last:
+            save(iteration + 1)
+    bar.close()
+    return model
+
+
+def _step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: list[torch.Tensor],
+    targets: list[dict],
+    device: torch.device,
+    options: TrainOptions,
+    iteration: int,
+) -> float:
+    # The detector samples anchors and proposals at random; seeding each step makes a resumed run repeat them.
+    torch.manual_seed((options.seed * 1_000_003 + iteration) * 1009 + distributed.rank())
+    images = [image.to(device, non_blocking=True) for image in images]
+    targets = [
+        {
+            name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
+            for name, value in target.items()
+        }
+        for target in (_without_crowds(target) for target in targets)
+    ]
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.bfloat16):
+        losses = model(images, targets)
+        loss = sum(losses.values())
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        parts = ", ".join(f"{name} {float(part):.4g}" for name, part in losses.items())
+        raise ValueError(f"the loss of iteration {iteration} is {value} ({parts}); a lower --learning-rate may help")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    optimizer.step()
+    return value
+
+
+def _without_crowds(target: dict) -> dict:
+    """Crowd regions count in the evaluation only; custom data sets need not know of them."""
+    if "iscrowd" not in target:
+        return target
+    single = target["iscrowd"] == 0
+    return {**target, **{name: target[name][single] for name in ("boxes", "labels", "masks", "iscrowd")}}
