@@ -32,7 +32,7 @@ class CocoInstances(Dataset):
     Args:
         images: the folder that the JSON's file names are relative to.
         annotations: the instances JSON (polygons or RLE).
-        damaged: "refuse" raises :class:`DamagedSampleError` for an unreadable image or a wrong annotation; "skip" warns, leaves the
+        damaged: "refuse" raises DamagedSampleError for an unreadable image or a wrong annotation; "skip" warns, leaves the
             annotation out, or gives the next readable image in place of the damaged one.
 
     Raises:

@@ -164,7 +164,7 @@ def _step(
         loss = sum(losses.values())
     value = float(loss.detach())
     if not math.isfinite(value):
-        parts = ", ".join(f"{name} {float(part):.4g}" for name, part in losses.items())
+        parts = ", ".join(f"{name} {float(part.detach()):.4g}" for name, part in losses.items())
         raise ValueError(f"the loss of iteration {iteration} is {value} ({parts}); a lower --learning-rate may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
