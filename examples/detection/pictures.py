@@ -28,6 +28,10 @@ def _show(axes: Axes, image: Tensor, title: str) -> None:
     axes.imshow(image.permute(1, 2, 0).cpu().numpy())
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_axis_off()
+    # Boxes and sampling points beyond the border must not shrink the photograph.
+    axes.set_xlim(-0.5, image.shape[-1] - 0.5)
+    axes.set_ylim(image.shape[-2] - 0.5, -0.5)
+    axes.set_autoscale_on(False)
 
 
 def _draw_masks(axes: Axes, masks: np.ndarray) -> None:
@@ -111,13 +115,10 @@ def _draw_sampling(axes: Axes, model: MaskRCNN, image: Tensor, places: Tensor) -
     if layer is None or len(places) == 0:
         return
     points = sampling_points(model, image, layer, places)
-    height, width = image.shape[-2:]
     for index, (place, samples) in enumerate(zip(places, points, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(*place, marker="+", color="white", markersize=9, markeredgewidth=1.5)
         axes.scatter(samples[:, 0], samples[:, 1], s=12, color=[colour], edgecolors="white", linewidths=0.4)
-    axes.set_xlim(-0.5, width - 0.5)
-    axes.set_ylim(height - 0.5, -0.5)
 
 
 def _figure(rows: int, image: Tensor) -> tuple[Figure, list[Axes]]:

@@ -7,7 +7,7 @@ operator, the argument, what it was and what is allowed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -42,21 +42,32 @@ def pair(op: str, name: str, value: int | Sequence[int], minimum: int) -> tuple[
     return numbers
 
 
-def _check(condition: bool, op: str, name: str, was: object, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"{op}: {name} is {was}; it must be {allowed}")
+def _fail(op: str, name: str, was: object, allowed: str) -> NoReturn:
+    """Called behind a test, and never to make one: formatting a dynamic size would tie a compiled graph to its value."""
+    raise ValueError(f"{op}: {name} is {was}; it must be {allowed}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"of shape {tuple(tensor.shape)}"
 
 
 def _check_beside(op: str, name: str, tensor: Tensor, input: Tensor, dtypes: Sequence[torch.dtype]) -> None:
-    _check(tensor.device == input.device, op, name, f"on {tensor.device}", f"on input's device, {input.device}")
-    allowed = " or ".join(str(dtype) for dtype in dict.fromkeys(dtypes))
-    _check(tensor.dtype in dtypes, op, name, tensor.dtype, f"{allowed} beside an input of {input.dtype}")
+    if tensor.device != input.device:
+        _fail(op, name, f"on {tensor.device}", f"on input's device, {input.device}")
+    if tensor.dtype not in dtypes:
+        allowed = " or ".join(str(dtype) for dtype in dict.fromkeys(dtypes))
+        _fail(op, name, tensor.dtype, f"{allowed} beside an input of {input.dtype}")
+
+
+def _has_shape(tensor: Tensor, expected: Sequence[int]) -> bool:
+    return tensor.dim() == len(expected) and all(tensor.shape[i] == expected[i] for i in range(len(expected)))
 
 
 def check_input(op: str, input: Tensor, name: str = "input") -> None:
-    allowed = ", ".join(str(dtype) for dtype in FLOATING)
-    _check(input.dtype in FLOATING, op, name, input.dtype, f"one of {allowed}")
-    _check(input.dim() == 4, op, name, f"of shape {tuple(input.shape)}", "4-D, (N, C, H, W)")
+    if input.dtype not in FLOATING:
+        _fail(op, name, input.dtype, f"one of {', '.join(str(dtype) for dtype in FLOATING)}")
+    if input.dim() != 4:
+        _fail(op, name, _shape(input), "4-D, (N, C, H, W)")
 
 
 def check_deform_conv2d(
@@ -84,104 +95,80 @@ def check_deform_conv2d(
         _check_beside(op, "bias", bias, input, (input.dtype,))
 
     batch, channels, height, width = input.shape
-    _check(channels > 0 and height > 0 and width > 0, op, "input", f"of shape {tuple(input.shape)}", "of C, H, W >= 1")
-    shape = f"of shape {tuple(weight.shape)}"
-    _check(weight.dim() == 4, op, "weight", shape, "4-D, (O, C/groups, kh, kw)")
+    if channels < 1 or height < 1 or width < 1:
+        _fail(op, "input", _shape(input), "of C, H, W >= 1")
+    if weight.dim() != 4:
+        _fail(op, "weight", _shape(weight), "4-D, (O, C/groups, kh, kw)")
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
-    _check(min(weight.shape) >= 1, op, "weight", shape, "of O, C/groups, kh, kw >= 1")
-    _check(channels % group_channels == 0, op, "weight", shape, f"(O, C/groups, kh, kw) with C = {channels} of input")
+    if out_channels < 1 or group_channels < 1 or kernel_h < 1 or kernel_w < 1:
+        _fail(op, "weight", _shape(weight), "of O, C/groups, kh, kw >= 1")
+    if channels % group_channels != 0:
+        _fail(op, "weight", _shape(weight), f"(O, C/groups, kh, kw) with C = {channels} of input")
     groups = channels // group_channels
-    _check(out_channels % groups == 0, op, "weight", shape, f"of O divisible by groups = {channels}/{group_channels}")
+    if out_channels % groups != 0:
+        _fail(op, "weight", _shape(weight), f"of O divisible by groups = {channels}/{group_channels}")
     taps = kernel_h * kernel_w
 
     out_height = (height + 2 * padding[0] - dilation[0] * (kernel_h - 1) - 1) // stride[0] + 1
     out_width = (width + 2 * padding[1] - dilation[1] * (kernel_w - 1) - 1) // stride[1] + 1
-    _check(
-        out_height > 0 and out_width > 0,
-        op,
-        "input",
-        f"of size {height}x{width}, which gives an output of {out_height}x{out_width}",
-        f"large enough for kernel {kernel_h}x{kernel_w}, padding {padding}, dilation {dilation}",
-    )
+    if out_height < 1 or out_width < 1:
+        _fail(
+            op,
+            "input",
+            f"of size {height}x{width}, which gives an output of {out_height}x{out_width}",
+            f"large enough for kernel {kernel_h}x{kernel_w}, padding {padding}, dilation {dilation}",
+        )
 
-    shape = f"of shape {tuple(offset.shape)}"
-    expected = f"(N, 2*G*kh*kw, Ho, Wo) with N = {batch}, kh*kw = {taps}, Ho = {out_height}, Wo = {out_width}"
-    _check(offset.dim() == 4, op, "offset", shape, expected)
-    _check(offset.shape[1] > 0 and offset.shape[1] % (2 * taps) == 0, op, "offset", shape, expected)
-    offset_groups = offset.shape[1] // (2 * taps)
-    _check(channels % offset_groups == 0, op, "offset", shape, f"{expected}, G dividing C = {channels}")
-    _check(
-        offset.shape[0] == batch and offset.shape[2] == out_height and offset.shape[3] == out_width,
-        op,
-        "offset",
-        shape,
-        expected,
-    )
-    if mask is not None:
+    offset_groups = offset.shape[1] // (2 * taps) if offset.dim() == 4 else 0
+    if offset_groups < 1 or not _has_shape(offset, (batch, 2 * offset_groups * taps, out_height, out_width)):
+        _fail(op, "offset", _shape(offset), _offset_rule(batch, taps, out_height, out_width, channels))
+    if channels % offset_groups != 0:
+        _fail(op, "offset", _shape(offset), _offset_rule(batch, taps, out_height, out_width, channels))
+    if mask is not None and not _has_shape(mask, (batch, offset_groups * taps, out_height, out_width)):
         expected = (batch, offset_groups * taps, out_height, out_width)
-        _check(
-            mask.dim() == 4 and all(mask.shape[i] == expected[i] for i in range(4)),
-            op,
-            "mask",
-            f"of shape {tuple(mask.shape)}",
-            f"(N, G*kh*kw, Ho, Wo) = {expected}",
-        )
-    if bias is not None:
-        _check(
-            bias.dim() == 1 and bias.shape[0] == out_channels,
-            op,
-            "bias",
-            f"of shape {tuple(bias.shape)}",
-            f"(O,) = ({out_channels},)",
-        )
+        _fail(op, "mask", _shape(mask), f"(N, G*kh*kw, Ho, Wo) = {expected}")
+    if bias is not None and not _has_shape(bias, (out_channels,)):
+        _fail(op, "bias", _shape(bias), f"(O,) = ({out_channels},)")
     return DeformConvShape(groups, offset_groups, out_height, out_width)
+
+
+def _offset_rule(batch: int, taps: int, out_height: int, out_width: int, channels: int) -> str:
+    sizes = f"N = {batch}, kh*kw = {taps}, Ho = {out_height}, Wo = {out_width}"
+    return f"(N, 2*G*kh*kw, Ho, Wo) with {sizes}, G dividing C = {channels}"
+
+
+def _check_constant(name: str, constant: Tensor, beside: Tensor) -> None:
+    op = "frozen_bn_relu"
+    _check_beside(op, name, constant, beside, (torch.float32, torch.float64))
+    if not _has_shape(constant, (beside.shape[1],)):
+        _fail(op, name, _shape(constant), f"(C,) = ({beside.shape[1]},)")
 
 
 def check_frozen_bn_relu(input: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> None:
     """Raises ValueError for the first rule of :func:`frozen_bn_relu` that the arguments break."""
     op = "frozen_bn_relu"
     check_input(op, input)
-    for name, constant in (("scale", scale), ("shift", shift)):
-        _check_beside(op, name, constant, input, (torch.float32, torch.float64))
-        _check(
-            constant.dim() == 1 and constant.shape[0] == input.shape[1],
-            op,
-            name,
-            f"of shape {tuple(constant.shape)}",
-            f"(C,) = ({input.shape[1]},)",
-        )
+    _check_constant("scale", scale, input)
+    _check_constant("shift", shift, input)
     if residual is not None:
         _check_beside(op, "residual", residual, input, (input.dtype,))
-        _check(
-            residual.dim() == 4 and all(residual.shape[i] == input.shape[i] for i in range(4)),
-            op,
-            "residual",
-            f"of shape {tuple(residual.shape)}",
-            f"of input's shape, {tuple(input.shape)}",
-        )
+        if not _has_shape(residual, input.shape):
+            _fail(op, "residual", _shape(residual), f"of input's shape, {tuple(input.shape)}")
 
 
-def check_gradient(op: str, grad: Tensor, input: Tensor, expected: tuple[int, ...], name: str = "grad") -> None:
+def check_gradient(op: str, grad: Tensor, input: Tensor, expected: Sequence[int], name: str = "grad") -> None:
     """``name`` has ``expected`` sizes, and device and dtype of ``input``."""
     _check_beside(op, name, grad, input, (input.dtype,))
-    same = grad.dim() == len(expected) and all(grad.shape[i] == expected[i] for i in range(len(expected)))
-    _check(same, op, name, f"of shape {tuple(grad.shape)}", f"of shape {expected}")
+    if not _has_shape(grad, expected):
+        _fail(op, name, _shape(grad), f"of shape {tuple(expected)}")
 
 
 def check_frozen_bn_backward(grad: Tensor, scale: Tensor, output: Tensor | None) -> None:
     """Raises ValueError for the first rule of the registered backward that the arguments break."""
-    op = "frozen_bn_relu"
-    check_input(op, grad, "grad")
-    _check_beside(op, "scale", scale, grad, (torch.float32, torch.float64))
-    _check(
-        scale.dim() == 1 and scale.shape[0] == grad.shape[1],
-        op,
-        "scale",
-        f"of shape {tuple(scale.shape)}",
-        f"(C,) = ({grad.shape[1]},)",
-    )
+    check_input("frozen_bn_relu", grad, "grad")
+    _check_constant("scale", scale, grad)
     if output is not None:
-        check_gradient(op, output, grad, tuple(grad.shape), "output")
+        check_gradient("frozen_bn_relu", output, grad, grad.shape, "output")
 
 
 def output_memory_format(input: Tensor) -> torch.memory_format:
