@@ -25,7 +25,11 @@ FILES = {
     "DCN v1": ("R-50-FPN", f"{FPN}, {DCN}, WITH_MODULATED_DCN: False}}", 27_380_138),
     "DCN v2": ("R-50-FPN", f"{FPN}, {DCN}, WITH_MODULATED_DCN: True}}", 27_670_559),
     "GN": ("R-50-FPN", f"{FPN}, {GN}}}\n  FPN: {{USE_GN: True}}", 26_854_464),
-    "RetinaNet": ("R-50-FPN-RETINANET", f"{FPN}}}\n  RETINANET: {{STRADDLE_THRESH: -1, FG_IOU_THRESHOLD: 0.5}}", 31_452_352),
+    "RetinaNet": (
+        "R-50-FPN-RETINANET",
+        f"{FPN}}}\n  RETINANET: {{STRADDLE_THRESH: -1, FG_IOU_THRESHOLD: 0.5}}",
+        31_452_352,
+    ),
     "RetinaNet P5": ("R-101-FPN-RETINANET", f"{FPN}}}\n  RETINANET: {{USE_C5: False}}", 46_263_488),
     "RetinaNet X-101": ("R-101-FPN-RETINANET", f"{FPN}, {RESNEXT}}}", 94_536_896),
 }
@@ -78,7 +82,7 @@ WRONG = {
     "integer": ("RESNETS: {NUM_GROUPS: 1.5}", "MODEL.RESNETS.NUM_GROUPS is 1.5; it must be an integer"),
     "bool for integer": ("RESNETS: {NUM_GROUPS: True}", "NUM_GROUPS is True; it must be an integer"),
     "too few stages": ('RESNETS: {STAGE_WITH_DCN: "(True, False)"}', "STAGE_WITH_DCN .* must be 4 of True and False"),
-    "code": ('RESNETS: {STAGE_WITH_DCN: "__import__(\'os\')"}', "STAGE_WITH_DCN .* must be 4 of True and False"),
+    "code": ("RESNETS: {STAGE_WITH_DCN: \"__import__('os')\"}", "STAGE_WITH_DCN .* must be 4 of True and False"),
     "string": ("RESNETS: {TRANS_FUNC: 3}", "TRANS_FUNC is 3; it must be a string"),
     "number": ("GROUP_NORM: {EPSILON: small}", "EPSILON is 'small'; it must be a number"),
     "section": ("RESNETS: 5", "MODEL.RESNETS is 5; it must be keys with values"),
@@ -123,7 +127,9 @@ def test_any_node_with_the_attributes_will_do():
     sections = {name: SimpleNamespace(**getattr(cfg.MODEL, name)._entries) for name in ("BACKBONE", "RESNETS")}
     node = SimpleNamespace(MODEL=SimpleNamespace(**sections))
     with torch.device("meta"):
-        assert resnet_cuda.build_backbone(node).state_dict().keys() == resnet_cuda.build_backbone(cfg).state_dict().keys()
+        assert (
+            resnet_cuda.build_backbone(node).state_dict().keys() == resnet_cuda.build_backbone(cfg).state_dict().keys()
+        )
 
 
 def test_registries_name_what_they_know():

@@ -50,7 +50,9 @@ def block(x, state, prefix, stride, stride_in_1x1, groups, dilation=1):
     out = F.relu(normalise(out, state, f"{prefix}.bn2"))
     out = normalise(F.conv2d(out, state[f"{prefix}.conv3.weight"]), state, f"{prefix}.bn3")
     if f"{prefix}.downsample.0.weight" in state:
-        x = normalise(F.conv2d(x, state[f"{prefix}.downsample.0.weight"], stride=stride), state, f"{prefix}.downsample.1")
+        x = normalise(
+            F.conv2d(x, state[f"{prefix}.downsample.0.weight"], stride=stride), state, f"{prefix}.downsample.1"
+        )
     return F.relu(out + x)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import torch
@@ -30,13 +29,6 @@ def cast(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
     if dtype is None or not isinstance(tensor, Tensor) or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def without_autocast(dtype: torch.dtype | None, input: Tensor):
-    """For the reference, whose products autocast would make in 16 bit: the operator casts its arguments, no more."""
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(input.device.type, enabled=False)
 
 
 def register_autocast(name: str, cast_arguments: Callable) -> None:

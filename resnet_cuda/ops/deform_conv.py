@@ -16,7 +16,6 @@ from resnet_cuda.ops._registration import (
     no_second_derivative,
     register_autocast,
     traced,
-    without_autocast,
 )
 from resnet_cuda.reference.checks import (
     check_deform_conv2d,
@@ -73,8 +72,7 @@ def deform_conv2d(
     target = autocast_dtype(input)
     input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
     if not _backend.use_native_for(input.device):
-        with without_autocast(target, input):
-            return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+        return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
     geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))
     arguments = (input, weight, offset, mask, bias, *geometry)

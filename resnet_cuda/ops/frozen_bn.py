@@ -67,6 +67,10 @@ def frozen_bn_relu(
         output = torch.ops.resnet_cuda.frozen_bn_relu.default(input, scale, shift, residual, relu)
         # Functional in a graph: the compiler removes the copy where input is an intermediate.
         return input.copy_(output) if inplace else output
+    if inplace and not torch.is_grad_enabled():
+        # autograd.Function would hand back another object for the same tensor.
+        torch.ops.resnet_cuda.frozen_bn_relu_.default(input, scale, shift, residual, relu)
+        return input
     return _FrozenBnRelu.apply(input, scale, shift, residual, relu, inplace)
 
 

@@ -6,6 +6,7 @@ border rule of ``torchvision.ops.deform_conv2d``. Derivatives come from autograd
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -76,6 +77,13 @@ def _bilinear_sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return sampled + nan_term.unsqueeze(2)
 
 
+def _in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
+    """Autocast would make the product in 16 bit; what it may cast are the operator's arguments, and not here."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
+
+
 def deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -121,7 +129,9 @@ def deform_conv2d(
     pixels = shape.out_height * shape.out_width
     columns = columns.reshape(batch, shape.groups, group_channels * taps, pixels)
     matrix = weight.to(compute).reshape(shape.groups, out_channels // shape.groups, group_channels * taps)
-    output = torch.matmul(matrix, columns).reshape(batch, out_channels, shape.out_height, shape.out_width)
+    with _in_full_precision(input.device.type):
+        output = torch.matmul(matrix, columns)
+    output = output.reshape(batch, out_channels, shape.out_height, shape.out_width)
     if bias is not None:
         output = output + bias.to(compute)[:, None, None]
     return output.to(input.dtype).contiguous(memory_format=output_memory_format(input))
