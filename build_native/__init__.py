@@ -4,8 +4,8 @@ Used by ``setup.py`` only. It is not torch's ``BuildExtension``, which insists t
 was built with: on the stable ABI, with the CUDA runtime linked statically, they need not match.
 """
 
-from build_native.build import build
 from build_native.errors import BuildError
+from build_native.native import build
 from build_native.plan import Plan, make_plan
 
 __all__ = ["BuildError", "Plan", "build", "make_plan"]

@@ -1,0 +1,135 @@
+"""A missing or broken extension, the program's information, the compiled libraries' symbols."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resnet_cuda
+from resnet_cuda import _extension
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(resnet_cuda.__file__).parent
+
+PROBE = """
+import sys, warnings
+# The finder of an editable install would find the checkout's library for the copy's missing one.
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in repr(finder)]
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    import torch, resnet_cuda
+    x = torch.randn(1, 2, 4, 4, requires_grad=True)
+    y = resnet_cuda.ops.deform_conv2d(x, torch.zeros(1, 18, 4, 4), torch.randn(3, 2, 3, 3), padding=1)
+    resnet_cuda.layers.FrozenBatchNorm2d(3)(y, relu=True, inplace=True).sum().backward()
+ours = [str(w.message) for w in seen if "resnet_cuda" in str(w.message)]
+assert len(ours) == 1, ours
+assert "Reinstall" in ours[0] and "RESNET_CUDA_BUILD" in ours[0], ours
+assert resnet_cuda.backend() == "reference"
+assert x.grad.any()
+try:
+    resnet_cuda.use_backend("native")
+except RuntimeError as error:
+    assert "not loaded" in str(error)
+else:
+    raise AssertionError("use_backend('native') must fail")
+print("WARNING", ours[0])
+"""
+
+
+def run(code, folder):
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment.pop("RESNET_CUDA_BACKEND", None)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def copy_of_the_package(folder):
+    shutil.copytree(PACKAGE, folder / "resnet_cuda", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return folder / "resnet_cuda"
+
+
+def test_without_the_extension_everything_runs_on_the_reference(tmp_path):
+    copy_of_the_package(tmp_path)
+    result = run(PROBE, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "is not built" in result.stdout
+
+
+def test_a_broken_extension_too(tmp_path):
+    package = copy_of_the_package(tmp_path)
+    (package / "_C.abi3.so").write_bytes(b"\x7fELF and then nothing")
+    result = run(PROBE, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "cannot be loaded" in result.stdout
+
+
+def test_information():
+    result = subprocess.run([sys.executable, "-m", "resnet_cuda", "info"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    facts = dict(line.strip().split(": ", 1) for line in result.stdout.splitlines())
+    assert facts["resnet_cuda"] == resnet_cuda.__version__
+    assert facts["built with torch"] == _extension.build_info().get("torch", "not built")
+    assert facts["backend"] == ("native" if _extension.CPU_LOADED else "reference")
+    for name in ("torch", "built with CUDA", "GPU architectures", "CPU operators", "CUDA operators", "GPUs"):
+        assert facts[name]
+
+
+def test_an_unknown_command():
+    result = subprocess.run([sys.executable, "-m", "resnet_cuda", "dance"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "'info', 'bench'" in result.stderr or "info, bench" in result.stderr
+
+
+def test_one_version():
+    module = ast.parse((PACKAGE / "_version.py").read_text())
+    (assigned,) = (ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
+    assert resnet_cuda.__version__ == assigned
+    if _extension.CPU_LOADED:
+        assert _extension.build_info()["version"] == assigned
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # from a checkout that is not installed
+        assert importlib.metadata.version("resnet_cuda") == assigned
+    # Nowhere else: the version in the metadata is dynamic.
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def libraries():
+    return sorted(PACKAGE.glob("*.so"))
+
+
+def output_of(*command):
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
+
+
+needs_binutils = pytest.mark.skipif(
+    not (shutil.which("readelf") and shutil.which("nm")), reason="binutils are not installed"
+)
+
+
+@needs_binutils
+def test_the_libraries_need_no_particular_torch_or_cuda():
+    """Only the stable ABI's C functions: no C++ symbol of ATen, c10 or torch, no CUDA runtime, nothing of Python's torch."""
+    assert libraries() or not _extension.CPU_LOADED
+    for library in libraries():
+        needed = re.findall(r"NEEDED.*\[(.*)\]", output_of("readelf", "-d", library))
+        assert not [name for name in needed if re.search("cudart|torch_python|torch_cuda|c10", name)], library
+        undefined = [line.split()[-1] for line in output_of("nm", "-D", "--undefined-only", library).splitlines()]
+        cpp = [name for name in undefined if re.match(r"_ZN?K?(2at|3c10|5torch|NK?2at|NK?3c10|NK?5torch)", name)]
+        assert not cpp, (library, cpp)
+        assert any(name.startswith("aoti_torch_") for name in undefined), library
+
+
+@needs_binutils
+def test_instruction_sets_do_not_leak():
+    """AVX code only in functions of that instruction set's own namespace: on another machine nothing else may run it."""
+    (library,) = [path for path in libraries() if path.name.startswith("_C.")] or pytest.skip("not built")
+    names = output_of("nm", "-C", "--defined-only", library)
+    assert not re.findall(r" W .*(?:avx2|avx512)", names)  # a weak function is one that the linker may merge

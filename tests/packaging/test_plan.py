@@ -1,0 +1,152 @@
+"""What will be built, for which GPUs, and the errors of the build."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8.0", ("8.0",)),
+        ("8.0;9.0+PTX", ("8.0", "9.0+PTX")),
+        ("7.5 8.6", ("7.5", "8.6")),
+        ("9.0a;9.0a", ("9.0a",)),
+        ("Turing;Hopper", ("7.5", "9.0+PTX")),
+        ("Turing+PTX", ("7.5+PTX",)),
+        ("12.0", ("12.0",)),
+    ],
+)
+def test_architecture_lists(text, expected):
+    from build_native.architectures import parse
+
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["8", "sm_80", "8.0;Zen", "8.0,9.0"])
+def test_no_architecture(text):
+    from build_native import BuildError
+    from build_native.architectures import parse
+
+    with pytest.raises(BuildError, match=r"TORCH_CUDA_ARCH_LIST has '.*'; allowed are numbers such as 8.0"):
+        parse(text)
+
+
+def test_flags():
+    from build_native.architectures import nvcc_flags
+
+    flags = nvcc_flags(("8.0", "9.0+PTX"))
+    assert flags[1::2] == [
+        "arch=compute_80,code=sm_80",
+        "arch=compute_90,code=sm_90",
+        "arch=compute_90,code=compute_90",
+    ]
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [("8.6\n8.6\n7.5", ("7.5", "8.6")), ("[N/A]", ()), (None, ())])
+def test_gpus_present(gpus, expected, tmp_path, monkeypatch):
+    from build_native.architectures import gpus_present
+
+    if gpus is not None:
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\nprintf '{gpus}'\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
+    assert gpus_present() == expected
+
+
+def test_a_variable_that_is_none_of_the_four(monkeypatch):
+    from build_native import BuildError, make_plan
+
+    monkeypatch.setenv("RESNET_CUDA_BUILD", "gpu")
+    with pytest.raises(BuildError, match="RESNET_CUDA_BUILD is 'gpu'; allowed are auto, cpu, cuda, none"):
+        make_plan()
+
+
+def test_each_choice(fake_toolkit, monkeypatch):
+    from build_native import make_plan
+
+    nvcc = fake_toolkit()
+    monkeypatch.setenv("CUDA_HOME", str(nvcc.parents[1]))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0 9.0+PTX")
+    plans = {}
+    for choice in ("none", "cpu", "auto", "cuda"):
+        monkeypatch.setenv("RESNET_CUDA_BUILD", choice)
+        plans[choice] = make_plan()
+    assert plans["none"].compiler is None
+    assert plans["cpu"].compiler
+    assert plans["cpu"].cuda is None
+    for choice in ("auto", "cuda"):
+        assert plans[choice].cuda.root == nvcc.parents[1]
+        assert plans[choice].architectures == ("8.0", "9.0+PTX")
+        assert str(nvcc.parents[1]) in plans[choice].describe()
+        assert "8.0 9.0+PTX" in plans[choice].describe()
+
+
+def test_without_a_toolkit(fake_toolkit, monkeypatch, tmp_path):
+    from build_native import BuildError, make_plan
+
+    broken = fake_toolkit(runtime=False)
+    monkeypatch.setenv("CUDA_HOME", str(broken.parents[1]))
+    plan = make_plan()
+    assert plan.cuda is None
+    assert "libcudart_static.a" in plan.describe()
+    monkeypatch.setenv("RESNET_CUDA_BUILD", "cuda")
+    with pytest.raises(BuildError, match=r"no usable CUDA toolkit was found: .*libcudart_static\.a is not in"):
+        make_plan()
+
+
+def test_without_a_compiler_or_torch(fake_toolkit, monkeypatch):
+    from build_native import BuildError, make_plan, plan
+
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BuildError, match="torch is not installed where the build runs"):
+        make_plan()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BuildError, match="no C.. compiler"):
+        make_plan()
+    monkeypatch.setenv("CXX", "no-such-compiler -x")
+    with pytest.raises(BuildError, match="no-such-compiler not found"):
+        make_plan()
+    monkeypatch.setenv("RESNET_CUDA_BUILD", "none")
+    assert make_plan().compiler is None  # needs neither
+
+
+def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_path):
+    from build_native import make_plan, native
+
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    outputs = native.write_ninja_file(make_plan(), folder, "1.2.3")
+    assert set(outputs) == {f"_C{native.sysconfig.get_config_var('EXT_SUFFIX')}", "_cuda_kernels.so"}
+    text = (folder / "build.ninja").read_text()
+    compiled = [line for line in text.splitlines() if ": compile " in line]
+    assert len(compiled) == len(set(compiled)) == len(native.cpu_sources()) + len(native.cuda_sources())
+    for source in sorted(native.CSRC.rglob("*")):
+        if source.suffix in (".cpp", ".cu"):
+            assert any(str(source) in line for line in compiled), source
+    assert "with$ space" in text
+    assert 'RESNET_CUDA_VERSION "1.2.3"' in (folder / "build_facts.h").read_text()
+
+
+def test_sources_do_not_share_a_stem():
+    from build_native import native
+
+    for sources in (native.cpu_sources(), native.cuda_sources()):
+        stems = [(path.parent, path.stem) for path in sources]
+        assert len(stems) == len(set(stems))
+    assert not any(path.name.endswith(native.CPU_ONLY) for path in native.cuda_sources())
+    assert all(path.suffix == ".cpp" for path in native.cpu_sources())
+
+
+def test_another_processor_leaves_x86_files_out(monkeypatch):
+    from build_native import native
+
+    monkeypatch.setattr(native.platform, "machine", lambda: "aarch64")
+    names = {path.name for path in native.cpu_sources()}
+    assert "deform_conv_portable.cpp" in names
+    assert not any("avx" in name for name in names)
+    assert sys.platform  # only the list is asked for: nothing is compiled for it here
