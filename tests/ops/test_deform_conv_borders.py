@@ -79,7 +79,8 @@ def test_far_outside_is_zero(far, axis, dtype, device, backend):
     """Also where a position overflows every integer type. No NaN may come from inf - inf or 0 * inf."""
     arguments = deform_arguments(CASE, dtype, device)
     arguments["offset"].zero_()
-    arguments["offset"][:, axis] = far
+    # By way of a tensor: newer torch refuses to write a number that float16 rounds to infinity.
+    arguments["offset"][:, axis] = torch.tensor(far, dtype=torch.float64).to(dtype)
     got = run(ops.deform_conv2d, arguments, **CASE.geometry)
     bias = arguments["bias"].reshape(1, -1, 1, 1).expand_as(got.output)
     assert_bitwise_equal(got.output, bias, "output")
