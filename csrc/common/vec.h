@@ -133,10 +133,33 @@ RESNET_CUDA_INLINE Vec<double> load(const double* source) {
 typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t FloatBits __attribute__((vector_size(kVectorBytes)));
 
+// The compiler takes these two conversions apart lane by lane, so they are spelled out where there are instructions.
+RESNET_CUDA_INLINE FloatBits widen(HalfBits narrow) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<FloatBits>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(narrow)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<FloatBits>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(narrow)));
+#else
+  return __builtin_convertvector(narrow, FloatBits);
+#endif
+}
+// Each lane is below 2^16.
+RESNET_CUDA_INLINE HalfBits narrow(FloatBits wide) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<HalfBits>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(wide)));
+#elif defined(__AVX2__)
+  const __m256i both = reinterpret_cast<__m256i>(wide);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(both, both), 0x08);
+  return reinterpret_cast<HalfBits>(_mm256_castsi256_si128(packed));
+#else
+  return __builtin_convertvector(wide, HalfBits);
+#endif
+}
+
 RESNET_CUDA_INLINE Vec<float> load(const BFloat16* source) {
-  HalfBits narrow;
-  memcpy(&narrow, source, sizeof(narrow));
-  return reinterpret_cast<Vec<float>>(__builtin_convertvector(narrow, FloatBits) << 16);
+  HalfBits bits;
+  memcpy(&bits, source, sizeof(bits));
+  return reinterpret_cast<Vec<float>>(widen(bits) << 16);
 }
 RESNET_CUDA_INLINE Vec<float> load(const Half16* source) {
 #if defined(__AVX512F__)
@@ -162,10 +185,9 @@ RESNET_CUDA_INLINE void store(Vec<double> value, double* target) {
 RESNET_CUDA_INLINE void store(Vec<float> value, BFloat16* target) {
   const FloatBits bits = reinterpret_cast<FloatBits>(value);
   const FloatBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  // A comparison gives all ones in a lane where it holds.
-  const FloatBits is_nan = reinterpret_cast<FloatBits>((bits & 0x7fffffffu) > 0x7f800000u);
-  const HalfBits narrow = __builtin_convertvector((is_nan & ((bits >> 16) | 0x40u)) | (~is_nan & rounded), HalfBits);
-  memcpy(target, &narrow, sizeof(narrow));
+  // Rounding must not carry a NaN into infinity.
+  const HalfBits result = narrow(value == value ? rounded : (bits >> 16) | 0x40u);
+  memcpy(target, &result, sizeof(result));
 }
 RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
 #if defined(__AVX512F__)

@@ -45,7 +45,7 @@ RESNET_CUDA_INLINE Vec<float> load_first(const Half16* source, int64_t count) {
 }
 RESNET_CUDA_INLINE Vec<float> load_first(const BFloat16* source, int64_t count) {
   const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(first_lanes(count)), source);
-  return reinterpret_cast<Vec<float>>(__builtin_convertvector(reinterpret_cast<HalfBits>(bits), FloatBits) << 16);
+  return reinterpret_cast<Vec<float>>(widen(reinterpret_cast<HalfBits>(bits)) << 16);
 }
 RESNET_CUDA_INLINE void store_first(Vec<float> value, float* target, int64_t count) {
   _mm512_mask_storeu_ps(target, static_cast<__mmask16>(first_lanes(count)), reinterpret_cast<__m512>(value));

@@ -35,7 +35,7 @@ RESNET_CUDA_INLINE Vec<Real> constants(const Real* channel, int64_t index, int64
   return count == kLanes<Real> ? load(channel + index) : load_first(channel + index, count);
 }
 
-template <typename T, bool kChannelsLast, bool kResidual>
+template <typename T, bool kChannelsLast, bool kResidual, bool kRelu>
 RESNET_CUDA_INLINE void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
   using Real = RealOf<T>;
   const T* residual = static_cast<const T*>(task.residual);
@@ -56,7 +56,7 @@ RESNET_CUDA_INLINE void forward_pieces(const ForwardTask& task, int64_t begin, i
               if (kResidual) {
                 result += added;
               }
-              return task.relu ? relu_of(result) : result;
+              return kRelu ? relu_of(result) : result;
             };
         int64_t i = 0;
         for (; i + kLanes<Real> <= count; i += kLanes<Real>) {
@@ -71,14 +71,19 @@ RESNET_CUDA_INLINE void forward_pieces(const ForwardTask& task, int64_t begin, i
       });
 }
 
+template <typename T, bool kChannelsLast, bool kResidual>
+RESNET_CUDA_INLINE void forward_relu(const ForwardTask& task, int64_t begin, int64_t end) {
+  task.relu ? forward_pieces<T, kChannelsLast, kResidual, true>(task, begin, end)
+            : forward_pieces<T, kChannelsLast, kResidual, false>(task, begin, end);
+}
+
 template <typename T>
 void forward(const ForwardTask& task, int64_t begin, int64_t end) {
   const bool channels_last = task.plane == 1;
   if (task.residual != nullptr) {
-    channels_last ? forward_pieces<T, true, true>(task, begin, end) : forward_pieces<T, false, true>(task, begin, end);
+    channels_last ? forward_relu<T, true, true>(task, begin, end) : forward_relu<T, false, true>(task, begin, end);
   } else {
-    channels_last ? forward_pieces<T, true, false>(task, begin, end)
-                  : forward_pieces<T, false, false>(task, begin, end);
+    channels_last ? forward_relu<T, true, false>(task, begin, end) : forward_relu<T, false, false>(task, begin, end);
   }
 }
 
