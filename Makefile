@@ -21,7 +21,7 @@ $(BIN)/python:
 
 # torch first: the build uses its headers. Without build isolation pip does not download a second torch for that.
 $(VENV)/.requirements: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet torch torchvision ninja 'pybind11>=2.13' 'setuptools>=77' wheel
+	$(BIN)/python -m pip install --quiet torch torchvision ninja 'pybind11>=2.13' 'setuptools>=64' wheel
 	touch $@
 
 $(STAMP): $(VENV)/.requirements $(NATIVE)

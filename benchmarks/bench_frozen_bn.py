@@ -92,6 +92,8 @@ def _forward(input, scale, shift, residual, grad):
 
 
 def _backward(input, scale, shift, residual, grad):
+    # A scale of 2 and no shift keep every sign, so that rounding in between cannot decide what the ReLU lets through.
+    scale, shift = torch.full_like(scale, 2), torch.zeros_like(shift)
     leaf = input.detach().requires_grad_()
     own, eager = ops.frozen_bn_relu(leaf, scale, shift), _eager(leaf, scale, shift, None)
     return {
