@@ -1,6 +1,6 @@
 """``python -m benchmarks``: measures this package beside its peers in one run.
 
-Every comparison first checks that the candidates' results agree. Writes a table to the terminal and JSON and a plot to
+Every comparison first checks that the candidates' results agree. Writes a table to the terminal and JSON and plots to
 ``benchmarks/results/``.
 """
 
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     base = chosen.output or RESULTS / f"{stamp}-{device.type}-{chosen.dtype}"
     report.write_json(base.with_suffix(".json"), environment, rows)
     try:
-        report.write_plot(base.with_suffix(".png"), environment, rows)
+        report.write_plots(base, environment, rows)
     except ImportError as error:
         print(f"no plot: {error}; pip install 'resnet_cuda[bench]'")
     print(f"written to {base.with_suffix('.json')}")

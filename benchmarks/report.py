@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from benchmarks.results import OURS, Row
@@ -31,28 +32,25 @@ def write_json(path: Path, environment: dict[str, object], rows: list[Row]) -> N
     path.write_text(json.dumps({"environment": environment, "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
 
 
-def write_plot(path: Path, environment: dict[str, object], rows: list[Row]) -> None:
-    """Bars of time relative to ours, one panel per part, logarithmic because peers differ by a hundred times."""
+def write_plots(base: Path, environment: dict[str, object], rows: list[Row]) -> None:
+    """One file per part: bars of time relative to ours, logarithmic because peers differ by a hundred times."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    parts = list(dict.fromkeys(row.part for row in rows))
-    heights = [1 + 0.16 * sum(len(row.timings) + 1 for row in rows if row.part == part) for part in parts]
-    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(parts), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    names = list(dict.fromkeys(name for row in rows for name in row.timings))
-    for axis, part in zip(axes, parts, strict=True):
-        _draw_part(axis, [row for row in rows if row.part == part], names)
-        axis.set_title(part, loc="left", fontsize=10, fontweight="bold")
     where = environment.get("gpu", environment["processor"])
-    figure.suptitle(
-        f"time relative to resnet_cuda (1 = equal; further right is slower)\n{where}, {environment['threads']} threads, "
-        f"torch {environment['torch']}, {environment['date']}",
-        fontsize=9,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    machine = f"{where}, {environment['threads']} threads, torch {environment['torch']}, {environment['date']}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for part in dict.fromkeys(row.part for row in rows):
+        own = [row for row in rows if row.part == part]
+        figure = Figure(figsize=(9, 1.4 + 0.16 * sum(len(row.timings) + 1 for row in own)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.subplots()
+        _draw_part(axis, own, list(dict.fromkeys(name for row in own for name in row.timings)))
+        axis.set_title(
+            f"{part}: time relative to resnet_cuda (further right is slower)\n{machine}", loc="left", fontsize=9
+        )
+        name = "-".join(re.findall(r"[a-z0-9]+", part.lower()))
+        figure.savefig(base.with_name(f"{base.name}-{name}.png"), dpi=90)
 
 
 def _draw_part(axis, rows: list[Row], names: list[str]) -> None:
