@@ -14,6 +14,8 @@ from benchmarks.results import OURS, Row, Settings
 from resnet_cuda import ops
 
 FLOOR = "matrix product"
+TILED = "matrix product, tile by tile"
+TILE = 96  # pixels, as many as the CPU kernels take at a time
 TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 6e-2, torch.float64: 1e-9}
 
 
@@ -34,6 +36,22 @@ def matrix_product(case: DeformConvCase, tensors: DeformConvTensors) -> Callable
         # One product per group, as a loop: faster on a CPU than one batched product.
         for group in range(case.groups):
             torch.mm(weight[group], columns[group], out=output[group])
+
+    return call
+
+
+def tiled_matrix_product(case: DeformConvCase, tensors: DeformConvTensors) -> Callable[[], None]:
+    """The same products in the pieces that a kernel makes them in (``TILE`` pixels at a time), each a call of ATen's."""
+    depth = 9 * case.in_channels // case.groups
+    weight = torch.randn(case.groups, depth, case.out_channels // case.groups, dtype=tensors.input.dtype)
+    columns = torch.randn(TILE, depth, dtype=tensors.input.dtype)
+    output = torch.empty(case.groups, TILE, case.out_channels // case.groups, dtype=tensors.input.dtype)
+    tiles = case.batch * -(-case.height * case.width // TILE)
+
+    def call() -> None:
+        for _ in range(tiles):
+            for group in range(case.groups):
+                torch.mm(columns, weight[group], out=output[group])
 
     return call
 
@@ -81,6 +99,9 @@ def _forward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Pe
             check_agreement(case.name, peer.name, result, expected, TOLERANCE[settings.dtype])
             candidates[peer.name] = call
         candidates[FLOOR] = matrix_product(case, tensors)
+        if settings.device.type == "cpu" and torch.get_num_threads() == 1:
+            # With more threads each would make its own tiles, which Python cannot imitate.
+            candidates[TILED] = tiled_matrix_product(case, tensors)
         timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
     return Row("deform_conv2d forward", case.name, timings, FLOOR, notes)
 

@@ -1,7 +1,8 @@
 """FrozenBatchNorm + residual + ReLU beside torchvision's layer and a plain copy of the same bytes.
 
-The copy that a variant is held against moves as many bytes: ``in place`` reads and writes a tensor that is there, the
-others also allocate their result, and so does their copy.
+Two copies to be held against. The floor moves as many bytes as the variant: ``in place`` reads and writes a tensor that is
+there, the others also allocate their result, and so does their copy. The machine's copy bandwidth is that of a copy larger
+than any cache, made before and after each case.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import FROZEN_BN, QUICK_FROZEN_BN
-from benchmarks.measure import check_agreement, compare
-from benchmarks.results import OURS, Row, Settings
+from benchmarks.measure import check_agreement, compare, copy_bandwidth
+from benchmarks.results import OURS, Row, Settings, Traffic
 from resnet_cuda import ops
 
 FLOOR = "copy of the same bytes"
@@ -111,6 +112,10 @@ VARIANTS: dict[str, Callable] = {
 }
 
 
+# How many tensors of the activation's size each reads and writes.
+TENSORS = {"in place": 2, "in place with residual": 3, "forward": 2, "backward": 3}
+
+
 def _row(
     name: str,
     size: tuple[int, ...],
@@ -133,5 +138,7 @@ def _row(
     layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
     case = f"{name}, {variant}, {str(dtype).removeprefix('torch.')}, {layout}"
     check_agreement(case, "eager", candidates["eager"](), candidates[OURS](), TOLERANCE[dtype])
+    before = copy_bandwidth(settings.device)
     timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
-    return Row("frozen_bn_relu", case, timings, FLOOR)
+    bandwidth = (before + copy_bandwidth(settings.device)) / 2
+    return Row("frozen_bn_relu", case, timings, FLOOR, traffic=Traffic(TENSORS[variant] * input.nbytes, bandwidth))

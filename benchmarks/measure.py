@@ -88,6 +88,14 @@ def compare(
     return timings
 
 
+def copy_bandwidth(device: torch.device, megabytes: int = 256, repeats: int = 5) -> float:
+    """Bytes per second, read and written together, of copying one tensor of that size onto another."""
+    source = torch.ones(megabytes * 2**18, device=device)
+    target = torch.zeros_like(source)
+    timing = compare({"copy": lambda: target.copy_(source)}, device, repeats, 10.0)["copy"]
+    return 2 * source.nbytes / timing.median * 1e3
+
+
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference over the largest magnitude."""
     scale = expected.double().abs().max().clamp_min(1e-30)

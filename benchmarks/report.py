@@ -13,14 +13,22 @@ def table(rows: list[Row]) -> str:
     """One line per candidate: median, how many times ours it takes, memory."""
     lines = []
     for part in dict.fromkeys(row.part for row in rows):
-        lines += ["", part, f"  {'case':<62}{'candidate':<30}{'ms':>10}{'x ours':>9}{'peak MB':>9}"]
+        lines += [
+            "",
+            part,
+            f"  {'case':<62}{'candidate':<30}{'ms':>10}{'x ours':>9}{'peak MB':>9}{'GB/s':>8}{'of copy':>9}",
+        ]
         for row in (row for row in rows if row.part == part):
             case = row.case
             for name, timing in row.timings.items():
                 times = timing.median / row.timings[OURS].median
                 peak = "" if timing.peak_megabytes is None else f"{timing.peak_megabytes:.1f}"
                 label = f"{name} (floor)" if name == row.floor else name
-                lines.append(f"  {case:<62}{label:<30}{timing.median:>10.2f}{times:>9.2f}{peak:>9}")
+                speed = ""
+                if row.traffic is not None:
+                    rate, share = row.traffic.gigabytes_per_second(timing.median), row.traffic.share(timing.median)
+                    speed = f"{rate:>8.1f}{share:>9.0%}"
+                lines.append(f"  {case:<62}{label:<30}{timing.median:>10.2f}{times:>9.2f}{peak:>9}{speed}")
                 case = ""
     for name, reason in {key: value for row in rows for key, value in row.notes.items()}.items():
         lines.append(f"  without {name}: {reason}")

@@ -23,6 +23,21 @@ class Settings:
     quick: bool
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that one call has to read and write, and the bytes per second of a large copy made just before and after."""
+
+    moved: int
+    copy_bandwidth: float
+
+    def gigabytes_per_second(self, milliseconds: float) -> float:
+        return self.moved / milliseconds / 1e6
+
+    def share(self, milliseconds: float) -> float:
+        """Part of the machine's copy bandwidth; above 1 where the caches hold the data."""
+        return self.moved / milliseconds * 1e3 / self.copy_bandwidth
+
+
 @dataclass
 class Row:
     """All candidates of one case. ``floor`` names the candidate that nobody can beat (a matrix product, a copy)."""
@@ -32,6 +47,7 @@ class Row:
     timings: dict[str, Timing]
     floor: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    traffic: Traffic | None = None
 
     def ratio_to(self, name: str) -> float:
         """How many times as long as ``name`` ours takes."""
@@ -43,6 +59,7 @@ class Row:
             "case": self.case,
             "floor": self.floor,
             "notes": self.notes,
+            **self._traffic_as_json(),
             "candidates": {
                 name: {
                     "median_ms": round(timing.median, 4),
@@ -53,4 +70,14 @@ class Row:
                 }
                 for name, timing in self.timings.items()
             },
+        }
+
+    def _traffic_as_json(self) -> dict[str, object]:
+        if self.traffic is None:
+            return {}
+        median = self.timings[OURS].median
+        return {
+            "gb_per_s": round(self.traffic.gigabytes_per_second(median), 1),
+            "share_of_copy_bandwidth": round(self.traffic.share(median), 3),
+            "share_of_floor": round(1 / self.ratio_to(self.floor), 3),
         }

@@ -19,10 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 # An unstable header fails at its #include under these.
 STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY")
-CPU_ONLY = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp")
+CPU_ONLY = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp", "_avx512_bf16.cpp")
+AVX512 = ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 INSTRUCTION_SETS = {
     "_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
-    "_avx512.cpp": ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+    "_avx512.cpp": AVX512,
+    "_avx512_bf16.cpp": (*AVX512, "-mavx512bf16"),
 }
 
 

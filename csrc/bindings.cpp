@@ -26,5 +26,5 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "cpu_capability",
       [] { return std::string(resnet_cuda::cpu_capability_name()); },
-      "The instruction set that the CPU kernels use on this machine: 'avx512', 'avx2' or 'portable'.");
+      "The instruction set that the CPU kernels use on this machine: 'avx512_bf16', 'avx512', 'avx2' or 'portable'.");
 }

@@ -62,7 +62,7 @@ def build_info() -> dict[str, str]:
 
 
 def cpu_capability() -> str | None:
-    """Instruction set of the CPU kernels here: "avx512", "avx2" or "portable"; None where they are not loaded."""
+    """Instruction set of the CPU kernels here: "avx512_bf16", "avx512", "avx2" or "portable"; None where they are not loaded."""
     return None if _module is None else _module.cpu_capability()
 
 

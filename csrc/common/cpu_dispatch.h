@@ -33,6 +33,7 @@ const Kernels& choose_kernels(
     KernelTable<Kernels> avx2,
     KernelTable<Kernels> avx512) {
   switch (cpu_capability()) {
+    case CpuCapability::kAvx512Bf16:
     case CpuCapability::kAvx512:
       return avx512(storage_of(dtype));
     case CpuCapability::kAvx2:

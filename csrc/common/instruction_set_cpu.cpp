@@ -6,7 +6,7 @@
 namespace resnet_cuda {
 namespace {
 
-constexpr const char* kNames[] = {"portable", "avx2", "avx512"};
+constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16"};
 
 CpuCapability best() {
 #if defined(RESNET_CUDA_X86)
@@ -14,7 +14,7 @@ CpuCapability best() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-      return CpuCapability::kAvx512;
+      return __builtin_cpu_supports("avx512bf16") ? CpuCapability::kAvx512Bf16 : CpuCapability::kAvx512;
     }
     return CpuCapability::kAvx2;
   }

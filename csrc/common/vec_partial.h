@@ -79,5 +79,28 @@ RESNET_CUDA_INLINE void store_first(Vec<double> value, double* target, int64_t c
 
 #endif
 
+// For loops that are written once and instantiated for whole vectors and for the remainder.
+struct Whole {};
+struct First {
+  int64_t count;
+};
+
+template <typename T>
+RESNET_CUDA_INLINE Vec<RealOf<T>> load_part(const T* source, Whole) {
+  return load(source);
+}
+template <typename T>
+RESNET_CUDA_INLINE Vec<RealOf<T>> load_part(const T* source, First first) {
+  return load_first(source, first.count);
+}
+template <typename T>
+RESNET_CUDA_INLINE void store_part(Vec<RealOf<T>> value, T* target, Whole) {
+  store(value, target);
+}
+template <typename T>
+RESNET_CUDA_INLINE void store_part(Vec<RealOf<T>> value, T* target, First first) {
+  store_first(value, target, first.count);
+}
+
 }  // namespace RESNET_CUDA_ISA
 }  // namespace resnet_cuda

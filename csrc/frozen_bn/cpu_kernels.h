@@ -12,119 +12,138 @@ namespace RESNET_CUDA_ISA {
 using frozen_bn_cpu::BackwardTask;
 using frozen_bn_cpu::ForwardTask;
 
-// Calls visit(first element, count, constants of one channel or of `count` neighbouring ones) for pieces of [begin,
-// end) that lie in one plane (contiguous) or in one pixel (channels_last).
-template <typename Visit>
+// Calls visit(first element, count, channel of the first) for pieces of [begin, end) that lie in one plane (contiguous)
+// or in one pixel (channels_last).
+template <bool kChannelsLast, typename Visit>
 RESNET_CUDA_INLINE void
 for_each_piece(int64_t channels, int64_t plane, int64_t begin, int64_t end, const Visit& visit) {
-  const int64_t piece = plane == 1 ? channels : plane;
+  const int64_t piece = kChannelsLast ? channels : plane;
+  int64_t within = begin % piece;
+  int64_t channel = kChannelsLast ? within : begin / plane % channels;
   for (int64_t position = begin; position < end;) {
-    const int64_t within = position % piece;
     const int64_t count = smaller(piece - within, end - position);
-    visit(position, count, plane == 1 ? within : position / plane % channels);
+    visit(position, count, channel);
     position += count;
+    within = 0;
+    channel = kChannelsLast || channel + 1 == channels ? 0 : channel + 1;
   }
 }
 
-// The constants of the elements of a piece: neighbours in memory (channels_last) or the same for all.
-template <typename Real, bool kChannelsLast>
-RESNET_CUDA_INLINE Vec<Real> constants(const Real* channel, int64_t index, int64_t count) {
-  if (!kChannelsLast) {
-    return Vec<Real>{} + *channel;
+// Calls visit(i, part) for the vectors of `count` elements, the last of which may be shorter.
+template <typename Real, typename Visit>
+RESNET_CUDA_INLINE void for_each_vector(int64_t count, const Visit& visit) {
+  int64_t i = 0;
+  // Their loads are under way together, and a store waits for none of them.
+#pragma GCC unroll 4
+  for (; i + kLanes<Real> <= count; i += kLanes<Real>) {
+    visit(i, Whole{});
   }
-  return count == kLanes<Real> ? load(channel + index) : load_first(channel + index, count);
+  if (i < count) {
+    visit(i, First{count - i});
+  }
+}
+
+// The constants of a piece's elements: neighbours in memory (channels_last) or the same for all.
+template <typename Real, bool kChannelsLast>
+struct Constants {
+  const Real* first;
+  Vec<Real> same;
+
+  template <typename Part>
+  RESNET_CUDA_INLINE_MEMBER Vec<Real> at(int64_t i, Part part) const {
+    return kChannelsLast ? load_part(first + i, part) : same;
+  }
+};
+
+template <typename Real, bool kChannelsLast>
+RESNET_CUDA_INLINE Constants<Real, kChannelsLast> constants_from(const void* all, int64_t channel) {
+  const Real* first = static_cast<const Real*>(all) + channel;
+  return {first, kChannelsLast ? Vec<Real>{} : Vec<Real>{} + *first};
 }
 
 template <typename T, bool kChannelsLast, bool kResidual, bool kRelu>
-RESNET_CUDA_INLINE void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
+void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
   using Real = RealOf<T>;
-  const T* residual = static_cast<const T*>(task.residual);
-  for_each_piece(
+  for_each_piece<kChannelsLast>(
       task.channels,
       task.plane,
       begin,
       end,
       [&](int64_t first, int64_t count, int64_t channel) __attribute__((always_inline)) {
-        const T* source = static_cast<const T*>(task.input) + first;
-        T* target = static_cast<T*>(task.output) + first;
-        const Real* scale = static_cast<const Real*>(task.scale) + channel;
-        const Real* shift = static_cast<const Real*>(task.shift) + channel;
-        const auto compute =
-            [&](Vec<Real> value, Vec<Real> added, int64_t i, int64_t n) __attribute__((always_inline)) {
-              Vec<Real> result = scale_and_shift(
-                  value, constants<Real, kChannelsLast>(scale, i, n), constants<Real, kChannelsLast>(shift, i, n));
-              if (kResidual) {
-                result += added;
-              }
-              return kRelu ? relu_of(result) : result;
-            };
-        int64_t i = 0;
-        for (; i + kLanes<Real> <= count; i += kLanes<Real>) {
-          const Vec<Real> added = kResidual ? load(residual + first + i) : Vec<Real>{};
-          store(compute(load(source + i), added, i, kLanes<Real>), target + i);
-        }
-        if (i < count) {
-          const int64_t rest = count - i;
-          const Vec<Real> added = kResidual ? load_first(residual + first + i, rest) : Vec<Real>{};
-          store_first(compute(load_first(source + i, rest), added, i, rest), target + i, rest);
-        }
+        const T* input = static_cast<const T*>(task.input) + first;
+        const T* residual = kResidual ? static_cast<const T*>(task.residual) + first : nullptr;
+        T* output = static_cast<T*>(task.output) + first;
+        const auto scale = constants_from<Real, kChannelsLast>(task.scale, channel);
+        const auto shift = constants_from<Real, kChannelsLast>(task.shift, channel);
+        for_each_vector<Real>(count, [&](int64_t i, auto part) __attribute__((always_inline)) {
+          Vec<Real> value = scale_and_shift(load_part(input + i, part), scale.at(i, part), shift.at(i, part));
+          if (kResidual) {
+            value += load_part(residual + i, part);
+          }
+          store_part(kRelu ? relu_of(value) : value, output + i, part);
+        });
       });
 }
 
-template <typename T, bool kChannelsLast, bool kResidual>
-RESNET_CUDA_INLINE void forward_relu(const ForwardTask& task, int64_t begin, int64_t end) {
-  task.relu ? forward_pieces<T, kChannelsLast, kResidual, true>(task, begin, end)
-            : forward_pieces<T, kChannelsLast, kResidual, false>(task, begin, end);
+template <typename T, bool kChannelsLast>
+void forward_layout(const ForwardTask& task, int64_t begin, int64_t end) {
+  if (task.residual != nullptr) {
+    task.relu ? forward_pieces<T, kChannelsLast, true, true>(task, begin, end)
+              : forward_pieces<T, kChannelsLast, true, false>(task, begin, end);
+  } else {
+    task.relu ? forward_pieces<T, kChannelsLast, false, true>(task, begin, end)
+              : forward_pieces<T, kChannelsLast, false, false>(task, begin, end);
+  }
 }
 
 template <typename T>
 void forward(const ForwardTask& task, int64_t begin, int64_t end) {
-  const bool channels_last = task.plane == 1;
-  if (task.residual != nullptr) {
-    channels_last ? forward_relu<T, true, true>(task, begin, end) : forward_relu<T, false, true>(task, begin, end);
-  } else {
-    channels_last ? forward_relu<T, true, false>(task, begin, end) : forward_relu<T, false, false>(task, begin, end);
-  }
+  task.plane == 1 ? forward_layout<T, true>(task, begin, end) : forward_layout<T, false>(task, begin, end);
 }
 
-template <typename T, bool kChannelsLast>
-RESNET_CUDA_INLINE void backward_pieces(const BackwardTask& task, int64_t begin, int64_t end) {
+template <typename T, bool kChannelsLast, bool kRelu, bool kResidual>
+void backward_pieces(const BackwardTask& task, int64_t begin, int64_t end) {
   using Real = RealOf<T>;
-  const T* output = static_cast<const T*>(task.output);
-  T* grad_input = static_cast<T*>(task.grad_input);
-  T* grad_residual = static_cast<T*>(task.grad_residual);
-  for_each_piece(
+  for_each_piece<kChannelsLast>(
       task.channels,
       task.plane,
       begin,
       end,
       [&](int64_t first, int64_t count, int64_t channel) __attribute__((always_inline)) {
         const T* grad = static_cast<const T*>(task.grad) + first;
-        const Real* scale = static_cast<const Real*>(task.scale) + channel;
-        for (int64_t i = 0; i < count; i += kLanes<Real>) {
-          const int64_t n = smaller(kLanes<Real>, count - i);
-          const bool whole = n == kLanes<Real>;
-          Vec<Real> value = whole ? load(grad + i) : load_first(grad + i, n);
-          if (output != nullptr) {
-            const T* source = output + first + i;
-            value = relu_gradient(value, whole ? load(source) : load_first(source, n));
+        const T* output = kRelu ? static_cast<const T*>(task.output) + first : nullptr;
+        T* grad_residual = kResidual ? static_cast<T*>(task.grad_residual) + first : nullptr;
+        T* grad_input = task.grad_input != nullptr ? static_cast<T*>(task.grad_input) + first : nullptr;
+        const auto scale = constants_from<Real, kChannelsLast>(task.scale, channel);
+        for_each_vector<Real>(count, [&](int64_t i, auto part) __attribute__((always_inline)) {
+          Vec<Real> value = load_part(grad + i, part);
+          if (kRelu) {
+            value = relu_gradient(value, load_part(output + i, part));
           }
-          if (grad_residual != nullptr) {
-            T* target = grad_residual + first + i;
-            whole ? store(value, target) : store_first(value, target, n);
+          if (kResidual) {
+            store_part(value, grad_residual + i, part);
           }
           if (grad_input != nullptr) {
-            const Vec<Real> scaled = value * constants<Real, kChannelsLast>(scale, i, n);
-            T* target = grad_input + first + i;
-            whole ? store(scaled, target) : store_first(scaled, target, n);
+            store_part(value * scale.at(i, part), grad_input + i, part);
           }
-        }
+        });
       });
+}
+
+template <typename T, bool kChannelsLast>
+void backward_layout(const BackwardTask& task, int64_t begin, int64_t end) {
+  if (task.output != nullptr) {
+    task.grad_residual != nullptr ? backward_pieces<T, kChannelsLast, true, true>(task, begin, end)
+                                  : backward_pieces<T, kChannelsLast, true, false>(task, begin, end);
+  } else {
+    task.grad_residual != nullptr ? backward_pieces<T, kChannelsLast, false, true>(task, begin, end)
+                                  : backward_pieces<T, kChannelsLast, false, false>(task, begin, end);
+  }
 }
 
 template <typename T>
 void backward(const BackwardTask& task, int64_t begin, int64_t end) {
-  task.plane == 1 ? backward_pieces<T, true>(task, begin, end) : backward_pieces<T, false>(task, begin, end);
+  task.plane == 1 ? backward_layout<T, true>(task, begin, end) : backward_layout<T, false>(task, begin, end);
 }
 
 template <typename T>

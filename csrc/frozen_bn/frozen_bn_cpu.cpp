@@ -18,6 +18,15 @@ const void* data_or_null(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->const_data_ptr() : nullptr;
 }
 
+const frozen_bn_cpu::Kernels& kernels_for(torch::headeronly::ScalarType dtype) {
+#if defined(RESNET_CUDA_X86)
+  if (dtype == torch::headeronly::ScalarType::BFloat16 && cpu_capability() == CpuCapability::kAvx512Bf16) {
+    return frozen_bn_cpu::avx512_bf16_kernels();
+  }
+#endif
+  return RESNET_CUDA_CHOOSE_KERNELS(dtype, frozen_bn_cpu);
+}
+
 }  // namespace
 
 void frozen_bn_relu_kernel(
@@ -28,7 +37,7 @@ void frozen_bn_relu_kernel(
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
-  const auto& kernels = RESNET_CUDA_CHOOSE_KERNELS(input.scalar_type(), frozen_bn_cpu);
+  const auto& kernels = kernels_for(input.scalar_type());
   const frozen_bn_cpu::ForwardTask task{
       layout.channels,
       layout.plane,
@@ -49,7 +58,7 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& output,
     const std::optional<Tensor>& grad_input,
     const std::optional<Tensor>& grad_residual) {
-  const auto& kernels = RESNET_CUDA_CHOOSE_KERNELS(grad.scalar_type(), frozen_bn_cpu);
+  const auto& kernels = kernels_for(grad.scalar_type());
   const frozen_bn_cpu::BackwardTask task{
       layout.channels,
       layout.plane,

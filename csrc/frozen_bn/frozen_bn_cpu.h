@@ -38,6 +38,8 @@ struct Kernels {
 const Kernels& portable_kernels(Storage storage);
 const Kernels& avx2_kernels(Storage storage);
 const Kernels& avx512_kernels(Storage storage);
+// bfloat16 alone, by the instructions that round to it.
+const Kernels& avx512_bf16_kernels();
 
 }  // namespace frozen_bn_cpu
 }  // namespace resnet_cuda

@@ -20,7 +20,7 @@ COLUMN_BYTES = 20_000
 
 
 def sources() -> list[Path]:
-    cpu_only = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp")
+    cpu_only = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp", "_avx512_bf16.cpp")
     shared = [path for path in CSRC.glob("*/*.cpp") if not path.name.endswith(cpu_only)]
     return sorted([CSRC / "registration.cpp", *shared, *CSRC.glob("*/*.cu")])
 

@@ -10,7 +10,7 @@ import pytest
 import resnet_cuda
 from resnet_cuda import _extension
 
-LEVELS = ("portable", "avx2", "avx512")
+LEVELS = ("portable", "avx2", "avx512", "avx512_bf16")
 CODE = """
 import torch
 from helpers.cases import DEFORM_CASES, NORM_CASES
@@ -38,7 +38,7 @@ print(_extension.cpu_capability(), checked)
 
 
 @pytest.mark.usefixtures("registered")
-@pytest.mark.parametrize("level", LEVELS[:2])
+@pytest.mark.parametrize("level", LEVELS[:-1])
 def test_lower_instruction_sets(level):
     best = _extension.cpu_capability()
     if LEVELS.index(level) >= LEVELS.index(best):
