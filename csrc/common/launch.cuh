@@ -1,8 +1,4 @@
-// Device guard, current stream, grid, launch and launch check: one way to run a kernel body over a range of indices.
-//
-// A kernel body is a struct with `operator()(int64_t index) const`, written for host and device. With
-// RESNET_CUDA_EMULATE defined this header runs it in a loop on the CPU, so that the tests run the very bodies, and the
-// host code around them, on a machine without a GPU.
+// Device guard, current stream, launch and launch check: one way to run a kernel body (device.cuh).
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -10,82 +6,101 @@
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include "common/host_device.h"
+#include <stdexcept>
+#include <string>
 
-#if !defined(RESNET_CUDA_EMULATE)
-#include <cuda_runtime.h>
-#endif
+#include "common/device.cuh"
 
 namespace resnet_cuda {
 
-#if defined(RESNET_CUDA_EMULATE)
+// One index per call, for what is not worth more: `body(index)` for every index below `count`.
+template <typename Body>
+struct ForEachIndex {
+  static constexpr int kThreads = 256;
+  int64_t count;
+  Body body;
 
-class Launcher {
- public:
-  explicit Launcher(const torch::stable::Tensor&) {
-  }
-
-  template <typename Body>
-  void run(int64_t count, const Body& body) const {
-    for (int64_t index = 0; index < count; ++index) {
+  RESNET_CUDA_BODY void operator()() const {
+    const int64_t step = device::blocks() * kThreads;
+    for (int64_t index = device::block() * kThreads + device::thread(); index < count; index += step) {
       body(index);
     }
   }
 };
 
-template <typename Real>
-RESNET_CUDA_HOST_DEVICE void atomic_add(Real* target, Real value) {
-  *target += value;
-}
+#if !defined(RESNET_CUDA_EMULATE)
 
-#else
-
-constexpr int kThreadsPerBlock = 256;
+namespace device {
 
 template <typename Body>
-__global__ void __launch_bounds__(kThreadsPerBlock) for_each_index(int64_t count, const Body body) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreadsPerBlock;
-  for (int64_t index = static_cast<int64_t>(blockIdx.x) * kThreadsPerBlock + threadIdx.x; index < count;
-       index += step) {
-    body(index);
-  }
+__global__ void __launch_bounds__(Body::kThreads) run_body(const __grid_constant__ Body body) {
+  body();
 }
+
+}  // namespace device
+
+#endif
 
 // Makes the tensor's device current for its lifetime and launches on that device's current stream.
 class Launcher {
  public:
+#if defined(RESNET_CUDA_EMULATE)
+  explicit Launcher(const torch::stable::Tensor&) {
+  }
+#else
   explicit Launcher(const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
     void* stream = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
+#endif
+
+  // Runs `body` in every thread of `blocks` blocks with so many bytes of shared memory each, at most 48 KB.
+  template <typename Body>
+  void launch(int64_t blocks, int shared_bytes, const Body& body) const {
+    static_assert(Body::kThreads % device::kWarp == 0 && Body::kThreads <= 1024);
+    constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+    if (blocks > kMostBlocks || shared_bytes > (48 << 10)) {
+      throw std::runtime_error(
+          "resnet_cuda: a launch of " + std::to_string(blocks) + " blocks with " + std::to_string(shared_bytes) +
+          " bytes of shared memory");
+    }
+    if (blocks <= 0) {
+      return;
+    }
+#if defined(RESNET_CUDA_EMULATE)
+    device::emulate_launch(blocks, Body::kThreads, shared_bytes, [&] { body(); });
+#else
+    device::run_body<Body><<<static_cast<unsigned int>(blocks), Body::kThreads, shared_bytes, stream_>>>(body);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+#endif
+  }
 
   template <typename Body>
   void run(int64_t count, const Body& body) const {
-    if (count == 0) {
-      return;
-    }
-    constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
-    const auto blocks = static_cast<unsigned int>(smaller(ceil_div(count, kThreadsPerBlock), kMostBlocks));
-    for_each_index<Body><<<blocks, kThreadsPerBlock, 0, stream_>>>(count, body);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    constexpr int64_t kMostBlocks = int64_t{1} << 30;
+    const int64_t blocks = ceil_div(count, ForEachIndex<Body>::kThreads);
+    launch(smaller(blocks, kMostBlocks), 0, ForEachIndex<Body>{count, body});
   }
+
+  // Of the device: how many blocks it takes to keep all of it busy.
+  int multiprocessors() const {
+#if defined(RESNET_CUDA_EMULATE)
+    return device::emulated_multiprocessors();
+#else
+    int index = 0, count = 0;
+    cudaGetDevice(&index);
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, index);
+    return count > 0 ? count : 1;
+#endif
+  }
+
+#if !defined(RESNET_CUDA_EMULATE)
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
+#endif
 };
-
-// Only kernel bodies call it; the host branch exists because they compile for the host too.
-template <typename Real>
-RESNET_CUDA_HOST_DEVICE void atomic_add(Real* target, Real value) {
-#if defined(__CUDA_ARCH__)
-  atomicAdd(target, value);
-#else
-  *target += value;
-#endif
-}
-
-#endif
 
 }  // namespace resnet_cuda

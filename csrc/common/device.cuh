@@ -1,0 +1,79 @@
+// The thin layer that kernel bodies are written against, so that the tests can run every body on the CPU.
+//
+// A kernel body is a struct with `static constexpr int kThreads` (threads per block, a multiple of 32) and
+// `RESNET_CUDA_BODY void operator()() const`, launched by Launcher (launch.cuh). Bodies use nothing but what is here
+// and in pack.cuh: no <<<>>>, no inline assembly, no threadIdx, no __shared__. nvcc gets the real thing; with
+// RESNET_CUDA_EMULATE the test-only header device_emulation.h has the same names, one fiber per thread and checks.
+#pragma once
+
+#include "common/host_device.h"
+
+#if defined(RESNET_CUDA_EMULATE)
+
+#include "device_emulation.h"
+
+#else
+
+#include <cuda_runtime.h>
+
+#define RESNET_CUDA_BODY __device__ __forceinline__
+
+// Macros, because the emulation reports the line of the barrier that a thread missed.
+#define RESNET_CUDA_SYNC_BLOCK() __syncthreads()
+#define RESNET_CUDA_SYNC_WARP() __syncwarp()
+// All 32 lanes of the warp must arrive; lane i gets the value of lane i ^ mask, or of lane i - delta (its own below
+// lane `delta`). 32- and 64-bit arithmetic types.
+#define RESNET_CUDA_SHUFFLE_XOR(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
+#define RESNET_CUDA_SHUFFLE_UP(value, delta) __shfl_up_sync(0xffffffffu, value, delta)
+
+namespace resnet_cuda {
+namespace device {
+
+__device__ __forceinline__ int thread() {
+  return static_cast<int>(threadIdx.x);
+}
+__device__ __forceinline__ int64_t block() {
+  return blockIdx.x;
+}
+__device__ __forceinline__ int64_t blocks() {
+  return gridDim.x;
+}
+
+extern __shared__ uint4 shared_bytes[];
+
+// `count` elements of the block's shared memory from byte `begin` on. T is trivially copyable, of 4, 8 or 16 n bytes;
+// begin is a multiple of T's alignment. Contents are undefined until set.
+template <typename T>
+class Shared {
+ public:
+  __device__ __forceinline__ Shared(int begin, int /*count*/)
+      : data_(reinterpret_cast<T*>(reinterpret_cast<unsigned char*>(shared_bytes) + begin)) {
+  }
+  __device__ __forceinline__ T get(int index) const {
+    return data_[index];
+  }
+  __device__ __forceinline__ void set(int index, const T& value) const {
+    data_[index] = value;
+  }
+
+ private:
+  T* data_;
+};
+
+// Adds to an integer in global memory; gives what was there. Integers only: their sums do not depend on the order.
+__device__ __forceinline__ int atomic_add(int* target, int value) {
+  return atomicAdd(target, value);
+}
+
+}  // namespace device
+}  // namespace resnet_cuda
+
+#endif
+
+namespace resnet_cuda {
+namespace device {
+
+constexpr int kWarp = 32;
+
+}  // namespace device
+}  // namespace resnet_cuda
