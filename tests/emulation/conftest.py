@@ -15,5 +15,5 @@ def emulated(tmp_path_factory: pytest.TempPathFactory):
     spec = importlib.util.spec_from_file_location("emulated_build", Path(__file__).with_name("build.py"))
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
-    torch.ops.load_library(str(build.build(tmp_path_factory.mktemp("emulated"))))
+    torch.ops.load_library(str(build.build_operators(tmp_path_factory.mktemp("emulated"))))
     return torch.ops.resnet_cuda_emulated
