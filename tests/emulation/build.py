@@ -77,12 +77,6 @@ def build(sources: Iterable[Path], library: Path, *, sanitize: bool = False, csr
     return library
 
 
-def build_operators(folder: Path, *, sanitize: bool = False) -> Path:
-    """The emulated operators, as a library for ``torch.ops.load_library``."""
-    name = "sanitized" if sanitize else "plain"
-    return build(operator_sources(), folder / f"resnet_cuda_emulated_{name}.so", sanitize=sanitize)
-
-
 def _run(command: Sequence[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
