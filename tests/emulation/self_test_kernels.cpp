@@ -7,6 +7,7 @@
 
 #include "common/launch.cuh"
 #include "common/pack.cuh"
+#include "common/registration.h"
 #include "common/tensors.h"
 
 namespace resnet_cuda {
@@ -99,7 +100,8 @@ struct Place : Kernel {
     }
     const device::Shared<float> shared(0, kThreads + (variant == 3 ? 1 : 0));
     if ((variant != 5 || thread != 7) && (variant != 6 || device::block() == 0)) {
-      shared.set(thread + (variant == 1 ? 1 : variant == 2 ? -1 : 0), source[index()]);
+      const int place = variant == 1 && thread == 63 ? 64 : variant == 2 && thread == 0 ? -1 : thread;
+      shared.set(place, source[index()]);
     }
     target[index()] = shared.get(thread);
   }

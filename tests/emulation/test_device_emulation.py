@@ -97,11 +97,6 @@ def test_half_a_warp_at_its_own_barrier(self_test):
     ],
 )
 def test_shared_memory_is_used_within_its_bounds_and_after_it_is_set(self_test, variant, report):
-    if variant == 1 or variant == 2:
-        # Threads 62 and 63, or 0 and 1, meet at one word as well: which of the two faults comes first is a matter of order.
-        with pytest.raises(RuntimeError, match=f"{report}|race on word|which no thread has set"):
-            self_test.place(SOURCE, variant)
-        return
     assert_reported(self_test.place, variant, "Place, block ", report, "self_test_kernels.cpp:")
 
 
@@ -148,4 +143,7 @@ def test_shuffles(self_test):
 
 
 def test_an_exception_reaches_the_caller(self_test):
-    assert_reported(self_test.throw_in_thread, 1, "thread 37 has had enough")
+    """As what it was, std::out_of_range; the threads that wait for the one that threw are given up."""
+    with pytest.raises(IndexError, match="thread 37 has had enough"):
+        self_test.throw_in_thread(SOURCE, 1)
+    assert torch.equal(self_test.throw_in_thread(SOURCE, 0), SOURCE)
