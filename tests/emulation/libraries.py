@@ -12,14 +12,14 @@ from emulation.child import LIBRARIES
 def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
     if name == "operators":
         return operator_sources(csrc)
-    if name == "deform_conv":
-        return [path for path in operator_sources(csrc) if path.parent.name in ("csrc", "deform_conv")]
     return {"transpose": [HERE / "transpose_op.cpp"], "self_test": [HERE / "self_test_kernels.cpp"]}[name]
 
 
 def build_library(name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC) -> Path:
-    """``folder/name.so``, which ``torch.ops.load_library`` takes."""
-    return build(sources_of(name, csrc), folder / f"{name}.so", sanitize=sanitize, csrc=csrc)
+    """``folder/name.so``, which ``torch.ops.load_library`` takes; of ``"operators/<operator>"`` only that one's kernels."""
+    name, _, operator = name.partition("/")
+    sources = [path for path in sources_of(name, csrc) if not operator or path.parent.name in ("csrc", operator)]
+    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc)
 
 
 def find_library(name: str, folder: Path) -> Path:
