@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/pack.cuh"
+#include "deform_conv/cuda_blend.cuh"
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
 
@@ -122,10 +123,13 @@ struct PositionGradients {
     const auto channels = static_cast<int>(chunk.shape.channels);
     const int group_channels = chunk.offset_group_channels;
     const TapSample<Real> sample = sample_of(entry);
-    const Real weight[4] = {
-        sample.corner_weight(0), sample.corner_weight(1), sample.corner_weight(2), sample.corner_weight(3)};
     const bool inside = entry.kind == TapKind::kInside;
-    const Real otherwise = entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0);
+    const Real otherwise = (entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0)) * entry.mask;
+    Real weight[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      weight[i] = entry.corner[i] >= 0 ? sample.corner_weight(i) * entry.mask : Real(0);
+    }
     const int64_t first_pixel = static_cast<int64_t>(image) * chunk.input_pixels();
     for (int in_group = lane * N; in_group < group_channels; in_group += lanes * N) {
       const int channel = offset_group * group_channels + in_group;
@@ -140,22 +144,21 @@ struct PositionGradients {
       }
       Real grad[N];
       unpack(load_pack<N>(column), grad);
-      Real value[4][N];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        unpack(corner[i], value[i]);
+        Real value[N];
+        unpack(corner[i], value);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          dot[i] += grad[j] * value[i][j];
+          dot[i] += grad[j] * value[j];
         }
       }
       if (resample) {
         Real sampled[N];
+        blend_corners<T>(weight, corner, sampled);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          const Real blended = weight[0] * value[0][j] + weight[1] * value[1][j] + weight[2] * value[2][j] +
-                               weight[3] * value[3][j];
-          sampled[j] = (inside ? blended : otherwise) * entry.mask;
+          sampled[j] = inside ? sampled[j] : otherwise;
         }
         store_pack(column, pack_of<T, N>(sampled));
       }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/pack.cuh"
+#include "deform_conv/cuda_blend.cuh"
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
 
@@ -107,19 +108,7 @@ struct SampleColumns {
       }
     }
     Real sum[N];
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      sum[j] = Real(0);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      Real value[N];
-      unpack(corner[i], value);
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        sum[j] += entry.weight[i] * value[j];
-      }
-    }
+    blend_corners<T>(entry.weight, corner, sum);
     return pack_of<T, N>(sum);
   }
 };
