@@ -134,8 +134,13 @@ template <int N, typename T>
 RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
 #if defined(RESNET_CUDA_EMULATE)
   device::check_aligned(target, N * sizeof(T));
+  memcpy(target, &pack, sizeof(pack));
+#else
+  // By way of memcpy, or element by element, the compiler makes several narrower stores of it in some kernels; the
+  // compile gate looks.
+  using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
+  *reinterpret_cast<Word*>(target) = *reinterpret_cast<const Word*>(&pack);
 #endif
-  *reinterpret_cast<Pack<T, N>*>(target) = pack;
 }
 
 // The elements of a pack in the type that they are computed in.
