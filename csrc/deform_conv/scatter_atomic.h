@@ -27,7 +27,12 @@ struct ScatterInputGradient {
     const Real grad = static_cast<Real>(grad_columns[chunk.column_index(pixel, tap, channel)]) * mask;
     for (int i = 0; i < 4; ++i) {
       if (sample.corner[i] >= 0) {
-        atomic_add(grad_input + chunk.input_index(image, sample.corner[i], channel), sample.corner_weight(i) * grad);
+        Real* target = grad_input + chunk.input_index(image, sample.corner[i], channel);
+#if defined(__CUDA_ARCH__)
+        atomicAdd(target, sample.corner_weight(i) * grad);
+#else
+        *target += sample.corner_weight(i) * grad;
+#endif
       }
     }
   }
