@@ -18,31 +18,36 @@ else:
 REQUIRED = os.environ.get("RESNET_CUDA_TEST_REQUIRE_GATE") == "1"
 
 
-def _unavailable(reason: object) -> None:
-    """Skips; fails where the gate must run, as in CI on a machine with nvcc."""
+def _needed(check):
+    """What ``check`` gives. Where it lacks a tool: a skip, but a failure where the gate must run, as in CI with an nvcc."""
+    from compile_gate.tools import UnavailableError
+
+    try:
+        return check()
+    except UnavailableError as error:
+        reason = str(error)
     if REQUIRED:
         pytest.fail(f"RESNET_CUDA_TEST_REQUIRE_GATE=1, but {reason}", pytrace=False)
-    pytest.skip(str(reason))
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def tools():
-    from compile_gate.tools import UnavailableError, find_tools
+    from compile_gate.tools import find_tools
 
-    try:
-        return find_tools()
-    except UnavailableError as error:
-        _unavailable(error)
+    return _needed(find_tools)
 
 
 @pytest.fixture
 def disassembler(tools) -> None:
-    from compile_gate.tools import UnavailableError
+    _needed(tools.require_disassembler)
 
-    try:
-        tools.require_disassembler()
-    except UnavailableError as error:
-        _unavailable(error)
+
+@pytest.fixture
+def known_architecture(tools, architecture: str) -> str:
+    """The architecture of the test, where this nvcc compiles for it."""
+    _needed(lambda: tools.require(architecture))
+    return architecture
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +64,6 @@ def gate(tools, request: pytest.FixtureRequest) -> Iterator:
 
 
 @pytest.fixture
-def kernels(gate, architecture: str):
+def kernels(gate, known_architecture: str):
     """All kernels for one architecture."""
-    from compile_gate.tools import UnavailableError
-
-    try:
-        gate.tools.require(architecture)
-    except UnavailableError as error:
-        _unavailable(error)
-    return gate.kernels(architecture)
+    return gate.kernels(known_architecture)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from compile_gate.checks import instruction_faults, resource_faults, wide_faults
 from compile_gate.limits import Limit
-from compile_gate.tools import UnavailableError
+from compile_gate.tools import code_name
 
 SAMPLES = Path(__file__).with_name("samples")
 # The oldest and the newest of what has its own way to write instructions.
@@ -36,16 +36,17 @@ def faults_of(kernel, limit: Limit) -> list[str]:
     return [fault for check in (resource_faults, instruction_faults, wide_faults) for fault in check(kernel, limit)]
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def compiled(request, tools, disassembler):
+@pytest.fixture(params=ARCHITECTURES, ids=code_name)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def compiled(tools, disassembler, known_architecture):
     """Kernels of a sample by their names."""
     from compile_gate.kernels import kernels_of
 
-    try:
-        tools.require(request.param)
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    return lambda sample: {kernel.name: kernel for kernel in kernels_of(tools, SAMPLES / sample, request.param)}
+    return lambda sample: {kernel.name: kernel for kernel in kernels_of(tools, SAMPLES / sample, known_architecture)}
 
 
 def test_every_bad_kernel_is_refused_for_its_reason_only(compiled):
