@@ -125,13 +125,15 @@ RESNET_CUDA_BODY Pack<T, N> pack_of(const Real (&value)[N]) {
       }
     }
     return pack;
-  }
+  } else
 #endif
+  {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    pack.element[i] = static_cast<T>(value[i]);
+    for (int i = 0; i < N; ++i) {
+      pack.element[i] = static_cast<T>(value[i]);
+    }
+    return pack;
   }
-  return pack;
 }
 
 }  // namespace resnet_cuda

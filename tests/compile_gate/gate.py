@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from compile_gate.compiling import compile_source
 from compile_gate.kernels import Kernel, kernels_of
+from compile_gate.ptxas_report import warnings_in
 from compile_gate.tools import Tools, sources
 
 
@@ -27,6 +29,10 @@ class Gate:
 
     def kernels(self, architecture: str) -> list[Kernel]:
         return [kernel for future in self._running[architecture] for kernel in future.result()]
+
+    def warnings(self, architecture: str) -> list[str]:
+        logs = [compile_source(self.tools, source, architecture).log for source in sources()]
+        return [warning for log in logs for warning in warnings_in(log)]
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

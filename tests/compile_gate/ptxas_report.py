@@ -1,4 +1,4 @@
-"""What ``ptxas -v`` says about each kernel."""
+"""What ``ptxas -v`` says about each kernel, and what the compilers warn of."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ _FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) b
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _CUMULATIVE = re.compile(r"(\d+) bytes cumulative stack size")
 _SHARED = re.compile(r"(\d+) bytes smem")
+# The compiler's about our own files, ptxas's about our kernels; not nvcc's about architectures that it will drop.
+_WARNING = re.compile(r"^(?:\S*csrc/\S+\(\d+\): warning|ptxas warning).*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,7 @@ def parse_report(text: str, code: str) -> dict[str, Resources]:
         stack = max(stack, _number(_CUMULATIVE, part))
         kernels[entry.group(1)] = Resources(int(registers.group(1)), stores, loads, stack, _number(_SHARED, part))
     return kernels
+
+
+def warnings_in(text: str) -> list[str]:
+    return list(dict.fromkeys(match.group() for match in _WARNING.finditer(text)))

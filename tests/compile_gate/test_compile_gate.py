@@ -35,6 +35,11 @@ def test_every_kernel_has_one_row_and_every_row_a_kernel(kernels):
     fail_with(row_faults([kernel.name for kernel in kernels], LIMITS))
 
 
+@pytest.mark.usefixtures("kernels")
+def test_no_warnings(gate, architecture):
+    fail_with(gate.warnings(architecture))
+
+
 def test_no_spills_no_stack_registers_within_the_budget(kernels):
     check(kernels, resource_faults)
 

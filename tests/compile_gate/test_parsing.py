@@ -8,7 +8,7 @@ import pytest
 from compile_gate.checks import row_faults
 from compile_gate.kernels import short_name
 from compile_gate.limits import Limit
-from compile_gate.ptxas_report import Resources, parse_report
+from compile_gate.ptxas_report import Resources, parse_report, warnings_in
 from compile_gate.sass import (
     count_wide,
     is_compare_and_swap,
@@ -50,6 +50,25 @@ def test_report():
 def test_report_in_a_format_unknown():
     with pytest.raises(ValueError, match="_Z4wide"):
         parse_report(REPORT.replace("Used", "Uses"), "sm_90")
+
+
+LOG = """\
+/home/me/csrc/common/pack.cuh(131): warning #128-D: loop is not reachable
+    for (int i = 0; i < N; ++i) {
+/home/me/csrc/common/pack.cuh(131): warning #128-D: loop is not reachable
+Remark: The warnings can be suppressed with "-diag-suppress <warning-number>"
+/home/me/torch/include/c10/macros.h(12): warning #20012-D: annotation is ignored
+nvcc warning : Support for offline compilation for architectures prior to '<compute/sm/lto>_75' will be removed
+ptxas warning : Value of threads per SM for entry _Z6spills is out of range. .minnctapersm will be ignored
+"""
+
+
+def test_warnings():
+    assert warnings_in(LOG) == [
+        "/home/me/csrc/common/pack.cuh(131): warning #128-D: loop is not reachable",
+        "ptxas warning : Value of threads per SM for entry _Z6spills is out of range. .minnctapersm will be ignored",
+    ]
+    assert warnings_in(REPORT) == []
 
 
 SASS = """\
