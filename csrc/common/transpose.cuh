@@ -30,8 +30,8 @@ struct Transpose {
   int64_t tiles_down;
   int64_t tiles_across;
   int64_t tiles;     // of all the batch
-  bool pairs_read;   // whether packs of the source's and of the target's elements are aligned
-  bool pairs_write;  // always where kPack is 1
+  bool pairs_read;   // whether two of the source's elements may be read at once
+  bool pairs_write;  // and two of the target's written
 
   RESNET_CUDA_BODY void operator()() const {
     // [columns of the tile, the even ones first][groups of kPack rows]
@@ -86,7 +86,7 @@ struct Transpose {
   // Elements `begin` to `begin` + kPack of a line of `size`; 0 past its end.
   RESNET_CUDA_BODY Word load(const T* line, int64_t begin, int64_t size) const {
     Word word{};
-    if (pairs_read) {
+    if (kPack == 1 || pairs_read) {
       if (begin < size) {
         word = load_constant_pack<kPack>(line + begin);
       }
@@ -102,7 +102,7 @@ struct Transpose {
   }
 
   RESNET_CUDA_BODY void store(T* line, int64_t begin, int64_t size, const Word& word) const {
-    if (pairs_write) {
+    if (kPack == 1 || pairs_write) {
       if (begin < size) {
         store_pack<kPack>(line + begin, word);
       }

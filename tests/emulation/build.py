@@ -24,7 +24,7 @@ COLUMN_BYTES = 20_000
 # float-cast-overflow: a position that is NaN or far outside must not be cast to an index.
 SANITIZERS = (
     *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
-    *("-fno-omit-frame-pointer", "-DRESNET_CUDA_SANITIZED"),
+    *("-fno-sanitize=null,vptr,nonnull-attribute,returns-nonnull-attribute", "-fno-omit-frame-pointer"),
 )
 
 

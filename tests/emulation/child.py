@@ -48,8 +48,10 @@ def run_python(
     )
 
 
-def run_tests(arguments: Sequence[str], libraries: Path, *, sanitize: bool = False) -> subprocess.CompletedProcess[str]:
+def run_tests(
+    arguments: Sequence[str], libraries: Path, *, sanitize: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """pytest on ``arguments``: test files of this folder and options."""
     # A sanitizer's last words go to the process's own stderr, which pytest must not keep to itself.
     options = ("-q", "-p", "no:cacheprovider", "--capture=sys")
-    return run_python(["-m", "pytest", *options, *arguments], libraries, sanitize=sanitize)
+    return run_python(["-m", "pytest", *options, *arguments], libraries, sanitize=sanitize, **environment)

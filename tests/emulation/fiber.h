@@ -19,7 +19,10 @@
 #define RESNET_CUDA_FIBERS_UNDER_ASAN 0
 #endif
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(RESNET_CUDA_FIBERS_BY_UCONTEXT)
+#define RESNET_CUDA_FIBERS_BY_ASSEMBLY 1
+#else
+#define RESNET_CUDA_FIBERS_BY_ASSEMBLY 0
 #include <ucontext.h>
 #endif
 
@@ -32,7 +35,7 @@ constexpr std::size_t kStackBytes = 256 << 10;  // its frames are several times 
 constexpr std::size_t kStackBytes = 64 << 10;
 #endif
 
-#if defined(__x86_64__)
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
 
 // Saves the callee's registers and the stack pointer, then goes on where `next` was saved. No inter-procedural
 // optimisation: the compiler must not conclude from the body that other registers survive the call.
@@ -89,7 +92,7 @@ class Fiber {
   void resume() {
     starting() = this;
     announce_switch(&resumer_fake_stack_, stack_, kStackBytes);
-#if defined(__x86_64__)
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
     switch_stack(&resumer_context_, context_);
 #else
     swapcontext(&resumer_context_, &context_);
@@ -100,7 +103,7 @@ class Fiber {
   // From inside: back to the launching thread, until resume().
   void suspend() {
     announce_switch(&fake_stack_, resumer_stack_, resumer_stack_bytes_);
-#if defined(__x86_64__)
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
     switch_stack(&context_, resumer_context_);
 #else
     swapcontext(&context_, &resumer_context_);
@@ -121,7 +124,7 @@ class Fiber {
     __builtin_trap();
   }
 
-#if defined(__x86_64__)
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
   void prepare() {
     // What switch_stack pops: six registers and enter()'s address. Above it enter()'s own return address, 0, ends
     // backtraces; it lies 8 past a multiple of 16, as the calling convention has it.
