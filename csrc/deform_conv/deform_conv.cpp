@@ -151,28 +151,44 @@ DeformConvShape checked_shape(
   return shape;
 }
 
-// Offsets and masks keep the layout they come in: both are read by (image, channel, pixel) strides.
-Tensor as_positions(const Tensor& tensor, ScalarType position_dtype) {
-  return as_dense(tensor, position_dtype, output_memory_format(tensor));
+Tensor as_it_came(const Tensor& tensor) {
+  return torch::stable::contiguous(tensor, output_memory_format(tensor));
 }
 
-DeformConvArguments laid_out(
+DeformConvArguments dense_arguments(
     const Tensor& input,
     const Tensor& weight,
     const Tensor& offset,
     const std::optional<Tensor>& mask,
     const DeformConvShape& shape) {
-  const auto position_dtype = compute_dtype(input.scalar_type());
-  DeformConvArguments arguments{
-      shape,
-      torch::stable::contiguous(input, MemoryFormat::ChannelsLast),
-      torch::stable::contiguous(weight),
-      as_positions(offset, position_dtype),
-      std::nullopt};
+  DeformConvArguments arguments{shape, as_it_came(input), as_it_came(weight), as_it_came(offset), std::nullopt};
   if (mask) {
-    arguments.mask = as_positions(*mask, position_dtype);
+    arguments.mask = as_it_came(*mask);
   }
   return arguments;
+}
+
+// Of an empty batch.
+DeformConvGradients zero_gradients(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    const DeformConvNeeds& needs) {
+  const auto zeros_like = [&](bool needed, const Tensor& tensor) {
+    return needed ? std::optional<Tensor>(zeros_beside(input, size_of(tensor), tensor.scalar_type())) : std::nullopt;
+  };
+  DeformConvGradients gradients;
+  gradients.input = zeros_like(needs.input, input);
+  gradients.weight = zeros_like(needs.weight, weight);
+  gradients.offset = zeros_like(needs.offset, offset);
+  if (needs.mask) {
+    gradients.mask = zeros_like(true, *mask);
+  }
+  if (needs.bias) {
+    gradients.bias = zeros_beside(input, {weight.size(0)}, input.scalar_type());
+  }
+  return gradients;
 }
 
 }  // namespace
@@ -215,7 +231,7 @@ Tensor deform_conv2d(
   if (bias) {
     dense_bias = torch::stable::contiguous(*bias);
   }
-  deform_conv2d_kernel(laid_out(input, weight, offset, mask, shape), dense_bias, output);
+  deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, output);
   return output;
 }
 
@@ -258,33 +274,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
           ", ",
           shape.out_width,
           ")"));
-  need_mask = need_mask && mask.has_value();
-
-  const auto accumulate_dtype = compute_dtype(input.scalar_type());
-  const auto zeros_like = [&](const Tensor& tensor, MemoryFormat format) {
-    return zeros_beside(input, size_of(tensor), accumulate_dtype, format);
-  };
+  const DeformConvNeeds needs{need_input, need_weight, need_offset, need_mask && mask.has_value(), need_bias};
   DeformConvGradients gradients;
-  if (need_input) {
-    gradients.input = zeros_like(input, MemoryFormat::ChannelsLast);
-  }
-  if (need_weight) {
-    gradients.weight = zeros_like(weight, MemoryFormat::Contiguous);
-  }
-  if (need_offset) {
-    gradients.offset = zeros_like(offset, output_memory_format(offset));
-  }
-  if (need_mask) {
-    gradients.mask = zeros_like(*mask, output_memory_format(*mask));
-  }
-  if (need_bias) {
-    gradients.bias = zeros_beside(input, {shape.out_channels}, accumulate_dtype);
-  }
-  if (grad.numel() > 0 && (need_input || need_weight || need_offset || need_mask || need_bias)) {
-    deform_conv2d_backward_kernel(
-        laid_out(input, weight, offset, mask, shape),
-        torch::stable::contiguous(grad, output_memory_format(grad)),
-        gradients);
+  if (grad.numel() == 0) {
+    gradients = zero_gradients(input, weight, offset, mask, needs);
+  } else if (needs.input || needs.weight || needs.offset || needs.mask || needs.bias) {
+    gradients = deform_conv2d_backward_kernel(
+        dense_arguments(input, weight, offset, mask, shape), as_it_came(grad), needs);
   }
 
   const auto result = [&](const std::optional<Tensor>& gradient, ScalarType dtype, MemoryFormat format) {

@@ -10,35 +10,41 @@
 
 namespace resnet_cuda {
 
-// Tensors of one call, checked and laid out. `Real` below is float64 for float64 arguments, else float32.
+// Tensors of one call, checked and dense: each contiguous or channels_last, as it came where it was one of the two.
 struct DeformConvArguments {
   DeformConvShape shape;
-  Tensor input;                // [N, C, H, W], channels_last
-  Tensor weight;               // [O, C/groups, kh, kw], contiguous, input's dtype
-  Tensor offset;               // [N, 2*G*K, Ho, Wo], Real, contiguous or channels_last
-  std::optional<Tensor> mask;  // [N, G*K, Ho, Wo], Real, contiguous or channels_last
+  Tensor input;                // [N, C, H, W]
+  Tensor weight;               // [O, C/groups, kh, kw], input's dtype
+  Tensor offset;               // [N, 2*G*K, Ho, Wo], input's dtype or float32
+  std::optional<Tensor> mask;  // [N, G*K, Ho, Wo], likewise
 };
 
-// Writes `output` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1.
+// Writes `output` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1. `bias` is [O],
+// input's dtype, contiguous.
 void deform_conv2d_kernel(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     const Tensor& output);
 
-// Where the gradients go; those that are not asked for are absent. All accumulate in Real and are given zeroed.
+// The gradients that are asked for; at least one.
+struct DeformConvNeeds {
+  bool input, weight, offset, mask, bias;
+};
+
+// Those that were asked for, each of its argument's size, in any floating dtype and layout.
 struct DeformConvGradients {
-  std::optional<Tensor> input;   // [N, C, H, W], Real, channels_last
-  std::optional<Tensor> weight;  // [O, C/groups, kh, kw], Real, contiguous
-  std::optional<Tensor> offset;  // as arguments.offset
-  std::optional<Tensor> mask;    // as arguments.mask
-  std::optional<Tensor> bias;    // [O], Real
+  std::optional<Tensor> input;
+  std::optional<Tensor> weight;
+  std::optional<Tensor> offset;
+  std::optional<Tensor> mask;
+  std::optional<Tensor> bias;
 };
 
 // `grad` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1.
-void deform_conv2d_backward_kernel(
+DeformConvGradients deform_conv2d_backward_kernel(
     const DeformConvArguments& arguments,
     const Tensor& grad,
-    const DeformConvGradients& gradients);
+    const DeformConvNeeds& needs);
 
 // The operators, as registered; see csrc/registration.cpp for the schemas.
 Tensor deform_conv2d(

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/aligned_buffer.h"
+#include "common/checks.h"
 #include "common/cpu_dispatch.h"
 #include "deform_conv/deform_conv.h"
 
@@ -17,6 +18,41 @@ namespace resnet_cuda {
 namespace {
 
 using namespace deform_conv_cpu;
+
+// The CPU kernels read channels_last images, contiguous weights, and positions in Real.
+DeformConvArguments laid_out(const DeformConvArguments& arguments) {
+  const auto real = compute_dtype(arguments.input.scalar_type());
+  const auto positions = [&](const Tensor& dense) { return as_dense(dense, real, output_memory_format(dense)); };
+  DeformConvArguments result{
+      arguments.shape,
+      torch::stable::contiguous(arguments.input, MemoryFormat::ChannelsLast),
+      torch::stable::contiguous(arguments.weight),
+      positions(arguments.offset),
+      std::nullopt};
+  if (arguments.mask) {
+    result.mask = positions(*arguments.mask);
+  }
+  return result;
+}
+
+// What the kernels accumulate into: Real, the input's channels_last, positions as the arguments'.
+DeformConvGradients zeroed_accumulators(const DeformConvArguments& arguments, const DeformConvNeeds& needs) {
+  const auto real = compute_dtype(arguments.input.scalar_type());
+  const auto zeros_like = [&](bool needed, const Tensor& tensor, MemoryFormat format) {
+    return needed ? std::optional<Tensor>(zeros_beside(tensor, size_of(tensor), real, format)) : std::nullopt;
+  };
+  DeformConvGradients gradients;
+  gradients.input = zeros_like(needs.input, arguments.input, MemoryFormat::ChannelsLast);
+  gradients.weight = zeros_like(needs.weight, arguments.weight, MemoryFormat::Contiguous);
+  gradients.offset = zeros_like(needs.offset, arguments.offset, output_memory_format(arguments.offset));
+  if (needs.mask) {
+    gradients.mask = zeros_like(true, *arguments.mask, output_memory_format(*arguments.mask));
+  }
+  if (needs.bias) {
+    gradients.bias = zeros_beside(arguments.input, {arguments.shape.out_channels}, real);
+  }
+  return gradients;
+}
 
 struct SlabList {
   std::vector<Slab> slabs;
@@ -277,9 +313,10 @@ int64_t balanced_tile(int64_t pixels) {
 }  // namespace
 
 void deform_conv2d_kernel(
-    const DeformConvArguments& arguments,
+    const DeformConvArguments& dense,
     const std::optional<Tensor>& bias,
     const Tensor& output) {
+  const DeformConvArguments arguments = laid_out(dense);
   const DeformConvShape& shape = arguments.shape;
   const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
   const int64_t real_size = arguments.input.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float);
@@ -306,15 +343,18 @@ void deform_conv2d_kernel(
   });
 }
 
-void deform_conv2d_backward_kernel(
-    const DeformConvArguments& arguments,
+DeformConvGradients deform_conv2d_backward_kernel(
+    const DeformConvArguments& dense,
     const Tensor& grad,
-    const DeformConvGradients& gradients) {
+    const DeformConvNeeds& needs) {
+  const DeformConvArguments arguments = laid_out(dense);
+  const DeformConvGradients gradients = zeroed_accumulators(arguments, needs);
   if (arguments.input.scalar_type() == ScalarType::Double) {
     backward_in_bands<double>(arguments, grad, gradients);
   } else {
     backward_in_bands<float>(arguments, grad, gradients);
   }
+  return gradients;
 }
 
 }  // namespace resnet_cuda

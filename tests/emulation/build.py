@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "resnet_cuda_emulated"
 # Small enough that the tests' shapes take several chunks of columns.
-COLUMN_BYTES = 20_000
+WORKSPACE_BYTES = 20_000
 # float-cast-overflow: a position that is NaN or far outside must not be cast to an index.
 SANITIZERS = (
     *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
@@ -45,7 +45,7 @@ def compile_flags(sanitize: bool, csrc: Path = CSRC) -> list[str]:
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
         *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"),
         *("-DRESNET_CUDA_EMULATE", f"-DRESNET_CUDA_NAMESPACE={NAMESPACE}", "-DRESNET_CUDA_KEY=CPU"),
-        f"-DRESNET_CUDA_COLUMN_BYTES={COLUMN_BYTES}",
+        f"-DRESNET_CUDA_WORKSPACE_BYTES={WORKSPACE_BYTES}",
         *("-I", str(csrc), "-I", str(HERE), "-isystem", str(Path(torch.__file__).parent / "include")),
         *(SANITIZERS if sanitize else ()),
     ]

@@ -1,0 +1,42 @@
+// How much of a call the CUDA kernels take at a time, so that their memory has a bound whatever the batch.
+#pragma once
+
+#include <algorithm>
+
+#include "deform_conv/deform_conv_math.h"
+
+namespace resnet_cuda {
+
+// Beyond arguments and results. Few enough to stay in a large GPU's second-level cache and to be nothing beside the
+// activations. An image of which a single row takes more gets what it takes.
+#if !defined(RESNET_CUDA_WORKSPACE_BYTES)
+#define RESNET_CUDA_WORKSPACE_BYTES (int64_t{48} << 20)
+#endif
+constexpr int64_t kWorkspaceBytes = RESNET_CUDA_WORKSPACE_BYTES;
+
+struct WorkspaceNeeds {
+  int64_t per_call;   // bytes: the weight in the order of the columns, its gradient
+  int64_t per_image;  // bytes: copies in another layout, lists
+  int64_t per_pixel;  // bytes per output pixel: columns, entries of the lists
+};
+
+// Whole images, or rows of one image.
+struct ChunkSizes {
+  int64_t images;
+  int64_t rows;
+};
+
+inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds& needs) {
+  // What a call needs anyway must not leave chunks too small to fill a GPU.
+  const int64_t budget = std::max(kWorkspaceBytes - needs.per_call, kWorkspaceBytes / 2);
+  const int64_t image_bytes = needs.per_image + shape.out_pixels() * needs.per_pixel;
+  if (image_bytes <= budget) {
+    const int64_t most = std::min(shape.batch, budget / image_bytes);
+    return {ceil_div(shape.batch, ceil_div(shape.batch, most)), shape.out_height};
+  }
+  const int64_t row_bytes = shape.out_width * needs.per_pixel;
+  const int64_t most = std::clamp<int64_t>((budget - needs.per_image) / row_bytes, 1, shape.out_height);
+  return {1, ceil_div(shape.out_height, ceil_div(shape.out_height, most))};
+}
+
+}  // namespace resnet_cuda

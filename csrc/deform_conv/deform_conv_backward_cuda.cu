@@ -1,0 +1,279 @@
+// Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; the
+// input's gradient gathered from it by lists; the gradients for offsets and masks, which leaves the sampled columns in its
+// place; the weight's gradient by another product. Only what is asked for; no floating-point atomics.
+
+#include <torch/csrc/stable/ops.h>
+
+#include "common/checks.h"
+#include "deform_conv/cuda_call.cuh"
+#include "deform_conv/cuda_gather_input.cuh"
+#include "deform_conv/cuda_list_storage.cuh"
+#include "deform_conv/cuda_position_gradients.cuh"
+#include "deform_conv/cuda_products.h"
+#include "deform_conv/cuda_sample_columns.cuh"
+#include "deform_conv/cuda_workspace.h"
+
+namespace resnet_cuda {
+namespace {
+
+// Index: element. Adds a chunk's share, rounded to T, to what is accumulated in Real.
+template <typename T, typename Real>
+struct Accumulate {
+  const T* share;
+  Real* total;
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    total[index] += static_cast<Real>(share[index]);
+  }
+};
+
+// Index: element. Rounds a total and makes it 0 for the next image.
+template <typename T, typename Real>
+struct TakeTotal {
+  Real* total;
+  T* target;
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    target[index] = static_cast<T>(total[index]);
+    total[index] = Real(0);
+  }
+};
+
+template <typename T, int N>
+class Backward {
+  using Real = typename ComputeType<T>::type;
+  using Sample = SampleColumns<T, Real, N>;
+  using AtPositions = PositionGradients<T, Real, N>;
+
+ public:
+  Backward(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs)
+      : arguments_(arguments),
+        shape_(arguments.shape),
+        grad_(grad),
+        needs_(needs),
+        launcher_(arguments.input),
+        sizes_(chunk_sizes(shape_, workspace_needs())),
+        weight_(column_ordered<T>(launcher_, arguments.weight, shape_)) {
+    const auto beside = [&](const Tensor& like) {
+      return empty_beside(grad, size_of(like), like.scalar_type(), output_memory_format(like));
+    };
+    if (needs.input) {
+      gradients_.input = beside(arguments.input);
+    }
+    if (needs.offset) {
+      gradients_.offset = beside(arguments.offset);
+    }
+    if (needs.mask) {
+      gradients_.mask = beside(*arguments.mask);
+    }
+    if (needs.bias) {
+      const std::vector<int64_t> over{0, 2, 3};
+      gradients_.bias = torch::stable::sum(grad, over, false, real_dtype());
+    }
+  }
+
+  DeformConvGradients run() {
+    if (needs_positions() || needs_.input || needs_.weight) {
+      run_chunks();
+    }
+    if (needs_.weight) {
+      gradients_.weight = weight_gradient();
+    }
+    return gradients_;
+  }
+
+ private:
+  ScalarType real_dtype() const {
+    return compute_dtype(grad_.scalar_type());
+  }
+
+  bool needs_positions() const {
+    return needs_.offset || needs_.mask;
+  }
+
+  // Whether the input is read.
+  bool samples() const {
+    return needs_positions() || needs_.weight;
+  }
+
+  WorkspaceNeeds workspace_needs() const {
+    WorkspaceNeeds bytes{weight_bytes(arguments_.weight), buffer_bytes(grad_), 0};
+    bytes.per_pixel = shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T));
+    if (samples()) {
+      bytes.per_image += buffer_bytes(arguments_.input);
+    }
+    if (needs_.weight) {
+      bytes.per_call += arguments_.weight.numel() * static_cast<int64_t>(sizeof(T) + sizeof(Real));
+    }
+    if (needs_.input) {
+      bytes.per_image += ListStorage<Real>::image_bytes(shape_) + buffer_bytes(arguments_.input);
+      bytes.per_pixel += ListStorage<Real>::pixel_bytes(shape_);
+    }
+    return bytes;
+  }
+
+  void run_chunks() {
+    const int64_t most_pixels = sizes_.images * sizes_.rows * shape_.out_width;
+    const bool whole_images = sizes_.rows == shape_.out_height;
+    const SourceImages<T> grads(launcher_, grad_, sizes_.images);
+    std::optional<SourceImages<T>> inputs;
+    if (samples()) {
+      inputs.emplace(launcher_, arguments_.input, sizes_.images);
+    }
+    std::optional<TargetImages<T>> grad_inputs;
+    if (needs_.input) {
+      grad_inputs.emplace(launcher_, *gradients_.input, sizes_.images);
+      lists_.emplace(grad_, shape_, sizes_);
+      if (!whole_images) {
+        input_total_ = zeros_beside(grad_, {shape_.height * shape_.width * shape_.channels}, real_dtype());
+      }
+    }
+    columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
+    if (needs_.weight) {
+      weight_share_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
+      weight_total_ = zeros_beside(grad_, {weight_.numel()}, real_dtype());
+    }
+
+    for (int64_t image = 0; image < shape_.batch; image += sizes_.images) {
+      const int64_t images = smaller(sizes_.images, shape_.batch - image);
+      const T* rows = grads.read(image, images);
+      const T* input = inputs ? inputs->read(image, images) : nullptr;
+      T* grad_input = grad_inputs ? grad_inputs->begin(image) : nullptr;
+      for (int64_t row = 0; row < shape_.out_height; row += sizes_.rows) {
+        const Chunk chunk = chunk_of(shape_, image, images, row, smaller(sizes_.rows, shape_.out_height - row));
+        const T* chunk_rows = rows + row * shape_.out_width * shape_.out_channels;
+        run_chunk(chunk, chunk_rows, input, whole_images ? grad_input : nullptr);
+      }
+      if (grad_inputs) {
+        if (!whole_images) {
+          launcher_.run(
+              shape_.height * shape_.width * shape_.channels,
+              TakeTotal<T, Real>{static_cast<Real*>(input_total_->mutable_data_ptr()), grad_input});
+        }
+        grad_inputs->finish(image, images);
+      }
+    }
+  }
+
+  void run_chunk(const Chunk& chunk, const T* rows, const T* input, T* grad_input) {
+    const Tensor grad_rows = row_matrices(rows, chunk, grad_);
+    const Tensor columns = column_matrices(*columns_, chunk);
+    if (needs_positions() || needs_.input) {
+      batched_product(grad_rows, weight_matrices(weight_, shape_), columns);
+    }
+    if (needs_.input) {
+      gather_input(chunk, grad_input);
+    }
+    // Overwrites the columns' gradient.
+    if (needs_positions()) {
+      launch_over_taps<AtPositions>(chunk, [&](const Tiling& tiling, int step, int steps) {
+        return AtPositions{
+            chunk,
+            positions_of(arguments_),
+            plane_of(gradients_.offset),
+            plane_of(gradients_.mask),
+            input,
+            column_data(),
+            needs_.weight,
+            tiling,
+            step,
+            steps,
+            lanes_for(chunk, N)};
+      });
+    } else if (needs_.weight) {
+      launch_over_taps<Sample>(chunk, [&](const Tiling& tiling, int step, int steps) {
+        return Sample{
+            chunk, positions_of(arguments_), input, column_data(), tiling, step, steps, lanes_for(chunk, N)};
+      });
+    }
+    if (needs_.weight) {
+      batched_product(
+          torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_share_, shape_));
+      launcher_.run(
+          weight_share_->numel(),
+          Accumulate<T, Real>{
+              static_cast<const T*>(weight_share_->const_data_ptr()),
+              static_cast<Real*>(weight_total_->mutable_data_ptr())});
+    }
+  }
+
+  T* column_data() const {
+    return static_cast<T*>(columns_->mutable_data_ptr());
+  }
+
+  template <typename Body, typename Make>
+  void launch_over_taps(const Chunk& chunk, const Make& make) {
+    const Tiling tiling = output_tiling(chunk);
+    const auto [step, steps] = tap_steps(launcher_, chunk, Body::kMostTaps);
+    launcher_.launch(
+        tiling.tiles() * steps * shape_.offset_groups, Body::kSharedBytes, make(tiling, step, steps));
+  }
+
+  // Writes `grad_input` or, where that is null, adds to the image's total.
+  void gather_input(const Chunk& chunk, T* grad_input) {
+    const InputLists<Real> lists = lists_->of(chunk);
+    const Positions positions = positions_of(arguments_);
+    const int64_t taps = shape_.offset_groups * shape_.taps() * chunk.pixels();
+    launcher_.run(taps, CountCorners<Real>{chunk, positions, lists});
+    using Place = PlaceLists<Real>;
+    launcher_.launch(ceil_div(lists.lists, Place::kThreads), Place::kSharedBytes, Place{lists});
+    launcher_.run(taps, FillLists<Real>{chunk, positions, lists});
+    using Order = OrderLists<Real>;
+    launcher_.run(static_cast<int64_t>(lists.lists) * Order::kLanes, Order{lists});
+
+    const int lanes = lanes_for(chunk, N);
+    const auto slices = static_cast<int>(ceil_div(chunk.offset_group_channels, lanes * N));
+    const ListSum<T, Real, N> sum{column_data(), lists};
+    const InputGradient<T, Real> target{
+        grad_input, grad_input ? nullptr : static_cast<Real*>(input_total_->mutable_data_ptr())};
+    const Tiling tiling = input_tiling(chunk);
+    launcher_.launch(
+        tiling.tiles() * slices * shape_.offset_groups,
+        0,
+        GatherInput<T, Real, N>{chunk, sum, target, tiling, slices, lanes});
+    using Long = GatherLongLists<T, Real, N>;
+    launcher_.launch(2 * launcher_.multiprocessors(), Long::kSharedBytes, Long{chunk, sum, target, slices, lanes});
+  }
+
+  // [O, C/groups, kh, kw] from the order of the columns.
+  Tensor weight_gradient() const {
+    const Tensor rows =
+        torch::stable::view(*weight_total_, {shape_.out_channels, shape_.taps(), shape_.group_channels()});
+    return torch::stable::view(
+        torch::stable::contiguous(torch::stable::transpose(rows, 1, 2)),
+        {shape_.out_channels, shape_.group_channels(), shape_.kernel_h, shape_.kernel_w});
+  }
+
+  const DeformConvArguments& arguments_;
+  const DeformConvShape& shape_;
+  const Tensor& grad_;
+  const DeformConvNeeds needs_;
+  const Launcher launcher_;
+  const ChunkSizes sizes_;
+  const Tensor weight_;  // [O, taps, C/groups]
+  DeformConvGradients gradients_;
+  std::optional<ListStorage<Real>> lists_;
+  std::optional<Tensor> columns_;
+  std::optional<Tensor> input_total_;   // [H, W, C]
+  std::optional<Tensor> weight_share_;  // [O, taps, C/groups], one chunk's
+  std::optional<Tensor> weight_total_;  // the same, the sum
+};
+
+}  // namespace
+
+DeformConvGradients deform_conv2d_backward_kernel(
+    const DeformConvArguments& arguments,
+    const Tensor& grad,
+    const DeformConvNeeds& needs) {
+  check_countable(arguments.shape);
+  DeformConvGradients gradients;
+  dispatch_dtype(grad.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
+      gradients = Backward<T, decltype(pack)::value>(arguments, grad, needs).run();
+    });
+  });
+  return gradients;
+}
+
+}  // namespace resnet_cuda
