@@ -94,8 +94,18 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
   memcpy(&word, &pack, sizeof(word));
 #if defined(RESNET_CUDA_EMULATE)
   device::check_aligned(target, N * sizeof(T));
-#endif
   *reinterpret_cast<Word*>(target) = word;
+#else
+  if constexpr (sizeof(Word) == 16) {
+    // As an assignment it came out as four stores of 4 bytes in some kernels, for what is older than sm_100.
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
+                 : "memory");
+  } else {
+    *reinterpret_cast<Word*>(target) = word;
+  }
+#endif
 }
 
 // The elements of a pack in the type that they are computed in.
