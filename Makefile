@@ -1,6 +1,7 @@
 # make demo   train Mask R-CNN with deformable convolutions on a photograph of coins, evaluate it, draw a picture
 # make test   everything's tests
-# Both set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
+# make gate   every CUDA kernel compiled for seven architectures, registers and machine code within limits; needs nvcc, no GPU
+# All set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
 # CUDA part is built too.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc build_native -type f -not -name '*.pyc' -not -name '*.md') setup.py resnet_cuda/_version.py
 
-.PHONY: all install demo test lint format bench wheel clean
+.PHONY: all install demo test gate lint format bench wheel clean
 
 all: install
 
@@ -34,6 +35,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Here what cannot run fails, where `make test` skips it.
+gate: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m compile_gate
+	RESNET_CUDA_TEST_REQUIRE_GATE=1 $(BIN)/python -m pytest -q tests/compile_gate
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet ruff==0.17.6 clang-format==19.1.7

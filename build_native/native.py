@@ -68,6 +68,21 @@ def _common_flags(plan: Plan) -> list[str]:
     return [*flags, "-DRESNET_CUDA_X86=1"] if is_x86() else flags
 
 
+def device_command(plan: Plan) -> list[str]:
+    """How a ``.cu`` file is compiled, without the architectures: the compile gate of the tests uses the same."""
+    # nvcc warns about torch's headers at -Wextra; the host compiler checks the same files in the emulated build.
+    command = [
+        str(plan.cuda.nvcc),
+        "-std=c++17",
+        "-O3",
+        "-Xcompiler",
+        "-fPIC,-fvisibility=hidden",
+        *_common_flags(plan),
+    ]
+    command += ["-DUSE_CUDA", "--expt-relaxed-constexpr"]
+    return [*command, "-ccbin", plan.compiler[0]] if os.environ.get("CXX") else command
+
+
 def _libraries(plan: Plan) -> list[str]:
     return [f"-L{plan.torch.root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
 
@@ -94,11 +109,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     if plan.cuda:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
         cuda = ["-DUSE_CUDA", "-isystem", str(plan.cuda.include)]
-        # nvcc warns about torch's headers at -Wextra; the host compiler checks the same files in the emulated build.
-        device = [str(plan.cuda.nvcc), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *common]
-        device += ["-DUSE_CUDA", "--expt-relaxed-constexpr", *nvcc_flags(plan.architectures)]
-        if os.environ.get("CXX"):
-            device += ["-ccbin", plan.compiler[0]]
+        device = [*device_command(plan), *nvcc_flags(plan.architectures)]
         objects = [
             file.compile(device if source.suffix == ".cu" else [*host, *cuda], source, folder / "cuda", CSRC)
             for source in cuda_sources()
