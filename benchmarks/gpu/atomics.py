@@ -24,6 +24,13 @@ else:
         tl.atomic_add(target + place, tl.full((BLOCK,), 1, target.dtype.element_ty), mask=place < count, sem="relaxed")
 
     @triton.jit
+    def add_vectors_kernel(target, STRIDE: tl.constexpr, BLOCK: tl.constexpr, INSTRUCTION: tl.constexpr):  # noqa: N803
+        """``INSTRUCTION`` at every ``STRIDE`` bytes; it adds 1 to all numbers there. The target is full: no mask."""
+        place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        address = target.to(tl.int64) + place * STRIDE
+        tl.inline_asm_elementwise(INSTRUCTION, "=r,l", [address], dtype=tl.int32, is_pure=False, pack=1)
+
+    @triton.jit
     def rank_kernel(counters, ranks, count, COUNTERS: tl.constexpr, BLOCK: tl.constexpr):  # noqa: N803
         """Integer counting that keeps the old value: element i gets its rank among those of its counter."""
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -34,6 +41,19 @@ else:
 BLOCK = 1024
 BYTES = 19_000_000
 ADDITIONS = {"reduction, float32": torch.float32, "reduction, bfloat16": torch.bfloat16}
+# Several numbers by one instruction, sm_90 and later: dtype, numbers, PTX (Triton itself makes scalar ones).
+VECTOR_ADDITIONS = {
+    "reduction, 4 x float32 at once": (
+        torch.float32,
+        4,
+        "{ .reg .f32 one; mov.f32 one, 0f3F800000; red.relaxed.gpu.global.add.v4.f32 [$1], {one, one, one, one}; mov.b32 $0, 0; }",
+    ),
+    "reduction, 2 x bfloat16 at once": (
+        torch.bfloat16,
+        2,
+        "{ .reg .b32 ones; mov.b32 ones, 0x3F803F80; red.relaxed.gpu.global.add.noftz.bf16x2 [$1], ones; mov.b32 $0, 0; }",
+    ),
+}
 RANKS = "integer atomics that give a rank"
 
 
@@ -45,12 +65,17 @@ def instructions(ptx: str) -> list[str]:
 def measure(context: Context) -> None:
     if triton is None or context.device.type != "cuda":
         reason = f"Triton is missing: {MISSING}" if triton is None else "Triton's kernels need a GPU"
-        for item in (*ADDITIONS, RANKS):
+        for item in (*ADDITIONS, *VECTOR_ADDITIONS, RANKS):
             context.not_measured(item, reason)
         return
     for item, dtype in ADDITIONS.items():
         if context.enough_time(item):
             _write(context, item, *_addition(dtype, context.device))
+    for item, (dtype, numbers, instruction) in VECTOR_ADDITIONS.items():
+        if torch.cuda.get_device_capability(context.device) < (9, 0):
+            context.not_measured(item, "the instruction needs sm_90")
+        elif context.enough_time(item):
+            _write(context, item, *_vector_addition(dtype, numbers, instruction, context.device))
     if context.enough_time(RANKS):
         _write(context, RANKS, *_ranks(context.device))
 
@@ -62,6 +87,16 @@ def _addition(dtype: torch.dtype, device: torch.device):
     if not (target == 1).all():
         raise AssertionError(f"the {dtype} reductions do not add up to 1")
     return target.numel(), compiled, lambda: add_kernel[grid](target, target.numel(), BLOCK)
+
+
+def _vector_addition(dtype: torch.dtype, numbers: int, instruction: str, device: torch.device):
+    stride = numbers * dtype.itemsize
+    target = torch.zeros(BYTES // (stride * BLOCK) * BLOCK * numbers, dtype=dtype, device=device)
+    grid = (target.numel() // numbers // BLOCK,)
+    compiled = add_vectors_kernel[grid](target, stride, BLOCK, instruction)
+    if not (target == 1).all():
+        raise AssertionError(f"the {dtype} reductions do not add up to 1")
+    return target.numel(), compiled, lambda: add_vectors_kernel[grid](target, stride, BLOCK, instruction)
 
 
 def _ranks(device: torch.device):

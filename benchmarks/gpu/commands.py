@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -74,27 +75,39 @@ def build(places: Places, seconds: float, results: Results) -> Outcome:
 
 def tests(places: Places, seconds: float, results: Results) -> Outcome:
     """``pytest -m cuda``; without a GPU (a dry run) the tests are only collected."""
-    if not (ROOT / "tests").is_dir():
+    folder = ROOT / "tests"
+    if not folder.is_dir():
         return Outcome("error", 0.0, "this checkout has no tests/")
-    report = places.output / "tests.xml"
+    begin = time.monotonic()
+    # What needs the GPU for itself, then the long suite, in several processes where pytest-xdist is there.
+    parallel = ["-n", "6"] if importlib.util.find_spec("xdist") and places.device == "cuda" else []
+    suites = {"cuda": ([], [folder / "cuda"]), "operators": (parallel, [folder / "ops", folder / "layers"])}
+    outcomes = []
+    for index, (name, (options, folders)) in enumerate(suites.items()):
+        left = (seconds - (time.monotonic() - begin)) / (len(suites) - index)
+        outcomes.append(_suite(places, left, results, name, [*options, *map(str, folders)]))
+    worst = next((outcome for outcome in outcomes if outcome.status != "ok"), outcomes[0])
+    return Outcome(worst.status, time.monotonic() - begin, worst.error)
+
+
+def _suite(places: Places, seconds: float, results: Results, name: str, arguments: list[str]) -> Outcome:
+    report, log = places.output / f"tests-{name}.xml", places.output / f"tests-{name}.log"
     report.unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "-v", "--tb=short", "-p", "no:cacheprovider"]
-    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), f"--junitxml={report}"]
-    command += [str(ROOT / "tests" / folder) for folder in ("ops", "cuda", "layers")]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), f"--junitxml={report}", *arguments]
     if places.device != "cuda":
         command.append("--collect-only")
-    log = places.output / "tests.log"
     outcome = run_command(command, seconds, log, places.environment(), places.output)
     counts = counted(report)
     if counts is None:  # cut, or collected only: the log has one line per test
         text = log.read_text(errors="replace")
-        counts = {word.lower(): text.count(f" {word} ") for word in ("PASSED", "FAILED", "SKIPPED", "ERROR")}
-        counts["failures"] = re.findall(r"^(\S+) FAILED ", text, re.MULTILINE)[:50]
+        counts = {word.lower(): len(re.findall(rf"\b{word}\b", text)) for word in ("PASSED", "FAILED", "SKIPPED")}
     report.unlink(missing_ok=True)
-    results.write(kind="tests", collected_only=places.device != "cuda", **counts)
+    results.write(kind="tests", suite=name, collected_only=places.device != "cuda", **counts)
     if outcome.status == "ok" and places.device == "cuda" and not counts["passed"]:
-        return Outcome("error", outcome.seconds, "no test ran")
-    return outcome
+        return Outcome("error", outcome.seconds, f"{name}: no test has passed")
+    return Outcome(outcome.status, outcome.seconds, f"{name}: {outcome.error}" if outcome.error else None)
 
 
 def counted(report: Path) -> dict[str, object] | None:

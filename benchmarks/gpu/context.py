@@ -13,6 +13,11 @@ from resnet_cuda import _extension
 SPARE = 0.92  # of a phase's seconds; past it nothing new is begun, so that few phases are cut in the middle
 
 
+def first_line(error: BaseException) -> str:
+    """An error for a result line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
 class Context:
     """One phase of a run on ``device``. Nothing is begun any more once ``time_left`` is 0; what is left out is recorded."""
 

@@ -54,7 +54,7 @@ def _deform_conv(rng: random.Random, dtype: torch.dtype, generator: torch.Genera
     out = [(size[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
     batch, taps = rng.choice((1, 2, 3)), kernel[0] * kernel[1]
 
-    def normal(*shape: int) -> Tensor:
+    def normal(*shape: int) -> Tensor:  # as the dtype holds it
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).double()
 
     # Odd sixteenths: exact in every dtype and never a whole number, where the derivative jumps.
@@ -79,24 +79,18 @@ def _deform_conv(rng: random.Random, dtype: torch.dtype, generator: torch.Genera
 def _frozen_bn(rng: random.Random, dtype: torch.dtype, generator: torch.Generator) -> Problem:
     shape = (rng.choice((1, 2, 3)), rng.choice((1, 3, 8, 17, 64)), rng.randint(1, 33), rng.randint(1, 33))
 
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64).to(dtype).double()
+    def eighths(*size: int) -> Tensor:
+        return torch.randint(-16, 17, size, generator=generator).double() / 8
 
-    def away_from_zero(tensor: Tensor) -> Tensor:  # where rounding alone would decide what the ReLU lets through
-        return torch.where(tensor.abs() < 0.25, tensor + 0.5, tensor).to(dtype).double()
-
-    # Powers of two and no shift: the sign before the ReLU is that of input + residual, in every dtype.
-    scale = 2.0 ** torch.randint(-2, 3, (shape[1],), generator=generator).double()
+    # Sums and products of such numbers are exact in float32: rounding cannot decide what the ReLU lets through.
     residual = rng.random() < 0.5
     arguments = {
-        "input": away_from_zero(normal(*shape)),
-        "scale": scale,
-        "shift": torch.zeros(shape[1], dtype=torch.float64),
-        "residual": torch.zeros(shape, dtype=torch.float64) if residual else None,
-        "grad": normal(*shape),
+        "input": eighths(*shape),
+        "scale": eighths(shape[1]),
+        "shift": eighths(shape[1]),
+        "residual": eighths(*shape) if residual else None,
+        "grad": eighths(*shape),
     }
-    if residual:
-        arguments["residual"] = arguments["input"].sign() * normal(*shape).abs()
     options = {"relu": rng.random() < 0.75}
     wanted = ("input", "residual") if residual else ("input",)
     name = f"frozen_bn_relu {shape}, residual {residual}, {options}"

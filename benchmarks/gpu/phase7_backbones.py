@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu import models, names
 from benchmarks.gpu.clocks import read_clocks
-from benchmarks.gpu.context import Context
+from benchmarks.gpu.context import Context, first_line
 from benchmarks.gpu.timing import QUICK, Candidate, Effort, best_known, compare_in_turns
 from benchmarks.gpu.variants import tf32
 from benchmarks.measure import relative_error
@@ -51,7 +51,7 @@ class Way:
 
 
 def _image(context: Context, batch: int) -> Tensor:
-    height, width = (64, 64) if context.quick else (800, 1344)
+    height, width = (32, 32) if context.quick else (800, 1344)
     generator = torch.Generator(context.device).manual_seed(batch)
     image = torch.randn(batch, 3, height, width, generator=generator, device=context.device)
     return image.contiguous(memory_format=torch.channels_last)
@@ -124,8 +124,12 @@ def _agreeing(context: Context, kind: str, ways: list[Way], own: nn.Module, imag
                 raise AssertionError(f"{kind} differs from torchvision's by {error:.3g} in float32")
     kept = []
     for way in ways:
-        with way.setting():
-            error = _difference(_inference(way, image)(), expected)
+        try:
+            with way.setting():
+                error = _difference(_inference(way, image)(), expected)
+        except RuntimeError as refused:  # torchvision has no bfloat16 deform_conv2d on a CPU, say
+            context.not_measured(f"{kind}, {way.name}", first_line(refused))
+            continue
         right = error <= TOLERANCE
         context.write("check", item=f"{kind}, {way.name}", right=right, error=error)
         if right:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.gpu import models, names
-from benchmarks.gpu.context import Context
+from benchmarks.gpu.context import Context, first_line
 from benchmarks.gpu.layers import layer, make_sets
 from benchmarks.gpu.phase1_ceilings import copy
 from benchmarks.gpu.phase6_frozen_bn import measure
@@ -29,8 +29,8 @@ def _extra_memory(context: Context, stage: str, direction: str, name: str) -> No
             given = sum(result.nbytes for result in results) / 1e6
             del results
             peak = peak_megabytes(made.calls[0], context.device)
-    except ImportError as error:
-        context.not_measured(f"memory, {name}", str(error))
+    except (ImportError, RuntimeError) as error:
+        context.not_measured(f"memory, {stage}, {direction}, {name}", first_line(error))
         return
     extra = None if peak is None else round(peak - given, 2)
     facts = {"op": names.DEFORM_CONV, "stage": stage, "batch": 8, "direction": direction, "candidate": name}

@@ -118,7 +118,14 @@ def steps_table(records: list[dict]) -> str:
 
 def everything(records: list[dict]) -> str:
     """The summary of a run."""
-    missing = [f"- {r['item']}: {r['reason']}" for r in records if r.get("kind") == "not measured"]
+    missing: dict[str, list[str]] = {}
+    for record in records:
+        if record.get("kind") == "not measured":
+            missing.setdefault(record["reason"], []).append(record["item"])
+    left_out = [
+        f"- {items[0]}{f' and {len(items) - 1} more' if len(items) > 1 else ''}: {reason}"
+        for reason, items in missing.items()
+    ]
     return "\n\n".join(
         [
             caption(records),
@@ -127,7 +134,7 @@ def everything(records: list[dict]) -> str:
             readme_table(records),
             frozen_bn_table(records),
             predictions_table(records, read_reasons()),
-            "Not measured:\n" + "\n".join(dict.fromkeys(missing)) if missing else "Nothing was left out.",
+            "Not measured:\n\n" + "\n".join(left_out) if left_out else "Nothing was left out.",
         ]
     )
 

@@ -32,7 +32,7 @@ class Effort:
     block_seconds: float = 0.5
 
 
-QUICK = Effort(calls=2, rounds=2, block_seconds=0.02)
+QUICK = Effort(calls=2, rounds=1, block_seconds=0.02)
 
 
 @dataclass

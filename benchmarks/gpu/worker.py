@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import resnet_cuda
-from benchmarks.gpu.context import Context
+from benchmarks.gpu.context import Context, first_line
 from benchmarks.gpu.records import Results
 
 
@@ -30,8 +30,7 @@ def run_phase(request: dict, device: torch.device, quick: bool, results: Results
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        first = (str(error).strip().splitlines() or [""])[0]
-        return f"{type(error).__name__}: {first}"
+        return first_line(error)
     return None
 
 
@@ -44,6 +43,8 @@ def main() -> None:
     chosen = parser.parse_args()
     results = Results(chosen.output, device=chosen.device, quick=chosen.quick)
     device = torch.device(chosen.device, 0 if chosen.device == "cuda" else None)
+    if chosen.quick and device.type == "cpu":
+        torch.set_num_threads(1)  # tiny shapes, and other programs beside it
     with contextlib.suppress(RuntimeError):
         # Where the extension is not loaded, its rows fail one by one and the peers' are measured all the same.
         resnet_cuda.use_backend("native")
