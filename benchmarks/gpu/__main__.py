@@ -20,19 +20,21 @@ from benchmarks.gpu.processes import Outcome, Worker
 from benchmarks.gpu.records import Results, read
 from benchmarks.gpu.steps import Step
 
-RESERVE_SECONDS = 8  # at the end, for the tables
-
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     names = ", ".join(step.name for step in steps.STEPS)
-    parser.add_argument("--output", type=Path, default=os.environ.get("OUT"), help="folder for all results; default $OUT")
+    parser.add_argument(
+        "--output", type=Path, default=os.environ.get("OUT"), help="folder for all results; default $OUT"
+    )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu is a dry run: no GPU results")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, few repeats")
     parser.add_argument("--only", default="", metavar="A,B", help=f"steps to run, of {names}")
     parser.add_argument("--skip", default="", metavar="A,B", help="steps to leave out")
     parser.add_argument("--no-build", action="store_true", help="measure the resnet_cuda that is importable already")
-    parser.add_argument("--budget", action="append", default=[], metavar="STEP=SECONDS", help="another deadline for a step")
+    parser.add_argument(
+        "--budget", action="append", default=[], metavar="STEP=SECONDS", help="another deadline for a step"
+    )
     parser.add_argument("--total", type=float, default=steps.TOTAL_SECONDS, help="seconds for everything")
     chosen = parser.parse_args(arguments)
     skip = [name for name in chosen.skip.split(",") if name]
@@ -48,14 +50,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(chosen: list[Step], places: Places, results: Results, total: float) -> list[tuple[Step, Outcome]]:
-    """Runs the steps in their order, none past its own budget nor past ``total`` seconds from now."""
-    until = time.monotonic() + total - RESERVE_SECONDS
+    """Runs the steps in their order, all within ``total`` seconds from now.
+
+    A step may take its own budget and as much again of what earlier steps have left of theirs.
+    """
+    until, spare = time.monotonic() + total - steps.RESERVE_SECONDS, 0.0
     arguments = ["--device", places.device, "--output", str(results.path), *(["--quick"] if places.quick else [])]
     worker = Worker(arguments, places.output / "phases.log", places.environment(), places.output)
     outcomes = []
     try:
         for step in chosen:
-            seconds = min(step.seconds, until - time.monotonic())
+            seconds = min(step.seconds + min(spare, step.seconds), until - time.monotonic())
             if seconds < 1:
                 outcome = Outcome("skipped", 0.0, "no time left")
             elif step.module is None:
@@ -63,6 +68,7 @@ def run(chosen: list[Step], places: Places, results: Results, total: float) -> l
                 outcome = COMMANDS[step.name](places, seconds, results)
             else:
                 outcome = worker.run(step.name, step.module, seconds)
+            spare = max(0.0, spare + step.seconds - outcome.seconds)
             results.write(
                 kind="step",
                 step=step.name,

@@ -46,12 +46,14 @@ VECTOR_ADDITIONS = {
     "reduction, 4 x float32 at once": (
         torch.float32,
         4,
-        "{ .reg .f32 one; mov.f32 one, 0f3F800000; red.relaxed.gpu.global.add.v4.f32 [$1], {one, one, one, one}; mov.b32 $0, 0; }",
+        "{ .reg .f32 one; mov.f32 one, 0f3F800000; "
+        "red.relaxed.gpu.global.add.v4.f32 [$1], {one, one, one, one}; mov.b32 $0, 0; }",
     ),
     "reduction, 2 x bfloat16 at once": (
         torch.bfloat16,
         2,
-        "{ .reg .b32 ones; mov.b32 ones, 0x3F803F80; red.relaxed.gpu.global.add.noftz.bf16x2 [$1], ones; mov.b32 $0, 0; }",
+        "{ .reg .b32 ones; mov.b32 ones, 0x3F803F80; "
+        "red.relaxed.gpu.global.add.noftz.bf16x2 [$1], ones; mov.b32 $0, 0; }",
     ),
 }
 RANKS = "integer atomics that give a rank"

@@ -57,7 +57,9 @@ def build(places: Places, seconds: float, results: Results) -> Outcome:
         if not environment.get("TORCH_CUDA_ARCH_LIST"):
             found = architecture(seconds / 2)
             if found is None:
-                return Outcome("error", time.monotonic() - begin, "torch finds no GPU, so it is not known what to build for")
+                return Outcome(
+                    "error", time.monotonic() - begin, "torch finds no GPU, so it is not known what to build for"
+                )
             environment["TORCH_CUDA_ARCH_LIST"] = found
     shutil.rmtree(places.site, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--verbose"]

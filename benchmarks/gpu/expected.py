@@ -9,13 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.gpu import names, predictions
-from benchmarks.gpu.names import BACKBONE, BACKWARD, DEFORM_CONV, FORWARD, FROZEN_BN
+from benchmarks.gpu.names import (
+    BACKBONE,
+    BACKWARD,
+    DEFORM_CONV,
+    DEFORMABLE,
+    FORWARD,
+    FROZEN_BN,
+    INFERENCE,
+    PLAIN,
+    TRAINING,
+)
 from benchmarks.gpu.records import latest
 
 Records = list[dict]
 Measure = Callable[[Records], float | None]
-PLAIN, DEFORMABLE = "R-50-FPN", "R-50-DCN"
-INFERENCE, TRAINING = "inference", "training step"
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,14 @@ def _deform_time(direction: str, stage: str, batch: int, candidate: str) -> Row:
     facts = deform_conv(direction, candidate, stage, batch)
     predicted = predictions.predicted_us(direction, stage, batch, candidate)
     item = f"deform_conv2d {direction}, {stage}, batch {batch}, {candidate}"
-    return Row(f"time {direction} {stage} {batch} {candidate}", item, "µs", predicted, "", lambda r: _time(r, phase="4", **facts))
+    return Row(
+        f"time {direction} {stage} {batch} {candidate}",
+        item,
+        "µs",
+        predicted,
+        "",
+        lambda r: _time(r, phase="4", **facts),
+    )
 
 
 def _peer_time(direction: str, candidate: str) -> Row:
@@ -156,7 +171,14 @@ def rows() -> list[Row]:
         _memory(FORWARD, tv, 620, ""),
     ]
     table += [
-        Row("accuracy C4", "error over torchvision's, float32, C4, against float64", "times", 1.0, "at most 1x", _accuracy),
+        Row(
+            "accuracy C4",
+            "error over torchvision's, float32, C4, against float64",
+            "times",
+            1.0,
+            "at most 1x",
+            _accuracy,
+        ),
         _frozen_bn("in place with residual", "C4, batch 8"),
         _frozen_bn("in place", "stem, batch 8"),
         _frozen_bn("backward with residual", "C4, batch 8"),

@@ -63,4 +63,6 @@ def bytes_moved(layer: Layer, element_bytes: int) -> int:
     """Arguments and result of a forward, each once."""
     case = layer.case
     pixels = case.batch * case.height * case.width
-    return element_bytes * (pixels * (case.in_channels + case.out_channels + 27) + 9 * case.in_channels * case.out_channels)
+    return element_bytes * (
+        pixels * (case.in_channels + case.out_channels + 27) + 9 * case.in_channels * case.out_channels
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from benchmarks.gpu.names import DEFORMABLE, PLAIN
 from resnet_cuda import resnet_fpn_backbone
 from resnet_cuda.layers import DFConv2d
 
-PLAIN, DEFORMABLE = "R-50-FPN", "R-50-DCN"
 STAGES = {PLAIN: (False, False, False, False), DEFORMABLE: (False, True, True, True)}
 OFFSET_PIXELS = 2.0
 
@@ -66,7 +66,9 @@ def torchvisions(kind: str, own: nn.Module) -> nn.Module:
         for stage in ("layer2", "layer3", "layer4"):
             for block in getattr(model.body, stage):
                 trained = block.conv2.weight.requires_grad
-                block.conv2 = TorchvisionDFConv2d(block.conv2.in_channels, block.conv2.stride[0]).requires_grad_(trained)
+                block.conv2 = TorchvisionDFConv2d(block.conv2.in_channels, block.conv2.stride[0]).requires_grad_(
+                    trained
+                )
     model.load_state_dict(own.state_dict())
     device = next(own.parameters()).device
     return model.to(device, memory_format=torch.channels_last)

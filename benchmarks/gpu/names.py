@@ -17,5 +17,8 @@ EAGER_BFLOAT16 = "torchvision, all bfloat16"
 COMPILED_BFLOAT16 = "torchvision, all bfloat16, torch.compile"
 EAGER_AUTOCAST_TF32 = "torchvision, autocast bfloat16, TF32 on for its deform_conv2d"
 
+PLAIN, DEFORMABLE = "R-50-FPN", "R-50-DCN"
+INFERENCE, TRAINING = "inference", "training step"
+
 DEFORM_CONV, FROZEN_BN, BACKBONE = "deform_conv2d", "frozen_bn_relu", "backbone"
 FORWARD, BACKWARD = "forward", "backward"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-import resnet_cuda
 from benchmarks.environment import describe
 from benchmarks.gpu.clocks import read_clocks
 from benchmarks.gpu.context import Context
@@ -15,7 +12,6 @@ from resnet_cuda import _extension
 
 def run(context: Context) -> None:
     facts = describe(context.device)
-    facts["package"] = str(Path(resnet_cuda.__file__).parent.name)
     facts["cpu_extension"] = "loaded" if _extension.CPU_LOADED else _extension.CPU_ERROR
     facts["cuda_extension"] = "loaded" if _extension.CUDA_LOADED else _extension.CUDA_ERROR
     facts["cuda"] = torch.version.cuda

@@ -1,4 +1,4 @@
-"""Phase 2: random small and odd shapes against the float64 reference on the CPU, twice, bit by bit; large ones against torchvision."""
+"""Phase 2: random small and odd shapes against the float64 reference, twice, bit by bit; large ones against torchvision."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _deform_conv(rng: random.Random, dtype: torch.dtype, generator: torch.Genera
         "grad": normal(batch, out_channels, *out),
     }
     options = {"stride": stride, "padding": padding, "dilation": dilation}
-    name = f"deform_conv2d {tuple(arguments['input'].shape)} x {tuple(arguments['weight'].shape)}, {options}, {offset_groups} offset groups"
+    shapes = f"{tuple(arguments['input'].shape)} x {tuple(arguments['weight'].shape)}"
+    name = f"deform_conv2d {shapes}, {options}, {offset_groups} offset groups"
     wanted = tuple(key for key in ("input", "offset", "weight", "bias", "mask") if arguments[key] is not None)
     return Problem(
         name, dtype, arguments, options, wanted, ops.deform_conv2d, reference.deform_conv2d, rng.random() < 0.5
@@ -119,7 +120,9 @@ def poison(device: torch.device) -> None:
     """Leaves NaN in the memory that the allocator hands out next: an element that nobody writes then shows."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    blocks = [torch.full((count,), float("nan"), device=device) for count in (1 << 22, *[1 << 17] * 16, *[1 << 12] * 64)]
+    blocks = [
+        torch.full((count,), float("nan"), device=device) for count in (1 << 22, *[1 << 17] * 16, *[1 << 12] * 64)
+    ]
     del blocks
 
 
@@ -133,8 +136,7 @@ def check(context: Context, problem: Problem) -> None:
     labels = ("output", *problem.wanted)
     eps = torch.finfo(problem.dtype).eps
     units = {
-        label: relative_error(got.cpu(), right) / eps
-        for label, got, right in zip(labels, first, expected, strict=True)
+        label: relative_error(got.cpu(), right) / eps for label, got, right in zip(labels, first, expected, strict=True)
     }
     same = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))  # NaN is never equal: it fails here too
     right = all(error <= UNITS[problem.dtype] for error in units.values())

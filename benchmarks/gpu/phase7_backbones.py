@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from benchmarks.gpu import models, names
 from benchmarks.gpu.clocks import read_clocks
 from benchmarks.gpu.context import Context, first_line
+from benchmarks.gpu.names import INFERENCE, TRAINING
 from benchmarks.gpu.timing import QUICK, Candidate, Effort, best_known, compare_in_turns
 from benchmarks.gpu.variants import tf32
 from benchmarks.measure import relative_error
 
-INFERENCE, TRAINING = "inference", "training step"
 # kind, mode, batch; the predicted ones first.
 ORDER = (
-    (models.PLAIN, INFERENCE, 1),
-    (models.PLAIN, TRAINING, 8),
-    (models.DEFORMABLE, INFERENCE, 8),
-    (models.DEFORMABLE, TRAINING, 8),
-    (models.PLAIN, INFERENCE, 8),
-    (models.DEFORMABLE, INFERENCE, 1),
-    (models.PLAIN, TRAINING, 2),
-    (models.DEFORMABLE, TRAINING, 2),
+    (names.PLAIN, INFERENCE, 1),
+    (names.PLAIN, TRAINING, 8),
+    (names.DEFORMABLE, INFERENCE, 8),
+    (names.DEFORMABLE, TRAINING, 8),
+    (names.PLAIN, INFERENCE, 8),
+    (names.DEFORMABLE, INFERENCE, 1),
+    (names.PLAIN, TRAINING, 2),
+    (names.DEFORMABLE, TRAINING, 2),
 )
 FLOAT32_TOLERANCE, TOLERANCE = 1e-2, 0.25
 COMPILE_SECONDS = 20
@@ -64,7 +64,7 @@ def _ways(kind: str, own: nn.Module, peer: nn.Module | None) -> list[Way]:
     ways = [Way(names.OURS_BFLOAT16, narrow(own), False), Way(names.OURS_AUTOCAST, own, True)]
     if peer is not None:
         ways.append(Way(names.EAGER_AUTOCAST, peer, True))
-        if kind == models.DEFORMABLE:
+        if kind == names.DEFORMABLE:
             ways.append(Way(names.EAGER_AUTOCAST_TF32, peer, True, tf32=True))
         else:
             ways.append(Way(names.EAGER_BFLOAT16, narrow(peer), False))
@@ -148,7 +148,7 @@ def _compare(context: Context, kind: str, mode: str, batch: int, ways: list[Way]
     if mode == INFERENCE and batch == 1 and context.device.type == "cuda":
         graphs = []
         for way in ways:
-            if kind == models.DEFORMABLE and not way.name.startswith("resnet_cuda"):
+            if kind == names.DEFORMABLE and not way.name.startswith("resnet_cuda"):
                 reason = "torchvision's deform_conv2d launches on the default stream, which a capture forbids"
                 context.not_measured(f"{kind}, {way.name}, CUDA graph", reason)
             else:
@@ -198,6 +198,6 @@ def run(context: Context) -> None:
                 context.not_measured(f"{kind}, torchvision", str(error))
             ready[kind] = _agreeing(context, kind, _ways(kind, own, peer), own, image)
         _compare(context, kind, mode, 1 if context.quick else batch, ready[kind])
-    _compile(context, models.PLAIN, ready.get(models.PLAIN, []))
+    _compile(context, names.PLAIN, ready.get(names.PLAIN, []))
     context.write("clocks", **read_clocks(context.device))
     context.check()

@@ -44,10 +44,10 @@ def _activation_memory(context: Context) -> None:
         return
     batch = 2
     image = torch.randn(batch, 3, 800, 1344, device=context.device).contiguous(memory_format=torch.channels_last)
-    own = models.ours(models.PLAIN, image[:1])
+    own = models.ours(names.PLAIN, image[:1])
     ways = {names.OURS_AUTOCAST: own}
     try:
-        ways[names.EAGER_AUTOCAST] = models.torchvisions(models.PLAIN, own)
+        ways[names.EAGER_AUTOCAST] = models.torchvisions(names.PLAIN, own)
     except ImportError as error:
         context.not_measured(f"activation memory, {names.EAGER_AUTOCAST}", str(error))
     for name, model in ways.items():

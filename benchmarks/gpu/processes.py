@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -26,10 +27,8 @@ class Outcome:
 def end(process: subprocess.Popen) -> None:
     """Ends a child and all that it started (each child leads a process group of its own)."""
     if process.poll() is None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.wait()
 
 
@@ -38,9 +37,7 @@ def last_line(log: Path) -> str:
     return lines[-1][-400:] if lines else "no output"
 
 
-def run_command(
-    command: list[str], seconds: float, log: Path, environment: Mapping[str, str], folder: Path
-) -> Outcome:
+def run_command(command: list[str], seconds: float, log: Path, environment: Mapping[str, str], folder: Path) -> Outcome:
     """Runs ``command`` in ``folder`` with its output appended to ``log``."""
     begin = time.monotonic()
     with log.open("ab") as output:

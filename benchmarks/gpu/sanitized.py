@@ -7,7 +7,7 @@ import argparse
 import torch
 
 import resnet_cuda
-from benchmarks.gpu.phase2_correctness import UNITS, run_problem, problems
+from benchmarks.gpu.phase2_correctness import UNITS, problems, run_problem
 from benchmarks.measure import relative_error
 
 COUNT = 12  # three of each dtype, a third of them norms

@@ -28,9 +28,7 @@ def truth(context: Context, sets: Sequence) -> dict[str, tuple[torch.Tensor, ...
     except ImportError:
         by_reference = lambda x, offset, weight, mask: reference.deform_conv2d(x, offset, weight, None, 1, 1, 1, mask)  # noqa: E731
         variant = Variant("reference", by_reference, torch.float32, torch.float32, None)
-    results = {
-        direction: candidate(variant, sets[:1], direction) for direction in (names.FORWARD, names.BACKWARD)
-    }
+    results = {direction: candidate(variant, sets[:1], direction) for direction in (names.FORWARD, names.BACKWARD)}
     with variant.setting():
         return {direction: tuple(t.detach() for t in one.calls[0]()) for direction, one in results.items()}
 

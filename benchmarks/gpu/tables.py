@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.gpu import expected, names
+from benchmarks.gpu import expected, names, predictions
 from benchmarks.gpu.names import BACKWARD, FORWARD
 from benchmarks.gpu.records import latest, read
 
@@ -87,7 +87,10 @@ def readme_table(records: list[dict]) -> str:
 
 def frozen_bn_table(records: list[dict]) -> str:
     """Shares of the speed of a copy, for the two layouts."""
-    places, variants = ("stem, batch 8", "C4, batch 8", "C4, batch 1"), ("in place", "in place with residual", "backward")
+    places, variants = (
+        ("stem, batch 8", "C4, batch 8", "C4, batch 1"),
+        ("in place", "in place with residual", "backward"),
+    )
     body = []
     for place in places:
         for layout in ("channels_last", "contiguous"):
@@ -95,6 +98,32 @@ def frozen_bn_table(records: list[dict]) -> str:
             found = [latest(records, variant=variant, **facts) for variant in variants]
             body.append([place, layout, *(NOT_YET if one is None else f"{one['share_of_copy']:.0%}" for one in found)])
     return markdown(["frozen_bn_relu, bfloat16, share of a copy's speed", "layout", *variants], body)
+
+
+def backbone_table(records: list[dict]) -> str:
+    """Milliseconds of GPU time per image, by candidate."""
+    columns = (
+        names.OURS_BFLOAT16,
+        names.OURS_AUTOCAST,
+        names.EAGER_AUTOCAST,
+        names.EAGER_BFLOAT16,
+        names.EAGER_AUTOCAST_TF32,
+        names.COMPILED_BFLOAT16,
+    )
+    body = []
+    for kind in (names.PLAIN, names.DEFORMABLE):
+        for mode, batch, graph in (
+            (names.INFERENCE, 1, False),
+            (names.INFERENCE, 1, True),
+            (names.INFERENCE, 8, False),
+            (names.TRAINING, 2, False),
+            (names.TRAINING, 8, False),
+        ):
+            facts = [expected.backbone(kind, mode, batch, column, graph) for column in columns]
+            found = [latest(records, kind="time", phase="7", **one) for one in facts]
+            cells = [number(None if one is None else one["ms_per_image"]) for one in found]
+            body.append([f"{kind}, {mode}, batch {batch}{', CUDA graph' if graph else ''}", *cells])
+    return markdown(["800x1344, ms per image", *columns], body)
 
 
 def ceilings_table(records: list[dict]) -> str:
@@ -133,6 +162,7 @@ def everything(records: list[dict]) -> str:
             ceilings_table(records),
             readme_table(records),
             frozen_bn_table(records),
+            backbone_table(records),
             predictions_table(records, read_reasons()),
             "Not measured:\n\n" + "\n".join(left_out) if left_out else "Nothing was left out.",
         ]
@@ -148,13 +178,20 @@ def read_reasons() -> dict[str, str]:
 
 
 def predictions_page(path: Path | None) -> str:
+    """What lies in ``results/gpu-predictions.md``."""
     command = "python -m benchmarks.gpu.tables" + (f" {path.name}" if path else "") + " --table predictions"
     records = read(path)
-    return (
-        f"# Predictions and measurements\n\nMade by `{command}`; not to be edited. Reasons for misses go to `gpu-reasons.json`, by the\n"
-        "row's key (`benchmarks/gpu/expected.py`).\n\nPredicted before any run, for an NVIDIA H200; \"times\" is how many times as long as ours the other takes.\n\n"
-        f"{caption(records)}\n\n{predictions_table(records, read_reasons())}\n"
-    )
+    return f"""# Predictions and measurements
+
+Made by `{command}`; not to be edited. Reasons for misses go to
+`gpu-reasons.json` beside this file, by the row's key (`benchmarks/gpu/expected.py`).
+
+Predicted before any run, for an {predictions.GPU}. "Times" is how many times as long as ours the other takes.
+
+{caption(records)}
+
+{predictions_table(records, read_reasons())}
+"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -168,7 +205,9 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.table == "predictions":
         print(predictions_page(chosen.file), end="")
     elif chosen.table == "readme":
-        print(f"{caption(records)}\n\n{readme_table(records)}\n\n{frozen_bn_table(records)}")
+        print(
+            f"{caption(records)}\n\n{readme_table(records)}\n\n{frozen_bn_table(records)}\n\n{backbone_table(records)}"
+        )
     else:
         print(everything(records))
 

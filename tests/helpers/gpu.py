@@ -127,8 +127,7 @@ def check_large_norm(shape: tuple[int, int, int, int], memory_format: torch.memo
 
     input_rows, residual_rows = rows(input), rows(residual)
     expected = [
-        reference.frozen_bn_relu(one, scale, shift, other)
-        for one, other in zip(input_rows, residual_rows, strict=True)
+        reference.frozen_bn_relu(one, scale, shift, other) for one, other in zip(input_rows, residual_rows, strict=True)
     ]
     assert all(one.any() for one in expected)
     arguments = (scale, shift, residual, True)
@@ -161,7 +160,9 @@ def check_large_deform_conv(batch: int, channels: int, size: tuple[int, int], de
     needs = (True, False, True, False, False)
 
     def gradients(*images: Tensor) -> tuple[Tensor, ...]:
-        found = torch.ops.resnet_cuda.deform_conv2d_backward(images[0], images[1], weight, images[2], None, *geometry, *needs)
+        found = torch.ops.resnet_cuda.deform_conv2d_backward(
+            images[0], images[1], weight, images[2], None, *geometry, *needs
+        )
         return found[0], found[2]
 
     output = torch.ops.resnet_cuda.deform_conv2d(input, weight, offset, None, None, *geometry)
@@ -175,4 +176,3 @@ def check_large_deform_conv(batch: int, channels: int, size: tuple[int, int], de
             assert right.any(), name
             error = relative_error(whole[one], right)
             assert error <= 2 * torch.finfo(torch.bfloat16).eps, f"{name} of image {image} is off by {error:.3g}"
-
