@@ -22,7 +22,7 @@ ACTIVATIONS = {
     "C5, batch 8": (8, 2048, 25, 42),
     "C4, batch 1": (1, 1024, 50, 84),
 }
-QUICK_ACTIVATIONS = {"C4, batch 8": (2, 8, 5, 7)}
+QUICK_ACTIVATIONS = {"stem, batch 8": (2, 3, 8, 7), "C4, batch 8": (2, 8, 5, 7)}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 VARIANTS = bench_frozen_bn.VARIANTS | bench_frozen_bn.MORE_VARIANTS
 CANDIDATES = (bench_frozen_bn.OURS, "eager")

@@ -136,6 +136,11 @@ def ceilings_table(records: list[dict]) -> str:
     return markdown(["ceiling", "value", "unit"], body)
 
 
+def gpu_results(records: list[dict]) -> list[dict]:
+    """What may stand in a table of results: not a dry run's numbers, nor those of tiny shapes."""
+    return [record for record in records if record.get("device") == "cuda" and not record.get("quick")]
+
+
 def steps_table(records: list[dict]) -> str:
     body = [
         [record["step"], record["title"], record["status"], f"{record['seconds']:.1f}", record["error"] or ""]
@@ -155,15 +160,16 @@ def everything(records: list[dict]) -> str:
         f"- {items[0]}{f' and {len(items) - 1} more' if len(items) > 1 else ''}: {reason}"
         for reason, items in missing.items()
     ]
+    shown = gpu_results(records)
     return "\n\n".join(
         [
             caption(records),
             steps_table(records),
-            ceilings_table(records),
-            readme_table(records),
-            frozen_bn_table(records),
-            backbone_table(records),
-            predictions_table(records, read_reasons()),
+            ceilings_table(shown),
+            readme_table(shown),
+            frozen_bn_table(shown),
+            backbone_table(shown),
+            predictions_table(shown, read_reasons()),
             "Not measured:\n\n" + "\n".join(left_out) if left_out else "Nothing was left out.",
         ]
     )
@@ -190,7 +196,7 @@ Predicted before any run, for an {predictions.GPU}. "Times" is how many times as
 
 {caption(records)}
 
-{predictions_table(records, read_reasons())}
+{predictions_table(gpu_results(records), read_reasons())}
 """
 
 

@@ -1,5 +1,7 @@
 """Scratch memory is bounded, and running out of memory is an error like any other."""
 
+import gc
+
 import pytest
 import torch
 from helpers.gpu import NEEDS_GPU, PADDED, STAGES, assert_runs_equal, deform_run, extra_bytes, layer_arguments
@@ -47,27 +49,36 @@ def limited():
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
+def assert_raises_and_releases(call):
+    """A RuntimeError, which torch.OutOfMemoryError is one of, and no memory that stays taken."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)  # nothing else keeps it: its frames hold tensors
+    else:
+        pytest.fail("there was memory enough")
+    gc.collect()
+    assert torch.cuda.memory_allocated() == before, "memory of the failed call is still held"
+
+
 # No room for the result of 275 MB; room for it and not for what backward needs besides.
 @pytest.mark.parametrize("megabytes", [64, 290])
 def test_out_of_memory_is_an_error_and_the_next_call_works(limited, megabytes):
     small = layer_arguments((16, 20, 20), 2, torch.float32, "cuda")
     expected = deform_run(small)
     large = layer_arguments(STAGES["C3"], 32, torch.float32, "cuda")
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
     limited(megabytes * 10**6)
-    with pytest.raises((torch.OutOfMemoryError, RuntimeError), match="(?i)memory"):
-        deform_run(large)
-    assert torch.cuda.memory_allocated() == before, "memory of the failed call is still held"
+    assert_raises_and_releases(lambda: deform_run(large))
     assert_runs_equal(deform_run(small), expected)
     torch.cuda.set_per_process_memory_fraction(1.0)
-    assert deform_run(large).output.isfinite().all()
+    assert deform_run(large).output.isfinite().all()  # it was the memory and nothing else
 
 
 def test_frozen_bn_relu_out_of_memory(limited):
     large, scale = torch.randn(8, 64, 400, 672, device="cuda"), torch.ones(64, device="cuda")
     expected = large.relu()
     limited(64 * 10**6)
-    with pytest.raises((torch.OutOfMemoryError, RuntimeError), match="(?i)memory"):
-        ops.frozen_bn_relu(large, scale, torch.zeros_like(scale))
+    assert_raises_and_releases(lambda: ops.frozen_bn_relu(large, scale, torch.zeros_like(scale)))
     assert torch.equal(ops.frozen_bn_relu(large, scale, torch.zeros_like(scale), inplace=True), expected)
