@@ -72,7 +72,11 @@ def build(places: Places, seconds: float, results: Results) -> Outcome:
         libraries=sorted(path.name for path in places.site.glob("resnet_cuda/*.so")),
         seconds=round(outcome.seconds, 1),
     )
-    return Outcome(outcome.status, time.monotonic() - begin, outcome.error)
+    error = outcome.error
+    if outcome.status == "error":  # the compiler's first word says more than pip's last
+        lines = (places.output / "build.log").read_text(errors="replace").splitlines()
+        error = next((line.strip()[-400:] for line in lines if re.search(r"\berror: ", line)), error)
+    return Outcome(outcome.status, time.monotonic() - begin, error)
 
 
 def tests(places: Places, seconds: float, results: Results) -> Outcome:
