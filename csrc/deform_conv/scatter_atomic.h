@@ -7,6 +7,15 @@
 
 namespace resnet_cuda {
 
+template <typename Real>
+RESNET_CUDA_HOST_DEVICE void atomic_add(Real* target, Real value) {
+#if defined(__CUDA_ARCH__)
+  atomicAdd(target, value);
+#else
+  *target += value;
+#endif
+}
+
 // Index: (pixel, tap, channel), channel fastest.
 template <typename T, typename Real>
 struct ScatterInputGradient {

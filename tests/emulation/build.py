@@ -1,50 +1,83 @@
-"""Builds the CUDA sources for the CPU: kernel bodies run in a loop, ATen's products on CPU tensors.
+"""Builds the CUDA sources for the CPU: kernel bodies run on fibers, ATen's products on CPU tensors.
 
 The very files that nvcc compiles (``csrc/*/*.cu`` and the checks beside them) go through the C++ compiler with
-``RESNET_CUDA_EMULATE`` defined and register as ``torch.ops.resnet_cuda_emulated.*`` for CPU tensors. So a machine without
-a GPU tests every kernel body, every index and all the host code around them; what it cannot test is the launch itself.
+``RESNET_CUDA_EMULATE`` defined and register as ``torch.ops.resnet_cuda_emulated.*`` for CPU tensors; ``device_emulation.h``
+stands for the GPU. So a machine without one tests every kernel body, every index, every barrier and all the host code around
+them. Sanitized, every access outside a tensor ends the process.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-CSRC = Path(__file__).resolve().parents[2] / "csrc"
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "resnet_cuda_emulated"
 # Small enough that the tests' shapes take several chunks of columns.
 COLUMN_BYTES = 20_000
+# float-cast-overflow: a position that is NaN or far outside must not be cast to an index.
+SANITIZERS = (
+    *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
+    *("-fno-sanitize=null,vptr,nonnull-attribute,returns-nonnull-attribute", "-fno-omit-frame-pointer"),
+)
 
 
-def sources() -> list[Path]:
+def compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+def operator_sources(csrc: Path = CSRC) -> list[Path]:
+    """All that the CUDA library is made of."""
     cpu_only = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp", "_avx512_bf16.cpp")
-    shared = [path for path in CSRC.glob("*/*.cpp") if not path.name.endswith(cpu_only)]
-    return sorted([CSRC / "registration.cpp", *shared, *CSRC.glob("*/*.cu")])
+    shared = [path for path in csrc.glob("*/*.cpp") if not path.name.endswith(cpu_only)]
+    return sorted([csrc / "registration.cpp", *shared, *csrc.glob("*/*.cu")])
 
 
-def build(folder: Path) -> Path:
-    """Compiles and links the emulated library in ``folder`` and returns its path."""
-    torch_root = Path(torch.__file__).parent
-    flags = [
-        *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"),
+def compile_flags(sanitize: bool, csrc: Path = CSRC) -> list[str]:
+    return [
+        *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
+        *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
         *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"),
         *("-DRESNET_CUDA_EMULATE", f"-DRESNET_CUDA_NAMESPACE={NAMESPACE}", "-DRESNET_CUDA_KEY=CPU"),
         f"-DRESNET_CUDA_COLUMN_BYTES={COLUMN_BYTES}",
-        *("-I", str(CSRC), "-isystem", str(torch_root / "include")),
+        *("-I", str(csrc), "-I", str(HERE), "-isystem", str(Path(torch.__file__).parent / "include")),
+        *(SANITIZERS if sanitize else ()),
     ]
-    compiler = os.environ.get("CXX", "g++")
-    objects, running = [], []
-    for source in sources():
-        target = folder / f"{source.stem}{source.suffix[1:]}.o"
-        objects.append(target)
-        running.append(subprocess.Popen([compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(target)]))
-    failed = [process.args[-3] for process in running if process.wait() != 0]
-    if failed:
-        raise RuntimeError(f"the emulated build failed for {', '.join(failed)}")
-    library = folder / "resnet_cuda_emulated.so"
-    libraries = ["-L", str(torch_root / "lib"), "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
-    subprocess.run([compiler, "-shared", *map(str, objects), *libraries, "-o", str(library)], check=True)
+
+
+def build(sources: Iterable[Path], library: Path, *, sanitize: bool = False, csrc: Path = CSRC) -> Path:
+    """Compiles ``sources`` as C++, two at a time, and links them to ``library``; objects lie in the folder beside it.
+
+    Raises:
+        RuntimeError: with the compiler's words.
+    """
+    objects_folder = library.with_suffix(".objects")
+    objects_folder.mkdir(parents=True)
+
+    def compile_one(source: Path) -> Path:
+        target = objects_folder / f"{source.name}.o"
+        _run([compiler(), *compile_flags(sanitize, csrc), "-x", "c++", "-c", str(source), "-o", str(target)])
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sources))
+    torch_libraries = Path(torch.__file__).parent / "lib"
+    _run(
+        [
+            *(compiler(), "-shared", *map(str, objects), *(SANITIZERS if sanitize else ())),
+            *("-L", str(torch_libraries), "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10", "-o", str(library)),
+        ]
+    )
     return library
+
+
+def _run(command: Sequence[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise RuntimeError(f"the emulated build failed: {' '.join(command)}\n{result.stderr}")

@@ -1,0 +1,179 @@
+// A stack of its own for each emulated CUDA thread, and the switch between it and the launching thread.
+//
+// The x86-64 switch is six pushes; ucontext, which makes a system call at every switch, serves other processors. Under
+// AddressSanitizer every switch is announced, so that its stack bookkeeping follows.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#define RESNET_CUDA_FIBERS_UNDER_ASAN 1
+#else
+#define RESNET_CUDA_FIBERS_UNDER_ASAN 0
+#endif
+
+#if defined(__x86_64__) && !defined(RESNET_CUDA_FIBERS_BY_UCONTEXT)
+#define RESNET_CUDA_FIBERS_BY_ASSEMBLY 1
+#else
+#define RESNET_CUDA_FIBERS_BY_ASSEMBLY 0
+#include <ucontext.h>
+#endif
+
+namespace resnet_cuda {
+namespace emulation {
+
+#if RESNET_CUDA_FIBERS_UNDER_ASAN
+constexpr std::size_t kStackBytes = 256 << 10;  // its frames are several times as large
+#else
+constexpr std::size_t kStackBytes = 64 << 10;
+#endif
+
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
+
+// Saves the callee's registers and the stack pointer, then goes on where `next` was saved. No inter-procedural
+// optimisation: the compiler must not conclude from the body that other registers survive the call.
+#if !defined(__clang__)
+__attribute__((noipa))
+#endif
+__attribute__((naked, noinline)) inline void
+switch_stack(void** /*saved: rdi*/, void* /*next: rsi*/) {
+  asm volatile(
+      "pushq %rbp\n\t"
+      "pushq %rbx\n\t"
+      "pushq %r12\n\t"
+      "pushq %r13\n\t"
+      "pushq %r14\n\t"
+      "pushq %r15\n\t"
+      "movq %rsp, (%rdi)\n\t"
+      "movq %rsi, %rsp\n\t"
+      "popq %r15\n\t"
+      "popq %r14\n\t"
+      "popq %r13\n\t"
+      "popq %r12\n\t"
+      "popq %rbx\n\t"
+      "popq %rbp\n\t"
+      "ret");
+}
+
+#endif
+
+// Runs `entry(argument)`, which never returns, in turns with the thread that calls resume().
+class Fiber {
+ public:
+  Fiber(void (*entry)(void*), void* argument) : entry_(entry), argument_(argument) {
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    mapped_bytes_ = kStackBytes + page;
+    void* mapped = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (mapped == MAP_FAILED) {
+      throw std::bad_alloc();
+    }
+    mapped_ = static_cast<unsigned char*>(mapped);
+    mprotect(mapped_, page, PROT_NONE);  // running over the end of the stack faults
+    stack_ = mapped_ + page;
+    prepare();
+  }
+  ~Fiber() {
+#if RESNET_CUDA_FIBERS_UNDER_ASAN
+    __asan_unpoison_memory_region(stack_, kStackBytes);
+#endif
+    munmap(mapped_, mapped_bytes_);
+  }
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  // From the launching thread: goes on inside, until suspend().
+  void resume() {
+    starting() = this;
+    announce_switch(&resumer_fake_stack_, stack_, kStackBytes);
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
+    switch_stack(&resumer_context_, context_);
+#else
+    swapcontext(&resumer_context_, &context_);
+#endif
+    finish_switch(resumer_fake_stack_, nullptr, nullptr);
+  }
+
+  // From inside: back to the launching thread, until resume().
+  void suspend() {
+    announce_switch(&fake_stack_, resumer_stack_, resumer_stack_bytes_);
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
+    switch_stack(&context_, resumer_context_);
+#else
+    swapcontext(&context_, &resumer_context_);
+#endif
+    finish_switch(fake_stack_, &resumer_stack_, &resumer_stack_bytes_);
+  }
+
+ private:
+  static Fiber*& starting() {
+    static thread_local Fiber* fiber = nullptr;
+    return fiber;
+  }
+
+  static void enter() {
+    Fiber* self = starting();
+    finish_switch(nullptr, &self->resumer_stack_, &self->resumer_stack_bytes_);
+    self->entry_(self->argument_);
+    __builtin_trap();
+  }
+
+#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
+  void prepare() {
+    // What switch_stack pops: six registers and enter()'s address. Above it enter()'s own return address, 0, ends
+    // backtraces; it lies 8 past a multiple of 16, as the calling convention has it.
+    auto* slot = reinterpret_cast<uintptr_t*>(stack_ + kStackBytes - 64);
+    slot[1] = 0;
+    slot[0] = reinterpret_cast<uintptr_t>(&Fiber::enter);
+    for (int i = 1; i <= 6; ++i) {
+      slot[-i] = 0;
+    }
+    context_ = slot - 6;
+  }
+  void* context_ = nullptr;
+  void* resumer_context_ = nullptr;
+#else
+  void prepare() {
+    getcontext(&context_);
+    context_.uc_stack.ss_sp = stack_;
+    context_.uc_stack.ss_size = kStackBytes;
+    context_.uc_link = nullptr;
+    makecontext(&context_, &Fiber::enter, 0);
+  }
+  ucontext_t context_;
+  ucontext_t resumer_context_;
+#endif
+
+#if RESNET_CUDA_FIBERS_UNDER_ASAN
+  static void announce_switch(void** fake_stack, const void* stack, std::size_t bytes) {
+    __sanitizer_start_switch_fiber(fake_stack, stack, bytes);
+  }
+  static void finish_switch(void* fake_stack, const void** old_stack, std::size_t* old_bytes) {
+    __sanitizer_finish_switch_fiber(fake_stack, old_stack, old_bytes);
+  }
+#else
+  static void announce_switch(void**, const void*, std::size_t) {
+  }
+  static void finish_switch(void*, const void**, std::size_t*) {
+  }
+#endif
+
+  void (*entry_)(void*);
+  void* argument_;
+  unsigned char* mapped_ = nullptr;
+  std::size_t mapped_bytes_ = 0;
+  unsigned char* stack_ = nullptr;
+  void* fake_stack_ = nullptr;
+  void* resumer_fake_stack_ = nullptr;
+  const void* resumer_stack_ = nullptr;
+  std::size_t resumer_stack_bytes_ = 0;
+};
+
+}  // namespace emulation
+}  // namespace resnet_cuda

@@ -1,0 +1,28 @@
+"""The libraries that the tests of this folder load: from the CUDA sources or on the device layer, by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from emulation.build import CSRC, HERE, build, operator_sources
+from emulation.child import LIBRARIES
+
+
+def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
+    if name == "operators":
+        return operator_sources(csrc)
+    return {"transpose": [HERE / "transpose_op.cpp"], "self_test": [HERE / "self_test_kernels.cpp"]}[name]
+
+
+def build_library(name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC) -> Path:
+    """``folder/name.so``, which ``torch.ops.load_library`` takes; of ``"operators/<operator>"`` only that one's kernels."""
+    name, _, operator = name.partition("/")
+    sources = [path for path in sources_of(name, csrc) if not operator or path.parent.name in ("csrc", operator)]
+    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc)
+
+
+def find_library(name: str, folder: Path) -> Path:
+    """The library that this process was given (see child.py), else one built now, without sanitizers."""
+    given = os.environ.get(LIBRARIES)
+    return Path(given) / f"{name}.so" if given else build_library(name, folder)

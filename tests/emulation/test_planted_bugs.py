@@ -1,0 +1,67 @@
+"""Plants a bug in a copy of the CUDA sources: the emulated tests must fail, and say why."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from emulation.build import CSRC, HERE
+from emulation.child import SANITIZER_EXIT, run_tests, sanitizer_runtimes
+from emulation.libraries import build_library
+from emulation.planted_bugs import BUGS, PlantedBug
+
+TESTS_FAILED = 1  # pytest's exit status: neither an interrupted run nor an error of its own
+
+# The same without a bug: what the tests below find is not there before. (Under the sanitizers test_sanitized.py shows it.)
+KINDS = {(bug.library, bug.tests): bug for bug in BUGS if not bug.sanitize}
+SOUND = tuple(replace(bug, name=f"none_in_{bug.library}", new=bug.old) for bug in KINDS.values())
+
+
+def run_copy(bug: PlantedBug, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The bug's tests in a child process, on its library from a copy of the sources."""
+    csrc = folder / "csrc"
+    shutil.copytree(CSRC, csrc)
+    file = csrc / bug.file
+    text = file.read_text()
+    assert text.count(bug.old) == 1, f"{bug.file} has changed: {bug.old!r} must occur exactly once for {bug.name}"
+    file.write_text(text.replace(bug.old, bug.new))
+    build_library(bug.library, folder, sanitize=bug.sanitize, csrc=csrc)
+    test_file, *options = bug.tests
+    return run_tests([str(HERE / test_file), "-x", *options], folder, sanitize=bug.sanitize)
+
+
+@pytest.fixture(scope="module")
+def child_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[PlantedBug], subprocess.CompletedProcess[str]]]:
+    """What became of a bug; those that this run asks about are built and run two at a time."""
+    items = [item for item in request.session.items if item.path == request.path]
+    asked = list(dict.fromkeys(item.callspec.params["bug"] for item in items))
+    if sanitizer_runtimes() is None:
+        asked = [bug for bug in asked if not bug.sanitize]
+    with ThreadPoolExecutor(2) as pool:
+        running = {bug: pool.submit(run_copy, bug, tmp_path_factory.mktemp("planted")) for bug in asked}
+        yield lambda bug: running[bug].result()
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found(child_of, bug):
+    if bug.sanitize and sanitizer_runtimes() is None:
+        pytest.skip("this compiler comes without AddressSanitizer")
+    child = child_of(bug)
+    assert child.returncode == (SANITIZER_EXIT if bug.sanitize else TESTS_FAILED), child.stdout
+    assert re.search(bug.report, child.stdout), child.stdout
+
+
+@pytest.mark.parametrize("bug", SOUND, ids=lambda bug: bug.name)
+def test_without_a_bug_the_same_tests_pass(child_of, bug):
+    child = child_of(bug)
+    assert child.returncode == 0, child.stdout
+    assert re.search(r"^\d+ passed", child.stdout, re.MULTILINE), child.stdout

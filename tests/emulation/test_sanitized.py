@@ -1,0 +1,67 @@
+"""All tests of this folder again, in a child process, on libraries under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from emulation.build import HERE
+from emulation.child import SANITIZER_EXIT, run_python, run_tests, sanitizer_runtimes
+from emulation.libraries import build_library
+
+pytestmark = pytest.mark.skipif(sanitizer_runtimes() is None, reason="this compiler comes without AddressSanitizer")
+
+AGAIN = sorted({path.name for path in HERE.glob("test_*.py")} - {"test_sanitized.py", "test_planted_bugs.py"})
+REPORT = re.compile("AddressSanitizer|runtime error:")
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every library."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    for name in ("self_test", "transpose", "operators"):
+        build_library(name, folder, sanitize=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_again(sanitized, name):
+    # In another order of threads and blocks than the tests' own process has.
+    child = run_tests([str(HERE / name)], sanitized, sanitize=True, RESNET_CUDA_EMULATION_SEED="1")
+    assert child.returncode == 0, child.stdout
+    assert not REPORT.search(child.stdout), child.stdout
+    assert re.search(r"^\d+ passed in ", child.stdout, re.MULTILINE), child.stdout
+
+
+CALL = """
+import sys, torch
+torch.ops.load_library(sys.argv[1])
+source = torch.arange(256.0)
+kernels = torch.ops.resnet_cuda_emulation_self_test
+print("begins", flush=True)
+{call}
+print("survived", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "call, report",
+    [
+        ("kernels.copy_packs(source, 0)", None),
+        ("kernels.copy_packs(source, 4)", "AddressSanitizer: heap-buffer-overflow"),
+        ("kernels.shuffle(source, 0)", None),
+        ("kernels.shuffle(source / 0, 0)", "runtime error: (nan|inf) is outside the range of representable values"),
+    ],
+)
+def test_a_sanitizer_ends_the_process(sanitized, call, report):
+    """A vector past the end of a tensor, and a number that is none as an index."""
+    child = run_python(["-c", CALL.format(call=call), str(sanitized / "self_test.so")], sanitized, sanitize=True)
+    assert "begins" in child.stdout
+    if report is None:
+        assert child.returncode == 0, child.stdout
+        assert "survived" in child.stdout
+    else:
+        assert child.returncode == SANITIZER_EXIT, child.stdout
+        assert re.search(report, child.stdout), child.stdout
+        assert "survived" not in child.stdout
