@@ -28,7 +28,10 @@ struct InputLists {
 };
 
 // An ordinary list has about 4 * taps entries. Longer ones than this are summed by a whole block.
-constexpr int kLongList = 512;
+#if !defined(RESNET_CUDA_LONG_LIST)
+#define RESNET_CUDA_LONG_LIST 512
+#endif
+constexpr int kLongList = RESNET_CUDA_LONG_LIST;
 
 // Calls visit(list, row of the columns, weight) for every pixel of the input that one tap reads. The weight has the mask
 // in it. What reads nothing, and what counts nothing, has no entry.

@@ -21,6 +21,8 @@ CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "resnet_cuda_emulated"
 # Small enough that the tests' shapes take several chunks of columns.
 WORKSPACE_BYTES = 20_000
+# Shorter than any chunk's longest list could be.
+LONG_LIST = 40
 # float-cast-overflow: a position that is NaN or far outside must not be cast to an index.
 SANITIZERS = (
     *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
@@ -39,19 +41,22 @@ def operator_sources(csrc: Path = CSRC) -> list[Path]:
     return sorted([csrc / "registration.cpp", *shared, *csrc.glob("*/*.cu")])
 
 
-def compile_flags(sanitize: bool, csrc: Path = CSRC) -> list[str]:
+def compile_flags(sanitize: bool, csrc: Path = CSRC, float32_only: bool = False) -> list[str]:
     return [
         *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
         *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"),
         *("-DRESNET_CUDA_EMULATE", f"-DRESNET_CUDA_NAMESPACE={NAMESPACE}", "-DRESNET_CUDA_KEY=CPU"),
-        f"-DRESNET_CUDA_WORKSPACE_BYTES={WORKSPACE_BYTES}",
+        *(f"-DRESNET_CUDA_WORKSPACE_BYTES={WORKSPACE_BYTES}", f"-DRESNET_CUDA_LONG_LIST={LONG_LIST}"),
+        *(("-DRESNET_CUDA_FLOAT32_ONLY",) if float32_only else ()),
         *("-I", str(csrc), "-I", str(HERE), "-isystem", str(Path(torch.__file__).parent / "include")),
         *(SANITIZERS if sanitize else ()),
     ]
 
 
-def build(sources: Iterable[Path], library: Path, *, sanitize: bool = False, csrc: Path = CSRC) -> Path:
+def build(
+    sources: Iterable[Path], library: Path, *, sanitize: bool = False, csrc: Path = CSRC, float32_only: bool = False
+) -> Path:
     """Compiles ``sources`` as C++, two at a time, and links them to ``library``; objects lie in the folder beside it.
 
     Raises:
@@ -62,7 +67,7 @@ def build(sources: Iterable[Path], library: Path, *, sanitize: bool = False, csr
 
     def compile_one(source: Path) -> Path:
         target = objects_folder / f"{source.name}.o"
-        _run([compiler(), *compile_flags(sanitize, csrc), "-x", "c++", "-c", str(source), "-o", str(target)])
+        _run([compiler(), *compile_flags(sanitize, csrc, float32_only), "-x", "c++", "-c", str(source), "-o", str(target)])
         return target
 
     with ThreadPoolExecutor(2) as pool:

@@ -15,11 +15,13 @@ def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
     return {"transpose": [HERE / "transpose_op.cpp"], "self_test": [HERE / "self_test_kernels.cpp"]}[name]
 
 
-def build_library(name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC) -> Path:
+def build_library(
+    name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC, float32_only: bool = False
+) -> Path:
     """``folder/name.so``, which ``torch.ops.load_library`` takes; of ``"operators/<operator>"`` only that one's kernels."""
     name, _, operator = name.partition("/")
     sources = [path for path in sources_of(name, csrc) if not operator or path.parent.name in ("csrc", operator)]
-    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc)
+    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, float32_only=float32_only)
 
 
 def find_library(name: str, folder: Path) -> Path:

@@ -22,8 +22,10 @@ class PlantedBug:
 
 
 TRANSPOSE_TESTS = ("test_transpose.py",)
-DEFORM_TESTS = ("test_cuda_sources.py", "-k", "test_deform_conv2d and float32 and (plain or groups)")
-WRONG_RESULT = r"AssertionError: relative error (nan|\d\.\d+e[-+]\d+)"
+DEFORM_TESTS = ("test_deform_conv.py", "-k", "test_values_and_gradients and (plain or offset_groups_3 or kernel_2x4)")
+LONG_LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
+ORDER_TESTS = ("test_deform_conv.py", "-k", "test_bitwise_equal and deform_arguments")
+WRONG_RESULT = r"AssertionError: (output|gradient for \w+) is off by "
 
 BUGS = (
     PlantedBug(
@@ -112,5 +114,81 @@ BUGS = (
         library="operators/deform_conv",
         tests=DEFORM_TESTS,
         report=WRONG_RESULT,
+    ),
+    PlantedBug(
+        name="sampling_missing_barrier",
+        file="deform_conv/cuda_sample_columns.cuh",
+        old="    RESNET_CUDA_SYNC_BLOCK();\n",
+        new="",
+        library="operators/deform_conv",
+        tests=DEFORM_TESTS,
+        report=r"kernel SampleColumns<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    PlantedBug(
+        name="sampling_index_off_by_one",
+        file="deform_conv/cuda_sample_columns.cuh",
+        old="blend(plan.get(tap * kTilePixels + mine.pixel)",
+        new="blend(plan.get(tap * kTilePixels + mine.pixel + 1)",
+        library="operators/deform_conv",
+        tests=DEFORM_TESTS,
+        report=rf"{WRONG_RESULT}|kernel SampleColumns<.*which no thread has set",
+    ),
+    PlantedBug(
+        name="sampling_unwritten_tail",
+        file="deform_conv/cuda_chunk.cuh",
+        old="return (height + kTileRows - 1) / kTileRows;",
+        new="return height < kTileRows ? 1 : height / kTileRows;",
+        library="operators/deform_conv",
+        tests=DEFORM_TESTS,
+        report=r"AssertionError: output has NaN",
+    ),
+    PlantedBug(
+        name="position_gradients_wrong_lane_sum",
+        file="deform_conv/cuda_position_gradients.cuh",
+        old="for (int distance = lanes / 2; distance > 0; distance /= 2)",
+        new="for (int distance = lanes / 2; distance > 1; distance /= 2)",
+        library="operators/deform_conv",
+        tests=DEFORM_TESTS,
+        report=r"AssertionError: gradient for (offset|mask) is off by ",
+    ),
+    PlantedBug(
+        name="lists_missing_barrier",
+        file="deform_conv/cuda_input_lists.cuh",
+        old="""    RESNET_CUDA_SYNC_BLOCK();
+    if (thread == 0) {""",
+        new="""    if (thread == 0) {""",
+        library="operators/deform_conv",
+        tests=DEFORM_TESTS,
+        report=r"kernel PlaceLists<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    PlantedBug(
+        name="lists_in_order_of_arrival",
+        file="deform_conv/cuda_input_lists.cuh",
+        old="lists.ordered_rows[place] = row;\n      lists.ordered_weights[place] =",
+        new="place = entry;\n      lists.ordered_rows[place] = row;\n      lists.ordered_weights[place] =",
+        library="operators/deform_conv",
+        tests=ORDER_TESTS,
+        report=r"AssertionError: input differs ",
+    ),
+    PlantedBug(
+        name="long_lists_missing_barrier_between_lists",
+        file="deform_conv/cuda_gather_input.cuh",
+        old="""      RESNET_CUDA_SYNC_BLOCK();
+    }
+  }""",
+        new="""    }
+  }""",
+        library="operators/deform_conv",
+        tests=LONG_LIST_TESTS,
+        report=r"kernel GatherLongLists<.*race on word \d+ of shared memory",
+    ),
+    PlantedBug(
+        name="long_lists_forgotten",
+        file="deform_conv/cuda_input_lists.cuh",
+        old="if (length > kLongList) {",
+        new="if (length > 4 * kLongList) {",
+        library="operators/deform_conv",
+        tests=LONG_LIST_TESTS,
+        report=r"AssertionError: gradient for input (is off by|has NaN)",
     ),
 )

@@ -120,8 +120,9 @@ LONG = DeformCase("long_lists", batch=1, channels=24, out_channels=4, size=(11, 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_offsets_onto_one_pixel(emulated, dtype, layout):
-    """More than 512 entries in a list."""
+def test_offsets_onto_one_pixel(emulated, monkeypatch, dtype, layout):
+    """More entries in a list than one group of threads sums (build.py), and more such lists than blocks."""
+    monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", "1")
     check(emulated, LONG, laid_out(onto_one_pixel(LONG, dtype), layout))
 
 

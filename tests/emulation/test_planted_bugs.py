@@ -31,7 +31,7 @@ def run_copy(bug: PlantedBug, folder: Path) -> subprocess.CompletedProcess[str]:
     text = file.read_text()
     assert text.count(bug.old) == 1, f"{bug.file} has changed: {bug.old!r} must occur exactly once for {bug.name}"
     file.write_text(text.replace(bug.old, bug.new))
-    build_library(bug.library, folder, sanitize=bug.sanitize, csrc=csrc)
+    build_library(bug.library, folder, sanitize=bug.sanitize, csrc=csrc, float32_only=True)
     test_file, *options = bug.tests
     return run_tests([str(HERE / test_file), "-x", *options], folder, sanitize=bug.sanitize)
 
