@@ -86,33 +86,37 @@ struct Transpose {
   // Elements `begin` to `begin` + kPack of a line of `size`; 0 past its end.
   RESNET_CUDA_BODY Word load(const T* line, int64_t begin, int64_t size) const {
     Word word{};
-    if (kPack == 1 || pairs_read) {
-      if (begin < size) {
-        word = load_constant_pack<kPack>(line + begin);
-      }
-      return word;
-    }
+    if constexpr (kPack > 1) {
+      if (!pairs_read) {
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      if (begin + i < size) {
-        word.element[i] = line[begin + i];
+        for (int i = 0; i < kPack; ++i) {
+          if (begin + i < size) {
+            word.element[i] = line[begin + i];
+          }
+        }
+        return word;
       }
+    }
+    if (begin < size) {
+      word = load_constant_pack<kPack>(line + begin);
     }
     return word;
   }
 
   RESNET_CUDA_BODY void store(T* line, int64_t begin, int64_t size, const Word& word) const {
-    if (kPack == 1 || pairs_write) {
-      if (begin < size) {
-        store_pack<kPack>(line + begin, word);
-      }
-      return;
-    }
+    if constexpr (kPack > 1) {
+      if (!pairs_write) {
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      if (begin + i < size) {
-        line[begin + i] = word.element[i];
+        for (int i = 0; i < kPack; ++i) {
+          if (begin + i < size) {
+            line[begin + i] = word.element[i];
+          }
+        }
+        return;
       }
+    }
+    if (begin < size) {
+      store_pack<kPack>(line + begin, word);
     }
   }
 };
