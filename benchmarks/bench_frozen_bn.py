@@ -104,16 +104,46 @@ def _backward(input, scale, shift, residual, grad):
     }
 
 
+def _forward_residual(input, scale, shift, residual, grad):
+    return {
+        OURS: lambda: ops.frozen_bn_relu(input, scale, shift, residual),
+        "eager": lambda: _eager(input, scale, shift, residual),
+        FLOOR: _copy(input, 2, 1, True),
+    }
+
+
+def _backward_residual(input, scale, shift, residual, grad):
+    scale, shift = torch.full_like(scale, 2), torch.zeros_like(shift)
+    leaves = input.detach().requires_grad_(), residual.detach().requires_grad_()
+    own, eager = ops.frozen_bn_relu(leaves[0], scale, shift, leaves[1]), _eager(leaves[0], scale, shift, leaves[1])
+    return {
+        OURS: lambda: torch.autograd.grad(own, leaves, grad, retain_graph=True),
+        "eager": lambda: torch.autograd.grad(eager, leaves, grad, retain_graph=True),
+        FLOOR: _copy(input, 2, 2, True),
+    }
+
+
 VARIANTS: dict[str, Callable] = {
     "in place": _forward_in_place,
     "in place with residual": _forward_residual_in_place,
     "forward": _forward,
     "backward": _backward,
 }
-
+# The GPU run measures these too.
+MORE_VARIANTS: dict[str, Callable] = {
+    "forward with residual": _forward_residual,
+    "backward with residual": _backward_residual,
+}
 
 # How many tensors of the activation's size each reads and writes.
-TENSORS = {"in place": 2, "in place with residual": 3, "forward": 2, "backward": 3}
+TENSORS = {
+    "in place": 2,
+    "in place with residual": 3,
+    "forward": 2,
+    "backward": 3,
+    "forward with residual": 3,
+    "backward with residual": 4,
+}
 
 
 def _row(

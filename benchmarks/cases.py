@@ -32,7 +32,7 @@ class DeformConvCase:
 
 @dataclass
 class DeformConvTensors:
-    """Arguments of one case. Offsets are about a pixel, as trained networks have them."""
+    """Arguments of one case."""
 
     input: Tensor
     offset: Tensor
@@ -42,19 +42,25 @@ class DeformConvTensors:
 
 
 def make_deform_conv(
-    case: DeformConvCase, device: torch.device, dtype: torch.dtype, channels_last: bool
+    case: DeformConvCase,
+    device: torch.device,
+    dtype: torch.dtype,
+    channels_last: bool,
+    seed: int = 0,
+    offset_pixels: float = 1.0,
 ) -> DeformConvTensors:
-    generator = torch.Generator().manual_seed(0)
+    """Random arguments, made on ``device``; ``offset_pixels`` is the standard deviation of the offsets."""
+    generator = torch.Generator(device).manual_seed(seed)
 
-    def random(*shape: int) -> Tensor:
-        tensor = torch.randn(*shape, generator=generator).to(device, dtype)
+    def random(*shape: int, factor: float = 1.0) -> Tensor:
+        tensor = (torch.randn(*shape, generator=generator, device=device) * factor).to(dtype)
         return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
 
     size = (case.height, case.width)
     weight = random(case.out_channels, case.in_channels // case.groups, 3, 3)
     return DeformConvTensors(
         input=random(case.batch, case.in_channels, case.height * case.stride, case.width * case.stride),
-        offset=random(case.batch, 18 * case.offset_groups, *size),
+        offset=random(case.batch, 18 * case.offset_groups, *size, factor=offset_pixels),
         weight=(weight / (9 * case.in_channels // case.groups) ** 0.5).contiguous(),
         mask=random(case.batch, 9 * case.offset_groups, *size).sigmoid() if case.modulated else None,
         grad=random(case.batch, case.out_channels, *size),

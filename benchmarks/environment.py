@@ -37,7 +37,7 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str:
-    """The commit of this checkout, with a mark where files differ from it."""
+    """The commit of this checkout, with a mark where files differ from it; $COMMIT where this is a copy without git."""
     root = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -46,7 +46,7 @@ def commit() -> str:
     try:
         return git("rev-parse", "--short=10", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("COMMIT", "unknown")
 
 
 def describe(device: torch.device) -> dict[str, object]:

@@ -37,7 +37,8 @@ def _time_once(call: Callable[[], object], device: torch.device) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
-def _peak_megabytes(call: Callable[[], object], device: torch.device) -> float | None:
+def peak_megabytes(call: Callable[[], object], device: torch.device) -> float | None:
+    """The most memory that one call holds beyond what is held before it, its results included; None: not known."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -76,7 +77,7 @@ def compare(
     timings = {name: Timing(name) for name in candidates}
     for name, call in candidates.items():
         call()  # warm-up: allocations, autotuning, first-use compilation
-        timings[name].peak_megabytes = _peak_megabytes(call, device)
+        timings[name].peak_megabytes = peak_megabytes(call, device)
     spent = dict.fromkeys(candidates, 0.0)
     for repeat in range(repeats):
         for name, call in candidates.items():

@@ -8,6 +8,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "common/device.cuh"
 
@@ -32,8 +33,20 @@ struct ForEachIndex {
 
 namespace device {
 
+// How many blocks of a body a multiprocessor is to hold at least, which bounds the registers: 4 (64 registers for 256
+// threads) where the body has no `kBlocksPerMultiprocessor`.
+template <typename Body, typename = void>
+struct BlocksPerMultiprocessor {
+  static constexpr int value = Body::kThreads > 256 ? 1 : 4;
+};
 template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads) run_body(const __grid_constant__ Body body) {
+struct BlocksPerMultiprocessor<Body, std::enable_if_t<(Body::kBlocksPerMultiprocessor > 0)>> {
+  static constexpr int value = Body::kBlocksPerMultiprocessor;
+};
+
+template <typename Body>
+__global__ void __launch_bounds__(Body::kThreads, BlocksPerMultiprocessor<Body>::value)
+    run_body(const __grid_constant__ Body body) {
   body();
 }
 

@@ -5,6 +5,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <cstring>
+#include <type_traits>
 
 #include "common/device.cuh"
 
@@ -55,6 +56,32 @@ struct WordOf<2> {
   using type = unsigned short;
 };
 
+#if !defined(RESNET_CUDA_EMULATE)
+
+__device__ __forceinline__ void load_if(bool wanted, const uint4* source, uint4& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %5, 0;\n\tmov.u32 %0, 0;\n\tmov.u32 %1, 0;\n\tmov.u32 %2, 0;\n\t"
+      "mov.u32 %3, 0;\n\t@p ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
+      : "=&r"(word.x), "=&r"(word.y), "=&r"(word.z), "=&r"(word.w)
+      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+}
+__device__ __forceinline__ void load_if(bool wanted, const unsigned long long* source, unsigned long long& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.u64 %0, 0;\n\t@p ld.global.nc.u64 %0, [%1];\n\t}"
+      : "=&l"(word)
+      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+}
+__device__ __forceinline__ void load_if(bool wanted, const unsigned int* source, unsigned int& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.u32 %0, 0;\n\t@p ld.global.nc.u32 %0, [%1];\n\t}"
+      : "=&r"(word)
+      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+}
+__device__ __forceinline__ void load_if(bool wanted, const unsigned short* source, unsigned short& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.u16 %0, 0;\n\t@p ld.global.nc.u16 %0, [%1];\n\t}"
+      : "=&h"(word)
+      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+}
+
+#endif
+
 }  // namespace pack_detail
 
 // Reads N elements at `source`, which must be aligned to N * sizeof(T).
@@ -86,31 +113,52 @@ RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
 #endif
 }
 
+// The same where `wanted`, else zeros, and nothing is read: `source` may then point anywhere. As one predicated
+// instruction, because a branch would keep the loads before and after it from being in flight together.
+template <int N, typename T>
+RESNET_CUDA_BODY Pack<T, N> load_constant_pack_if(bool wanted, const T* source) {
+#if defined(RESNET_CUDA_EMULATE)
+  return wanted ? load_pack<N>(source) : Pack<T, N>{};
+#else
+  using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
+  Pack<T, N> pack;
+  Word word;
+  pack_detail::load_if(wanted, reinterpret_cast<const Word*>(source), word);
+  memcpy(&pack, &word, sizeof(pack));
+  return pack;
+#endif
+}
+
 // Writes N elements to `target`, which must be aligned to N * sizeof(T).
 template <int N, typename T>
 RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
-  using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
-  Word word;
-  memcpy(&word, &pack, sizeof(word));
 #if defined(RESNET_CUDA_EMULATE)
   device::check_aligned(target, N * sizeof(T));
-  *reinterpret_cast<Word*>(target) = word;
+  memcpy(target, &pack, sizeof(pack));
 #else
-  if constexpr (sizeof(Word) == 16) {
-    // As an assignment it came out as four stores of 4 bytes in some kernels, for what is older than sm_100.
-    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
-                 :
-                 : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
-                 : "memory");
-  } else {
-    *reinterpret_cast<Word*>(target) = word;
-  }
+  // By way of memcpy, or element by element, the compiler makes several narrower stores of it in some kernels; the
+  // compile gate looks.
+  using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
+  *reinterpret_cast<Word*>(target) = *reinterpret_cast<const Word*>(&pack);
 #endif
 }
 
 // The elements of a pack in the type that they are computed in.
 template <typename T, int N, typename Real>
 RESNET_CUDA_BODY void unpack(const Pack<T, N>& pack, Real (&value)[N]) {
+#if !defined(RESNET_CUDA_EMULATE)
+  // bfloat16 is the upper half of float32: one instruction each.
+  if constexpr (std::is_same_v<T, torch::headeronly::BFloat16> && N % 2 == 0) {
+#pragma unroll
+    for (int i = 0; i < N; i += 2) {
+      unsigned int both;
+      memcpy(&both, &pack.element[i], sizeof(both));
+      value[i] = __uint_as_float(both << 16);
+      value[i + 1] = __uint_as_float(both & 0xffff0000u);
+    }
+    return;
+  }
+#endif
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     value[i] = static_cast<Real>(pack.element[i]);
@@ -135,15 +183,13 @@ RESNET_CUDA_BODY Pack<T, N> pack_of(const Real (&value)[N]) {
       }
     }
     return pack;
-  } else
-#endif
-  {
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      pack.element[i] = static_cast<T>(value[i]);
-    }
-    return pack;
   }
+#endif
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    pack.element[i] = static_cast<T>(value[i]);
+  }
+  return pack;
 }
 
 }  // namespace resnet_cuda

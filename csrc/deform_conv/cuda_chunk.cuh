@@ -65,6 +65,22 @@ struct Tiling {
   }
 };
 
+// How the threads of a block share its tile: `lanes` neighbours have one pixel and divide its channels, and where there
+// are more threads than that, they divide the taps. Pixel and first tap of a thread are then the same for all it does.
+struct TileThread {
+  int pixel;  // < kTilePixels
+  int first_tap;
+  int tap_step;
+  int lane;
+
+  RESNET_CUDA_HOST_DEVICE TileThread(int thread, int threads, int lanes)
+      : pixel(thread / lanes % kTilePixels),
+        first_tap(thread / lanes / kTilePixels),
+        tap_step(threads / lanes / kTilePixels),
+        lane(thread % lanes) {
+  }
+};
+
 // The column matrix of a chunk is [groups][pixels][taps][C/groups]; a row is one tap of one pixel.
 RESNET_CUDA_HOST_DEVICE int64_t column_index(const Chunk& chunk, int row, int channel) {
   const int group = channel / chunk.group_channels;
@@ -72,7 +88,8 @@ RESNET_CUDA_HOST_DEVICE int64_t column_index(const Chunk& chunk, int row, int ch
   return (group_rows + row) * chunk.group_channels + channel - group * chunk.group_channels;
 }
 
-// Threads that share a row of channels: as many packs as fit, at most 8 (128 bytes of 16-byte packs).
+// Threads that share a row of channels: as many packs as fit, at most 8 (128 bytes of 16-byte packs), so that 256 threads
+// are enough for a tile.
 constexpr int kMostLanes = 8;
 
 }  // namespace resnet_cuda

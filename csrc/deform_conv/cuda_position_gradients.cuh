@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/pack.cuh"
+#include "deform_conv/cuda_blend.cuh"
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
 
@@ -13,11 +14,12 @@ namespace resnet_cuda {
 template <typename T, typename Real, int N>
 struct PositionGradients {
   static constexpr int kThreads = 256;
+  static constexpr int kBlocksPerMultiprocessor = 3;
   static constexpr int kMostTaps = 9;
 
   struct alignas(16) Entry {
     TapKind kind;
-    int corner[4];
+    int corner[4];  // in packs, as SampleColumns has them
     Real fraction_y;
     Real fraction_x;
     Real mask;
@@ -53,17 +55,17 @@ struct PositionGradients {
     }
     RESNET_CUDA_SYNC_BLOCK();
 
-    const int lane = device::thread() % lanes;
-    // All lanes of a warp go round together, because they sum up together.
-    for (int first = 0; first < entries; first += kThreads / lanes) {
-      const int i = first + device::thread() / lanes;
-      const TilePixel pixel = tiling.pixel(tile, i % kTilePixels);
-      const bool active = i < entries && pixel.inside;
+    const TileThread mine(device::thread(), kThreads, lanes);
+    const TilePixel pixel = tiling.pixel(tile, mine.pixel);
+    const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * shape.channels;
+    const int row = ((pixel.image * chunk.rows + pixel.row) * tiling.width + pixel.column) * taps + first_tap;
+    // All lanes of a warp go round equally often, because they sum up together.
+    for (int first = 0; first < tap_count; first += mine.tap_step) {
+      const int tap = first + mine.first_tap;
+      const bool active = tap < tap_count && pixel.inside;
       Real dot[4] = {};
       if (active) {
-        const int row = ((pixel.image * chunk.rows + pixel.row) * tiling.width + pixel.column) * taps + first_tap +
-                        i / kTilePixels;
-        multiply(plan.get(i), pixel.image, offset_group, row, lane, dot);
+        multiply(plan.get(tap * kTilePixels + mine.pixel), image, offset_group, row + tap, mine.lane, dot);
       }
       for (int distance = lanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
@@ -71,8 +73,8 @@ struct PositionGradients {
           dot[corner] += RESNET_CUDA_SHUFFLE_XOR(dot[corner], distance);
         }
       }
-      if (active && lane == 0) {
-        write(pixel, offset_group, first_tap + i / kTilePixels, plan.get(i), dot);
+      if (active && mine.lane == 0) {
+        write(pixel, offset_group, first_tap + tap, plan.get(tap * kTilePixels + mine.pixel), dot);
       }
     }
   }
@@ -86,7 +88,8 @@ struct PositionGradients {
           {chunk.first_image + pixel.image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
       entry.kind = sample.kind;
       for (int i = 0; i < 4; ++i) {
-        entry.corner[i] = static_cast<int>(sample.corner[i]);
+        entry.corner[i] =
+            sample.corner[i] < 0 ? -1 : static_cast<int>(sample.corner[i]) * (static_cast<int>(chunk.shape.channels) / N);
       }
       entry.fraction_y = sample.fraction_y;
       entry.fraction_x = sample.fraction_x;
@@ -118,44 +121,42 @@ struct PositionGradients {
 
   // Adds this thread's channels of the row to the four dot products.
   RESNET_CUDA_BODY void
-  multiply(const Entry& entry, int image, int offset_group, int row, int lane, Real (&dot)[4]) const {
-    const auto channels = static_cast<int>(chunk.shape.channels);
+  multiply(const Entry& entry, const T* image, int offset_group, int row, int lane, Real (&dot)[4]) const {
     const int group_channels = chunk.offset_group_channels;
     const TapSample<Real> sample = sample_of(entry);
-    const Real weight[4] = {
-        sample.corner_weight(0), sample.corner_weight(1), sample.corner_weight(2), sample.corner_weight(3)};
     const bool inside = entry.kind == TapKind::kInside;
-    const Real otherwise = entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0);
-    const int64_t first_pixel = static_cast<int64_t>(image) * chunk.input_pixels();
+    const Real otherwise = (entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0)) * entry.mask;
+    Real weight[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      weight[i] = entry.corner[i] >= 0 ? sample.corner_weight(i) * entry.mask : Real(0);
+    }
     for (int in_group = lane * N; in_group < group_channels; in_group += lanes * N) {
       const int channel = offset_group * group_channels + in_group;
       T* column = columns + column_index(chunk, row, channel);
       Pack<T, N> corner[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        corner[i] = Pack<T, N>{};
-        if (entry.corner[i] >= 0) {
-          corner[i] = load_constant_pack<N>(input + (first_pixel + entry.corner[i]) * channels + channel);
-        }
+        corner[i] = load_constant_pack_if<N>(
+            entry.corner[i] >= 0, image + channel + static_cast<int64_t>(entry.corner[i]) * N);
       }
       Real grad[N];
       unpack(load_pack<N>(column), grad);
-      Real value[4][N];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        unpack(corner[i], value[i]);
+        Real value[N];
+        unpack(corner[i], value);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          dot[i] += grad[j] * value[i][j];
+          dot[i] += grad[j] * value[j];
         }
       }
       if (resample) {
         Real sampled[N];
+        blend_corners<T>(weight, corner, sampled);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          const Real blended = weight[0] * value[0][j] + weight[1] * value[1][j] + weight[2] * value[2][j] +
-                               weight[3] * value[3][j];
-          sampled[j] = (inside ? blended : otherwise) * entry.mask;
+          sampled[j] = inside ? sampled[j] : otherwise;
         }
         store_pack(column, pack_of<T, N>(sampled));
       }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/pack.cuh"
+#include "deform_conv/cuda_blend.cuh"
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
 
@@ -14,7 +15,8 @@ struct SampleColumns {
   static constexpr int kThreads = 256;
   static constexpr int kMostTaps = 9;
 
-  // What a tap reads: pixels of the image, -1 for those that count as 0, and their weights, the mask included.
+  // What a tap reads: places in the image in packs, without the channel, -1 for those that count as 0, and their weights,
+  // the mask included.
   struct alignas(16) Entry {
     int corner[4];
     Real weight[4];
@@ -47,25 +49,22 @@ struct SampleColumns {
     }
     RESNET_CUDA_SYNC_BLOCK();
 
-    const int channels = static_cast<int>(shape.channels);
+    const TileThread mine(device::thread(), kThreads, lanes);
+    const TilePixel pixel = tiling.pixel(tile, mine.pixel);
+    if (!pixel.inside) {
+      return;
+    }
     const int group_packs = chunk.offset_group_channels / N;
-    const int lane = device::thread() % lanes;
-    const int64_t row_elements = chunk.group_channels;
-    const TilePixel first = tiling.pixel(tile, 0);
-    const T* image = input + static_cast<int64_t>(first.image) * chunk.input_pixels() * channels;
+    const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * shape.channels;
+    const int row = ((pixel.image * chunk.rows + pixel.row) * tiling.width + pixel.column) * taps + first_tap;
     // The slice of channels outermost: its part of the input stays in the first-level cache for all taps.
-    for (int pack = lane; pack < group_packs; pack += lanes) {
+    for (int pack = mine.lane; pack < group_packs; pack += lanes) {
       const int channel = (offset_group * group_packs + pack) * N;
-      T* target = columns + column_index(chunk, 0, channel);
-      const T* source = image + channel;
+      T* target = columns + column_index(chunk, row + mine.first_tap, channel);
 #pragma unroll 2
-      for (int i = device::thread() / lanes; i < entries; i += kThreads / lanes) {
-        const TilePixel pixel = tiling.pixel(tile, i % kTilePixels);
-        if (pixel.inside) {
-          const int row = ((pixel.image * chunk.rows + pixel.row) * tiling.width + pixel.column) * taps + first_tap +
-                          i / kTilePixels;
-          store_pack(target + row * row_elements, blend(plan.get(i), source, channels));
-        }
+      for (int tap = mine.first_tap; tap < tap_count; tap += mine.tap_step) {
+        store_pack(target, blend(plan.get(tap * kTilePixels + mine.pixel), image + channel));
+        target += mine.tap_step * chunk.group_channels;
       }
     }
   }
@@ -86,7 +85,7 @@ struct SampleColumns {
     if (sample.kind == TapKind::kInside) {
       for (int i = 0; i < 4; ++i) {
         if (sample.corner[i] >= 0) {
-          entry.corner[i] = static_cast<int>(sample.corner[i]);
+          entry.corner[i] = static_cast<int>(sample.corner[i]) * (static_cast<int>(chunk.shape.channels) / N);
           entry.weight[i] = sample.corner_weight(i) * mask;
         }
       }
@@ -97,29 +96,14 @@ struct SampleColumns {
     return entry;
   }
 
-  RESNET_CUDA_BODY static Pack<T, N> blend(const Entry& entry, const T* source, int channels) {
+  RESNET_CUDA_BODY static Pack<T, N> blend(const Entry& entry, const T* source) {
     Pack<T, N> corner[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      corner[i] = Pack<T, N>{};
-      if (entry.corner[i] >= 0) {
-        corner[i] = load_constant_pack<N>(source + static_cast<int64_t>(entry.corner[i]) * channels);
-      }
+      corner[i] = load_constant_pack_if<N>(entry.corner[i] >= 0, source + static_cast<int64_t>(entry.corner[i]) * N);
     }
     Real sum[N];
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      sum[j] = Real(0);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      Real value[N];
-      unpack(corner[i], value);
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        sum[j] += entry.weight[i] * value[j];
-      }
-    }
+    blend_corners<T>(entry.weight, corner, sum);
     return pack_of<T, N>(sum);
   }
 };

@@ -96,20 +96,13 @@ class Backward {
     return needs_positions() || needs_.weight;
   }
 
+  // As if everything was asked for: the sums over chunks, and so the bits of a gradient, are then the same whatever is.
   WorkspaceNeeds workspace_needs() const {
-    WorkspaceNeeds bytes{weight_bytes(arguments_.weight), buffer_bytes(grad_), 0};
-    bytes.per_pixel = shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T));
-    if (samples()) {
-      bytes.per_image += buffer_bytes(arguments_.input);
-    }
-    if (needs_.weight) {
-      bytes.per_call += arguments_.weight.numel() * static_cast<int64_t>(sizeof(T) + sizeof(Real));
-    }
-    if (needs_.input) {
-      bytes.per_image += ListStorage<Real>::image_bytes(shape_) + buffer_bytes(arguments_.input);
-      bytes.per_pixel += ListStorage<Real>::pixel_bytes(shape_);
-    }
-    return bytes;
+    const int64_t weight_totals = arguments_.weight.numel() * static_cast<int64_t>(sizeof(T) + sizeof(Real));
+    return {
+        weight_bytes(arguments_.weight) + weight_totals,
+        buffer_bytes(grad_) + 2 * buffer_bytes(arguments_.input) + ListStorage<Real>::image_bytes(shape_),
+        shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T)) + ListStorage<Real>::pixel_bytes(shape_)};
   }
 
   void run_chunks() {

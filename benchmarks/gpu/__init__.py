@@ -1,0 +1,1 @@
+"""What is measured on a GPU, in phases, each below its own deadline; see ``benchmarks/README.md``."""

@@ -1,0 +1,30 @@
+"""Phase 3: the peers by themselves, in the precisions that people use them in."""
+
+from __future__ import annotations
+
+from benchmarks.gpu import names
+from benchmarks.gpu.clocks import read_clocks
+from benchmarks.gpu.context import Context
+from benchmarks.gpu.layers import layer
+from benchmarks.gpu.side_by_side import compare
+
+ORDER = (("C4", 8), ("C3", 8), ("C5", 8), ("C4", 1), ("C3", 1), ("C5", 1))  # the important ones first
+PEERS = (
+    names.TORCHVISION_FLOAT32,
+    names.TORCHVISION_TF32,
+    names.TORCHVISION_AUTOCAST,
+    names.TORCHVISION_AUTOCAST_TF32,
+    names.MMCV_FLOAT32,
+    names.MMCV_FLOAT16,
+)
+
+
+def run(context: Context) -> None:
+    context.write("clocks", **read_clocks(context.device))
+    for stage, batch in ORDER:
+        one = layer(stage, batch, context.quick)
+        for direction in (names.FORWARD, names.BACKWARD):
+            if context.enough_time(f"peers, {one}, {direction}"):
+                compare(context, one, direction, PEERS, cached=direction == names.FORWARD)
+    context.write("clocks", **read_clocks(context.device))
+    context.check()

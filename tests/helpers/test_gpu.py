@@ -1,0 +1,73 @@
+"""The helpers of the GPU tests, on a CPU and on small shapes: they pass where all is right and see what is wrong."""
+
+import pytest
+import torch
+from helpers import gpu
+
+from resnet_cuda import ops
+
+pytestmark = pytest.mark.usefixtures("native")
+SMALL = (8, 6, 7)
+SIXTEEN_BIT = torch.bfloat16
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_layer_by_torchvision(channels_last):
+    pytest.importorskip("torchvision")
+    arguments = gpu.layer_arguments(SMALL, 2, torch.float32, "cpu", channels_last)
+    off_by = gpu.errors(gpu.deform_run(arguments), gpu.torchvision_run(arguments))
+    assert set(off_by) == {"output", "input", "offset", "weight", "bias", "mask"}
+    assert max(off_by.values()) < 1e-5
+
+
+def test_a_wrong_result_has_a_large_error():
+    arguments = gpu.layer_arguments(SMALL, 2, torch.float32, "cpu")
+    wrong = gpu.deform_run(arguments | {"offset": arguments["offset"] + 1})
+    assert max(gpu.errors(wrong, gpu.deform_run(arguments)).values()) > 0.1
+
+
+def test_collapsed_offsets_meet_in_one_place():
+    arguments = gpu.collapsed(gpu.layer_arguments(SMALL, 1, torch.float32, "cpu"))
+    got = gpu.deform_run(arguments)
+    reached = got.gradients["input"].abs().sum(dim=(0, 1)) > 0
+    assert reached.sum() == 4  # between four pixels
+    gpu.assert_runs_equal(gpu.deform_run(arguments), got)
+
+
+def test_different_runs_are_not_equal():
+    arguments = gpu.layer_arguments(SMALL, 1, torch.float32, "cpu")
+    expected = gpu.deform_run(arguments)
+    arguments["grad"] = arguments["grad"] * 2
+    with pytest.raises(AssertionError, match="input|offset|weight|bias|mask"):
+        gpu.assert_runs_equal(gpu.deform_run(arguments), expected)
+
+
+def test_the_block():
+    arguments = gpu.layer_arguments(SMALL, 2, torch.float32, "cpu")
+    residual = torch.ones_like(arguments["input"])
+    got = gpu.block_run(arguments, residual)
+    tensors = {name: value for name, value in arguments.items() if name != "grad"}
+    torch.testing.assert_close(got.output, (ops.deform_conv2d(**tensors, **gpu.PADDED) + 1.25).relu())
+    assert all(gradient.any() for gradient in got.gradients.values())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_check_of_large_norms(memory_format):
+    gpu.check_large_norm((3, 5, 9, 7), memory_format, "cpu")
+
+
+def test_the_check_of_large_deformable_convolutions():
+    gpu.check_large_deform_conv(6, 24, (9, 11), "cpu")
+
+
+def test_the_check_of_large_deformable_convolutions_sees_a_lost_image(monkeypatch):
+    original = torch.ops.resnet_cuda.deform_conv2d
+
+    def losing(input, *rest):
+        output = original(input, *rest)
+        output[4:].zero_()
+        return output
+
+    monkeypatch.setattr(torch.ops.resnet_cuda, "deform_conv2d", losing)
+    with pytest.raises(AssertionError, match="output of image 4"):
+        gpu.check_large_deform_conv(6, 24, (9, 11), "cpu")
