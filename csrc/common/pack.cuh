@@ -136,10 +136,18 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
   device::check_aligned(target, N * sizeof(T));
   memcpy(target, &pack, sizeof(pack));
 #else
-  // By way of memcpy, or element by element, the compiler makes several narrower stores of it in some kernels; the
-  // compile gate looks.
   using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
-  *reinterpret_cast<Word*>(target) = *reinterpret_cast<const Word*>(&pack);
+  const Word word = *reinterpret_cast<const Word*>(&pack);
+  if constexpr (sizeof(Word) == kPackBytes) {
+    // Each way to write it as an assignment came out as narrower stores in some kernel for what is older than sm_100.
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
+                 : "memory");
+  } else {
+    __builtin_assume(__isGlobal(target));  // the compiler does not always know, and then makes a generic store
+    *reinterpret_cast<Word*>(target) = word;
+  }
 #endif
 }
 
@@ -156,12 +164,13 @@ RESNET_CUDA_BODY void unpack(const Pack<T, N>& pack, Real (&value)[N]) {
       value[i] = __uint_as_float(both << 16);
       value[i + 1] = __uint_as_float(both & 0xffff0000u);
     }
-    return;
-  }
+  } else
 #endif
+  {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    value[i] = static_cast<Real>(pack.element[i]);
+    for (int i = 0; i < N; ++i) {
+      value[i] = static_cast<Real>(pack.element[i]);
+    }
   }
 }
 
@@ -182,12 +191,13 @@ RESNET_CUDA_BODY Pack<T, N> pack_of(const Real (&value)[N]) {
         memcpy(&pack.element[i], &both, sizeof(both));
       }
     }
-    return pack;
-  }
+  } else
 #endif
+  {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    pack.element[i] = static_cast<T>(value[i]);
+    for (int i = 0; i < N; ++i) {
+      pack.element[i] = static_cast<T>(value[i]);
+    }
   }
   return pack;
 }
