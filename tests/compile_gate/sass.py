@@ -55,7 +55,7 @@ def is_local_memory(instruction: str) -> bool:
 
 def is_generic(instruction: str) -> bool:
     """An access of which the compiler no longer knows the kind of memory: slower, and it may be local."""
-    return instruction.split(".")[0] in ("LD", "ST", "ATOM")
+    return instruction.split(".")[0] in ("LD", "ST")
 
 
 def is_compare_and_swap(instruction: str) -> bool:
