@@ -1,13 +1,58 @@
 // FrozenBatchNorm + residual + ReLU on CUDA: one pass over memory each way; registers CUDA.
 
+#include <initializer_list>
+
 #include "common/dispatch.h"
 #include "common/launch.cuh"
 #include "common/registration.h"
+#include "frozen_bn/cuda_channels_last.cuh"
+#include "frozen_bn/cuda_contiguous.cuh"
 #include "frozen_bn/frozen_bn.h"
-#include "frozen_bn/frozen_bn_bodies.h"
 
 namespace resnet_cuda {
 namespace {
+
+bool aligned(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % kPackBytes == 0;
+}
+
+bool all_aligned(std::initializer_list<const void*> data) {
+  for (const void* one : data) {
+    if (!aligned(one)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <int N, typename Pass>
+void launch_packs(const Launcher& launcher, const FrozenBnLayout& layout, const Pass& pass, bool aligned_constants) {
+  const int multiprocessors = launcher.multiprocessors();
+  if (layout.plane == 1) {
+    const auto body = channels_last_body<N>(layout, pass, aligned_constants, multiprocessors);
+    launcher.launch(body.blocks, 0, body);
+  } else {
+    const int64_t blocks = frozen_bn_cuda::blocks_for(layout.elements / N, multiprocessors);
+    launcher.launch(blocks, 0, contiguous_body<N>(layout, pass, blocks));
+  }
+}
+
+// In packs of 16 bytes, or element by element: a view may begin anywhere, and a plane of 2^30 pixels is too rare for a
+// kernel of its own.
+template <typename Pass>
+void launch_pass(
+    const Launcher& launcher,
+    const FrozenBnLayout& layout,
+    const Pass& pass,
+    bool aligned_data,
+    bool aligned_constants) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  if (aligned_data && layout.plane < kMost && layout.channels < kMost) {
+    launch_packs<kPackBytes / sizeof(typename Pass::Element)>(launcher, layout, pass, aligned_constants);
+  } else {
+    launch_packs<1>(launcher, layout, pass, aligned_constants);
+  }
+}
 
 template <typename T>
 const T* data_or_null(const std::optional<Tensor>& tensor) {
@@ -17,6 +62,55 @@ const T* data_or_null(const std::optional<Tensor>& tensor) {
 template <typename T>
 T* mutable_data_or_null(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->mutable_data_ptr<T>() : nullptr;
+}
+
+template <typename T, bool kResidual>
+void forward(
+    const FrozenBnLayout& layout,
+    const Tensor& input,
+    const Tensor& scale,
+    const Tensor& shift,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    const Tensor& output) {
+  using Pass = FrozenBnForward<T, kResidual>;
+  using Real = typename Pass::Real;
+  const Pass pass = {
+      input.const_data_ptr<T>(),
+      scale.const_data_ptr<Real>(),
+      shift.const_data_ptr<Real>(),
+      data_or_null<T>(residual),
+      output.mutable_data_ptr<T>(),
+      relu};
+  launch_pass(
+      Launcher(input),
+      layout,
+      pass,
+      all_aligned({pass.input, pass.residual, pass.output}),
+      all_aligned({pass.scale, pass.shift}));
+}
+
+template <typename T, bool kRelu>
+void backward(
+    const FrozenBnLayout& layout,
+    const Tensor& grad,
+    const Tensor& scale,
+    const std::optional<Tensor>& output,
+    const std::optional<Tensor>& grad_input,
+    const std::optional<Tensor>& grad_residual) {
+  using Pass = FrozenBnBackward<T, kRelu>;
+  const Pass pass = {
+      grad.const_data_ptr<T>(),
+      scale.const_data_ptr<typename Pass::Real>(),
+      data_or_null<T>(output),
+      mutable_data_or_null<T>(grad_input),
+      mutable_data_or_null<T>(grad_residual)};
+  launch_pass(
+      Launcher(grad),
+      layout,
+      pass,
+      all_aligned({pass.grad, pass.output, pass.grad_input, pass.grad_residual}),
+      aligned(pass.scale));
 }
 
 }  // namespace
@@ -29,20 +123,10 @@ void frozen_bn_relu_kernel(
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
-  const Launcher launcher(input);
   dispatch_dtype(input.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    using Real = typename ComputeType<T>::type;
-    launcher.run(
-        layout.elements,
-        FrozenBnForward<T, Real>{
-            layout,
-            input.const_data_ptr<T>(),
-            scale.const_data_ptr<Real>(),
-            shift.const_data_ptr<Real>(),
-            data_or_null<T>(residual),
-            relu,
-            output.mutable_data_ptr<T>()});
+    const auto run = residual ? forward<T, true> : forward<T, false>;
+    run(layout, input, scale, shift, residual, relu, output);
   });
 }
 
@@ -53,19 +137,10 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& output,
     const std::optional<Tensor>& grad_input,
     const std::optional<Tensor>& grad_residual) {
-  const Launcher launcher(grad);
   dispatch_dtype(grad.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    using Real = typename ComputeType<T>::type;
-    launcher.run(
-        layout.elements,
-        FrozenBnBackward<T, Real>{
-            layout,
-            grad.const_data_ptr<T>(),
-            scale.const_data_ptr<Real>(),
-            data_or_null<T>(output),
-            mutable_data_or_null<T>(grad_input),
-            mutable_data_or_null<T>(grad_residual)});
+    const auto run = output ? backward<T, true> : backward<T, false>;
+    run(layout, grad, scale, output, grad_input, grad_residual);
   });
 }
 

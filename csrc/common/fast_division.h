@@ -1,0 +1,54 @@
+// Division by a divisor that many threads share: a multiplication and a shift in place of the division, which GPUs lack.
+#pragma once
+
+#include "common/host_device.h"
+
+namespace resnet_cuda {
+
+// Exact for every numerator in [0, 2^63) (Granlund and Montgomery, "Division by invariant integers using
+// multiplication", 1994): with 2^shift the first power of 2 from the divisor on, numerator / divisor is
+// (high 64 bits of numerator * multiplier + numerator) >> shift, whose sum stays below 2^64.
+class FastDivision {
+ public:
+  FastDivision() = default;
+
+  // `divisor` is positive.
+  explicit FastDivision(int64_t divisor) : divisor_(divisor) {
+    const auto unsigned_divisor = static_cast<uint64_t>(divisor);
+    while ((uint64_t{1} << shift_) < unsigned_divisor) {
+      ++shift_;
+    }
+    const uint64_t above = (uint64_t{1} << shift_) - unsigned_divisor;
+    multiplier_ = static_cast<uint64_t>((static_cast<Wide>(above) << 64) / unsigned_divisor + 1);
+  }
+
+  RESNET_CUDA_HOST_DEVICE int64_t quotient(int64_t numerator) const {
+    const auto bits = static_cast<uint64_t>(numerator);
+    return static_cast<int64_t>((multiply_high(bits, multiplier_) + bits) >> shift_);
+  }
+
+  RESNET_CUDA_HOST_DEVICE int64_t remainder(int64_t numerator) const {
+    return numerator - quotient(numerator) * divisor_;
+  }
+
+  RESNET_CUDA_HOST_DEVICE int64_t divisor() const {
+    return divisor_;
+  }
+
+ private:
+  __extension__ typedef unsigned __int128 Wide;
+
+  RESNET_CUDA_HOST_DEVICE static uint64_t multiply_high(uint64_t a, uint64_t b) {
+#if defined(__CUDA_ARCH__)
+    return __umul64hi(a, b);
+#else
+    return static_cast<uint64_t>((static_cast<Wide>(a) * b) >> 64);
+#endif
+  }
+
+  int64_t divisor_ = 1;
+  uint64_t multiplier_ = 1;
+  int shift_ = 0;
+};
+
+}  // namespace resnet_cuda

@@ -1,0 +1,141 @@
+// A pass of FrozenBatchNorm over contiguous memory: element i belongs to channel i / plane % C, plane = H*W.
+#pragma once
+
+#include <type_traits>
+
+#include "common/fast_division.h"
+#include "frozen_bn/cuda_grid.h"
+#include "frozen_bn/cuda_passes.cuh"
+#include "frozen_bn/frozen_bn.h"
+
+namespace resnet_cuda {
+
+// An element's channel and its place in that channel's plane. A walk by equal steps needs one division at its start.
+template <typename Index>
+struct PlanePosition {
+  Index channel;
+  Index within;
+
+  // By `step` elements, where plane and channels are the sizes and step < {channels, plane}.
+  RESNET_CUDA_HOST_DEVICE PlanePosition plus(const PlanePosition& step, Index channels, Index plane) const {
+    PlanePosition next = {channel + step.channel, within + step.within};
+    if (next.within >= plane) {
+      next.within -= plane;
+      ++next.channel;
+    }
+    if (next.channel >= channels) {
+      next.channel -= channels;
+    }
+    return next;
+  }
+};
+
+// Packs of N elements of the flat tensor: planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack.
+// Packs of more than one element are for planes and channel counts below 2^30, whose sums fit 32 bits.
+template <typename Pass, int N>
+struct FrozenBnContiguous {
+  static constexpr int kThreads = frozen_bn_cuda::kThreads;
+  static constexpr int kInFlight = kLoadsInFlight / Pass::kReads;
+  using T = typename Pass::Element;
+  using Constant = typename Pass::Constant;
+  using Index = std::conditional_t<N == 1, int64_t, int32_t>;
+  using Position = PlanePosition<Index>;
+
+  Pass pass;
+  FastDivision channel_count;
+  FastDivision plane_size;
+  Position step;   // of one of a thread's packs to its next
+  int64_t packs;   // whole packs
+  int64_t stride;  // in packs, the number of threads
+  int tail;        // elements after the last whole pack, one thread for each
+
+  RESNET_CUDA_BODY void operator()() const {
+    const int64_t first = device::block() * kThreads + device::thread();
+    if (first < packs) {
+      Position position = position_of(first * N);
+      for (int64_t pack = first; pack < packs; pack += kInFlight * stride) {
+        position = visit(pack, position);
+      }
+    }
+    if (first < tail) {
+      const int64_t index = packs * N + first;
+      Pack<T, 1> element[Pass::kReads];
+      pass.read(index, element);
+      const Constant constant = pass.constant(position_of(index).channel);
+      pass.write(index, element, [&](int) { return constant; });
+    }
+  }
+
+ private:
+  RESNET_CUDA_BODY Index channels() const {
+    return static_cast<Index>(channel_count.divisor());
+  }
+  RESNET_CUDA_BODY Index plane() const {
+    return static_cast<Index>(plane_size.divisor());
+  }
+  RESNET_CUDA_BODY Position position_of(int64_t index) const {
+    const int64_t planes = plane_size.quotient(index);
+    return {
+        static_cast<Index>(channel_count.remainder(planes)),
+        static_cast<Index>(index - planes * plane_size.divisor())};
+  }
+
+  // The packs `first`, first + stride, …, kInFlight of them as far as they exist: all are read before one is used.
+  RESNET_CUDA_BODY Position visit(int64_t first, Position position) const {
+    Pack<T, N> pack[kInFlight][Pass::kReads];
+    Position start[kInFlight];
+    Constant constant[kInFlight];
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      start[i] = position;
+      if (first + i * stride < packs) {
+        pass.read((first + i * stride) * N, pack[i]);
+        constant[i] = pass.constant(position.channel);
+      }
+      position = position.plus(step, channels(), plane());
+    }
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      if (first + i * stride < packs) {
+        const int64_t begin = (first + i * stride) * N;
+        if (start[i].within + N <= plane()) {
+          pass.write(begin, pack[i], [&](int) { return constant[i]; });
+        } else {
+          write_across_planes(begin, pack[i], start[i]);
+        }
+      }
+    }
+    return position;
+  }
+
+  // Elements of one pack in two channels, or, of planes smaller than a pack, in several.
+  RESNET_CUDA_BODY void
+  write_across_planes(int64_t begin, const Pack<T, N> (&pack)[Pass::kReads], const Position& start) const {
+    Constant constant[N];
+    Position position = start;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      constant[i] = pass.constant(position.channel);
+      position = position.plus({0, 1}, channels(), plane());
+    }
+    pass.write(begin, pack, [&](int i) { return constant[i]; });
+  }
+};
+
+template <int N, typename Pass>
+FrozenBnContiguous<Pass, N> contiguous_body(const FrozenBnLayout& layout, const Pass& pass, int64_t blocks) {
+  using Body = FrozenBnContiguous<Pass, N>;
+  using Index = typename Body::Index;
+  const int64_t stride = blocks * Body::kThreads;
+  const int64_t step = stride * N;
+  return {
+      pass,
+      FastDivision(layout.channels),
+      FastDivision(layout.plane),
+      {static_cast<Index>(step / layout.plane % layout.channels), static_cast<Index>(step % layout.plane)},
+      layout.elements / N,
+      stride,
+      static_cast<int>(layout.elements % N)};
+}
+
+}  // namespace resnet_cuda
