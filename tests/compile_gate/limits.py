@@ -26,9 +26,17 @@ class Limit:
 _WIDE = r"(double, double, 2|float, float, 4|(Half|BFloat16), float, 8)"
 _NARROW = r"(double, double, 1|float, float, 1|(Half|BFloat16), float, [12])"
 
+# Template arguments of a pass of FrozenBN: <T, residual or ReLU>; behind it stands N, 16 bytes of T or 1.
+_PASS = r"<(double|float|Half|BFloat16), (true|false)>"
+
 # What is seen and about a tenth more, up to the 64 registers with which four blocks of 256 threads fit, 80 for three.
 LIMITS = (
-    Limit(r"ForEachIndex<FrozenBn(Forward|Backward)<.*>>", 40),
+    Limit(rf"FrozenBnChannelsLast<FrozenBn(Forward|Backward){_PASS}, 1>", 60),
+    Limit(rf"FrozenBnChannelsLast<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 2}),
+    Limit(rf"FrozenBnChannelsLast<FrozenBnBackward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 4}),
+    Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
+    Limit(rf"FrozenBnContiguous<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 4}),
+    Limit(rf"FrozenBnContiguous<FrozenBnBackward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 8}),
     Limit(r"ForEachIndex<(Accumulate|AddBias|TakeTotal)<.*>>", 38),
     Limit(rf"SampleColumns<{_NARROW}>", 58, {"10.0": 64, "12.0": 64}, {"LDS": 2, "STS": 2}),
     Limit(rf"SampleColumns<{_WIDE}>", 62, {"10.0": 64, "12.0": 64}, {"LDG": 4, "STG": 1, "LDS": 2, "STS": 2}),
