@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, report
 from benchmarks.environment import describe
+from benchmarks.process_memory import keep_freed_memory
 from benchmarks.results import Row, Settings
 
 PARTS = {
@@ -35,6 +36,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--budget", type=float, default=5.0, help="seconds per candidate and case, at least 2 repeats")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's default otherwise")
+    parser.add_argument(
+        "--fresh-memory",
+        action="store_true",
+        help="CPU: let the C library get the memory of every large result from the system anew",
+    )
     parser.add_argument("--quick", action="store_true", help="a few small cases only")
     parser.add_argument("--output", type=Path, help="files to write, without ending; a dated name by default")
     chosen = parser.parse_args(arguments)
@@ -67,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         device, DTYPES[chosen.dtype], not chosen.contiguous, chosen.repeats, chosen.budget, chosen.quick
     )
     environment = describe(device)
+    if device.type == "cpu":
+        kept = not chosen.fresh_memory and keep_freed_memory()
+        environment["freed memory"] = "kept for the next result" if kept else "given back to the system"
     environment["dtype"] = chosen.dtype
     environment["layout"] = "contiguous" if chosen.contiguous else "channels_last"
     rows = measure(chosen.parts or list(PARTS), settings)

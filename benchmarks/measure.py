@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.process_memory import release_freed_memory
+
 
 @dataclass
 class Timing:
@@ -46,6 +48,7 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float | 
         call()
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    release_freed_memory()
     try:
         # Linux sets the high-water mark of the resident set back to the present size.
         Path("/proc/self/clear_refs").write_text("5")

@@ -212,6 +212,34 @@ RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
 #endif
 }
 
+// Two neighbouring vectors. Of bfloat16 they are one store, where one vector would be half of one.
+template <typename T>
+RESNET_CUDA_INLINE void store_two(Vec<RealOf<T>> first, Vec<RealOf<T>> second, T* target) {
+  store(first, target);
+  store(second, target + kLanes<RealOf<T>>);
+}
+#if defined(__AVX512BF16__)
+RESNET_CUDA_INLINE void store_two(Vec<float> first, Vec<float> second, BFloat16* target) {
+  const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first));
+  memcpy(target, &both, sizeof(both));
+}
+#endif
+
+// The larger of 0 and `value`, lane by lane; NaN stays NaN. x86 has an instruction that gives its second operand where
+// one is NaN, which the compiler does not use for a comparison and a choice.
+RESNET_CUDA_INLINE Vec<float> positive_part(Vec<float> value) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_max_ps(0xffff, __m512{}, reinterpret_cast<__m512>(value)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec<float>>(_mm256_max_ps(__m256{}, reinterpret_cast<__m256>(value)));
+#else
+  return value <= Vec<float>{} ? Vec<float>{} : value;
+#endif
+}
+RESNET_CUDA_INLINE Vec<double> positive_part(Vec<double> value) {
+  return value <= Vec<double>{} ? Vec<double>{} : value;
+}
+
 template <typename Real>
 RESNET_CUDA_INLINE Real sum_of_lanes(Vec<Real> value) {
   // Pairwise, so that the compiler may halve the vector; the order is the same on every machine of one vector width.

@@ -29,17 +29,23 @@ for_each_piece(int64_t channels, int64_t plane, int64_t begin, int64_t end, cons
   }
 }
 
-// Calls visit(i, part) for the vectors of `count` elements, the last of which may be shorter.
-template <typename Real, typename Visit>
-RESNET_CUDA_INLINE void for_each_vector(int64_t count, const Visit& visit) {
+// Calls compute(i, part) for the vectors of `count` elements, the last of which may be shorter, and hands the results to
+// put_two(i, one, next) where there are two whole ones, else to put(i, part, one).
+template <typename Real, typename Compute, typename PutTwo, typename Put>
+RESNET_CUDA_INLINE void
+for_each_vector(int64_t count, const Compute& compute, const PutTwo& put_two, const Put& put) {
   int64_t i = 0;
-  // Their loads are under way together, and a store waits for none of them.
-#pragma GCC unroll 4
-  for (; i + kLanes<Real> <= count; i += kLanes<Real>) {
-    visit(i, Whole{});
+#pragma GCC unroll 2
+  for (; i + 2 * kLanes<Real> <= count; i += 2 * kLanes<Real>) {
+    const Vec<Real> one = compute(i, Whole{});
+    put_two(i, one, compute(i + kLanes<Real>, Whole{}));
+  }
+  if (i + kLanes<Real> <= count) {
+    put(i, Whole{}, compute(i, Whole{}));
+    i += kLanes<Real>;
   }
   if (i < count) {
-    visit(i, First{count - i});
+    put(i, First{count - i}, compute(i, First{count - i}));
   }
 }
 
@@ -75,13 +81,19 @@ void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
         T* output = static_cast<T*>(task.output) + first;
         const auto scale = constants_from<Real, kChannelsLast>(task.scale, channel);
         const auto shift = constants_from<Real, kChannelsLast>(task.shift, channel);
-        for_each_vector<Real>(count, [&](int64_t i, auto part) __attribute__((always_inline)) {
-          Vec<Real> value = scale_and_shift(load_part(input + i, part), scale.at(i, part), shift.at(i, part));
-          if (kResidual) {
-            value += load_part(residual + i, part);
-          }
-          store_part(kRelu ? relu_of(value) : value, output + i, part);
-        });
+        for_each_vector<Real>(
+            count,
+            [&](int64_t i, auto part) __attribute__((always_inline)) {
+              Vec<Real> value = scale_and_shift(load_part(input + i, part), scale.at(i, part), shift.at(i, part));
+              if (kResidual) {
+                value += load_part(residual + i, part);
+              }
+              return kRelu ? positive_part(value) : value;
+            },
+            [&](int64_t i, Vec<Real> one, Vec<Real> next)
+                __attribute__((always_inline)) { store_two(one, next, output + i); },
+            [&](int64_t i, auto part, Vec<Real> one)
+                __attribute__((always_inline)) { store_part(one, output + i, part); });
       });
 }
 
@@ -115,18 +127,29 @@ void backward_pieces(const BackwardTask& task, int64_t begin, int64_t end) {
         T* grad_residual = kResidual ? static_cast<T*>(task.grad_residual) + first : nullptr;
         T* grad_input = task.grad_input != nullptr ? static_cast<T*>(task.grad_input) + first : nullptr;
         const auto scale = constants_from<Real, kChannelsLast>(task.scale, channel);
-        for_each_vector<Real>(count, [&](int64_t i, auto part) __attribute__((always_inline)) {
-          Vec<Real> value = load_part(grad + i, part);
-          if (kRelu) {
-            value = relu_gradient(value, load_part(output + i, part));
-          }
-          if (kResidual) {
-            store_part(value, grad_residual + i, part);
-          }
-          if (grad_input != nullptr) {
-            store_part(value * scale.at(i, part), grad_input + i, part);
-          }
-        });
+        for_each_vector<Real>(
+            count,
+            [&](int64_t i, auto part) __attribute__((always_inline)) {
+              const Vec<Real> value = load_part(grad + i, part);
+              return kRelu ? relu_gradient(value, load_part(output + i, part)) : value;
+            },
+            [&](int64_t i, Vec<Real> one, Vec<Real> next) __attribute__((always_inline)) {
+              if (kResidual) {
+                store_two(one, next, grad_residual + i);
+              }
+              if (grad_input != nullptr) {
+                const Vec<Real> next_scale = scale.at(i + kLanes<Real>, Whole{});
+                store_two(one * scale.at(i, Whole{}), next * next_scale, grad_input + i);
+              }
+            },
+            [&](int64_t i, auto part, Vec<Real> one) __attribute__((always_inline)) {
+              if (kResidual) {
+                store_part(one, grad_residual + i, part);
+              }
+              if (grad_input != nullptr) {
+                store_part(one * scale.at(i, part), grad_input + i, part);
+              }
+            });
       });
 }
 
