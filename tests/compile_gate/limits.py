@@ -35,8 +35,11 @@ LIMITS = (
     Limit(rf"FrozenBnChannelsLast<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 2}),
     Limit(rf"FrozenBnChannelsLast<FrozenBnBackward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 4}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
-    Limit(rf"FrozenBnContiguous<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 4}),
-    Limit(rf"FrozenBnContiguous<FrozenBnBackward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 8}),
+    # Two packs in flight, of each tensor that the pass reads.
+    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, false>, [248]>", 62, wide={"LDG": 2, "STG": 2}),
+    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 2}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, false>, [248]>", 56, wide={"LDG": 2, "STG": 4}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 4}),
     Limit(r"ForEachIndex<(Accumulate|AddBias|TakeTotal)<.*>>", 38),
     Limit(rf"SampleColumns<{_NARROW}>", 58, {"10.0": 64, "12.0": 64}, {"LDS": 2, "STS": 2}),
     Limit(rf"SampleColumns<{_WIDE}>", 62, {"10.0": 64, "12.0": 64}, {"LDG": 4, "STG": 1, "LDS": 2, "STS": 2}),
