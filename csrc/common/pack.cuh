@@ -84,19 +84,31 @@ __device__ __forceinline__ void load_if(bool wanted, const unsigned short* sourc
 
 }  // namespace pack_detail
 
+// A pack as one load gives it. A body that reads ahead keeps packs like this until it computes: 16-bit elements would
+// take a register each from the first branch on.
+template <typename T, int N>
+struct PackWord {
+  typename pack_detail::WordOf<N * sizeof(T)>::type word;
+
+  RESNET_CUDA_BODY Pack<T, N> pack() const {
+    Pack<T, N> pack;
+    memcpy(&pack, &word, sizeof(pack));
+    return pack;
+  }
+};
+
 // Reads N elements at `source`, which must be aligned to N * sizeof(T).
 template <int N, typename T>
-RESNET_CUDA_BODY Pack<T, N> load_pack(const T* source) {
-  using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
-  Pack<T, N> pack;
+RESNET_CUDA_BODY PackWord<T, N> load_pack_word(const T* source) {
 #if defined(RESNET_CUDA_EMULATE)
   device::check_aligned(source, N * sizeof(T));
-  const Word word = *reinterpret_cast<const Word*>(source);
-#else
-  const Word word = *reinterpret_cast<const Word*>(source);
 #endif
-  memcpy(&pack, &word, sizeof(pack));
-  return pack;
+  return *reinterpret_cast<const PackWord<T, N>*>(source);
+}
+
+template <int N, typename T>
+RESNET_CUDA_BODY Pack<T, N> load_pack(const T* source) {
+  return load_pack_word<N>(source).pack();
 }
 
 // The same for memory that nothing writes while the kernel runs: by way of the read-only cache.
@@ -106,10 +118,7 @@ RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
   return load_pack<N>(source);
 #else
   using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
-  Pack<T, N> pack;
-  const Word word = __ldg(reinterpret_cast<const Word*>(source));
-  memcpy(&pack, &word, sizeof(pack));
-  return pack;
+  return PackWord<T, N>{__ldg(reinterpret_cast<const Word*>(source))}.pack();
 #endif
 }
 
@@ -136,32 +145,39 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
   device::check_aligned(target, N * sizeof(T));
   memcpy(target, &pack, sizeof(pack));
 #else
-  // By way of memcpy, or element by element, the compiler makes several narrower stores of it in some kernels; the
-  // compile gate looks.
   using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
-  *reinterpret_cast<Word*>(target) = *reinterpret_cast<const Word*>(&pack);
+  const Word word = *reinterpret_cast<const Word*>(&pack);
+  if constexpr (sizeof(Word) == kPackBytes) {
+    // Each way to write it as an assignment came out as narrower stores in some kernel for what is older than sm_100.
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
+                 : "memory");
+  } else {
+    __builtin_assume(__isGlobal(target));  // the compiler does not always know, and then makes a generic store
+    *reinterpret_cast<Word*>(target) = word;
+  }
 #endif
 }
 
 // The elements of a pack in the type that they are computed in.
 template <typename T, int N, typename Real>
 RESNET_CUDA_BODY void unpack(const Pack<T, N>& pack, Real (&value)[N]) {
-#if !defined(RESNET_CUDA_EMULATE)
-  // bfloat16 is the upper half of float32: one instruction each.
-  if constexpr (std::is_same_v<T, torch::headeronly::BFloat16> && N % 2 == 0) {
+  if constexpr (N % 2 == 0 && std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<Real, float>) {
+    // A bfloat16 is the upper half of its float32: one instruction each from a word of two, the first in its lower
+    // half.
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
-      unsigned int both;
+      uint32_t both;
       memcpy(&both, &pack.element[i], sizeof(both));
-      value[i] = __uint_as_float(both << 16);
-      value[i + 1] = __uint_as_float(both & 0xffff0000u);
+      const uint32_t bits[2] = {both << 16, both & 0xffff0000u};
+      memcpy(&value[i], bits, sizeof(bits));
     }
-    return;
-  }
-#endif
+  } else {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    value[i] = static_cast<Real>(pack.element[i]);
+    for (int i = 0; i < N; ++i) {
+      value[i] = static_cast<Real>(pack.element[i]);
+    }
   }
 }
 
@@ -171,23 +187,25 @@ RESNET_CUDA_BODY Pack<T, N> pack_of(const Real (&value)[N]) {
   Pack<T, N> pack;
 #if !defined(RESNET_CUDA_EMULATE)
   // Two at a time is one instruction.
-  if constexpr (N % 2 == 0 && sizeof(T) == 2) {
+  if constexpr (N % 2 == 0 && std::is_same_v<T, torch::headeronly::BFloat16>) {
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
-      if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) {
-        const __nv_bfloat162 both = __floats2bfloat162_rn(value[i], value[i + 1]);
-        memcpy(&pack.element[i], &both, sizeof(both));
-      } else {
-        const __half2 both = __floats2half2_rn(value[i], value[i + 1]);
-        memcpy(&pack.element[i], &both, sizeof(both));
-      }
+      const __nv_bfloat162 both = __floats2bfloat162_rn(value[i], value[i + 1]);
+      memcpy(&pack.element[i], &both, sizeof(both));
     }
-    return pack;
-  }
-#endif
+  } else if constexpr (N % 2 == 0 && std::is_same_v<T, torch::headeronly::Half>) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    pack.element[i] = static_cast<T>(value[i]);
+    for (int i = 0; i < N; i += 2) {
+      const __half2 both = __floats2half2_rn(value[i], value[i + 1]);
+      memcpy(&pack.element[i], &both, sizeof(both));
+    }
+  } else
+#endif
+  {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      pack.element[i] = static_cast<T>(value[i]);
+    }
   }
   return pack;
 }

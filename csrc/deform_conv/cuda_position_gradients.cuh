@@ -131,6 +131,8 @@ struct PositionGradients {
     for (int i = 0; i < 4; ++i) {
       weight[i] = entry.corner[i] >= 0 ? sample.corner_weight(i) * entry.mask : Real(0);
     }
+    // Not unrolled: the registers that this takes where N is 1 make it spill on sm_100 and sm_120.
+#pragma unroll 1
     for (int in_group = lane * N; in_group < group_channels; in_group += lanes * N) {
       const int channel = offset_group * group_channels + in_group;
       T* column = columns + column_index(chunk, row, channel);

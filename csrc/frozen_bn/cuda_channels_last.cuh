@@ -36,7 +36,7 @@ struct FrozenBnChannelsLast {
     }
     if (first < tail) {
       const int64_t index = packs * N + first;
-      Pack<T, 1> element[Pass::kReads];
+      PackWord<T, 1> element[Pass::kReads];
       pass.read(index, element);
       const Constant constant = pass.constant(channels.remainder(index));
       pass.write(index, element, [&](int) { return constant; });
@@ -59,7 +59,7 @@ struct FrozenBnChannelsLast {
 
   // The packs `first`, first + stride, …, kInFlight of them as far as they exist: all are read before one is used.
   RESNET_CUDA_BODY void visit(int64_t first, const Constant (&constant)[N]) const {
-    Pack<T, N> pack[kInFlight][Pass::kReads];
+    PackWord<T, N> pack[kInFlight][Pass::kReads];
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       if (first + i * stride < packs) {

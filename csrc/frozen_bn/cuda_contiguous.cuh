@@ -30,12 +30,13 @@ struct PlanePosition {
   }
 };
 
-// Packs of N elements of the flat tensor: planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack.
-// Packs of more than one element are for planes and channel counts below 2^30, whose sums fit 32 bits.
+// Packs of N elements of the flat tensor: planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack. A pack
+// lies in one plane or in two. N = 1 takes whatever is not
+// so (contiguous_packs_fit).
 template <typename Pass, int N>
 struct FrozenBnContiguous {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
-  static constexpr int kInFlight = kLoadsInFlight / Pass::kReads;
+  static constexpr int kInFlight = 2;  // packs; four would take more than 64 registers with their positions
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
   using Index = std::conditional_t<N == 1, int64_t, int32_t>;
@@ -59,7 +60,7 @@ struct FrozenBnContiguous {
     }
     if (first < tail) {
       const int64_t index = packs * N + first;
-      Pack<T, 1> element[Pass::kReads];
+      PackWord<T, 1> element[Pass::kReads];
       pass.read(index, element);
       const Constant constant = pass.constant(position_of(index).channel);
       pass.write(index, element, [&](int) { return constant; });
@@ -82,7 +83,7 @@ struct FrozenBnContiguous {
 
   // The packs `first`, first + stride, …, kInFlight of them as far as they exist: all are read before one is used.
   RESNET_CUDA_BODY Position visit(int64_t first, Position position) const {
-    Pack<T, N> pack[kInFlight][Pass::kReads];
+    PackWord<T, N> pack[kInFlight][Pass::kReads];
     Position start[kInFlight];
     Constant constant[kInFlight];
 #pragma unroll
@@ -98,29 +99,26 @@ struct FrozenBnContiguous {
     for (int i = 0; i < kInFlight; ++i) {
       if (first + i * stride < packs) {
         const int64_t begin = (first + i * stride) * N;
-        if (start[i].within + N <= plane()) {
+        const Index left = plane() - start[i].within;
+        if (left >= N) {
           pass.write(begin, pack[i], [&](int) { return constant[i]; });
         } else {
-          write_across_planes(begin, pack[i], start[i]);
+          const Index next = start[i].channel + 1;
+          const Constant after = pass.constant(next == channels() ? 0 : next);
+          pass.write(begin, pack[i], [&](int element) { return element < left ? constant[i] : after; });
         }
       }
     }
     return position;
   }
-
-  // Elements of one pack in two channels, or, of planes smaller than a pack, in several.
-  RESNET_CUDA_BODY void
-  write_across_planes(int64_t begin, const Pack<T, N> (&pack)[Pass::kReads], const Position& start) const {
-    Constant constant[N];
-    Position position = start;
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      constant[i] = pass.constant(position.channel);
-      position = position.plus({0, 1}, channels(), plane());
-    }
-    pass.write(begin, pack, [&](int i) { return constant[i]; });
-  }
 };
+
+// Whether packs of N elements lie in one plane or two, of sizes that 32 bits hold.
+template <int N>
+bool contiguous_packs_fit(const FrozenBnLayout& layout) {
+  constexpr int64_t kMost = int64_t{1} << 30;
+  return layout.plane >= N && layout.plane < kMost && layout.channels < kMost;
+}
 
 template <int N, typename Pass>
 FrozenBnContiguous<Pass, N> contiguous_body(const FrozenBnLayout& layout, const Pass& pass, int64_t blocks) {

@@ -63,20 +63,20 @@ struct FrozenBnForward {
   }
 
   template <int N>
-  RESNET_CUDA_BODY void read(int64_t begin, Pack<T, N> (&pack)[kReads]) const {
-    pack[0] = load_pack<N>(input + begin);
+  RESNET_CUDA_BODY void read(int64_t begin, PackWord<T, N> (&pack)[kReads]) const {
+    pack[0] = load_pack_word<N>(input + begin);
     if constexpr (kResidual) {
-      pack[1] = load_pack<N>(residual + begin);
+      pack[1] = load_pack_word<N>(residual + begin);
     }
   }
 
   // `constant_of(i)` is that of element begin + i.
   template <int N, typename ConstantOf>
-  RESNET_CUDA_BODY void write(int64_t begin, const Pack<T, N> (&pack)[kReads], const ConstantOf& constant_of) const {
+  RESNET_CUDA_BODY void write(int64_t begin, const PackWord<T, N> (&pack)[kReads], const ConstantOf& constant_of) const {
     Real value[N], added[N] = {};
-    unpack(pack[0], value);
+    unpack(pack[0].pack(), value);
     if constexpr (kResidual) {
-      unpack(pack[1], added);
+      unpack(pack[1].pack(), added);
     }
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -124,20 +124,20 @@ struct FrozenBnBackward {
   }
 
   template <int N>
-  RESNET_CUDA_BODY void read(int64_t begin, Pack<T, N> (&pack)[kReads]) const {
-    pack[0] = load_pack<N>(grad + begin);
+  RESNET_CUDA_BODY void read(int64_t begin, PackWord<T, N> (&pack)[kReads]) const {
+    pack[0] = load_pack_word<N>(grad + begin);
     if constexpr (kRelu) {
-      pack[1] = load_pack<N>(output + begin);
+      pack[1] = load_pack_word<N>(output + begin);
     }
   }
 
   template <int N, typename ConstantOf>
-  RESNET_CUDA_BODY void write(int64_t begin, const Pack<T, N> (&pack)[kReads], const ConstantOf& constant_of) const {
+  RESNET_CUDA_BODY void write(int64_t begin, const PackWord<T, N> (&pack)[kReads], const ConstantOf& constant_of) const {
     Real value[N];
-    unpack(pack[0], value);
+    unpack(pack[0].pack(), value);
     if constexpr (kRelu) {
       Real result[N];
-      unpack(pack[1], result);
+      unpack(pack[1].pack(), result);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         value[i] = relu_gradient(value[i], result[i]);

@@ -37,8 +37,8 @@ void launch_packs(const Launcher& launcher, const FrozenBnLayout& layout, const 
   }
 }
 
-// In packs of 16 bytes, or element by element: a view may begin anywhere, and a plane of 2^30 pixels is too rare for a
-// kernel of its own.
+// In packs of 16 bytes, or element by element where a view begins between them or the planes ask for it: both are too
+// rare for kernels of their own.
 template <typename Pass>
 void launch_pass(
     const Launcher& launcher,
@@ -46,9 +46,9 @@ void launch_pass(
     const Pass& pass,
     bool aligned_data,
     bool aligned_constants) {
-  constexpr int64_t kMost = int64_t{1} << 30;
-  if (aligned_data && layout.plane < kMost && layout.channels < kMost) {
-    launch_packs<kPackBytes / sizeof(typename Pass::Element)>(launcher, layout, pass, aligned_constants);
+  constexpr int kWhole = kPackBytes / sizeof(typename Pass::Element);
+  if (aligned_data && (layout.plane == 1 || contiguous_packs_fit<kWhole>(layout))) {
+    launch_packs<kWhole>(launcher, layout, pass, aligned_constants);
   } else {
     launch_packs<1>(launcher, layout, pass, aligned_constants);
   }

@@ -12,6 +12,7 @@ from compile_gate.sass import (
     having,
     is_compare_and_swap,
     is_float_atomic,
+    is_generic,
     is_integer_atomic,
     is_local_memory,
 )
@@ -55,6 +56,7 @@ def instruction_faults(kernel: Kernel, limit: Limit) -> list[str]:
         "local memory": is_local_memory,
         "compare and swap": is_compare_and_swap,
         "a float atomic": is_float_atomic,
+        "a generic access": is_generic,
     }
     if not limit.integer_atomics:
         forbidden["an integer atomic, not listed for it"] = is_integer_atomic

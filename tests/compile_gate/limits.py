@@ -1,7 +1,8 @@
 """The limits of every kernel, in one table.
 
 A name is matched as a whole, by exactly one row; a row that matches no kernel is refused as well. For no kernel at all:
-spills, a stack, local memory, compare-and-swap loops, float atomics (their sums depend on the order of arrival).
+spills, a stack, local memory, compare-and-swap loops, float atomics (their sums depend on the order of arrival), generic
+accesses (the compiler lost track of the kind of memory).
 """
 
 from __future__ import annotations
@@ -21,10 +22,37 @@ class Limit:
     integer_atomics: bool = False
 
 
+# Template arguments <T, Real, N> with 16 bytes of T in a pack, and with fewer.
+_WIDE = r"(double, double, 2|float, float, 4|(Half|BFloat16), float, 8)"
+_NARROW = r"(double, double, 1|float, float, 1|(Half|BFloat16), float, [12])"
+
+# Template arguments of a pass of FrozenBN: <T, residual or ReLU>; behind it stands N, 16 bytes of T or 1.
+_PASS = r"<(double|float|Half|BFloat16), (true|false)>"
+
+# What is seen and about a tenth more, up to the 64 registers with which four blocks of 256 threads fit, 80 for three.
 LIMITS = (
-    Limit(r"ForEachIndex<FrozenBn(Forward|Backward)<.*>>", 38),
-    Limit(r"ForEachIndex<(SampleColumns|ScatterInputGradient)<.*>>", 58),
-    Limit(r"ForEachIndex<PositionGradients<(Half|BFloat16|float), float>>", 88),
-    Limit(r"ForEachIndex<PositionGradients<double, double>>", 104),
-    Limit(r"ForEachIndex<(AddBias|Accumulate)<.*>>", 38),
+    Limit(rf"FrozenBnChannelsLast<FrozenBn(Forward|Backward){_PASS}, 1>", 60),
+    Limit(rf"FrozenBnChannelsLast<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 2}),
+    Limit(rf"FrozenBnChannelsLast<FrozenBnBackward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 4}),
+    Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
+    # Two packs in flight, of each tensor that the pass reads.
+    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, false>, [248]>", 62, wide={"LDG": 2, "STG": 2}),
+    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 2}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, false>, [248]>", 56, wide={"LDG": 2, "STG": 4}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 4}),
+    Limit(r"ForEachIndex<(Accumulate|AddBias|TakeTotal)<.*>>", 38),
+    Limit(rf"SampleColumns<{_NARROW}>", 58, {"10.0": 64, "12.0": 64}, {"LDS": 2, "STS": 2}),
+    Limit(rf"SampleColumns<{_WIDE}>", 62, {"10.0": 64, "12.0": 64}, {"LDG": 4, "STG": 1, "LDS": 2, "STS": 2}),
+    Limit(r"ForEachIndex<CountCorners<(float|double)>>", 53, {"10.0": 62, "12.0": 62}, integer_atomics=True),
+    Limit(r"PlaceLists<(float|double)>", 33, integer_atomics=True),
+    Limit(r"ForEachIndex<FillLists<(float|double)>>", 51, {"9.0": 64, "10.0": 64, "12.0": 64}, integer_atomics=True),
+    Limit(r"ForEachIndex<OrderLists<(float|double)>>", 44, {"7.5": 54}),
+    Limit(rf"GatherInput<{_NARROW}>", 51),
+    Limit(rf"GatherInput<{_WIDE}>", 64, wide={"LDG": 4, "STG": 1}),
+    Limit(rf"GatherLongLists<{_NARROW}>", 53),
+    Limit(rf"GatherLongLists<{_WIDE}>", 64, wide={"LDG": 4}),
+    Limit(rf"PositionGradients<{_NARROW}>", 80, wide={"LDS": 2, "STS": 2}),
+    Limit(rf"PositionGradients<{_WIDE}>", 80, wide={"LDG": 5, "STG": 1, "LDS": 2, "STS": 2}),
+    Limit(r"Transpose<unsigned short>", 64),
+    Limit(r"Transpose<unsigned (int|long)>", 57),
 )

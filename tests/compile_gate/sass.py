@@ -53,6 +53,11 @@ def is_local_memory(instruction: str) -> bool:
     return instruction.split(".")[0] in ("LDL", "STL")
 
 
+def is_generic(instruction: str) -> bool:
+    """An access of which the compiler no longer knows the kind of memory: slower, and it may be local."""
+    return instruction.split(".")[0] in ("LD", "ST")
+
+
 def is_compare_and_swap(instruction: str) -> bool:
     """CAS, and CAST.SPIN, the loop by which shared memory adds floats and 64-bit numbers."""
     return _is_atomic(instruction) and any(part in ("CAS", "CAST") for part in instruction.split("."))

@@ -26,6 +26,7 @@ REFUSED = {
     "adds_floats": (LENIENT, ["has a float atomic: RED"]),
     "fetches_and_adds_doubles": (LENIENT, ["has a float atomic: ATOM"]),
     "adds_integers": (LENIENT, ["has an integer atomic, not listed for it: RED"]),
+    "writes_to_either": (LENIENT, ["has a generic access: ST"]),
     "copies_by_four_bytes": (WIDE, ["has 0 LDG of 16 bytes", "has 0 STG of 16 bytes"]),
     "loads_16_bytes_only": (WIDE, ["has 0 STG of 16 bytes"]),
 }
@@ -54,6 +55,8 @@ def test_every_bad_kernel_is_refused_for_its_reason_only(compiled):
     assert kernels.keys() == REFUSED.keys()
     for name, (limit, beginnings) in REFUSED.items():
         faults = faults_of(kernels[name], limit)
+        if name.startswith("adds"):  # nvcc's own loops use generic accesses, on some architectures
+            faults = [fault for fault in faults if "generic" not in fault]
         assert len(faults) == len(beginnings), (name, faults)
         for fault, beginning in zip(faults, beginnings, strict=True):
             assert fault.startswith(beginning), name

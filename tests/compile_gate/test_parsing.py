@@ -13,6 +13,7 @@ from compile_gate.sass import (
     count_wide,
     is_compare_and_swap,
     is_float_atomic,
+    is_generic,
     is_integer_atomic,
     is_local_memory,
     parse_sass,
@@ -112,6 +113,8 @@ def test_instructions():
         ("RED.E.ADD.STRONG.GPU", is_integer_atomic),
         ("ATOMG.E.EXCH.STRONG.GPU", is_integer_atomic),
         ("ATOMS.POPC.INC.32", is_integer_atomic),
+        ("ST.E.128", is_generic),
+        ("LD.E.SYS", is_generic),
         ("REDUX.SUM.S32", None),
         ("LDG.E.128.CONSTANT", None),
         ("FADD.FTZ", None),
@@ -119,7 +122,7 @@ def test_instructions():
     ],
 )
 def test_kinds_of_instructions(instruction, kind):
-    kinds = [is_local_memory, is_compare_and_swap, is_float_atomic, is_integer_atomic]
+    kinds = [is_local_memory, is_compare_and_swap, is_float_atomic, is_integer_atomic, is_generic]
     assert [it for it in kinds if it(instruction)] == ([kind] if kind else [])
 
 

@@ -78,6 +78,17 @@ __global__ void adds_integers(int* target, const int* value) {
   device::atomic_add(target + value[device::thread()], 1);
 }
 
+// To shared or to global memory, which only the run can tell.
+__global__ void writes_to_either(float* target, int where) {
+  __shared__ float tile[32];
+  tile[device::thread()] = 1;
+  RESNET_CUDA_SYNC_BLOCK();
+  float* chosen = where > 0 ? tile + where : target;
+  chosen[device::thread()] = 2;
+  RESNET_CUDA_SYNC_BLOCK();
+  target[64 + device::thread()] = tile[31 - device::thread()];
+}
+
 // Four floats in a row, of which the compiler cannot know that they lie aligned.
 __global__ void copies_by_four_bytes(float* target, const float* source) {
 #pragma unroll
