@@ -112,7 +112,8 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
 template <typename T, int N, typename Real>
 RESNET_CUDA_BODY void unpack(const Pack<T, N>& pack, Real (&value)[N]) {
   if constexpr (N % 2 == 0 && std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<Real, float>) {
-    // A bfloat16 is the upper half of its float32: one instruction each from a word of two, the first being its lower half.
+    // A bfloat16 is the upper half of its float32: one instruction each, from words of two whose lower half is the
+    // first.
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
       uint32_t both;
