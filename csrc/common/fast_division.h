@@ -1,4 +1,4 @@
-// Division by a divisor that many threads share: a multiplication and a shift in place of the division, which GPUs lack.
+// Division by a divisor that many threads share: a multiplication and a shift, where a GPU has no division.
 #pragma once
 
 #include "common/host_device.h"

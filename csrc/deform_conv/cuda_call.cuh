@@ -1,4 +1,5 @@
-// What the forward and the backward on CUDA decide before they launch: planes, chunks, pack widths, how taps are divided.
+// What the forward and the backward on CUDA decide before they launch: planes, chunks, pack widths, how taps are
+// divided.
 #pragma once
 
 #include <type_traits>
@@ -33,12 +34,8 @@ inline Positions positions_of(const DeformConvArguments& arguments) {
   return {plane_of(arguments.offset), plane_of(arguments.mask)};
 }
 
-inline Chunk chunk_of(
-    const DeformConvShape& shape,
-    int64_t first_image,
-    int64_t images,
-    int64_t first_row,
-    int64_t rows) {
+inline Chunk
+chunk_of(const DeformConvShape& shape, int64_t first_image, int64_t images, int64_t first_row, int64_t rows) {
   return {
       shape,
       first_image,

@@ -88,8 +88,8 @@ RESNET_CUDA_HOST_DEVICE int64_t column_index(const Chunk& chunk, int row, int ch
   return (group_rows + row) * chunk.group_channels + channel - group * chunk.group_channels;
 }
 
-// Threads that share a row of channels: as many packs as fit, at most 8 (128 bytes of 16-byte packs), so that 256 threads
-// are enough for a tile.
+// Threads that share a row of channels: as many packs as fit, at most 8 (128 bytes of 16-byte packs), so that 256
+// threads are enough for a tile.
 constexpr int kMostLanes = 8;
 
 }  // namespace resnet_cuda

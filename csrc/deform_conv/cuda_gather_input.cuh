@@ -6,7 +6,8 @@
 
 namespace resnet_cuda {
 
-// Where the sums go: to the gradient itself or, where a chunk is only a part of the rows that read an image, to a total.
+// Where the sums go: to the gradient itself or, where a chunk is only a part of the rows that read an image, to a
+// total.
 template <typename T, typename Real>
 struct InputGradient {
   T* gradient;  // [images, H, W, C], written; or null

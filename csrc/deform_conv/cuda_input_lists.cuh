@@ -1,6 +1,6 @@
-// Which rows of the column matrix each pixel of the input went into, and with what weights: the sampling plan, inverted.
-// The gradient of the input is then a sum that each pixel gathers, in an order that is always the same, without
-// floating-point atomics.
+// Which rows of the column matrix each pixel of the input went into, and with what weights: the sampling plan,
+// inverted. The gradient of the input is then a sum that each pixel gathers, in an order that is always the same,
+// without floating-point atomics.
 //
 // There is one list per offset group and input pixel. Four kernels build them: count, place, fill, order. Integer
 // atomics give every entry a place of its own; which one depends on timing, and ordering by row undoes that.
@@ -15,12 +15,12 @@ namespace resnet_cuda {
 template <typename Real>
 struct InputLists {
   int lists;
-  int* left;           // [lists] entries counted and not yet filled in: all 0 before a chunk and after it
-  int* begin;          // [lists] first entry
-  int* length;         // [lists]
-  int* rows;           // [entries] in the order of arrival
-  int* ordered_rows;   // [entries]
-  Real* weights;       // [entries]
+  int* left;          // [lists] entries counted and not yet filled in: all 0 before a chunk and after it
+  int* begin;         // [lists] first entry
+  int* length;        // [lists]
+  int* rows;          // [entries] in the order of arrival
+  int* ordered_rows;  // [entries]
+  Real* weights;      // [entries]
   Real* ordered_weights;
   int* entries_placed;  // one number, 0 before a chunk
   int* long_lists;      // the lists of more than kLongList entries, in any order
@@ -33,8 +33,8 @@ struct InputLists {
 #endif
 constexpr int kLongList = RESNET_CUDA_LONG_LIST;
 
-// Calls visit(list, row of the columns, weight) for every pixel of the input that one tap reads. The weight has the mask
-// in it. What reads nothing, and what counts nothing, has no entry.
+// Calls visit(list, row of the columns, weight) for every pixel of the input that one tap reads. The weight has the
+// mask in it. What reads nothing, and what counts nothing, has no entry.
 template <typename Real, typename Visit>
 RESNET_CUDA_BODY void for_each_corner(const Chunk& chunk, const Positions& positions, int index, const Visit& visit) {
   const int pixels = chunk.pixels();

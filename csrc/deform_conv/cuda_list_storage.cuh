@@ -24,8 +24,7 @@ class ListStorage {
         entries_(sizes.images * sizes.rows * shape.out_width * pixel_entries(shape)),
         // `left` is all zeros before the first chunk and after each.
         left_(zeros_beside(beside, {lists_}, ScalarType::Int)),
-        integers_(empty_beside(
-            beside, {2 * lists_ + 2 * entries_ + entries_ / kLongList + 2}, ScalarType::Int)),
+        integers_(empty_beside(beside, {2 * lists_ + 2 * entries_ + entries_ / kLongList + 2}, ScalarType::Int)),
         weights_(empty_beside(beside, {2 * entries_}, sizeof(Real) == 8 ? ScalarType::Double : ScalarType::Float)) {
   }
 

@@ -84,12 +84,12 @@ struct PositionGradients {
     Entry entry{TapKind::kOutside, {-1, -1, -1, -1}, Real(0), Real(0), Real(0)};
     if (pixel.inside) {
       const auto [sample, mask] = positions.sample<Real>(
-          chunk.shape,
-          {chunk.first_image + pixel.image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
+          chunk.shape, {chunk.first_image + pixel.image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
       entry.kind = sample.kind;
       for (int i = 0; i < 4; ++i) {
-        entry.corner[i] =
-            sample.corner[i] < 0 ? -1 : static_cast<int>(sample.corner[i]) * (static_cast<int>(chunk.shape.channels) / N);
+        entry.corner[i] = sample.corner[i] < 0
+                              ? -1
+                              : static_cast<int>(sample.corner[i]) * (static_cast<int>(chunk.shape.channels) / N);
       }
       entry.fraction_y = sample.fraction_y;
       entry.fraction_x = sample.fraction_x;
@@ -139,8 +139,8 @@ struct PositionGradients {
       Pack<T, N> corner[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        corner[i] = load_constant_pack_if<N>(
-            entry.corner[i] >= 0, image + channel + static_cast<int64_t>(entry.corner[i]) * N);
+        corner[i] =
+            load_constant_pack_if<N>(entry.corner[i] >= 0, image + channel + static_cast<int64_t>(entry.corner[i]) * N);
       }
       Real grad[N];
       unpack(load_pack<N>(column), grad);

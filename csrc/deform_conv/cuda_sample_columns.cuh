@@ -15,8 +15,8 @@ struct SampleColumns {
   static constexpr int kThreads = 256;
   static constexpr int kMostTaps = 9;
 
-  // What a tap reads: places in the image in packs, without the channel, -1 for those that count as 0, and their weights,
-  // the mask included.
+  // What a tap reads: places in the image in packs, without the channel, -1 for those that count as 0, and their
+  // weights, the mask included.
   struct alignas(16) Entry {
     int corner[4];
     Real weight[4];
@@ -80,8 +80,7 @@ struct SampleColumns {
       return entry;
     }
     const auto [sample, mask] = positions.sample<Real>(
-        chunk.shape,
-        {chunk.first_image + pixel.image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
+        chunk.shape, {chunk.first_image + pixel.image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
     if (sample.kind == TapKind::kInside) {
       for (int i = 0; i < 4; ++i) {
         if (sample.corner[i] >= 0) {

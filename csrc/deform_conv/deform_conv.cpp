@@ -279,8 +279,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   if (grad.numel() == 0) {
     gradients = zero_gradients(input, weight, offset, mask, needs);
   } else if (needs.input || needs.weight || needs.offset || needs.mask || needs.bias) {
-    gradients = deform_conv2d_backward_kernel(
-        dense_arguments(input, weight, offset, mask, shape), as_it_came(grad), needs);
+    gradients =
+        deform_conv2d_backward_kernel(dense_arguments(input, weight, offset, mask, shape), as_it_came(grad), needs);
   }
 
   const auto result = [&](const std::optional<Tensor>& gradient, ScalarType dtype, MemoryFormat format) {

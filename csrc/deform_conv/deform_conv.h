@@ -41,10 +41,8 @@ struct DeformConvGradients {
 };
 
 // `grad` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1.
-DeformConvGradients deform_conv2d_backward_kernel(
-    const DeformConvArguments& arguments,
-    const Tensor& grad,
-    const DeformConvNeeds& needs);
+DeformConvGradients
+deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs);
 
 // The operators, as registered; see csrc/registration.cpp for the schemas.
 Tensor deform_conv2d(

@@ -1,6 +1,6 @@
 // Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; the
-// input's gradient gathered from it by lists; the gradients for offsets and masks, which leaves the sampled columns in its
-// place; the weight's gradient by another product. Only what is asked for; no floating-point atomics.
+// input's gradient gathered from it by lists; the gradients for offsets and masks, which leaves the sampled columns in
+// its place; the weight's gradient by another product. Only what is asked for; no floating-point atomics.
 
 #include <torch/csrc/stable/ops.h>
 
@@ -175,13 +175,11 @@ class Backward {
       });
     } else if (needs_.weight) {
       launch_over_taps<Sample>(chunk, [&](const Tiling& tiling, int step, int steps) {
-        return Sample{
-            chunk, positions_of(arguments_), input, column_data(), tiling, step, steps, lanes_for(chunk, N)};
+        return Sample{chunk, positions_of(arguments_), input, column_data(), tiling, step, steps, lanes_for(chunk, N)};
       });
     }
     if (needs_.weight) {
-      batched_product(
-          torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_share_, shape_));
+      batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_share_, shape_));
       launcher_.run(
           weight_share_->numel(),
           Accumulate<T, Real>{
@@ -198,8 +196,7 @@ class Backward {
   void launch_over_taps(const Chunk& chunk, const Make& make) {
     const Tiling tiling = output_tiling(chunk);
     const auto [step, steps] = tap_steps(launcher_, chunk, Body::kMostTaps);
-    launcher_.launch(
-        tiling.tiles() * steps * shape_.offset_groups, Body::kSharedBytes, make(tiling, step, steps));
+    launcher_.launch(tiling.tiles() * steps * shape_.offset_groups, Body::kSharedBytes, make(tiling, step, steps));
   }
 
   // Writes `grad_input` or, where that is null, adds to the image's total.
@@ -254,10 +251,8 @@ class Backward {
 
 }  // namespace
 
-DeformConvGradients deform_conv2d_backward_kernel(
-    const DeformConvArguments& arguments,
-    const Tensor& grad,
-    const DeformConvNeeds& needs) {
+DeformConvGradients
+deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs) {
   check_countable(arguments.shape);
   DeformConvGradients gradients;
   dispatch_dtype(grad.scalar_type(), [&](auto element) {

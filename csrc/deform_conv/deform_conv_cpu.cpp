@@ -312,10 +312,7 @@ int64_t balanced_tile(int64_t pixels) {
 
 }  // namespace
 
-void deform_conv2d_kernel(
-    const DeformConvArguments& dense,
-    const std::optional<Tensor>& bias,
-    const Tensor& output) {
+void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<Tensor>& bias, const Tensor& output) {
   const DeformConvArguments arguments = laid_out(dense);
   const DeformConvShape& shape = arguments.shape;
   const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
@@ -343,10 +340,8 @@ void deform_conv2d_kernel(
   });
 }
 
-DeformConvGradients deform_conv2d_backward_kernel(
-    const DeformConvArguments& dense,
-    const Tensor& grad,
-    const DeformConvNeeds& needs) {
+DeformConvGradients
+deform_conv2d_backward_kernel(const DeformConvArguments& dense, const Tensor& grad, const DeformConvNeeds& needs) {
   const DeformConvArguments arguments = laid_out(dense);
   const DeformConvGradients gradients = zeroed_accumulators(arguments, needs);
   if (arguments.input.scalar_type() == ScalarType::Double) {

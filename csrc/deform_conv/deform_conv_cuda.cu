@@ -33,8 +33,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   const Launcher launcher(arguments.input);
   const int64_t pixel_bytes = shape.taps() * shape.channels * static_cast<int64_t>(sizeof(T));
   const ChunkSizes sizes = chunk_sizes(
-      shape,
-      {weight_bytes(arguments.weight), buffer_bytes(arguments.input) + buffer_bytes(output), pixel_bytes});
+      shape, {weight_bytes(arguments.weight), buffer_bytes(arguments.input) + buffer_bytes(output), pixel_bytes});
   const int64_t most_pixels = sizes.images * sizes.rows * shape.out_width;
   const Tensor columns = empty_beside(output, {most_pixels * shape.taps() * shape.channels}, output.scalar_type());
   const Tensor weight = column_ordered<T>(launcher, arguments.weight, shape);
@@ -82,7 +81,8 @@ void check_countable(const DeformConvShape& shape) {
   constexpr int64_t kMost = (int64_t{1} << 31) - 1;
   const int64_t pixels = shape.height * shape.width;
   check_argument(
-      pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),
+      pixels <= kMost / std::max(shape.offset_groups, shape.channels) &&
+          shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),
       "deform_conv2d",
       "input",
       join("of size ", shape.height, "x", shape.width),

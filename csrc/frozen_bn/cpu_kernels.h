@@ -29,11 +29,10 @@ for_each_piece(int64_t channels, int64_t plane, int64_t begin, int64_t end, cons
   }
 }
 
-// Calls compute(i, part) for the vectors of `count` elements, the last of which may be shorter, and hands the results to
-// put_two(i, one, next) where there are two whole ones, else to put(i, part, one).
+// Calls compute(i, part) for the vectors of `count` elements, the last of which may be shorter, and hands the results
+// to put_two(i, one, next) where there are two whole ones, else to put(i, part, one).
 template <typename Real, typename Compute, typename PutTwo, typename Put>
-RESNET_CUDA_INLINE void
-for_each_vector(int64_t count, const Compute& compute, const PutTwo& put_two, const Put& put) {
+RESNET_CUDA_INLINE void for_each_vector(int64_t count, const Compute& compute, const PutTwo& put_two, const Put& put) {
   int64_t i = 0;
 #pragma GCC unroll 2
   for (; i + 2 * kLanes<Real> <= count; i += 2 * kLanes<Real>) {

@@ -30,13 +30,12 @@ struct PlanePosition {
   }
 };
 
-// Packs of N elements of the flat tensor: planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack. A pack
-// lies in one plane or in two. N = 1 takes whatever is not
-// so (contiguous_packs_fit).
+// Packs of N elements of the flat tensor: planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack. A
+// pack lies in one plane or in two. N = 1 takes whatever is not so (contiguous_packs_fit).
 template <typename Pass, int N>
 struct FrozenBnContiguous {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
-  static constexpr int kInFlight = 2;  // packs; four would take more than 64 registers with their positions
+  static constexpr int kInFlight = 2;  // packs; of four the positions alone would take more than 64 registers
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
   using Index = std::conditional_t<N == 1, int64_t, int32_t>;
@@ -77,8 +76,7 @@ struct FrozenBnContiguous {
   RESNET_CUDA_BODY Position position_of(int64_t index) const {
     const int64_t planes = plane_size.quotient(index);
     return {
-        static_cast<Index>(channel_count.remainder(planes)),
-        static_cast<Index>(index - planes * plane_size.divisor())};
+        static_cast<Index>(channel_count.remainder(planes)), static_cast<Index>(index - planes * plane_size.divisor())};
   }
 
   // The packs `first`, first + stride, …, kInFlight of them as far as they exist: all are read before one is used.

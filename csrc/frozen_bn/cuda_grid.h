@@ -7,8 +7,8 @@ namespace resnet_cuda {
 namespace frozen_bn_cuda {
 
 constexpr int kThreads = 256;
-// At up to 64 registers four blocks of 256 threads run at once on a multiprocessor: two rounds of them, so that one that
-// is done early takes from the second.
+// At up to 64 registers four blocks of 256 threads run at once on a multiprocessor: two rounds of them, so that one
+// that is done early takes from the second.
 constexpr int kBlocksPerMultiprocessor = 8;
 
 // One pack per thread while that does not fill the device, more of them per thread beyond. At least one block: elements

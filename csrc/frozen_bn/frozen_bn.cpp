@@ -108,9 +108,10 @@ void frozen_bn_relu_(
     const std::optional<Tensor>& residual,
     bool relu) {
   check_arguments(input, scale, shift, residual);
+  // An empty channels_last tensor has strides of 0 as well.
   for (int64_t i = 0; i < 4; ++i) {
     check_argument(
-        input.size(i) <= 1 || input.stride(i) != 0,
+        input.size(i) <= 1 || input.stride(i) != 0 || input.numel() == 0,
         kOp,
         "input",
         "an expanded tensor, of which several elements are one",

@@ -67,7 +67,18 @@ def build(
 
     def compile_one(source: Path) -> Path:
         target = objects_folder / f"{source.name}.o"
-        _run([compiler(), *compile_flags(sanitize, csrc, float32_only), "-x", "c++", "-c", str(source), "-o", str(target)])
+        _run(
+            [
+                compiler(),
+                *compile_flags(sanitize, csrc, float32_only),
+                "-x",
+                "c++",
+                "-c",
+                str(source),
+                "-o",
+                str(target),
+            ]
+        )
         return target
 
     with ThreadPoolExecutor(2) as pool:

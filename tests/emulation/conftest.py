@@ -30,6 +30,13 @@ def transpose(libraries_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def index_operators(libraries_folder: Path):
+    """The index arithmetic of ``csrc/common/fast_division.h`` and of the FrozenBN kernels."""
+    torch.ops.load_library(str(find_library("index", libraries_folder)))
+    return torch.ops.resnet_cuda_emulated_index
+
+
+@pytest.fixture(scope="session")
 def self_test(libraries_folder: Path):
     """Kernels that keep or break the rules that the emulation checks."""
     torch.ops.load_library(str(find_library("self_test", libraries_folder)))

@@ -12,7 +12,8 @@ from emulation.child import LIBRARIES
 def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
     if name == "operators":
         return operator_sources(csrc)
-    return {"transpose": [HERE / "transpose_op.cpp"], "self_test": [HERE / "self_test_kernels.cpp"]}[name]
+    file = {"index": "index_op.cpp", "transpose": "transpose_op.cpp", "self_test": "self_test_kernels.cpp"}[name]
+    return [HERE / file]
 
 
 def build_library(

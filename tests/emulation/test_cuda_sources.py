@@ -115,37 +115,3 @@ def test_positions_that_are_no_number_or_outside(emulated):
     assert gradients[2][0, :2, 0, 0].isnan().all()
     assert gradients[2].isnan().sum() == 2
     assert gradients[3].isnan().sum() == 1
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("with_residual", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_frozen_bn_relu(emulated, dtype, with_residual, relu, channels_last):
-    generator = torch.Generator().manual_seed(9)
-    constant = torch.float64 if dtype == torch.float64 else torch.float32
-
-    def random(*shape: int) -> Tensor:
-        value = torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-        return value.contiguous(memory_format=torch.channels_last) if channels_last and value.dim() == 4 else value
-
-    input, grad = random(2, 5, 7, 3), random(2, 5, 7, 3)
-    scale, shift = random(5).to(constant), random(5).to(constant)
-    residual = random(2, 5, 7, 3) if with_residual else None
-    leaves = [input.double().requires_grad_(), None if residual is None else residual.double().requires_grad_()]
-    expected = reference.frozen_bn_relu(leaves[0], scale.double(), shift.double(), leaves[1], relu)
-    wanted = torch.autograd.grad(expected, [leaf for leaf in leaves if leaf is not None], grad.double())
-
-    output = emulated.frozen_bn_relu(input, scale, shift, residual, relu)
-    assert_near(output, expected.detach(), dtype)
-    assert output.stride() == input.stride()
-    grad_input, grad_residual = emulated.frozen_bn_relu_backward(
-        grad, scale, output if relu else None, True, with_residual
-    )
-    assert_near(grad_input, wanted[0], dtype)
-    if with_residual:
-        assert_near(grad_residual, wanted[1], dtype)
-    else:
-        assert grad_residual.shape == (0,)
-    emulated.frozen_bn_relu_(input, scale, shift, residual, relu)
-    assert torch.equal(input, output)

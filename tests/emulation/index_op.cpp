@@ -1,0 +1,56 @@
+// csrc/common/fast_division.h and the walk of csrc/frozen_bn/cuda_contiguous.cuh as operators, for the tests.
+
+#include "common/registration.h"
+#include "common/tensors.h"
+#include "frozen_bn/cuda_contiguous.cuh"
+
+namespace resnet_cuda {
+namespace {
+
+// [2, count]: quotients and remainders of the int64 numerators [count].
+Tensor divide(const Tensor& numerators, int64_t divisor) {
+  const int64_t count = numerators.size(0);
+  const Tensor result = empty_beside(numerators, {2, count}, ScalarType::Long);
+  const auto* numerator = static_cast<const int64_t*>(numerators.const_data_ptr());
+  auto* quotient = static_cast<int64_t*>(result.data_ptr());
+  const FastDivision division(divisor);
+  for (int64_t i = 0; i < count; ++i) {
+    quotient[i] = division.quotient(numerator[i]);
+    quotient[count + i] = division.remainder(numerator[i]);
+  }
+  return result;
+}
+
+template <typename Index>
+void walk_in(int64_t channels, int64_t plane, int64_t step, int64_t count, int64_t* result) {
+  using Position = PlanePosition<Index>;
+  const Position by = {static_cast<Index>(step / plane % channels), static_cast<Index>(step % plane)};
+  Position position = {0, 0};
+  for (int64_t i = 0; i < count; ++i) {
+    result[2 * i] = position.channel;
+    result[2 * i + 1] = position.within;
+    position = position.plus(by, static_cast<Index>(channels), static_cast<Index>(plane));
+  }
+}
+
+// [count, 2]: channel and place in the plane of the elements 0, step, 2 * step, …, in 32 or 64 bits. `beside` is on a
+// CPU.
+Tensor walk(const Tensor& beside, int64_t channels, int64_t plane, int64_t step, int64_t count, bool wide) {
+  const Tensor result = empty_beside(beside, {count, 2}, ScalarType::Long);
+  const auto run = wide ? walk_in<int64_t> : walk_in<int32_t>;
+  run(channels, plane, step, count, static_cast<int64_t*>(result.data_ptr()));
+  return result;
+}
+
+}  // namespace
+}  // namespace resnet_cuda
+
+STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
+  m.def("divide(Tensor numerators, int divisor) -> Tensor");
+  m.def("walk(Tensor beside, int channels, int plane, int step, int count, bool wide) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
+  m.impl("divide", TORCH_BOX(&resnet_cuda::divide));
+  m.impl("walk", TORCH_BOX(&resnet_cuda::walk));
+}

@@ -1,0 +1,47 @@
+"""The kernels' index arithmetic, also where numbers are larger than any tensor that a test could hold."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+LARGEST = 2**63 - 1
+DIVISORS = (
+    *range(1, 20),
+    *(1050, 2047, 2048, 4200),
+    *(power + step for power in (2**16, 2**31, 2**32, 2**53, 2**62) for step in (-1, 0, 1)),
+    *(LARGEST - 1, LARGEST),
+)
+
+
+@pytest.mark.parametrize("divisor", DIVISORS)
+def test_division(index_operators, divisor):
+    generator = random.Random(divisor)
+    numerators = {0, 1, 2, LARGEST, LARGEST - 1}
+    for _ in range(200):
+        number = generator.getrandbits(generator.randint(1, 63))
+        multiple = number // divisor * divisor
+        numerators |= {number, multiple, multiple + divisor - 1, max(multiple - 1, 0)}
+    numerators = sorted(number for number in numerators if number <= LARGEST)
+    quotients, remainders = index_operators.divide(torch.tensor(numerators), divisor).tolist()
+    assert quotients == [number // divisor for number in numerators]
+    assert remainders == [number % divisor for number in numerators]
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("step", [1, 8, 2048, 2_162_688, 3 * 2**31 + 5])
+@pytest.mark.parametrize(
+    ("channels", "plane"), [(1, 8), (5, 15), (64, 1050), (1, 2**30 - 1), (2**30 - 1, 9), (2**30 - 1, 2**30 - 1)]
+)
+def test_walk(index_operators, channels, plane, step, wide):
+    places = index_operators.walk(torch.empty(0), channels, plane, step, 50, wide).tolist()
+    assert places == [[element // plane % channels, element % plane] for element in range(0, 50 * step, step)]
+
+
+@pytest.mark.parametrize(("channels", "plane"), [(3, 2**31 + 7), (2**33 + 1, 5), (2, 2**40)])
+def test_walk_over_sizes_beyond_32_bits(index_operators, channels, plane):
+    step = 2**39 + 12345
+    places = index_operators.walk(torch.empty(0), channels, plane, step, 50, True).tolist()
+    assert places == [[element // plane % channels, element % plane] for element in range(0, 50 * step, step)]
