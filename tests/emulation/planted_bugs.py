@@ -23,6 +23,7 @@ class PlantedBug:
 
 TRANSPOSE_TESTS = ("test_transpose.py",)
 DEFORM_TESTS = ("test_cuda_sources.py", "-k", "test_deform_conv2d and float32 and (plain or groups)")
+FROZEN_BN_TESTS = ("test_frozen_bn.py", "-k", "float32 and (values or many_packs or begin_anywhere)")
 WRONG_RESULT = r"AssertionError: relative error (nan|\d\.\d+e[-+]\d+)"
 
 BUGS = (
@@ -112,5 +113,53 @@ BUGS = (
         library="operators/deform_conv",
         tests=DEFORM_TESTS,
         report=WRONG_RESULT,
+    ),
+    PlantedBug(
+        name="frozen_bn_border_between_planes",
+        file="frozen_bn/cuda_contiguous.cuh",
+        old="element < left ?",
+        new="element <= left ?",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AssertionError: (output|gradient for \w+) is off by",
+    ),
+    PlantedBug(
+        name="frozen_bn_stride_not_whole_pixels",
+        file="frozen_bn/cuda_channels_last.cuh",
+        old="stride = stride < period ? period : stride / period * period;",
+        new="stride = stride < period ? period : stride;",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AssertionError: output is off by",
+    ),
+    PlantedBug(
+        name="frozen_bn_unwritten_tail",
+        file="frozen_bn/cuda_channels_last.cuh",
+        old="if (first < tail) {",
+        new="if (first + 1 < tail) {",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AssertionError: output has NaN at",
+    ),
+    PlantedBug(
+        name="frozen_bn_unaligned_view",
+        file="frozen_bn/frozen_bn_cuda.cu",
+        old="% kPackBytes == 0",
+        new="% 4 == 0",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"kernel FrozenBn\w+<.*accesses 16 bytes at .*, which is not aligned",
+    ),
+    PlantedBug(
+        name="frozen_bn_pack_past_the_end",
+        file="frozen_bn/cuda_channels_last.cuh",
+        old="""if (first + i * stride < packs) {
+        pass.read(""",
+        new="""if (first + i * stride <= packs) {
+        pass.read(""",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AddressSanitizer: heap-buffer-overflow",
+        sanitize=True,
     ),
 )
