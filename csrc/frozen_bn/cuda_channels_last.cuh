@@ -13,7 +13,7 @@ namespace resnet_cuda {
 template <typename Pass, int N>
 struct FrozenBnChannelsLast {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
-  static constexpr int kInFlight = kLoadsInFlight / Pass::kReads;
+  static constexpr int kInFlight = frozen_bn_cuda::kInFlight;
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
 

@@ -35,7 +35,7 @@ struct PlanePosition {
 template <typename Pass, int N>
 struct FrozenBnContiguous {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
-  static constexpr int kInFlight = 2;  // packs; of four the positions alone would take more than 64 registers
+  static constexpr int kInFlight = frozen_bn_cuda::kInFlight;
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
   using Index = std::conditional_t<N == 1, int64_t, int32_t>;
@@ -98,7 +98,7 @@ struct FrozenBnContiguous {
       if (first + i * stride < packs) {
         const int64_t begin = (first + i * stride) * N;
         const Index left = plane() - start[i].within;
-        if (left >= N) {
+        if (N == 1 || left >= N) {
           pass.write(begin, pack[i], [&](int) { return constant[i]; });
         } else {
           const Index next = start[i].channel + 1;

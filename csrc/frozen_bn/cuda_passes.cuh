@@ -8,11 +8,6 @@
 
 namespace resnet_cuda {
 
-// Loads of 16 bytes that a thread has under way before it uses the first. With 1024 threads per multiprocessor (up to
-// 64 registers each) two are 32 KB. What an H200 asks is about 20 KB: reads of 3 TB/s, shared by 132 multiprocessors,
-// times a latency of 0.9 us, which is assumed. Four leave room for latencies that grow under load.
-constexpr int kLoadsInFlight = 4;
-
 // N neighbours' numbers from constants that no kernel writes, `source` being aligned to 16 bytes.
 template <int N, typename Real>
 RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
@@ -27,8 +22,8 @@ RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
   }
 }
 
-// Whether there is a residual is known at compile time, since it decides how many packs fit in flight; whether there is
-// a ReLU costs no traffic and no register.
+// Whether there is a residual is known at compile time, as its packs take registers; whether there is a ReLU is not: it
+// costs nothing but a predicate.
 template <typename T, bool kResidual>
 struct FrozenBnForward {
   using Element = T;

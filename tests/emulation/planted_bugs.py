@@ -26,6 +26,7 @@ DEFORM_TESTS = ("test_deform_conv.py", "-k", "test_values_and_gradients and (pla
 LONG_LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
 ORDER_TESTS = ("test_deform_conv.py", "-k", "test_bitwise_equal and deform_arguments")
 WRONG_RESULT = r"AssertionError: (output|gradient for \w+) is off by "
+FROZEN_BN_TESTS = ("test_frozen_bn.py", "-k", "float32 and (values or many_packs or begin_anywhere)")
 
 BUGS = (
     PlantedBug(
@@ -190,5 +191,53 @@ BUGS = (
         library="operators/deform_conv",
         tests=LONG_LIST_TESTS,
         report=r"AssertionError: gradient for input (is off by|is all zeros)",
+    ),
+    PlantedBug(
+        name="frozen_bn_border_between_planes",
+        file="frozen_bn/cuda_contiguous.cuh",
+        old="element < left ?",
+        new="element <= left ?",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AssertionError: (output|gradient for \w+) is off by",
+    ),
+    PlantedBug(
+        name="frozen_bn_stride_not_whole_pixels",
+        file="frozen_bn/cuda_channels_last.cuh",
+        old="stride = stride < period ? period : stride / period * period;",
+        new="stride = stride < period ? period : stride;",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AssertionError: output is off by",
+    ),
+    PlantedBug(
+        name="frozen_bn_unwritten_tail",
+        file="frozen_bn/cuda_channels_last.cuh",
+        old="if (first < tail) {",
+        new="if (first + 1 < tail) {",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AssertionError: output has NaN at",
+    ),
+    PlantedBug(
+        name="frozen_bn_unaligned_view",
+        file="frozen_bn/frozen_bn_cuda.cu",
+        old="% kPackBytes == 0",
+        new="% 4 == 0",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"kernel FrozenBn\w+<.*accesses 16 bytes at .*, which is not aligned",
+    ),
+    PlantedBug(
+        name="frozen_bn_pack_past_the_end",
+        file="frozen_bn/cuda_channels_last.cuh",
+        old="""if (first + i * stride < packs) {
+        pass.read(""",
+        new="""if (first + i * stride <= packs) {
+        pass.read(""",
+        library="operators/frozen_bn",
+        tests=FROZEN_BN_TESTS,
+        report=r"AddressSanitizer: heap-buffer-overflow",
+        sanitize=True,
     ),
 )

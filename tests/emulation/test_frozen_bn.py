@@ -27,8 +27,9 @@ SHAPES = (
     (1, 17, 25, 42),
     (1, 264, 3, 3),
 )
-# More packs than threads on one multiprocessor, whose threads go round their loops; the last has more channels than that.
-LARGE_SHAPES = ((1, 64, 25, 42), (1, 2048, 7, 7), (2, 33, 37, 29), (1, 2053, 5, 5))
+# More packs than threads on one multiprocessor, which go round their loops: by odd numbers of packs per thread and a rest,
+# in every type, in the first; with more channels than threads in the last.
+LARGE_SHAPES = ((1, 64, 16, 30), (1, 2048, 7, 7), (2, 33, 37, 29), (1, 2053, 5, 5))
 
 
 def with_format(arguments: dict[str, Tensor | None], memory_format: torch.memory_format) -> dict[str, Tensor | None]:
