@@ -14,9 +14,11 @@ class ListStorage {
   static int64_t image_bytes(const DeformConvShape& shape) {
     return 3 * static_cast<int64_t>(sizeof(int)) * shape.offset_groups * shape.height * shape.width;
   }
-  // Bytes per output pixel: four entries per tap, each twice.
+  // Bytes per output pixel: four entries per tap, each twice, and the long lists that they could make.
   static int64_t pixel_bytes(const DeformConvShape& shape) {
-    return 2 * static_cast<int64_t>(sizeof(int) + sizeof(Real)) * pixel_entries(shape);
+    const int64_t entries = pixel_entries(shape);
+    return 2 * static_cast<int64_t>(sizeof(int) + sizeof(Real)) * entries +
+           static_cast<int64_t>(sizeof(int)) * ceil_div(entries, kLongList);
   }
 
   ListStorage(const Tensor& beside, const DeformConvShape& shape, const ChunkSizes& sizes)

@@ -18,6 +18,7 @@ struct WorkspaceNeeds {
   int64_t per_call;   // bytes: the weight in the order of the columns, its gradient
   int64_t per_image;  // bytes: copies in another layout, lists
   int64_t per_pixel;  // bytes per output pixel: columns, entries of the lists
+  int64_t per_split;  // bytes per image of which only some rows fit: the sum over its parts
 };
 
 // Whole images, or rows of one image.
@@ -35,7 +36,8 @@ inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds
     return {ceil_div(shape.batch, ceil_div(shape.batch, most)), shape.out_height};
   }
   const int64_t row_bytes = shape.out_width * needs.per_pixel;
-  const int64_t most = std::clamp<int64_t>((budget - needs.per_image) / row_bytes, 1, shape.out_height);
+  const int64_t for_rows = budget - needs.per_image - needs.per_split;
+  const int64_t most = std::clamp<int64_t>(for_rows / row_bytes, 1, shape.out_height);
   return {1, ceil_div(shape.out_height, ceil_div(shape.out_height, most))};
 }
 

@@ -102,7 +102,8 @@ class Backward {
     return {
         weight_bytes(arguments_.weight) + weight_totals,
         buffer_bytes(grad_) + 2 * buffer_bytes(arguments_.input) + ListStorage<Real>::image_bytes(shape_),
-        shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T)) + ListStorage<Real>::pixel_bytes(shape_)};
+        shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T)) + ListStorage<Real>::pixel_bytes(shape_),
+        shape_.height * shape_.width * shape_.channels * static_cast<int64_t>(sizeof(Real))};
   }
 
   void run_chunks() {

@@ -32,8 +32,8 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   const DeformConvShape& shape = arguments.shape;
   const Launcher launcher(arguments.input);
   const int64_t pixel_bytes = shape.taps() * shape.channels * static_cast<int64_t>(sizeof(T));
-  const ChunkSizes sizes = chunk_sizes(
-      shape, {weight_bytes(arguments.weight), buffer_bytes(arguments.input) + buffer_bytes(output), pixel_bytes});
+  const int64_t image_bytes = buffer_bytes(arguments.input) + buffer_bytes(output);
+  const ChunkSizes sizes = chunk_sizes(shape, {weight_bytes(arguments.weight), image_bytes, pixel_bytes, 0});
   const int64_t most_pixels = sizes.images * sizes.rows * shape.out_width;
   const Tensor columns = empty_beside(output, {most_pixels * shape.taps() * shape.channels}, output.scalar_type());
   const Tensor weight = column_ordered<T>(launcher, arguments.weight, shape);
