@@ -11,20 +11,25 @@
 
 namespace resnet_cuda {
 
+// A row of the columns and what it counts for in the list's pixel: one load, one store.
+template <typename Real>
+struct alignas(2 * sizeof(Real)) ListEntry {
+  Real weight;
+  int row;
+};
+
 // All arrays lie in one workspace. Lists are numbered [offset group][image of the chunk][input pixel].
 template <typename Real>
 struct InputLists {
   int lists;
-  int* left;          // [lists] entries counted and not yet filled in: all 0 before a chunk and after it
-  int* begin;         // [lists] first entry
-  int* length;        // [lists]
-  int* rows;          // [entries] in the order of arrival
-  int* ordered_rows;  // [entries]
-  Real* weights;      // [entries]
-  Real* ordered_weights;
-  int* entries_placed;  // one number, 0 before a chunk
-  int* long_lists;      // the lists of more than kLongList entries, in any order
-  int* long_count;      // how many, 0 before a chunk
+  int* left;                 // [lists] entries counted and not yet filled in: all 0 before a chunk and after it
+  int* begin;                // [lists] first entry
+  int* length;               // [lists]
+  ListEntry<Real>* arrived;  // [entries] in the order of arrival
+  ListEntry<Real>* ordered;  // [entries]
+  int* entries_placed;       // one number, 0 before a chunk
+  int* long_lists;           // the lists of more than kLongList entries, in any order
+  int* long_count;           // how many, 0 before a chunk
 };
 
 // An ordinary list has about 4 * taps entries. Longer ones than this are summed by a whole block.
@@ -148,8 +153,7 @@ struct FillLists {
     for_each_corner<Real>(
         chunk, positions, tap_at(chunk, static_cast<int>(index)), [&](int list, int row, Real weight) {
           const int place = lists.begin[list] + device::atomic_add(lists.left + list, -1) - 1;
-          lists.rows[place] = row;
-          lists.weights[place] = weight;
+          lists.arrived[place] = {weight, row};
         });
   }
 };
@@ -187,13 +191,12 @@ struct OrderLists {
     const int begin = lists.begin[list];
     const int end = begin + lists.length[list];
     for (int entry = begin + lane; entry < end; entry += kLanes) {
-      const int row = lists.rows[entry];
+      const ListEntry<Real> mine = lists.arrived[entry];
       int place = begin;
       for (int other = begin; other < end; ++other) {
-        place += lists.rows[other] < row ? 1 : 0;
+        place += lists.arrived[other].row < mine.row ? 1 : 0;
       }
-      lists.ordered_rows[place] = row;
-      lists.ordered_weights[place] = lists.weights[entry];
+      lists.ordered[place] = mine;
     }
   }
 
@@ -239,8 +242,7 @@ struct OrderLists {
         place += of_warp;
       }
       if (found != 0) {
-        lists.ordered_rows[mine] = row;
-        lists.ordered_weights[mine] = found_weight;
+        lists.ordered[mine] = {found_weight, row};
       }
       RESNET_CUDA_SYNC_BLOCK();
     }

@@ -46,7 +46,7 @@ LIMITS = (
     Limit(r"ForEachIndex<CountCorners<(float|double)>>", 53, {"10.0": 62, "12.0": 62}, integer_atomics=True),
     Limit(r"PlaceLists<(float|double)>", 33, integer_atomics=True),
     Limit(r"ForEachIndex<FillLists<(float|double)>>", 51, {"9.0": 64, "10.0": 64, "12.0": 64}, integer_atomics=True),
-    Limit(r"ForEachIndex<OrderLists<(float|double)>>", 44, {"7.5": 54}),
+    Limit(r"OrderLists<(float|double)>", 62, {"10.0": 64, "12.0": 64}),
     Limit(rf"GatherInput<{_NARROW}>", 51),
     Limit(rf"GatherInput<{_WIDE}>", 64, wide={"LDG": 4, "STG": 1}),
     Limit(rf"GatherLongLists<{_NARROW}>", 53),

@@ -126,6 +126,12 @@ def test_offsets_onto_one_pixel(emulated, monkeypatch, dtype, layout):
     check(emulated, LONG, laid_out(onto_one_pixel(LONG, dtype), layout))
 
 
+def test_long_lists_of_several_images(emulated):
+    """All in one chunk, each with long lists of its own."""
+    case = DeformCase("long_lists_of_images", batch=3, channels=2, size=(7, 7), kernel=(1, 1), padding=(0, 0))
+    check(emulated, case, onto_one_pixel(case, torch.float32))
+
+
 @pytest.mark.parametrize("make", [deform_arguments, onto_one_pixel])
 def test_bitwise_equal_whatever_the_order_of_threads(emulated, monkeypatch, make):
     case = LONG
