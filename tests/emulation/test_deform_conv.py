@@ -74,6 +74,19 @@ def test_input_that_is_not_aligned(emulated, dtype, shift):
     check(emulated, case, arguments | {"input": view})
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_bias_that_is_not_aligned(emulated, dtype):
+    """Added element by element, not pack by pack; the sums are the same."""
+    case = DEFORM_CASES_BY_NAME["channels_64_to_64"]
+    arguments = deform_arguments(case, dtype)
+    function = deform_conv2d_of(emulated)
+    expected = run(function, arguments, **case.geometry)
+    room = torch.empty(case.out_channels + 1, dtype=dtype)
+    room[1:] = arguments["bias"]
+    got = run(function, arguments | {"bias": room[1:]}, **case.geometry)
+    assert_bitwise_equal(got.output, expected.output, "output")
+
+
 def test_border_positions(emulated):
     """All at exactly -1, H or W, as in every training run that starts from zero offsets."""
     case = DEFORM_CASES_BY_NAME["offset_groups_2"]
