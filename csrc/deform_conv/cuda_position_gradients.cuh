@@ -14,7 +14,7 @@ namespace resnet_cuda {
 template <typename T, typename Real, int N>
 struct PositionGradients {
   static constexpr int kThreads = 256;
-  static constexpr int kBlocksPerMultiprocessor = 3;
+  static constexpr int kBlocksPerMultiprocessor = sizeof(Real) == 8 ? 2 : 3;
   static constexpr int kMostTaps = 9;
 
   struct alignas(16) Entry {

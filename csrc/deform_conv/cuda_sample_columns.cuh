@@ -57,7 +57,6 @@ struct SampleColumns {
     const int group_packs = chunk.offset_group_channels / N;
     const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * shape.channels;
     const int row = ((pixel.image * chunk.rows + pixel.row) * tiling.width + pixel.column) * taps + first_tap;
-    const int64_t step = static_cast<int64_t>(mine.tap_step) * chunk.group_channels;
     // The slice of channels outermost: its part of the input stays in the first-level cache for all taps.
     for (int pack = mine.lane; pack < group_packs; pack += lanes) {
       const int channel = (offset_group * group_packs + pack) * N;
@@ -65,7 +64,7 @@ struct SampleColumns {
 #pragma unroll 2
       for (int tap = mine.first_tap; tap < tap_count; tap += mine.tap_step) {
         store_pack(target, blend(plan.get(tap * kTilePixels + mine.pixel), image + channel));
-        target += step;
+        target += mine.tap_step * chunk.group_channels;
       }
     }
   }

@@ -100,12 +100,13 @@ void check_countable(const DeformConvShape& shape) {
   constexpr int64_t kMost = (int64_t{1} << 31) - 1;
   const int64_t pixels = shape.height * shape.width;
   check_argument(
-      pixels <= kMost / std::max(shape.offset_groups, shape.channels) &&
+      // A block's taps of one row of columns are up to 8 apart.
+      pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.channels <= kMost / 8 &&
           shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),
       "deform_conv2d",
       "input",
       join("of size ", shape.height, "x", shape.width),
-      join("of H * W * C below 2^31 per image, and of fewer than 2^29 taps per row, on a GPU"));
+      join("of H * W * C below 2^31 per image, of C below 2^28, and of fewer than 2^29 taps per row, on a GPU"));
 }
 
 void deform_conv2d_kernel(

@@ -54,7 +54,12 @@ LIMITS = (
     Limit(rf"GatherLongLists<{_NARROW}>", 53),
     Limit(rf"GatherLongLists<{_WIDE}>", 64, wide={"LDG": 4}),
     Limit(rf"PositionGradients<{_NARROW}>", 80, wide={"LDS": 2, "STS": 2}),
-    Limit(rf"PositionGradients<{_WIDE}>", 80, wide={"LDG": 5, "STG": 1, "LDS": 2, "STS": 2}),
+    Limit(r"PositionGradients<double, double, 2>", 100, wide={"LDG": 5, "STG": 1, "LDS": 2, "STS": 2}),
+    Limit(
+        r"PositionGradients<(float, float, 4|(Half|BFloat16), float, 8)>",
+        80,
+        wide={"LDG": 5, "STG": 1, "LDS": 2, "STS": 2},
+    ),
     Limit(r"Transpose<unsigned short>", 64),
     Limit(r"Transpose<unsigned (int|long)>", 57),
 )
