@@ -56,8 +56,8 @@ inline std::vector<int64_t> size_of(const Tensor& tensor) {
   return std::vector<int64_t>(sizes.begin(), sizes.end());
 }
 
-// `tensor` dense in `memory_format`; itself where it is so already, without a call through the dispatcher, of which every
-// operator would make several. Channels_last is for 4-D tensors.
+// `tensor` dense in `memory_format`; itself where it is so already, without a call through the dispatcher, of which
+// every operator would make several. Channels_last is for 4-D tensors.
 inline Tensor as_dense(const Tensor& tensor, MemoryFormat memory_format) {
   const bool dense = memory_format == MemoryFormat::ChannelsLast ? is_channels_last(tensor) : tensor.is_contiguous();
   return dense ? tensor : torch::stable::contiguous(tensor, memory_format);
