@@ -65,6 +65,9 @@ class Launcher {
     void* stream = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
+    int index = 0;
+    cudaGetDevice(&index);
+    cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index);
   }
 #endif
 
@@ -101,10 +104,7 @@ class Launcher {
 #if defined(RESNET_CUDA_EMULATE)
     return device::emulated_multiprocessors();
 #else
-    int index = 0, count = 0;
-    cudaGetDevice(&index);
-    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, index);
-    return count > 0 ? count : 1;
+    return multiprocessors_;
 #endif
   }
 
@@ -113,6 +113,7 @@ class Launcher {
  private:
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
+  int multiprocessors_ = 1;
 #endif
 };
 

@@ -58,26 +58,27 @@ struct WordOf<2> {
 
 #if !defined(RESNET_CUDA_EMULATE)
 
-__device__ __forceinline__ void load_if(bool wanted, const uint4* source, uint4& word) {
-  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %5, 0;\n\tmov.u32 %0, 0;\n\tmov.u32 %1, 0;\n\tmov.u32 %2, 0;\n\t"
+__device__ __forceinline__ void load_unless_negative(int index, const uint4* source, uint4& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ge.s32 p, %5, 0;\n\tmov.u32 %0, 0;\n\tmov.u32 %1, 0;\n\tmov.u32 %2, 0;\n\t"
       "mov.u32 %3, 0;\n\t@p ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
       : "=&r"(word.x), "=&r"(word.y), "=&r"(word.z), "=&r"(word.w)
-      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+      : "l"(source), "r"(index));
 }
-__device__ __forceinline__ void load_if(bool wanted, const unsigned long long* source, unsigned long long& word) {
-  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.u64 %0, 0;\n\t@p ld.global.nc.u64 %0, [%1];\n\t}"
+__device__ __forceinline__ void
+load_unless_negative(int index, const unsigned long long* source, unsigned long long& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ge.s32 p, %2, 0;\n\tmov.u64 %0, 0;\n\t@p ld.global.nc.u64 %0, [%1];\n\t}"
       : "=&l"(word)
-      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+      : "l"(source), "r"(index));
 }
-__device__ __forceinline__ void load_if(bool wanted, const unsigned int* source, unsigned int& word) {
-  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.u32 %0, 0;\n\t@p ld.global.nc.u32 %0, [%1];\n\t}"
+__device__ __forceinline__ void load_unless_negative(int index, const unsigned int* source, unsigned int& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ge.s32 p, %2, 0;\n\tmov.u32 %0, 0;\n\t@p ld.global.nc.u32 %0, [%1];\n\t}"
       : "=&r"(word)
-      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+      : "l"(source), "r"(index));
 }
-__device__ __forceinline__ void load_if(bool wanted, const unsigned short* source, unsigned short& word) {
-  asm("{\n\t.reg .pred p;\n\tsetp.ne.u32 p, %2, 0;\n\tmov.u16 %0, 0;\n\t@p ld.global.nc.u16 %0, [%1];\n\t}"
+__device__ __forceinline__ void load_unless_negative(int index, const unsigned short* source, unsigned short& word) {
+  asm("{\n\t.reg .pred p;\n\tsetp.ge.s32 p, %2, 0;\n\tmov.u16 %0, 0;\n\t@p ld.global.nc.u16 %0, [%1];\n\t}"
       : "=&h"(word)
-      : "l"(source), "r"(static_cast<unsigned int>(wanted)));
+      : "l"(source), "r"(index));
 }
 
 #endif
@@ -122,17 +123,18 @@ RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
 #endif
 }
 
-// The same where `wanted`, else zeros, and nothing is read: `source` may then point anywhere. As one predicated
-// instruction, because a branch would keep the loads before and after it from being in flight together.
+// The same for pack number `index` from `packs` on; zeros, and nothing is read, where that is negative. As one
+// predicated instruction, because a branch would keep the loads before and after it from being in flight together; and
+// one more for the address, which elements instead of packs would make three.
 template <int N, typename T>
-RESNET_CUDA_BODY Pack<T, N> load_constant_pack_if(bool wanted, const T* source) {
+RESNET_CUDA_BODY Pack<T, N> load_constant_pack_or_zeros(const T* packs, int index) {
 #if defined(RESNET_CUDA_EMULATE)
-  return wanted ? load_pack<N>(source) : Pack<T, N>{};
+  return index >= 0 ? load_pack<N>(packs + static_cast<int64_t>(index) * N) : Pack<T, N>{};
 #else
   using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
   Pack<T, N> pack;
   Word word;
-  pack_detail::load_if(wanted, reinterpret_cast<const Word*>(source), word);
+  pack_detail::load_unless_negative(index, reinterpret_cast<const Word*>(packs) + index, word);
   memcpy(&pack, &word, sizeof(pack));
   return pack;
 #endif

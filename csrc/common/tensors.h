@@ -56,10 +56,16 @@ inline std::vector<int64_t> size_of(const Tensor& tensor) {
   return std::vector<int64_t>(sizes.begin(), sizes.end());
 }
 
-// `tensor` in `dtype` and dense in `memory_format`; itself where it is so already.
+// `tensor` dense in `memory_format`; itself where it is so already, without a call through the dispatcher, of which
+// every operator would make several. Channels_last is for 4-D tensors.
+inline Tensor as_dense(const Tensor& tensor, MemoryFormat memory_format) {
+  const bool dense = memory_format == MemoryFormat::ChannelsLast ? is_channels_last(tensor) : tensor.is_contiguous();
+  return dense ? tensor : torch::stable::contiguous(tensor, memory_format);
+}
+
+// The same in `dtype`.
 inline Tensor as_dense(const Tensor& tensor, ScalarType dtype, MemoryFormat memory_format) {
-  const Tensor converted = tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, dtype);
-  return torch::stable::contiguous(converted, memory_format);
+  return as_dense(tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, dtype), memory_format);
 }
 
 // Strides, in elements, of a dense 4-D tensor whose two spatial dimensions count as one, in whichever of the two

@@ -36,13 +36,12 @@ struct ListSum {
     const T* source = grad_columns + first_element;
 #pragma unroll 4
     for (int entry = begin; entry < end; ++entry) {
-      const int64_t row = lists.ordered_rows[entry];
-      const Real weight = lists.ordered_weights[entry];
+      const ListEntry<Real> term = lists.ordered[entry];
       Real value[N];
-      unpack(load_pack<N>(source + row * row_elements), value);
+      unpack(load_pack<N>(source + term.row * row_elements), value);
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        sum[j] += weight * value[j];
+        sum[j] += term.weight * value[j];
       }
     }
   }

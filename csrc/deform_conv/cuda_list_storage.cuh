@@ -17,7 +17,7 @@ class ListStorage {
   // Bytes per output pixel: four entries per tap, each twice, and the long lists that they could make.
   static int64_t pixel_bytes(const DeformConvShape& shape) {
     const int64_t entries = pixel_entries(shape);
-    return 2 * static_cast<int64_t>(sizeof(int) + sizeof(Real)) * entries +
+    return 2 * static_cast<int64_t>(sizeof(ListEntry<Real>)) * entries +
            static_cast<int64_t>(sizeof(int)) * ceil_div(entries, kLongList);
   }
 
@@ -26,33 +26,22 @@ class ListStorage {
         entries_(sizes.images * sizes.rows * shape.out_width * pixel_entries(shape)),
         // `left` is all zeros before the first chunk and after each.
         left_(zeros_beside(beside, {lists_}, ScalarType::Int)),
-        integers_(empty_beside(beside, {2 * lists_ + 2 * entries_ + entries_ / kLongList + 2}, ScalarType::Int)),
-        weights_(empty_beside(beside, {2 * entries_}, sizeof(Real) == 8 ? ScalarType::Double : ScalarType::Float)) {
+        integers_(empty_beside(beside, {2 * lists_ + entries_ / kLongList + 2}, ScalarType::Int)),
+        // Of bytes, because it is no one type's.
+        arrays_of_entries_(
+            empty_beside(beside, {2 * entries_ * static_cast<int64_t>(sizeof(ListEntry<Real>))}, ScalarType::Byte)) {
   }
 
   InputLists<Real> of(const Chunk& chunk) const {
     auto* left = static_cast<int*>(left_.mutable_data_ptr());
     auto* begin = static_cast<int*>(integers_.mutable_data_ptr());
     int* length = begin + lists_;
-    int* rows = length + lists_;
-    int* ordered_rows = rows + entries_;
-    int* entries_placed = ordered_rows + entries_;
+    int* entries_placed = length + lists_;
     int* long_count = entries_placed + 1;
     int* long_lists = long_count + 1;
-    auto* weights = static_cast<Real*>(weights_.mutable_data_ptr());
+    auto* arrived = static_cast<ListEntry<Real>*>(arrays_of_entries_.mutable_data_ptr());
     const auto lists = static_cast<int>(chunk.shape.offset_groups * chunk.images * chunk.input_pixels());
-    return {
-        lists,
-        left,
-        begin,
-        length,
-        rows,
-        ordered_rows,
-        weights,
-        weights + entries_,
-        entries_placed,
-        long_lists,
-        long_count};
+    return {lists, left, begin, length, arrived, arrived + entries_, entries_placed, long_lists, long_count};
   }
 
  private:
@@ -64,7 +53,7 @@ class ListStorage {
   int64_t entries_;
   Tensor left_;
   Tensor integers_;
-  Tensor weights_;
+  Tensor arrays_of_entries_;
 };
 
 }  // namespace resnet_cuda

@@ -14,7 +14,7 @@ namespace resnet_cuda {
 template <typename T, typename Real, int N>
 struct PositionGradients {
   static constexpr int kThreads = 256;
-  static constexpr int kBlocksPerMultiprocessor = 3;
+  static constexpr int kBlocksPerMultiprocessor = sizeof(Real) == 8 ? 2 : 3;
   static constexpr int kMostTaps = 9;
 
   struct alignas(16) Entry {
@@ -139,8 +139,7 @@ struct PositionGradients {
       Pack<T, N> corner[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        corner[i] =
-            load_constant_pack_if<N>(entry.corner[i] >= 0, image + channel + static_cast<int64_t>(entry.corner[i]) * N);
+        corner[i] = load_constant_pack_or_zeros<N>(image + channel, entry.corner[i]);
       }
       Real grad[N];
       unpack(load_pack<N>(column), grad);

@@ -99,7 +99,7 @@ struct SampleColumns {
     Pack<T, N> corner[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      corner[i] = load_constant_pack_if<N>(entry.corner[i] >= 0, source + static_cast<int64_t>(entry.corner[i]) * N);
+      corner[i] = load_constant_pack_or_zeros<N>(source, entry.corner[i]);
     }
     Real sum[N];
     blend_corners<T>(entry.weight, corner, sum);

@@ -15,10 +15,10 @@ namespace resnet_cuda {
 constexpr int64_t kWorkspaceBytes = RESNET_CUDA_WORKSPACE_BYTES;
 
 struct WorkspaceNeeds {
-  int64_t per_call;   // bytes: the weight in the order of the columns, its gradient
-  int64_t per_image;  // bytes: copies in another layout, lists
-  int64_t per_pixel;  // bytes per output pixel: columns, entries of the lists
-  int64_t per_split;  // bytes per image of which only some rows fit: the sum over its parts
+  int64_t per_call;               // bytes: the weight in the order of the columns, its gradient
+  int64_t per_image;              // bytes: copies in another layout, lists
+  int64_t per_pixel;              // bytes per output pixel: columns, entries of the lists
+  int64_t per_divided_image = 0;  // bytes besides, where an image is taken some rows at a time: its sums so far
 };
 
 // Whole images, or rows of one image.
@@ -36,8 +36,9 @@ inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds
     return {ceil_div(shape.batch, ceil_div(shape.batch, most)), shape.out_height};
   }
   const int64_t row_bytes = shape.out_width * needs.per_pixel;
-  const int64_t for_rows = budget - needs.per_image - needs.per_split;
-  const int64_t most = std::clamp<int64_t>(for_rows / row_bytes, 1, shape.out_height);
+  // Nor must copies of a large image; without the floor one of 256 x 200 x 336 would be taken row by row.
+  const int64_t room = std::max(budget - needs.per_image - needs.per_divided_image, kWorkspaceBytes / 4);
+  const int64_t most = std::clamp<int64_t>(room / row_bytes, 1, shape.out_height);
   return {1, ceil_div(shape.out_height, ceil_div(shape.out_height, most))};
 }
 

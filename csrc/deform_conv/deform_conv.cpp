@@ -152,7 +152,7 @@ DeformConvShape checked_shape(
 }
 
 Tensor as_it_came(const Tensor& tensor) {
-  return torch::stable::contiguous(tensor, output_memory_format(tensor));
+  return as_dense(tensor, output_memory_format(tensor));
 }
 
 DeformConvArguments dense_arguments(
@@ -229,7 +229,7 @@ Tensor deform_conv2d(
   }
   std::optional<Tensor> dense_bias;
   if (bias) {
-    dense_bias = torch::stable::contiguous(*bias);
+    dense_bias = as_dense(*bias, MemoryFormat::Contiguous);
   }
   deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, output);
   return output;

@@ -4,6 +4,8 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
+
 #include "common/checks.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_gather_input.cuh"
@@ -16,14 +18,22 @@
 namespace resnet_cuda {
 namespace {
 
-// Index: element. Adds a chunk's share, rounded to T, to what is accumulated in Real.
+// Index: element. Adds a chunk's share, rounded to T, to what is accumulated in Real. The first chunk sets the total,
+// the last one leaves the sum in its share.
 template <typename T, typename Real>
 struct Accumulate {
-  const T* share;
+  T* share;
   Real* total;
+  bool first;
+  bool last;
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
-    total[index] += static_cast<Real>(share[index]);
+    const Real sum = (first ? Real(0) : total[index]) + static_cast<Real>(share[index]);
+    if (last) {
+      share[index] = static_cast<T>(sum);
+    } else {
+      total[index] = sum;
+    }
   }
 };
 
@@ -125,7 +135,9 @@ class Backward {
     columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
     if (needs_.weight) {
       weight_share_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
-      weight_total_ = zeros_beside(grad_, {weight_.numel()}, real_dtype());
+      if (!whole_images || sizes_.images < shape_.batch) {
+        weight_total_ = empty_beside(grad_, {weight_.numel()}, real_dtype());
+      }
     }
 
     for (int64_t image = 0; image < shape_.batch; image += sizes_.images) {
@@ -181,11 +193,15 @@ class Backward {
     }
     if (needs_.weight) {
       batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_share_, shape_));
-      launcher_.run(
-          weight_share_->numel(),
-          Accumulate<T, Real>{
-              static_cast<const T*>(weight_share_->const_data_ptr()),
-              static_cast<Real*>(weight_total_->mutable_data_ptr())});
+      if (weight_total_) {
+        launcher_.run(
+            weight_share_->numel(),
+            Accumulate<T, Real>{
+                static_cast<T*>(weight_share_->mutable_data_ptr()),
+                static_cast<Real*>(weight_total_->mutable_data_ptr()),
+                chunk.first_image == 0 && chunk.first_row == 0,
+                chunk.first_image + chunk.images == shape_.batch && chunk.first_row + chunk.rows == shape_.out_height});
+      }
     }
   }
 
@@ -210,7 +226,10 @@ class Backward {
     launcher_.launch(ceil_div(lists.lists, Place::kThreads), Place::kSharedBytes, Place{lists});
     launcher_.run(taps, FillLists<Real>{chunk, positions, lists});
     using Order = OrderLists<Real>;
-    launcher_.run(static_cast<int64_t>(lists.lists) * Order::kLanes, Order{lists});
+    launcher_.launch(
+        std::max(ceil_div(lists.lists, Order::kLists), smaller(lists.lists, 2 * launcher_.multiprocessors())),
+        Order::kSharedBytes,
+        Order{chunk, positions, lists});
 
     const int lanes = lanes_for(chunk, N);
     const auto slices = static_cast<int>(ceil_div(chunk.offset_group_channels, lanes * N));
@@ -228,11 +247,19 @@ class Backward {
 
   // [O, C/groups, kh, kw] from the order of the columns.
   Tensor weight_gradient() const {
-    const Tensor rows =
-        torch::stable::view(*weight_total_, {shape_.out_channels, shape_.taps(), shape_.group_channels()});
-    return torch::stable::view(
-        torch::stable::contiguous(torch::stable::transpose(rows, 1, 2)),
-        {shape_.out_channels, shape_.group_channels(), shape_.kernel_h, shape_.kernel_w});
+    const std::vector<int64_t> size = size_of(arguments_.weight);
+    if (shape_.taps() == 1 || shape_.group_channels() == 1) {
+      return torch::stable::view(*weight_share_, size);
+    }
+    const Tensor gradient = empty_beside(grad_, size, grad_.scalar_type());
+    transpose(
+        launcher_,
+        static_cast<const T*>(weight_share_->const_data_ptr()),
+        static_cast<T*>(gradient.mutable_data_ptr()),
+        shape_.out_channels,
+        shape_.taps(),
+        shape_.group_channels());
+    return gradient;
   }
 
   const DeformConvArguments& arguments_;
@@ -246,8 +273,8 @@ class Backward {
   std::optional<ListStorage<Real>> lists_;
   std::optional<Tensor> columns_;
   std::optional<Tensor> input_total_;   // [H, W, C]
-  std::optional<Tensor> weight_share_;  // [O, taps, C/groups], one chunk's
-  std::optional<Tensor> weight_total_;  // the same, the sum
+  std::optional<Tensor> weight_share_;  // [O, taps, C/groups], one chunk's and in the end the sum
+  std::optional<Tensor> weight_total_;  // the same, the sum so far, where there are several chunks
 };
 
 }  // namespace

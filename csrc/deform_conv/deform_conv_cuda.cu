@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "common/checks.h"
+#include "common/fast_division.h"
 #include "common/registration.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_products.h"
@@ -13,17 +14,37 @@
 namespace resnet_cuda {
 namespace {
 
-// Index: element of [rows, O]. Adds the bias to every row.
-template <typename T, typename Real>
+// Index: pack of [rows, O]. Adds the bias to every row.
+template <typename T, int N>
 struct AddBias {
   const T* bias;
   T* rows;
-  int64_t out_channels;
+  FastDivision row_packs;  // of O elements
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
-    rows[index] = static_cast<T>(static_cast<Real>(rows[index]) + static_cast<Real>(bias[index % out_channels]));
+    using Real = typename ComputeType<T>::type;
+    Real value[N], added[N];
+    unpack(load_pack<N>(rows + index * N), value);
+    unpack(load_constant_pack<N>(bias + row_packs.remainder(index) * N), added);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      value[i] += added[i];
+    }
+    store_pack(rows + index * N, pack_of<T, N>(value));
   }
 };
+
+// `rows` begin where a pack may, being memory of their own.
+template <typename T>
+void add_bias(const Launcher& launcher, const T* bias, T* rows, int64_t row_count, int64_t out_channels) {
+  constexpr int kWide = kPackBytes / sizeof(T);
+  const int64_t elements = row_count * out_channels;
+  if (out_channels % kWide == 0 && reinterpret_cast<uintptr_t>(bias) % kPackBytes == 0) {
+    launcher.run(elements / kWide, AddBias<T, kWide>{bias, rows, FastDivision(out_channels / kWide)});
+  } else {
+    launcher.run(elements, AddBias<T, 1>{bias, rows, FastDivision(out_channels)});
+  }
+}
 
 template <typename T, int N>
 void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output) {
@@ -67,9 +88,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
           row_matrices(rows + row * shape.out_width * shape.out_channels, chunk, output));
     }
     if (bias) {
-      launcher.run(
-          images * shape.out_pixels() * shape.out_channels,
-          AddBias<T, Real>{bias->const_data_ptr<T>(), rows, shape.out_channels});
+      add_bias(launcher, bias->const_data_ptr<T>(), rows, images * shape.out_pixels(), shape.out_channels);
     }
     outputs.finish(image, images);
   }
@@ -81,12 +100,13 @@ void check_countable(const DeformConvShape& shape) {
   constexpr int64_t kMost = (int64_t{1} << 31) - 1;
   const int64_t pixels = shape.height * shape.width;
   check_argument(
-      pixels <= kMost / std::max(shape.offset_groups, shape.channels) &&
+      // A block's taps of one row of columns are up to 8 apart.
+      pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.channels <= kMost / 8 &&
           shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),
       "deform_conv2d",
       "input",
       join("of size ", shape.height, "x", shape.width),
-      join("of H * W * C below 2^31 per image, and of fewer than 2^29 taps per row, on a GPU"));
+      join("of H * W * C below 2^31 per image, of C below 2^28, and of fewer than 2^29 taps per row, on a GPU"));
 }
 
 void deform_conv2d_kernel(

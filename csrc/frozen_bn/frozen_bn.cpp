@@ -53,7 +53,7 @@ laid_out_residual(const std::optional<Tensor>& residual, const Tensor& input, Me
   if (!residual) {
     return std::nullopt;
   }
-  Tensor dense = torch::stable::contiguous(*residual, format);
+  Tensor dense = as_dense(*residual, format);
   const auto* own = static_cast<const char*>(dense.const_data_ptr());
   const auto* other = static_cast<const char*>(input.const_data_ptr());
   const int64_t bytes = input.numel() * static_cast<int64_t>(input.element_size());
@@ -97,7 +97,7 @@ Tensor frozen_bn_relu(
   check_arguments(input, scale, shift, residual);
   const MemoryFormat format = output_memory_format(input);
   Tensor output = empty_beside(input, size_of(input), input.scalar_type(), format);
-  run(torch::stable::contiguous(input, format), scale, shift, residual, relu, format, output);
+  run(as_dense(input, format), scale, shift, residual, relu, format, output);
   return output;
 }
 
@@ -118,7 +118,7 @@ void frozen_bn_relu_(
         "without overlap to be overwritten");
   }
   const MemoryFormat format = output_memory_format(input);
-  const Tensor dense = torch::stable::contiguous(input, format);
+  const Tensor dense = as_dense(input, format);
   run(dense, scale, shift, residual, relu, format, dense);
   if (dense.const_data_ptr() != input.const_data_ptr()) {
     Tensor target = input;
@@ -147,11 +147,11 @@ std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
   if (grad.numel() > 0 && (need_input || need_residual)) {
     std::optional<Tensor> dense_output;
     if (output) {
-      dense_output = torch::stable::contiguous(*output, format);
+      dense_output = as_dense(*output, format);
     }
     frozen_bn_relu_backward_kernel(
         layout_of(grad, format),
-        torch::stable::contiguous(grad, format),
+        as_dense(grad, format),
         as_dense(scale, compute_dtype(grad.scalar_type()), MemoryFormat::Contiguous),
         dense_output,
         need_input ? std::optional<Tensor>(grad_input) : std::nullopt,

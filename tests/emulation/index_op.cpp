@@ -1,7 +1,9 @@
-// csrc/common/fast_division.h and the walk of csrc/frozen_bn/cuda_contiguous.cuh as operators, for the tests.
+// csrc/common/fast_division.h, the walk of csrc/frozen_bn/cuda_contiguous.cuh and the chunks of
+// csrc/deform_conv/cuda_workspace.h as operators, for the tests.
 
 #include "common/registration.h"
 #include "common/tensors.h"
+#include "deform_conv/cuda_workspace.h"
 #include "frozen_bn/cuda_contiguous.cuh"
 
 namespace resnet_cuda {
@@ -42,15 +44,42 @@ Tensor walk(const Tensor& beside, int64_t channels, int64_t plane, int64_t step,
   return result;
 }
 
+// [3]: images and rows of a chunk, and the bytes that all of a call is to take.
+Tensor chunk(
+    const Tensor& beside,
+    int64_t batch,
+    int64_t out_height,
+    int64_t out_width,
+    int64_t per_call,
+    int64_t per_image,
+    int64_t per_pixel,
+    int64_t per_divided_image) {
+  DeformConvShape shape{};
+  shape.batch = batch;
+  shape.out_height = out_height;
+  shape.out_width = out_width;
+  const ChunkSizes sizes = chunk_sizes(shape, {per_call, per_image, per_pixel, per_divided_image});
+  const Tensor result = empty_beside(beside, {3}, ScalarType::Long);
+  auto* numbers = static_cast<int64_t*>(result.data_ptr());
+  numbers[0] = sizes.images;
+  numbers[1] = sizes.rows;
+  numbers[2] = kWorkspaceBytes;
+  return result;
+}
+
 }  // namespace
 }  // namespace resnet_cuda
 
 STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def("divide(Tensor numerators, int divisor) -> Tensor");
   m.def("walk(Tensor beside, int channels, int plane, int step, int count, bool wide) -> Tensor");
+  m.def(
+      "chunk(Tensor beside, int batch, int out_height, int out_width, int per_call, int per_image, int per_pixel, "
+      "int per_divided_image) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("divide", TORCH_BOX(&resnet_cuda::divide));
   m.impl("walk", TORCH_BOX(&resnet_cuda::walk));
+  m.impl("chunk", TORCH_BOX(&resnet_cuda::chunk));
 }

@@ -165,8 +165,8 @@ BUGS = (
     PlantedBug(
         name="lists_in_order_of_arrival",
         file="deform_conv/cuda_input_lists.cuh",
-        old="lists.ordered_rows[place] = row;\n      lists.ordered_weights[place] =",
-        new="place = entry;\n      lists.ordered_rows[place] = row;\n      lists.ordered_weights[place] =",
+        old="lists.ordered[place] = mine;",
+        new="lists.ordered[entry] = mine;",
         library="operators/deform_conv",
         tests=ORDER_TESTS,
         report=r"AssertionError: input differs ",
@@ -182,6 +182,27 @@ BUGS = (
         library="operators/deform_conv",
         tests=LONG_LIST_TESTS,
         report=r"kernel GatherLongLists<.*race on word \d+ of shared memory",
+    ),
+    PlantedBug(
+        name="long_lists_missing_barrier_between_rows",
+        file="deform_conv/cuda_input_lists.cuh",
+        old="""      RESNET_CUDA_SYNC_BLOCK();
+    }
+  }""",
+        new="""    }
+  }""",
+        library="operators/deform_conv",
+        tests=("test_deform_conv.py", "-k", "test_long_lists_of_many_rows"),
+        report=r"kernel OrderLists<.*race on word \d+ of shared memory",
+    ),
+    PlantedBug(
+        name="long_lists_rows_of_the_first_image",
+        file="deform_conv/cuda_input_lists.cuh",
+        old="const int first_row = list_image % chunk.images * image_rows;",
+        new="const int first_row = 0;",
+        library="operators/deform_conv",
+        tests=("test_deform_conv.py", "-k", "test_long_lists_of_several_images"),
+        report=r"AssertionError: gradient for input",
     ),
     PlantedBug(
         name="long_lists_forgotten",

@@ -74,6 +74,19 @@ def test_input_that_is_not_aligned(emulated, dtype, shift):
     check(emulated, case, arguments | {"input": view})
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_bias_that_is_not_aligned(emulated, dtype):
+    """Added element by element, not pack by pack; the sums are the same."""
+    case = DEFORM_CASES_BY_NAME["channels_64_to_64"]
+    arguments = deform_arguments(case, dtype)
+    function = deform_conv2d_of(emulated)
+    expected = run(function, arguments, **case.geometry)
+    room = torch.empty(case.out_channels + 1, dtype=dtype)
+    room[1:] = arguments["bias"]
+    got = run(function, arguments | {"bias": room[1:]}, **case.geometry)
+    assert_bitwise_equal(got.output, expected.output, "output")
+
+
 def test_border_positions(emulated):
     """All at exactly -1, H or W, as in every training run that starts from zero offsets."""
     case = DEFORM_CASES_BY_NAME["offset_groups_2"]
@@ -124,6 +137,19 @@ def test_offsets_onto_one_pixel(emulated, monkeypatch, dtype, layout):
     """More entries in a list than one group of threads sums (build.py), and more such lists than blocks."""
     monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", "1")
     check(emulated, LONG, laid_out(onto_one_pixel(LONG, dtype), layout))
+
+
+def test_long_lists_of_several_images(emulated):
+    """All in one chunk, each with long lists of its own."""
+    case = DeformCase("long_lists_of_images", batch=3, channels=2, size=(7, 7), kernel=(1, 1), padding=(0, 0))
+    check(emulated, case, onto_one_pixel(case, torch.float32))
+
+
+def test_long_lists_of_many_rows(emulated):
+    """272 in one chunk, more than the threads that look through them at a time."""
+    geometry = {"size": (7, 6), "kernel": (1, 1), "padding": (5, 5)}
+    case = DeformCase("long_lists_of_many_rows", batch=1, channels=1, out_channels=1, **geometry)
+    check(emulated, case, onto_one_pixel(case, torch.float32))
 
 
 @pytest.mark.parametrize("make", [deform_arguments, onto_one_pixel])

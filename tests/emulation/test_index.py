@@ -45,3 +45,29 @@ def test_walk_over_sizes_beyond_32_bits(index_operators, channels, plane):
     step = 2**39 + 12345
     places = index_operators.walk(torch.empty(0), channels, plane, step, 50, True).tolist()
     assert places == [[element // plane % channels, element % plane] for element in range(0, 50 * step, step)]
+
+
+# Thousandths of the workspace: for a call, an image, all output pixels of an image, sums of an image taken in parts.
+NEEDS = ((20, 10, 100, 0), (20, 10, 990, 200), (200, 300, 3000, 100), (900, 10, 300, 0), (5, 1500, 4000, 700))
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+@pytest.mark.parametrize(("batch", "size"), [(1, (100, 16)), (8, (50, 8)), (13, (25, 4))])
+def test_chunks(index_operators, batch, size, needs):
+    """They stay within the workspace where what cannot be divided leaves room, and are never so small as to idle."""
+    pixels = size[0] * size[1]
+    workspace = index_operators.chunk(torch.empty(0), 1, 1, 1, 0, 0, 1, 0)[2].item()
+    per_call, per_image, all_pixels, divided = (thousandths * workspace // 1000 for thousandths in needs)
+    per_pixel = max(1, all_pixels // pixels)
+    sizes = (batch, *size, per_call, per_image, per_pixel, divided)
+    images, rows, _ = index_operators.chunk(torch.empty(0), *sizes).tolist()
+    chunk_bytes = images * rows * size[1] * per_pixel
+    if rows == size[0]:
+        total = per_call + images * per_image + chunk_bytes
+    else:
+        assert images == 1
+        total = per_call + per_image + divided + chunk_bytes
+        row_bytes = size[1] * per_pixel
+        assert chunk_bytes + row_bytes >= min(workspace // 4, size[0] * row_bytes) // 2
+    if per_call <= workspace // 2 and per_image + divided <= workspace // 4:
+        assert total <= workspace
