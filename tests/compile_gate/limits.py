@@ -33,7 +33,9 @@ _PASS = r"<(double|float|Half|BFloat16), (true|false)>"
 LIMITS = (
     Limit(rf"FrozenBnChannelsLast<FrozenBn(Forward|Backward){_PASS}, 1>", 60),
     Limit(rf"FrozenBnChannelsLast<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 2}),
-    Limit(rf"FrozenBnChannelsLast<FrozenBnBackward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 4}),
+    # Two packs of each tensor that is read, and the scales.
+    Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 3, "STG": 4}),
+    Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 5, "STG": 4}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
     # Two packs in flight, of each tensor that the pass reads.
     Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, false>, [248]>", 62, wide={"LDG": 2, "STG": 2}),
