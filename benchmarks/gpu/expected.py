@@ -200,7 +200,7 @@ def _accuracy(records: Records) -> float | None:
 
 
 def _backbone_rows() -> list[Row]:
-    """Ours is fused and not folded; GPU.md's 0.65 to 0.75 ms at batch 1 counts on folding, 2.25 ms in training does not."""
+    """Ours is fused and not folded; the plan's 0.65 to 0.75 ms at batch 1 counts on folding, 2.25 ms in training does not."""
     eager, narrow, compiled = names.EAGER_AUTOCAST, names.EAGER_BFLOAT16, names.COMPILED_BFLOAT16
     single = backbone(PLAIN, INFERENCE, 1, names.OURS_BFLOAT16, graph=True)
     step = backbone(PLAIN, TRAINING, 8, names.OURS_AUTOCAST)

@@ -92,7 +92,7 @@ VARIANTS = {
         Variant(names.TORCHVISION_AUTOCAST, _torchvision, BFLOAT16, FLOAT32, 6e-2, autocast=BFLOAT16),
         Variant(names.TORCHVISION_AUTOCAST_TF32, _torchvision, BFLOAT16, FLOAT32, 6e-2, tf32=True, autocast=BFLOAT16),
         Variant(names.MMCV_FLOAT32, _mmcv, FLOAT32, FLOAT32, 1e-3),
-        # Its positions are float16: up to an eighth of a pixel off (GPU.md 2), which no tolerance would judge well.
+        # Its positions are float16: up to an eighth of a pixel off, which no tolerance would judge well.
         Variant(names.MMCV_FLOAT16, _mmcv, FLOAT16, FLOAT16, None),
     )
 }
