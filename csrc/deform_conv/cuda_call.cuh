@@ -100,6 +100,14 @@ inline TapSteps tap_steps(const Launcher& launcher, const Chunk& chunk, int most
   return {step, static_cast<int>(ceil_div(taps, step))};
 }
 
+// Launches a body that works on a tile's taps, made by make(tiling, taps per block, blocks per tile and offset group).
+template <typename Body, typename Make>
+void launch_over_taps(const Launcher& launcher, const Chunk& chunk, const Make& make) {
+  const Tiling tiling = output_tiling(chunk);
+  const auto [step, steps] = tap_steps(launcher, chunk, Body::kMostTaps);
+  launcher.launch(tiling.tiles() * steps * chunk.shape.offset_groups, Body::kSharedBytes, make(tiling, step, steps));
+}
+
 // The weight as [O, taps, C/groups], the order of the columns.
 template <typename T>
 Tensor column_ordered(const Launcher& launcher, const Tensor& weight, const DeformConvShape& shape) {

@@ -10,6 +10,17 @@ inline bool is_dense_channels_last(const Tensor& dense) {
   return output_memory_format(dense) == MemoryFormat::ChannelsLast;
 }
 
+// Whether its images must be copied to lie channels last: not where the two layouts are the same memory.
+inline bool needs_buffer(const Tensor& dense) {
+  return !is_dense_channels_last(dense) && dense.size(1) > 1 && dense.size(2) * dense.size(3) > 1;
+}
+
+// Bytes per image of the buffer, 0 where none is needed.
+inline int64_t buffer_bytes(const Tensor& dense) {
+  const int64_t elements = dense.size(1) * dense.size(2) * dense.size(3);
+  return needs_buffer(dense) ? elements * static_cast<int64_t>(dense.element_size()) : 0;
+}
+
 // Images of a tensor that is read. Those of a contiguous tensor are transposed into a buffer, at most `most_images`.
 template <typename T>
 class SourceImages {
@@ -19,7 +30,7 @@ class SourceImages {
         data_(dense.const_data_ptr<T>()),
         channels_(dense.size(1)),
         pixels_(dense.size(2) * dense.size(3)) {
-    if (!is_dense_channels_last(dense) && channels_ > 1 && pixels_ > 1) {
+    if (needs_buffer(dense)) {
       buffer_ = empty_beside(dense, {most_images * channels_ * pixels_}, dense.scalar_type());
     }
   }
@@ -52,7 +63,7 @@ class TargetImages {
         data_(static_cast<T*>(dense.mutable_data_ptr())),
         channels_(dense.size(1)),
         pixels_(dense.size(2) * dense.size(3)) {
-    if (!is_dense_channels_last(dense) && channels_ > 1 && pixels_ > 1) {
+    if (needs_buffer(dense)) {
       buffer_ = empty_beside(dense, {most_images * channels_ * pixels_}, dense.scalar_type());
     }
   }
@@ -76,11 +87,5 @@ class TargetImages {
   int64_t pixels_;
   std::optional<Tensor> buffer_;
 };
-
-// Bytes per image of the buffer, 0 where none is needed.
-inline int64_t buffer_bytes(const Tensor& dense) {
-  const bool buffered = !is_dense_channels_last(dense) && dense.size(1) > 1 && dense.size(2) * dense.size(3) > 1;
-  return buffered ? dense.size(1) * dense.size(2) * dense.size(3) * static_cast<int64_t>(dense.element_size()) : 0;
-}
 
 }  // namespace resnet_cuda

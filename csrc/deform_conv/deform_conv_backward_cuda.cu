@@ -172,7 +172,7 @@ class Backward {
     }
     // Overwrites the columns' gradient.
     if (needs_positions()) {
-      launch_over_taps<AtPositions>(chunk, [&](const Tiling& tiling, int step, int steps) {
+      launch_over_taps<AtPositions>(launcher_, chunk, [&](const Tiling& tiling, int step, int steps) {
         return AtPositions{
             chunk,
             positions_of(arguments_),
@@ -187,7 +187,7 @@ class Backward {
             lanes_for(chunk, N)};
       });
     } else if (needs_.weight) {
-      launch_over_taps<Sample>(chunk, [&](const Tiling& tiling, int step, int steps) {
+      launch_over_taps<Sample>(launcher_, chunk, [&](const Tiling& tiling, int step, int steps) {
         return Sample{chunk, positions_of(arguments_), input, column_data(), tiling, step, steps, lanes_for(chunk, N)};
       });
     }
@@ -207,13 +207,6 @@ class Backward {
 
   T* column_data() const {
     return static_cast<T*>(columns_->mutable_data_ptr());
-  }
-
-  template <typename Body, typename Make>
-  void launch_over_taps(const Chunk& chunk, const Make& make) {
-    const Tiling tiling = output_tiling(chunk);
-    const auto [step, steps] = tap_steps(launcher_, chunk, Body::kMostTaps);
-    launcher_.launch(tiling.tiles() * steps * shape_.offset_groups, Body::kSharedBytes, make(tiling, step, steps));
   }
 
   // Writes `grad_input` or, where that is null, adds to the image's total.

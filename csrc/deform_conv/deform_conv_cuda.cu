@@ -68,20 +68,17 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     T* rows = outputs.begin(image);
     for (int64_t row = 0; row < shape.out_height; row += sizes.rows) {
       const Chunk chunk = chunk_of(shape, image, images, row, smaller(sizes.rows, shape.out_height - row));
-      const Tiling tiling = output_tiling(chunk);
-      const auto [step, steps] = tap_steps(launcher, chunk, Sample::kMostTaps);
-      launcher.launch(
-          tiling.tiles() * steps * shape.offset_groups,
-          Sample::kSharedBytes,
-          Sample{
-              chunk,
-              positions_of(arguments),
-              input,
-              static_cast<T*>(columns.mutable_data_ptr()),
-              tiling,
-              step,
-              steps,
-              lanes_for(chunk, N)});
+      launch_over_taps<Sample>(launcher, chunk, [&](const Tiling& tiling, int step, int steps) {
+        return Sample{
+            chunk,
+            positions_of(arguments),
+            input,
+            static_cast<T*>(columns.mutable_data_ptr()),
+            tiling,
+            step,
+            steps,
+            lanes_for(chunk, N)};
+      });
       batched_product(
           column_matrices(columns, chunk),
           weight_columns,
