@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/cpu_capability.h"
+#include "common/streaming.h"
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Build information of resnet_cuda; importing it registers torch.ops.resnet_cuda.*";
@@ -27,4 +28,14 @@ PYBIND11_MODULE(_C, module) {
       "cpu_capability",
       [] { return std::string(resnet_cuda::cpu_capability_name()); },
       "The instruction set that the CPU kernels use on this machine: 'avx512_bf16', 'avx512', 'avx2' or 'portable'.");
+  module.def(
+      "worth_streaming",
+      [](int64_t moved, uintptr_t result, int64_t result_bytes) {
+        return resnet_cuda::worth_streaming(moved, reinterpret_cast<const void*>(result), result_bytes);
+      },
+      pybind11::arg("moved"),
+      pybind11::arg("result"),
+      pybind11::arg("result_bytes"),
+      "Whether a CPU kernel that moves so many bytes stores its result, at that address, past the caches. Nothing is "
+      "read from the address.");
 }

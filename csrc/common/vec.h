@@ -183,18 +183,21 @@ RESNET_CUDA_INLINE void store(Vec<float> value, float* target) {
 RESNET_CUDA_INLINE void store(Vec<double> value, double* target) {
   memcpy(target, &value, sizeof(value));
 }
+// Rounded to bfloat16, each lane below 2^16.
+RESNET_CUDA_INLINE FloatBits bfloat16_bits(Vec<float> value) {
+  const FloatBits bits = reinterpret_cast<FloatBits>(value);
+  const FloatBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  // Rounding must not carry a NaN into infinity.
+  return value == value ? rounded : (bits >> 16) | 0x40u;
+}
 RESNET_CUDA_INLINE void store(Vec<float> value, BFloat16* target) {
 #if defined(__AVX512BF16__)
   // The same rounding in one instruction, but what is below 2^-126 becomes 0.
   const __m256bh result = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
-  memcpy(target, &result, sizeof(result));
 #else
-  const FloatBits bits = reinterpret_cast<FloatBits>(value);
-  const FloatBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  // Rounding must not carry a NaN into infinity.
-  const HalfBits result = narrow(value == value ? rounded : (bits >> 16) | 0x40u);
-  memcpy(target, &result, sizeof(result));
+  const HalfBits result = narrow(bfloat16_bits(value));
 #endif
+  memcpy(target, &result, sizeof(result));
 }
 RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
 #if defined(__AVX512F__)
@@ -211,19 +214,6 @@ RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
   }
 #endif
 }
-
-// Two neighbouring vectors. Of bfloat16 they are one store, where one vector would be half of one.
-template <typename T>
-RESNET_CUDA_INLINE void store_two(Vec<RealOf<T>> first, Vec<RealOf<T>> second, T* target) {
-  store(first, target);
-  store(second, target + kLanes<RealOf<T>>);
-}
-#if defined(__AVX512BF16__)
-RESNET_CUDA_INLINE void store_two(Vec<float> first, Vec<float> second, BFloat16* target) {
-  const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first));
-  memcpy(target, &both, sizeof(both));
-}
-#endif
 
 // The larger of 0 and `value`, lane by lane; NaN stays NaN. x86 has an instruction that gives its second operand where
 // one is NaN, which the compiler does not use for a comparison and a choice.

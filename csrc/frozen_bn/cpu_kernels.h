@@ -3,6 +3,7 @@
 
 #include "common/vec.h"
 #include "common/vec_partial.h"
+#include "common/vec_two.h"
 #include "frozen_bn/frozen_bn_cpu.h"
 #include "frozen_bn/frozen_bn_math.h"
 
@@ -30,10 +31,18 @@ for_each_piece(int64_t channels, int64_t plane, int64_t begin, int64_t end, cons
 }
 
 // Calls compute(i, part) for the vectors of `count` elements, the last of which may be shorter, and hands the results
-// to put_two(i, one, next) where there are two whole ones, else to put(i, part, one).
+// to put_two(i, one, next) where there are two whole ones behind the first `head` elements, else to put(i, part, one).
 template <typename Real, typename Compute, typename PutTwo, typename Put>
-RESNET_CUDA_INLINE void for_each_vector(int64_t count, const Compute& compute, const PutTwo& put_two, const Put& put) {
+RESNET_CUDA_INLINE void
+for_each_vector(int64_t count, int64_t head, const Compute& compute, const PutTwo& put_two, const Put& put) {
   int64_t i = 0;
+  for (; i + kLanes<Real> <= head; i += kLanes<Real>) {
+    put(i, Whole{}, compute(i, Whole{}));
+  }
+  if (i < head) {
+    put(i, First{head - i}, compute(i, First{head - i}));
+    i = head;
+  }
 #pragma GCC unroll 2
   for (; i + 2 * kLanes<Real> <= count; i += 2 * kLanes<Real>) {
     const Vec<Real> one = compute(i, Whole{});
@@ -46,6 +55,12 @@ RESNET_CUDA_INLINE void for_each_vector(int64_t count, const Compute& compute, c
   if (i < count) {
     put(i, First{count - i}, compute(i, First{count - i}));
   }
+}
+
+// Stores two vectors as for_each_vector hands them over, past the caches where the task says so.
+template <typename T>
+RESNET_CUDA_INLINE void put_two_at(Vec<RealOf<T>> one, Vec<RealOf<T>> next, T* target, bool stream) {
+  stream ? stream_two(one, next, target) : store_two(one, next, target);
 }
 
 // The constants of a piece's elements: neighbours in memory (channels_last) or the same for all.
@@ -69,6 +84,7 @@ RESNET_CUDA_INLINE Constants<Real, kChannelsLast> constants_from(const void* all
 template <typename T, bool kChannelsLast, bool kResidual, bool kRelu>
 void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
   using Real = RealOf<T>;
+  const bool stream = task.stream;
   for_each_piece<kChannelsLast>(
       task.channels,
       task.plane,
@@ -82,6 +98,7 @@ void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
         const auto shift = constants_from<Real, kChannelsLast>(task.shift, channel);
         for_each_vector<Real>(
             count,
+            stream ? before_first_line(output, count) : 0,
             [&](int64_t i, auto part) __attribute__((always_inline)) {
               Vec<Real> value = scale_and_shift(load_part(input + i, part), scale.at(i, part), shift.at(i, part));
               if (kResidual) {
@@ -90,7 +107,7 @@ void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
               return kRelu ? positive_part(value) : value;
             },
             [&](int64_t i, Vec<Real> one, Vec<Real> next)
-                __attribute__((always_inline)) { store_two(one, next, output + i); },
+                __attribute__((always_inline)) { put_two_at(one, next, output + i, stream); },
             [&](int64_t i, auto part, Vec<Real> one)
                 __attribute__((always_inline)) { store_part(one, output + i, part); });
       });
@@ -110,11 +127,15 @@ void forward_layout(const ForwardTask& task, int64_t begin, int64_t end) {
 template <typename T>
 void forward(const ForwardTask& task, int64_t begin, int64_t end) {
   task.plane == 1 ? forward_layout<T, true>(task, begin, end) : forward_layout<T, false>(task, begin, end);
+  if (task.stream) {
+    finish_streaming();
+  }
 }
 
 template <typename T, bool kChannelsLast, bool kRelu, bool kResidual>
 void backward_pieces(const BackwardTask& task, int64_t begin, int64_t end) {
   using Real = RealOf<T>;
+  const bool stream = task.stream;
   for_each_piece<kChannelsLast>(
       task.channels,
       task.plane,
@@ -128,17 +149,18 @@ void backward_pieces(const BackwardTask& task, int64_t begin, int64_t end) {
         const auto scale = constants_from<Real, kChannelsLast>(task.scale, channel);
         for_each_vector<Real>(
             count,
+            stream ? before_first_line(grad_input != nullptr ? grad_input : grad_residual, count) : 0,
             [&](int64_t i, auto part) __attribute__((always_inline)) {
               const Vec<Real> value = load_part(grad + i, part);
               return kRelu ? relu_gradient(value, load_part(output + i, part)) : value;
             },
             [&](int64_t i, Vec<Real> one, Vec<Real> next) __attribute__((always_inline)) {
               if (kResidual) {
-                store_two(one, next, grad_residual + i);
+                put_two_at(one, next, grad_residual + i, stream);
               }
               if (grad_input != nullptr) {
                 const Vec<Real> next_scale = scale.at(i + kLanes<Real>, Whole{});
-                store_two(one * scale.at(i, Whole{}), next * next_scale, grad_input + i);
+                put_two_at(one * scale.at(i, Whole{}), next * next_scale, grad_input + i, stream);
               }
             },
             [&](int64_t i, auto part, Vec<Real> one) __attribute__((always_inline)) {
@@ -166,6 +188,9 @@ void backward_layout(const BackwardTask& task, int64_t begin, int64_t end) {
 template <typename T>
 void backward(const BackwardTask& task, int64_t begin, int64_t end) {
   task.plane == 1 ? backward_layout<T, true>(task, begin, end) : backward_layout<T, false>(task, begin, end);
+  if (task.stream) {
+    finish_streaming();
+  }
 }
 
 template <typename T>

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "common/cpu_dispatch.h"
+#include "common/streaming.h"
 #include "frozen_bn/frozen_bn.h"
 
 namespace resnet_cuda {
@@ -16,6 +17,15 @@ constexpr int64_t kGrain = 32768;
 
 const void* data_or_null(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->const_data_ptr() : nullptr;
+}
+
+int64_t bytes_of(const std::optional<Tensor>& tensor) {
+  return tensor ? tensor->numel() * static_cast<int64_t>(tensor->element_size()) : 0;
+}
+
+// Of a pass that moves that many bytes, for one of its results; absent ones do not object.
+bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved) {
+  return !result || worth_streaming(moved, result->const_data_ptr(), bytes_of(result));
 }
 
 const frozen_bn_cpu::Kernels& kernels_for(torch::headeronly::ScalarType dtype) {
@@ -38,6 +48,9 @@ void frozen_bn_relu_kernel(
     bool relu,
     const Tensor& output) {
   const auto& kernels = kernels_for(input.scalar_type());
+  // What is overwritten in place has just been read into a cache.
+  const bool in_place = output.const_data_ptr() == input.const_data_ptr();
+  const int64_t moved = bytes_of(input) + bytes_of(residual) + bytes_of(output);
   const frozen_bn_cpu::ForwardTask task{
       layout.channels,
       layout.plane,
@@ -46,7 +59,8 @@ void frozen_bn_relu_kernel(
       shift.const_data_ptr(),
       data_or_null(residual),
       output.mutable_data_ptr(),
-      relu};
+      relu,
+      !in_place && worth_streaming_to(output, moved)};
   torch::stable::parallel_for(
       0, layout.elements, kGrain, [&](int64_t begin, int64_t end) { kernels.forward(task, begin, end); });
 }
@@ -59,6 +73,7 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& grad_input,
     const std::optional<Tensor>& grad_residual) {
   const auto& kernels = kernels_for(grad.scalar_type());
+  const int64_t moved = bytes_of(grad) + bytes_of(output) + bytes_of(grad_input) + bytes_of(grad_residual);
   const frozen_bn_cpu::BackwardTask task{
       layout.channels,
       layout.plane,
@@ -66,7 +81,8 @@ void frozen_bn_relu_backward_kernel(
       scale.const_data_ptr(),
       data_or_null(output),
       grad_input ? grad_input->mutable_data_ptr() : nullptr,
-      grad_residual ? grad_residual->mutable_data_ptr() : nullptr};
+      grad_residual ? grad_residual->mutable_data_ptr() : nullptr,
+      worth_streaming_to(grad_input, moved) && worth_streaming_to(grad_residual, moved)};
   torch::stable::parallel_for(
       0, layout.elements, kGrain, [&](int64_t begin, int64_t end) { kernels.backward(task, begin, end); });
 }

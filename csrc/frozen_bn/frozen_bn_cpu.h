@@ -17,6 +17,7 @@ struct ForwardTask {
   const void* residual;  // or null
   void* output;
   bool relu;
+  bool stream;  // store past the caches; output begins a cache line
 };
 
 struct BackwardTask {
@@ -27,6 +28,7 @@ struct BackwardTask {
   const void* output;   // or null where there was no ReLU
   void* grad_input;     // or null
   void* grad_residual;  // or null
+  bool stream;          // store past the caches; both begin a cache line
 };
 
 // Each takes the elements [begin, end) of the dense tensors.

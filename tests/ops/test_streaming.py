@@ -1,0 +1,100 @@
+"""Results that are stored past the caches: the same to the bit as ordinary stores, and chosen where that is faster."""
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import resnet_cuda
+from resnet_cuda import _extension
+
+LEVELS = ("portable", "avx2", "avx512", "avx512_bf16")
+MB = 2**20
+# Two threads, so that one of them begins in the middle of a cache line.
+CODE = """
+import hashlib
+import torch
+from helpers.cases import NORM_CASES, NormCase
+from helpers.norm_problems import assert_norm_run_close, norm_arguments, norm_run
+from resnet_cuda import _extension, ops, use_backend
+
+use_backend("native")
+torch.set_num_threads(2)
+digest = hashlib.sha256()
+large = (NormCase("two_threads", (1, 37, 41, 43), residual=True), NormCase("two_threads_affine", (1, 64, 39, 41), relu=False))
+for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for case in (*NORM_CASES, *large):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            arguments = norm_arguments(case, dtype)
+            arguments["input"] = arguments["input"].contiguous(memory_format=layout)
+            got = norm_run(ops.frozen_bn_relu, arguments, relu=case.relu)
+            assert_norm_run_close(got, arguments, case)
+            for result in (got.output, *got.gradients.values()):
+                if result is not None:
+                    digest.update(result.contiguous().view(torch.uint8).numpy().tobytes())
+print(_extension.cpu_capability(), digest.hexdigest())
+"""
+
+
+def digest_of_results(level: str, streaming: str) -> str:
+    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{CODE}"],
+        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level, "RESNET_CUDA_STREAMING": streaming},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    name, digest = result.stdout.split()
+    assert name == level
+    return digest
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_same_to_the_bit(level):
+    best = _extension.cpu_capability()
+    if LEVELS.index(level) > LEVELS.index(best):
+        pytest.skip(f"this machine has nothing beyond {best}")
+    assert digest_of_results(level, "always") == digest_of_results(level, "never")
+
+
+@pytest.fixture
+def streams():
+    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes) -> store past the caches?"""
+    from resnet_cuda import _C
+
+    if os.environ.get("RESNET_CUDA_STREAMING"):
+        pytest.skip("RESNET_CUDA_STREAMING decides")
+    return _C.worth_streaming
+
+
+@pytest.mark.usefixtures("registered")
+def test_only_where_more_moves_than_caches_hold(streams):
+    result = torch.zeros(4 * MB, dtype=torch.uint8)
+    assert streams(1000 * MB, result.data_ptr(), result.nbytes) == sys.platform.startswith("linux")
+    assert not streams(12 * MB, result.data_ptr(), result.nbytes)
+
+
+@pytest.mark.usefixtures("registered")
+def test_only_to_the_beginning_of_a_cache_line(streams):
+    result = torch.zeros(4 * MB, dtype=torch.uint8)
+    assert not streams(1000 * MB, result.data_ptr() + 32, result.nbytes - 32)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mincore")
+@pytest.mark.parametrize("touched", ["nothing", "first", "all but the last", "all"])
+def test_only_to_memory_that_is_there(streams, touched):
+    pages = 64
+    with mmap.mmap(-1, pages * mmap.PAGESIZE) as memory:
+        view = torch.frombuffer(memory, dtype=torch.uint8)
+        for page in {"nothing": (), "first": (0,), "all but the last": range(pages - 1), "all": range(pages)}[touched]:
+            view[page * mmap.PAGESIZE] = 1
+        assert streams(1000 * MB, view.data_ptr(), view.nbytes) == (touched == "all")
+        del view
