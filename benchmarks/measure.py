@@ -12,6 +12,8 @@ import torch
 
 from benchmarks.process_memory import release_freed_memory
 
+ENOUGH_SECONDS = 0.1
+
 
 @dataclass
 class Timing:
@@ -74,15 +76,19 @@ def compare(
 ) -> dict[str, Timing]:
     """Times every candidate ``repeats`` times, in turns so that all see the same state of the machine.
 
-    A candidate stops being repeated once it has used ``budget_seconds``, but never before its second repeat: peers that
-    are a hundred times slower would otherwise decide how long the comparison takes.
+    Calls of a few milliseconds or less are repeated up to ten times as often, until one candidate has used a tenth of a
+    second: whatever else the machine does would otherwise decide their median. A candidate stops being repeated once it
+    has used ``budget_seconds``, but never before its second repeat: peers that are a hundred times slower would otherwise
+    decide how long the comparison takes.
     """
     timings = {name: Timing(name) for name in candidates}
     for name, call in candidates.items():
         call()  # warm-up: allocations, autotuning, first-use compilation
         timings[name].peak_megabytes = peak_megabytes(call, device)
     spent = dict.fromkeys(candidates, 0.0)
-    for repeat in range(repeats):
+    for repeat in range(10 * repeats):
+        if repeat >= repeats and max(spent.values()) >= ENOUGH_SECONDS:
+            break
         for name, call in candidates.items():
             if repeat >= 2 and spent[name] > budget_seconds:
                 continue
