@@ -102,7 +102,8 @@ def _forward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Pe
         if settings.device.type == "cpu" and torch.get_num_threads() == 1:
             # With more threads each would make its own tiles, which Python cannot imitate.
             candidates[TILED] = tiled_matrix_product(case, tensors)
-        timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
+        on_cpu = settings.device.type == "cpu"
+        timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds, own_threads=on_cpu)
     return Row("deform_conv2d forward", case.name, timings, FLOOR, notes)
 
 

@@ -33,21 +33,29 @@ void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void*
   using Real = RealOf<T>;
   const DeformConvShape& shape = task.shape;
   const T* weight = static_cast<const T*>(task.weight);
-  const int64_t group_columns = shape.group_channels() * shape.taps();
+  const int64_t taps = shape.taps();
+  const int64_t group_columns = shape.group_channels() * taps;
   const int64_t group_outputs = shape.group_out_channels();
   for (int64_t s = slab_begin; s < slab_end; ++s) {
     const Slab& slab = task.slabs[s];
     Real* target = static_cast<Real*>(packed) + slab.padded_begin * group_outputs;
     const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
-    for (int64_t panel = 0; panel < slab.columns(); panel += kColumnPanel<Real>) {
-      for (int64_t out = 0; out < group_outputs; ++out, target += kColumnPanel<Real>) {
-        const T* row = weight + (slab.group * group_outputs + out) * group_columns;
-        for (int64_t lane = 0; lane < kColumnPanel<Real>; ++lane) {
-          const int64_t column = panel + lane;
-          const int64_t channel = first_channel + column % slab.channel_count;
-          const int64_t tap = slab.tap_begin + column / slab.channel_count;
-          target[lane] = column < slab.columns() ? to_real(row[channel * shape.taps() + tap]) : Real(0);
+    for (int64_t out = 0; out < group_outputs; ++out) {
+      const T* row =
+          weight + (slab.group * group_outputs + out) * group_columns + first_channel * taps + slab.tap_begin;
+      Real* panel = target + out * kColumnPanel<Real>;
+      int64_t lane = 0;
+      for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
+        for (int64_t c = 0; c < slab.channel_count; ++c) {
+          if (lane == kColumnPanel<Real>) {
+            lane = 0;
+            panel += kColumnPanel<Real> * group_outputs;
+          }
+          panel[lane++] = to_real(row[c * taps + tap]);
         }
+      }
+      for (; lane < kColumnPanel<Real>; ++lane) {
+        panel[lane] = Real(0);
       }
     }
   }
@@ -89,13 +97,16 @@ void backward_rows(const BackwardTask& task, int64_t begin, int64_t end) {
     }
     for (int64_t group = 0; group < shape.groups; ++group) {
       Real* row = rows + pixel * shape.out_channels + group * group_outputs;
-      for (int64_t out = 0; out < padded_outputs; ++out) {
-        // Pixels beyond the band's end and padding are zero: the register blocks read them.
-        const bool real = exists && out < group_outputs;
-        const Real value = real ? to_real(source[(group * group_outputs + out) * task.grad.channel]) : Real(0);
-        panels[((group * padded_outputs + out) / panel * kBandPixels + pixel) * panel + out % panel] = value;
-        if (out < group_outputs) {
-          row[out] = value;
+      for (int64_t first = 0; first < padded_outputs; first += panel) {
+        Real* panel_row = panels + (group * padded_outputs + first) * kBandPixels + pixel * panel;
+        for (int64_t out = first; out < first + panel; ++out) {
+          // Pixels beyond the band's end and padding are zero: the register blocks read them.
+          const bool real = exists && out < group_outputs;
+          const Real value = real ? to_real(source[(group * group_outputs + out) * task.grad.channel]) : Real(0);
+          panel_row[out - first] = value;
+          if (out < group_outputs) {
+            row[out] = value;
+          }
         }
       }
     }
@@ -299,9 +310,10 @@ void backward(const BackwardTask& task, int64_t range, int64_t slice_begin, int6
   memset(scratch, 0, sizeof(Real) * scratch_row);
   const bool needs_grad_columns = task.grad_input != nullptr || task.grad_position != nullptr;
 
-  for (int64_t begin = 0; begin < task.band_count; begin += kTilePixels) {
+  const int64_t most_pixels = even_tile(task.band_count);
+  for (int64_t begin = 0; begin < task.band_count; begin += most_pixels) {
     const int64_t first = task.band_begin + begin;
-    const int64_t pixels = smaller(kTilePixels, task.band_count - begin);
+    const int64_t pixels = smaller(most_pixels, task.band_count - begin);
     const int64_t tile_rows = ceil_div(pixels, kBlockRows) * kBlockRows;
     const Slab* planned = nullptr;
     const auto finish_run = [&]() __attribute__((always_inline)) {

@@ -89,6 +89,10 @@ RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
   return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
+// Channels whose weights are brought into another order at once, by way of a block that stays in the cache: the
+// distances of a weight's rows and of a slab's columns are multiples of what a cache tells apart.
+constexpr int64_t kPackedChannels = 4;
+
 // packed[group][panel][column][lane]: the weights in the order in which the slabs' columns come. Packs panels
 // [panel_begin, panel_end), counted over all groups.
 template <typename T>
@@ -100,7 +104,10 @@ void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void
   const int64_t group_outputs = shape.group_out_channels();
   const int64_t panel = panel_for<Real>(group_outputs);
   const int64_t group_panels = padded_group_outputs<Real>(shape) / panel;
+  // Lanes beyond the last output stay 0.
+  Real block[kPackedChannels][kSlabTaps][kBlockVectors * kLanes<Real>];
   for (int64_t index = panel_begin; index < panel_end; ++index) {
+    memset(block, 0, sizeof(block));
     const int64_t group = index / group_panels;
     const int64_t first_output = index % group_panels * panel;
     const int64_t outputs = smaller(panel, group_outputs - first_output);
@@ -111,15 +118,23 @@ void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void
         continue;
       }
       Real* target = static_cast<Real*>(packed) + (index * group_columns + slab.column_begin) * panel;
-      const int64_t first_channel = slab.channel_begin - group * shape.group_channels();
-      for (int64_t tap = slab.tap_begin; tap < slab.tap_begin + slab.tap_count; ++tap) {
-        for (int64_t c = first_channel; c < first_channel + slab.channel_count; ++c, target += panel) {
-          const T* element = rows + c * taps + tap;
-          for (int64_t lane = 0; lane < outputs; ++lane) {
-            target[lane] = to_real(element[lane * group_columns]);
+      const T* first = rows + (slab.channel_begin - group * shape.group_channels()) * taps + slab.tap_begin;
+      for (int64_t c_begin = 0; c_begin < slab.channel_count; c_begin += kPackedChannels) {
+        const int64_t count = smaller(kPackedChannels, slab.channel_count - c_begin);
+        for (int64_t lane = 0; lane < outputs; ++lane) {
+          const T* source = first + lane * group_columns + c_begin * taps;
+          for (int64_t c = 0; c < count; ++c, source += taps) {
+            for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
+              block[c][tap][lane] = to_real(source[tap]);
+            }
           }
-          for (int64_t lane = outputs; lane < panel; ++lane) {
-            target[lane] = Real(0);
+        }
+        for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
+          for (int64_t c = 0; c < count; ++c) {
+            Real* column = target + (tap * slab.channel_count + c_begin + c) * panel;
+            for (int64_t lane = 0; lane < panel; lane += kLanes<Real>) {
+              store(load(block[c][tap] + lane), column + lane);
+            }
           }
         }
       }
@@ -175,11 +190,16 @@ write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>*
   }
 }
 
+// Pixels of each tile but the last, so that none is much smaller: all the weights pass by every tile.
+RESNET_CUDA_INLINE int64_t even_tile(int64_t pixels) {
+  const int64_t tiles = ceil_div(pixels, kTilePixels);
+  return ceil_div(ceil_div(pixels, tiles), kBlockRows) * kBlockRows;
+}
+
 template <typename T>
-void forward(const ForwardTask& task, int64_t tile_begin, int64_t tile_end, void* workspace) {
+void forward(const ForwardTask& task, int64_t pixel_begin, int64_t pixel_end, void* workspace) {
   using Real = RealOf<T>;
   const DeformConvShape& shape = task.shape;
-  const int64_t total_pixels = shape.batch * shape.out_pixels();
   const int64_t padded_outputs = padded_group_outputs<Real>(shape);
   const int64_t row_stride = shape.groups * padded_outputs;
   const int64_t group_columns = shape.group_channels() * shape.taps();
@@ -189,9 +209,9 @@ void forward(const ForwardTask& task, int64_t tile_begin, int64_t tile_end, void
   auto* plan = reinterpret_cast<ForwardTap<T>*>(columns + kTilePixels * kSlabColumns);
   const Real* packed = static_cast<const Real*>(task.packed);
 
-  for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-    const int64_t begin = tile * task.tile_pixels;
-    const int64_t end = smaller(begin + task.tile_pixels, total_pixels);
+  const int64_t tile_pixels = even_tile(pixel_end - pixel_begin);
+  for (int64_t begin = pixel_begin; begin < pixel_end; begin += tile_pixels) {
+    const int64_t end = smaller(begin + tile_pixels, pixel_end);
     const int64_t pixels = end - begin;
     const int64_t rows = ceil_div(pixels, kBlockRows) * kBlockRows;
     memset(results, 0, sizeof(Real) * rows * row_stride);

@@ -184,23 +184,45 @@ void write_position_gradients(
   });
 }
 
-// From the slabs' order to (O, C/groups, kh, kw).
+// From the slabs' order to (O, C/groups, kh, kw), by way of a block of a few channels of some outputs: either order
+// alone would touch another cache line with every number.
 template <typename Real>
 void write_weight_gradient(const BackwardTask& task, int64_t padded_outputs, const Tensor& grad_weight) {
+  constexpr int64_t kChannels = 4;
+  constexpr int64_t kOutputs = 16;
   const DeformConvShape& shape = task.shape;
+  const int64_t taps = shape.taps();
+  const int64_t group_outputs = shape.group_out_channels();
+  const int64_t group_columns = shape.group_channels() * taps;
   auto* target = grad_weight.mutable_data_ptr<Real>();
-  const int64_t group_columns = shape.group_channels() * shape.taps();
+
+  const auto write_block = [&](const Slab& slab, int64_t first_channel, int64_t first_output) {
+    const int64_t channels = std::min(kChannels, slab.channel_count - first_channel);
+    const int64_t outputs = std::min(kOutputs, group_outputs - first_output);
+    const Real* source = static_cast<const Real*>(task.grad_weight) + slab.padded_begin * padded_outputs + first_output;
+    Real block[kOutputs][kChannels][kSlabTaps];
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
+        const Real* column = source + (tap * slab.channel_count + first_channel + c) * padded_outputs;
+        for (int64_t out = 0; out < outputs; ++out) {
+          block[out][c][tap] = column[out];
+        }
+      }
+    }
+    for (int64_t out = 0; out < outputs; ++out) {
+      Real* row = target + (slab.group * group_outputs + first_output + out) * group_columns +
+                  (slab.channel_begin - slab.group * shape.group_channels() + first_channel) * taps + slab.tap_begin;
+      for (int64_t c = 0; c < channels; ++c) {
+        std::copy_n(block[out][c], slab.tap_count, row + c * taps);
+      }
+    }
+  };
+
   torch::stable::parallel_for(0, task.slab_count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
-      const Slab& slab = task.slabs[s];
-      const Real* source = static_cast<const Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
-      const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
-      for (int64_t column = 0; column < slab.columns(); ++column, source += padded_outputs) {
-        const int64_t channel = first_channel + column % slab.channel_count;
-        const int64_t tap = slab.tap_begin + column / slab.channel_count;
-        Real* rows = target + slab.group * shape.group_out_channels() * group_columns + channel * shape.taps() + tap;
-        for (int64_t out = 0; out < shape.group_out_channels(); ++out) {
-          rows[out * group_columns] = source[out];
+      for (int64_t channel = 0; channel < task.slabs[s].channel_count; channel += kChannels) {
+        for (int64_t out = 0; out < group_outputs; out += kOutputs) {
+          write_block(task.slabs[s], channel, out);
         }
       }
     }
@@ -303,13 +325,6 @@ void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad,
   }
 }
 
-// Pixels of a tile such that every thread gets as many tiles as the others, at most kTilePixels.
-int64_t balanced_tile(int64_t pixels) {
-  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  const int64_t tiles = ceil_div(ceil_div(pixels, kTilePixels), threads) * threads;
-  return ceil_div(ceil_div(pixels, tiles), kTileStep) * kTileStep;
-}
-
 }  // namespace
 
 void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<Tensor>& bias, const Tensor& output) {
@@ -332,11 +347,10 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
   torch::stable::parallel_for(
       0, panels, 1, [&](int64_t begin, int64_t end) { kernels.pack_forward(task, begin, end, packed.data()); });
   const int64_t pixels = shape.batch * shape.out_pixels();
-  task.tile_pixels = balanced_tile(pixels);
-  const int64_t tiles = ceil_div(pixels, task.tile_pixels);
-  torch::stable::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+  // Not in whole tiles, of which small images have too few to share out evenly.
+  torch::stable::parallel_for(0, ceil_div(pixels, kPixelStep), 1, [&](int64_t begin, int64_t end) {
     const AlignedBuffer workspace(kernels.forward_workspace(shape));
-    kernels.forward(task, begin, end, workspace.data());
+    kernels.forward(task, begin * kPixelStep, std::min(end * kPixelStep, pixels), workspace.data());
   });
 }
 

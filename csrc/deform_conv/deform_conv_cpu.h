@@ -17,8 +17,8 @@ namespace deform_conv_cpu {
 
 // Most pixels of a tile; a multiple of every instruction set's rows per register block.
 constexpr int64_t kTilePixels = 96;
-// Smaller tiles are a multiple of this, which every number of rows per register block divides.
-constexpr int64_t kTileStep = 12;
+// Threads share out the pixels in pieces of this, which every number of rows per register block divides.
+constexpr int64_t kPixelStep = 12;
 // Most columns of a slab (9 taps of 32 channels), and most taps.
 constexpr int64_t kSlabColumns = 288;
 constexpr int64_t kSlabTaps = 9;
@@ -65,7 +65,6 @@ struct Task {
 };
 
 struct ForwardTask : Task {
-  int64_t tile_pixels;  // at most kTilePixels
   const void* packed;   // Real, by pack_forward
   const void* bias;     // [O], input's type, or null
   Plane<void*> output;  // input's type
@@ -91,7 +90,7 @@ struct Kernels {
   void (*pack_backward)(const Task&, int64_t slab_begin, int64_t slab_end, void* packed);
   int64_t (*forward_workspace)(const DeformConvShape&);
   int64_t (*backward_workspace)(const DeformConvShape&);
-  void (*forward)(const ForwardTask&, int64_t tile_begin, int64_t tile_end, void* workspace);
+  void (*forward)(const ForwardTask&, int64_t pixel_begin, int64_t pixel_end, void* workspace);
   // Lays out the band's gradients for pixels [begin, end) of the band.
   void (*backward_rows)(const BackwardTask&, int64_t begin, int64_t end);
   // Slices [slice_begin, slice_end) are the work of one thread and have the number `range`.
