@@ -2,7 +2,8 @@
 
 Two copies to be held against. The floor moves as many bytes as the variant: ``in place`` reads and writes a tensor that is
 there, the others also allocate their result, and so does their copy. The machine's copy bandwidth is that of a copy larger
-than any cache, made before and after each case.
+than any cache, made before the first turn of each case and every fifth behind it: a shared machine's memory is now faster,
+now slower.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import FROZEN_BN, QUICK_FROZEN_BN
-from benchmarks.measure import check_agreement, compare, copy_bandwidth
+from benchmarks.measure import CopyBandwidth, check_agreement, compare
 from benchmarks.results import OURS, Row, Settings, Traffic
 from resnet_cuda import ops
 
@@ -24,13 +25,16 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, tor
 def run(settings: Settings) -> Iterator[Callable[[], Row]]:
     """One measurement per case, variant, dtype and layout, each to be called."""
     dtypes = dict.fromkeys((settings.dtype, torch.bfloat16))
+    bandwidth = CopyBandwidth(settings.device)
     for name, size in FROZEN_BN.items():
         if settings.quick and name not in QUICK_FROZEN_BN:
             continue
         for dtype in dtypes:
             for memory_format in (torch.contiguous_format, torch.channels_last):
                 for variant in VARIANTS:
-                    yield lambda arguments=(name, size, variant, dtype, memory_format): _row(*arguments, settings)
+                    yield lambda arguments=(name, size, variant, dtype, memory_format): _row(
+                        *arguments, settings, bandwidth
+                    )
 
 
 def _eager(input: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, relu: bool = True) -> Tensor:
@@ -153,6 +157,7 @@ def _row(
     dtype: torch.dtype,
     memory_format: torch.memory_format,
     settings: Settings,
+    bandwidth: CopyBandwidth,
 ) -> Row:
     generator = torch.Generator().manual_seed(0)
 
@@ -168,7 +173,9 @@ def _row(
     layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
     case = f"{name}, {variant}, {str(dtype).removeprefix('torch.')}, {layout}"
     check_agreement(case, "eager", candidates["eager"](), candidates[OURS](), TOLERANCE[dtype])
-    before = copy_bandwidth(settings.device)
-    timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
-    bandwidth = (before + copy_bandwidth(settings.device)) / 2
-    return Row("frozen_bn_relu", case, timings, FLOOR, traffic=Traffic(TENSORS[variant] * input.nbytes, bandwidth))
+    bandwidth.start()
+    timings = compare(
+        candidates, settings.device, settings.repeats, settings.budget_seconds, interlude=bandwidth.sample
+    )
+    traffic = Traffic(TENSORS[variant] * input.nbytes, bandwidth.bytes_per_second)
+    return Row("frozen_bn_relu", case, timings, FLOOR, traffic=traffic)

@@ -74,6 +74,7 @@ def compare(
     repeats: int,
     budget_seconds: float,
     own_threads: bool = False,
+    interlude: Callable[[], None] | None = None,
 ) -> dict[str, Timing]:
     """Times every candidate ``repeats`` times, in turns so that all see the same state of the machine.
 
@@ -83,7 +84,8 @@ def compare(
     decide how long the comparison takes.
 
     With ``own_threads`` (some candidates have threads of their own, which go on spinning for a while after a call) each
-    timed call comes behind an untimed one of the same candidate, so that nobody pays for another's threads.
+    timed call comes behind an untimed one of the same candidate, so that nobody pays for another's threads. ``interlude``
+    is called before the first turn and every fifth one behind it.
     """
     timings = {name: Timing(name) for name in candidates}
     for name, call in candidates.items():
@@ -93,6 +95,8 @@ def compare(
     for repeat in range(10 * repeats):
         if repeat >= repeats and max(spent.values()) >= ENOUGH_SECONDS:
             break
+        if interlude is not None and repeat % 5 == 0:
+            interlude()
         for name, call in candidates.items():
             if repeat >= 2 and spent[name] > budget_seconds:
                 continue
@@ -104,12 +108,29 @@ def compare(
     return timings
 
 
-def copy_bandwidth(device: torch.device, megabytes: int = 256, repeats: int = 5) -> float:
-    """Bytes per second, read and written together, of copying one tensor of that size onto another."""
-    source = torch.ones(megabytes * 2**18, device=device)
-    target = torch.zeros_like(source)
-    timing = compare({"copy": lambda: target.copy_(source)}, device, repeats, 10.0)["copy"]
-    return 2 * source.nbytes / timing.median * 1e3
+class CopyBandwidth:
+    """What the machine's memory gives: copies of a tensor larger than any cache, timed in between other measurements."""
+
+    def __init__(self, device: torch.device, megabytes: int = 256) -> None:
+        self._device = device
+        self._source = torch.ones(megabytes * 2**18, device=device)
+        self._target = torch.zeros_like(self._source)
+        self._milliseconds: list[float] = []
+
+    def start(self) -> None:
+        """Forgets the copies made so far; what they say holds for their own time only."""
+        self._milliseconds.clear()
+        self._target.copy_(self._source)
+
+    def sample(self) -> None:
+        """Times three copies."""
+        for _ in range(3):
+            self._milliseconds.append(_time_once(lambda: self._target.copy_(self._source), self._device))
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Read and written together, in the median of the copies since ``start``."""
+        return 2 * self._source.nbytes / statistics.median(self._milliseconds) * 1e3
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

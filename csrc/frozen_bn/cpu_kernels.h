@@ -63,6 +63,13 @@ RESNET_CUDA_INLINE void put_two_at(Vec<RealOf<T>> one, Vec<RealOf<T>> next, T* t
   stream ? stream_two(one, next, target) : store_two(one, next, target);
 }
 
+// Elements to be stored before the double vectors begin at a cache line. Stores past the caches need that; others are
+// faster where they do not cross lines, if the row is long enough.
+template <typename T>
+RESNET_CUDA_INLINE int64_t head_of_row(const T* target, int64_t count, bool stream) {
+  return stream || count >= 16 * kLanes<RealOf<T>> ? before_first_line(target, count) : 0;
+}
+
 // The constants of a piece's elements: neighbours in memory (channels_last) or the same for all.
 template <typename Real, bool kChannelsLast>
 struct Constants {
@@ -98,7 +105,7 @@ void forward_pieces(const ForwardTask& task, int64_t begin, int64_t end) {
         const auto shift = constants_from<Real, kChannelsLast>(task.shift, channel);
         for_each_vector<Real>(
             count,
-            stream ? before_first_line(output, count) : 0,
+            head_of_row(output, count, stream),
             [&](int64_t i, auto part) __attribute__((always_inline)) {
               Vec<Real> value = scale_and_shift(load_part(input + i, part), scale.at(i, part), shift.at(i, part));
               if (kResidual) {
@@ -149,7 +156,7 @@ void backward_pieces(const BackwardTask& task, int64_t begin, int64_t end) {
         const auto scale = constants_from<Real, kChannelsLast>(task.scale, channel);
         for_each_vector<Real>(
             count,
-            stream ? before_first_line(grad_input != nullptr ? grad_input : grad_residual, count) : 0,
+            head_of_row(grad_input != nullptr ? grad_input : grad_residual, count, stream),
             [&](int64_t i, auto part) __attribute__((always_inline)) {
               const Vec<Real> value = load_part(grad + i, part);
               return kRelu ? relu_gradient(value, load_part(output + i, part)) : value;
