@@ -10,7 +10,7 @@ namespace {
 constexpr const char* kOp = "deform_conv2d";
 
 void check_at_least(const char* name, int64_t vertical, int64_t horizontal, int64_t minimum) {
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       vertical >= minimum && horizontal >= minimum,
       kOp,
       name,
@@ -37,7 +37,7 @@ DeformConvShape checked_shape(
   check_at_least("dilation", shape.dilation_h, shape.dilation_w, 1);
   for (const int64_t value :
        {shape.stride_h, shape.stride_w, shape.pad_h, shape.pad_w, shape.dilation_h, shape.dilation_w}) {
-    check_argument(value < kLargest, kOp, "stride, padding or dilation", value, "below 2^31");
+    RESNET_CUDA_CHECK_ARGUMENT(value < kLargest, kOp, "stride, padding or dilation", value, "below 2^31");
   }
   check_input(kOp, input);
   const auto dtype = input.scalar_type();
@@ -52,27 +52,27 @@ DeformConvShape checked_shape(
   shape.channels = input.size(1);
   shape.height = input.size(2);
   shape.width = input.size(3);
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       shape.channels > 0 && shape.height > 0 && shape.width > 0, kOp, "input", shape_of(input), "of C, H, W >= 1");
-  check_argument(weight.dim() == 4, kOp, "weight", shape_of(weight), "4-D, (O, C/groups, kh, kw)");
+  RESNET_CUDA_CHECK_ARGUMENT(weight.dim() == 4, kOp, "weight", shape_of(weight), "4-D, (O, C/groups, kh, kw)");
   shape.out_channels = weight.size(0);
   const int64_t group_channels = weight.size(1);
   shape.kernel_h = weight.size(2);
   shape.kernel_w = weight.size(3);
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       shape.out_channels > 0 && group_channels > 0 && shape.kernel_h > 0 && shape.kernel_w > 0,
       kOp,
       "weight",
       shape_of(weight),
       "of O, C/groups, kh, kw >= 1");
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       shape.channels % group_channels == 0,
       kOp,
       "weight",
       shape_of(weight),
       join("(O, C/groups, kh, kw) with C = ", shape.channels, " of input"));
   shape.groups = shape.channels / group_channels;
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       shape.out_channels % shape.groups == 0,
       kOp,
       "weight",
@@ -81,7 +81,7 @@ DeformConvShape checked_shape(
 
   shape.out_height = output_size(shape.height, shape.pad_h, shape.dilation_h, shape.kernel_h, shape.stride_h);
   shape.out_width = output_size(shape.width, shape.pad_w, shape.dilation_w, shape.kernel_w, shape.stride_w);
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       shape.out_height > 0 && shape.out_width > 0,
       kOp,
       "input",
@@ -120,9 +120,9 @@ DeformConvShape checked_shape(
       shape.out_width,
       ", G dividing C = ",
       shape.channels);
-  check_argument(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule);
+  RESNET_CUDA_CHECK_ARGUMENT(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule);
   shape.offset_groups = offset.size(1) / (2 * shape.taps());
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       shape.offset_groups > 0 && offset.size(1) == 2 * shape.taps() * shape.offset_groups &&
           shape.channels % shape.offset_groups == 0 && offset.size(0) == shape.batch &&
           offset.size(2) == shape.out_height && offset.size(3) == shape.out_width,
@@ -131,7 +131,7 @@ DeformConvShape checked_shape(
       shape_of(offset),
       offset_rule);
   if (mask) {
-    check_argument(
+    RESNET_CUDA_CHECK_ARGUMENT(
         mask->dim() == 4 && mask->size(0) == shape.batch && mask->size(1) == shape.offset_groups * shape.taps() &&
             mask->size(2) == shape.out_height && mask->size(3) == shape.out_width,
         kOp,
@@ -212,7 +212,7 @@ Tensor deform_conv2d(
   shape = checked_shape(input, weight, offset, mask, shape);
   if (bias) {
     check_beside(kOp, "bias", *bias, input, input.scalar_type(), input.scalar_type());
-    check_argument(
+    RESNET_CUDA_CHECK_ARGUMENT(
         bias->dim() == 1 && bias->size(0) == shape.out_channels,
         kOp,
         "bias",
@@ -258,7 +258,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   shape.dilation_h = dilation_h, shape.dilation_w = dilation_w;
   shape = checked_shape(input, weight, offset, mask, shape);
   check_beside(kOp, "grad", grad, input, input.scalar_type(), input.scalar_type());
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       grad.dim() == 4 && grad.size(0) == shape.batch && grad.size(1) == shape.out_channels &&
           grad.size(2) == shape.out_height && grad.size(3) == shape.out_width,
       kOp,

@@ -96,7 +96,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
 void check_countable(const DeformConvShape& shape) {
   constexpr int64_t kMost = (int64_t{1} << 31) - 1;
   const int64_t pixels = shape.height * shape.width;
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       // A block's taps of one row of columns are up to 8 apart.
       pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.channels <= kMost / 8 &&
           shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),

@@ -11,7 +11,7 @@ constexpr const char* kOp = "frozen_bn_relu";
 
 void check_constant(const char* name, const Tensor& constant, const Tensor& input, const char* input_name) {
   check_beside(kOp, name, constant, input, ScalarType::Float, ScalarType::Double);
-  check_argument(
+  RESNET_CUDA_CHECK_ARGUMENT(
       constant.dim() == 1 && constant.size(0) == input.size(1),
       kOp,
       name,
@@ -25,7 +25,7 @@ void check_same_shape(const char* name, const Tensor& tensor, const Tensor& inpu
   for (int64_t i = 0; same && i < 4; ++i) {
     same = tensor.size(i) == input.size(i);
   }
-  check_argument(same, kOp, name, shape_of(tensor), join("of input's shape, ", shape_of(input)));
+  RESNET_CUDA_CHECK_ARGUMENT(same, kOp, name, shape_of(tensor), join("of input's shape, ", shape_of(input)));
 }
 
 void check_arguments(
@@ -110,7 +110,7 @@ void frozen_bn_relu_(
   check_arguments(input, scale, shift, residual);
   // An empty channels_last tensor has strides of 0 as well.
   for (int64_t i = 0; i < 4; ++i) {
-    check_argument(
+    RESNET_CUDA_CHECK_ARGUMENT(
         input.size(i) <= 1 || input.stride(i) != 0 || input.numel() == 0,
         kOp,
         "input",
