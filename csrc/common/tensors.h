@@ -1,12 +1,9 @@
 // Layout questions and allocations that the operators share, on the stable ABI.
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -36,35 +33,13 @@ inline MemoryFormat output_memory_format(const Tensor& input) {
   return !input.is_contiguous() && is_channels_last(input) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-// A tensor of at most 4 dimensions on the device of another one. Not torch::stable::empty, which finds its operator by
-// name on every call and takes several microseconds for it.
+// By way of the dispatcher, so that profilers see it and PyTorch's deterministic mode fills it.
 inline Tensor empty_beside(
     const Tensor& tensor,
     const std::vector<int64_t>& size,
     ScalarType dtype,
     MemoryFormat memory_format = MemoryFormat::Contiguous) {
-  std::array<int64_t, 4> strides{1, 1, 1, 1};
-  STD_TORCH_CHECK(size.size() <= strides.size(), "more than 4 dimensions");
-  if (memory_format == MemoryFormat::ChannelsLast) {
-    const int64_t row = size[1] * size[3];
-    strides = {row * size[2], 1, row, size[1]};
-  } else {
-    for (size_t i = size.size(); i-- > 1;) {
-      strides[i - 1] = strides[i] * std::max<int64_t>(size[i], 1);
-    }
-  }
-  int32_t device_type = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(size.size()),
-      size.data(),
-      strides.data(),
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-      device_type,
-      tensor.get_device_index(),
-      &handle));
-  return Tensor(handle);
+  return torch::stable::empty(size, dtype, std::nullopt, tensor.device(), std::nullopt, memory_format);
 }
 
 inline Tensor zeros_beside(
