@@ -30,12 +30,14 @@ PYBIND11_MODULE(_C, module) {
       "The instruction set that the CPU kernels use on this machine: 'avx512_bf16', 'avx512', 'avx2' or 'portable'.");
   module.def(
       "worth_streaming",
-      [](int64_t moved, uintptr_t result, int64_t result_bytes) {
-        return resnet_cuda::worth_streaming(moved, reinterpret_cast<const void*>(result), result_bytes);
+      [](int64_t moved, uintptr_t result, int64_t result_bytes, int64_t threads) {
+        return resnet_cuda::worth_streaming(moved, reinterpret_cast<const void*>(result), result_bytes, threads);
       },
       pybind11::arg("moved"),
       pybind11::arg("result"),
       pybind11::arg("result_bytes"),
-      "Whether a CPU kernel that moves so many bytes stores its result, at that address, past the caches. Nothing is "
+      pybind11::arg("threads"),
+      "Whether a CPU kernel that moves so many bytes with so many threads stores its result, at that address, past the "
+      "caches. Nothing is "
       "read from the address.");
 }

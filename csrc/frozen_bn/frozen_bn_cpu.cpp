@@ -25,7 +25,8 @@ int64_t bytes_of(const std::optional<Tensor>& tensor) {
 
 // Of a pass that moves that many bytes, for one of its results; absent ones do not object.
 bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved) {
-  return !result || worth_streaming(moved, result->const_data_ptr(), bytes_of(result));
+  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  return !result || worth_streaming(moved, result->const_data_ptr(), bytes_of(result), threads);
 }
 
 const frozen_bn_cpu::Kernels& kernels_for(torch::headeronly::ScalarType dtype) {

@@ -93,7 +93,8 @@ class _FrozenBnRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         scale, output = ctx.saved_tensors
-        grad_input, grad_residual = _gradients(ctx, grad, scale, output)
+        with torch._C._AutoDispatchBelowAutograd():
+            grad_input, grad_residual = _gradients(ctx, grad, scale, output)
         return grad_input, None, None, grad_residual, None, None  # scale, shift, relu and inplace have none
 
 

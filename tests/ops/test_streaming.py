@@ -66,7 +66,7 @@ def test_the_same_to_the_bit(level):
 
 @pytest.fixture
 def streams():
-    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes) -> store past the caches?"""
+    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> past the caches?"""
     from resnet_cuda import _C
 
     if os.environ.get("RESNET_CUDA_STREAMING"):
@@ -77,14 +77,15 @@ def streams():
 @pytest.mark.usefixtures("registered")
 def test_only_where_more_moves_than_caches_hold(streams):
     result = torch.zeros(4 * MB, dtype=torch.uint8)
-    assert streams(1000 * MB, result.data_ptr(), result.nbytes) == sys.platform.startswith("linux")
-    assert not streams(12 * MB, result.data_ptr(), result.nbytes)
+    linux = sys.platform.startswith("linux")
+    for moved, threads, expected in ((16, 1, linux), (16, 4, linux), (16, 5, False), (3, 1, False), (1000, 64, linux)):
+        assert streams(moved * MB, result.data_ptr(), result.nbytes, threads) == expected, (moved, threads)
 
 
 @pytest.mark.usefixtures("registered")
 def test_only_to_the_beginning_of_a_cache_line(streams):
     result = torch.zeros(4 * MB, dtype=torch.uint8)
-    assert not streams(1000 * MB, result.data_ptr() + 32, result.nbytes - 32)
+    assert not streams(1000 * MB, result.data_ptr() + 32, result.nbytes - 32, 1)
 
 
 @pytest.mark.usefixtures("registered")
@@ -96,5 +97,5 @@ def test_only_to_memory_that_is_there(streams, touched):
         view = torch.frombuffer(memory, dtype=torch.uint8)
         for page in {"nothing": (), "first": (0,), "all but the last": range(pages - 1), "all": range(pages)}[touched]:
             view[page * mmap.PAGESIZE] = 1
-        assert streams(1000 * MB, view.data_ptr(), view.nbytes) == (touched == "all")
+        assert streams(1000 * MB, view.data_ptr(), view.nbytes, 1) == (touched == "all")
         del view
