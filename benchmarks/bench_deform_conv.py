@@ -99,10 +99,10 @@ def _forward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Pe
             check_agreement(case.name, peer.name, result, expected, TOLERANCE[settings.dtype])
             candidates[peer.name] = call
         candidates[FLOOR] = matrix_product(case, tensors)
-        if settings.device.type == "cpu" and torch.get_num_threads() == 1:
+        on_cpu = settings.device.type == "cpu"
+        if on_cpu and torch.get_num_threads() == 1:
             # With more threads each would make its own tiles, which Python cannot imitate.
             candidates[TILED] = tiled_matrix_product(case, tensors)
-        on_cpu = settings.device.type == "cpu"
         timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds, own_threads=on_cpu)
     return Row("deform_conv2d forward", case.name, timings, FLOOR, notes)
 

@@ -1,16 +1,10 @@
 """The CPU kernels that this machine would not choose by itself: AVX2 and portable, each in a process of its own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from helpers.instruction_sets import LEVELS, run_at_level
 
-import resnet_cuda
 from resnet_cuda import _extension
 
-LEVELS = ("portable", "avx2", "avx512", "avx512_bf16")
 CODE = """
 import torch
 from helpers.cases import DEFORM_CASES, NORM_CASES
@@ -43,16 +37,4 @@ def test_lower_instruction_sets(level):
     best = _extension.cpu_capability()
     if LEVELS.index(level) >= LEVELS.index(best):
         pytest.skip(f"this machine's own kernels are {best}, which all other tests run on")
-    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
-    code = f"import sys; sys.path[:0] = {paths!r}\n{CODE}"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    name, checked = result.stdout.split()
-    assert name == level
-    assert int(checked) > 200
+    assert int(run_at_level(level, CODE)) > 200

@@ -2,17 +2,14 @@
 
 import mmap
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.instruction_sets import LEVELS, run_at_level
 
-import resnet_cuda
 from resnet_cuda import _extension
 
-LEVELS = ("portable", "avx2", "avx512", "avx512_bf16")
 MB = 2**20
 # Two threads, so that one of them begins in the middle of a cache line.
 CODE = """
@@ -40,28 +37,14 @@ print(_extension.cpu_capability(), digest.hexdigest())
 """
 
 
-def digest_of_results(level: str, streaming: str) -> str:
-    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{CODE}"],
-        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level, "RESNET_CUDA_STREAMING": streaming},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    name, digest = result.stdout.split()
-    assert name == level
-    return digest
-
-
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_same_to_the_bit(level):
     best = _extension.cpu_capability()
     if LEVELS.index(level) > LEVELS.index(best):
         pytest.skip(f"this machine has nothing beyond {best}")
-    assert digest_of_results(level, "always") == digest_of_results(level, "never")
+    always, never = (run_at_level(level, CODE, RESNET_CUDA_STREAMING=wish) for wish in ("always", "never"))
+    assert always == never
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""Code that runs in a process of its own on the CPU kernels of one instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import resnet_cuda
+
+LEVELS = ("portable", "avx2", "avx512", "avx512_bf16")
+
+
+def run_at_level(level: str, code: str, **environment: str) -> str:
+    """Runs ``code``, which prints the level that it found and one word more; returns that word."""
+    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}"],
+        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    name, word = result.stdout.split()
+    assert name == level
+    return word
