@@ -75,15 +75,18 @@ class use_backend:  # noqa: N801 - reads as a function, as torch.no_grad and tor
         return f"<resnet_cuda backend: {backend()}>"
 
 
-def use_native_for(device: torch.device) -> bool:
-    """Whether the compiled operator takes tensors on ``device`` under the present choice.
+def use_native_for(tensor: torch.Tensor) -> bool:
+    """Whether the compiled operator takes tensors on ``tensor``'s device under the present choice.
 
     Raises:
         RuntimeError: where ``"native"`` was asked for and there is no compiled kernel for the device.
     """
     if _choice == "reference" or not _extension.CPU_LOADED:
         return False
-    if device.type in ("cpu", "meta") or (device.type == "cuda" and _extension.CUDA_LOADED):
+    if tensor.is_cpu:  # without making a device object
+        return True
+    device = tensor.device
+    if device.type == "meta" or (device.type == "cuda" and _extension.CUDA_LOADED):
         return True
     reason = _extension.CUDA_ERROR if device.type == "cuda" else "this device has only the reference"
     if _choice == "native":

@@ -13,10 +13,10 @@ namespace resnet_cuda {
 namespace {
 
 // What a core may count on of a last-level cache that it shares (32 MB for 8 cores; other cores, and other guests of
-// the machine, use theirs). Measured with 2 threads, in turns with eager operations on as much memory: streaming takes
-// 0.9 to 1.1 times as long at 9 MB moved, where the caches hold all, is 1.1 to 1.3 times as fast at 17 MB and 1.5 times
-// above 64 MB.
-constexpr int64_t kCacheOfThread = int64_t{4} << 20;
+// the machine, use theirs). Measured with 2 threads, in turns with eager operations on as much memory, one way as a
+// multiple of the other's speed: streaming reaches 0.6 to 1.1 at 9 MB moved, where the caches may hold all, 0.85 to 1.1
+// at 13 MB, 0.95 to 1.35 at 17 MB, 1.05 to 1.3 at 26 MB and 1.3 to 1.6 above 64 MB.
+constexpr int64_t kCacheOfThread = int64_t{7} << 20;
 
 constexpr uintptr_t kLine = 64;
 

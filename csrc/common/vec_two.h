@@ -1,5 +1,5 @@
-// Two neighbouring vectors stored at once: of a 16-bit type they are one whole vector, where one alone is half of one.
-// The stores may go past the caches: memory that is overwritten whole need then not be read first.
+// Two vectors at once: of a 16-bit type they are one whole vector of memory, where one alone is half of one. The stores
+// may go past the caches: memory that is overwritten whole need then not be read first.
 #pragma once
 
 #include "common/vec.h"
@@ -7,67 +7,104 @@
 namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
-#if defined(__AVX2__)
-#if defined(__AVX512F__)
-typedef __m512i WholeVector;
-#else
-typedef __m256i WholeVector;
-#endif
+// As many neighbours as two vectors hold, in the order that is cheapest for the storage type. A BFloat16 is the upper
+// half of a float, so a word with two of them is taken apart by a shift and a mask: `first` has the elements with even
+// numbers, `second` the odd ones. Of all other types they are the halves.
+template <typename Real>
+struct Two {
+  Vec<Real> first;
+  Vec<Real> second;
+};
 
-RESNET_CUDA_INLINE WholeVector pack_two(Vec<float> first, Vec<float> second, const BFloat16*) {
-#if defined(__AVX512BF16__)
-  return reinterpret_cast<__m512i>(
-      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
-#elif defined(__AVX512F__)
-  return _mm512_maskz_inserti64x4(
-      0xff,
-      _mm512_castsi256_si512(reinterpret_cast<__m256i>(narrow(bfloat16_bits(first)))),
-      reinterpret_cast<__m256i>(narrow(bfloat16_bits(second))),
-      1);
+static_assert(
+    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+    "a word's lower half must be the element with the even number");
+
+template <typename T>
+RESNET_CUDA_INLINE Two<RealOf<T>> load_two(const T* source) {
+  return {load(source), load(source + kLanes<RealOf<T>>)};
+}
+RESNET_CUDA_INLINE Two<float> take_apart(FloatBits words) {
+  return {reinterpret_cast<Vec<float>>(words << 16), reinterpret_cast<Vec<float>>(words & 0xffff0000u)};
+}
+RESNET_CUDA_INLINE Two<float> load_two(const BFloat16* source) {
+  FloatBits words;
+  memcpy(&words, source, sizeof(words));
+  return take_apart(words);
+}
+
+// Halves, put into the order that the storage type of the last argument has.
+template <typename T>
+RESNET_CUDA_INLINE Two<RealOf<T>> in_order_of(Two<RealOf<T>> halves, const T*) {
+  return halves;
+}
+RESNET_CUDA_INLINE Two<float> in_order_of(Two<float> halves, const BFloat16*) {
+#if defined(__AVX512F__)
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  const __m512 lower = reinterpret_cast<__m512>(halves.first), upper = reinterpret_cast<__m512>(halves.second);
+  return {
+      reinterpret_cast<Vec<float>>(_mm512_permutex2var_ps(lower, even, upper)),
+      reinterpret_cast<Vec<float>>(_mm512_permutex2var_ps(lower, odd, upper))};
+#elif defined(__AVX2__)
+  // Within the 128-bit lanes at first: the pairs come out as 0 2 1 3.
+  const __m256 lower = reinterpret_cast<__m256>(halves.first), upper = reinterpret_cast<__m256>(halves.second);
+  const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(lower, upper, 0x88));
+  const __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(lower, upper, 0xdd));
+  return {
+      reinterpret_cast<Vec<float>>(_mm256_permute4x64_pd(even, 0xd8)),
+      reinterpret_cast<Vec<float>>(_mm256_permute4x64_pd(odd, 0xd8))};
 #else
-  // Packs within the halves of both, so the quarters come out as 0 2 1 3.
-  const __m256i quarters = _mm256_packus_epi32(
-      reinterpret_cast<__m256i>(bfloat16_bits(first)), reinterpret_cast<__m256i>(bfloat16_bits(second)));
-  return _mm256_permute4x64_epi64(quarters, 0xd8);
+  const Vec<float> lower = halves.first, upper = halves.second;
+  return {Vec<float>{lower[0], lower[2], upper[0], upper[2]}, Vec<float>{lower[1], lower[3], upper[1], upper[3]}};
 #endif
 }
 
-RESNET_CUDA_INLINE WholeVector pack_two(Vec<float> first, Vec<float> second, const Half16*) {
+// The bits that two vectors have in storage of a 16-bit type.
+RESNET_CUDA_INLINE FloatBits pack_two(Two<float> value, const BFloat16*) {
+#if defined(__AVX512BF16__)
+  // The instruction leaves one vector behind the other; 16-bit element k of the first belongs into word k's lower half.
+  const auto halves = reinterpret_cast<__m512i>(
+      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(value.second), reinterpret_cast<__m512>(value.first)));
+  const FloatBits word = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const FloatBits from = word | (word + 16) << 16;
+  return reinterpret_cast<FloatBits>(_mm512_permutexvar_epi16(reinterpret_cast<__m512i>(from), halves));
+#else
+  return bfloat16_bits(value.first) | bfloat16_bits(value.second) << 16;
+#endif
+}
+#if defined(__AVX2__)
+RESNET_CUDA_INLINE FloatBits pack_two(Two<float> value, const Half16*) {
   constexpr int kRounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 #if defined(__AVX512F__)
-  return _mm512_maskz_inserti64x4(
+  return reinterpret_cast<FloatBits>(_mm512_maskz_inserti64x4(
       0xff,
-      _mm512_castsi256_si512(_mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(first), kRounding)),
-      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(second), kRounding),
-      1);
+      _mm512_castsi256_si512(_mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value.first), kRounding)),
+      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value.second), kRounding),
+      1));
 #else
-  return _mm256_set_m128i(
-      _mm256_cvtps_ph(reinterpret_cast<__m256>(second), kRounding),
-      _mm256_cvtps_ph(reinterpret_cast<__m256>(first), kRounding));
-#endif
-}
-
-RESNET_CUDA_INLINE void stream(WholeVector value, void* target) {
-#if defined(__AVX512F__)
-  _mm512_stream_si512(static_cast<__m512i*>(target), value);
-#else
-  _mm256_stream_si256(static_cast<__m256i*>(target), value);
+  return reinterpret_cast<FloatBits>(_mm256_set_m128i(
+      _mm256_cvtps_ph(reinterpret_cast<__m256>(value.second), kRounding),
+      _mm256_cvtps_ph(reinterpret_cast<__m256>(value.first), kRounding)));
 #endif
 }
 #endif
 
 template <typename T>
-RESNET_CUDA_INLINE void store_two(Vec<RealOf<T>> first, Vec<RealOf<T>> second, T* target) {
-#if defined(__AVX2__)
-  if constexpr (sizeof(T) < sizeof(RealOf<T>)) {
-    const WholeVector both = pack_two(first, second, target);
-    memcpy(target, &both, sizeof(both));
-    return;
-  }
-#endif
-  store(first, target);
-  store(second, target + kLanes<RealOf<T>>);
+RESNET_CUDA_INLINE void store_two(Two<RealOf<T>> value, T* target) {
+  store(value.first, target);
+  store(value.second, target + kLanes<RealOf<T>>);
 }
+RESNET_CUDA_INLINE void store_two(Two<float> value, BFloat16* target) {
+  const FloatBits packed = pack_two(value, target);
+  memcpy(target, &packed, sizeof(packed));
+}
+#if defined(__AVX2__)
+RESNET_CUDA_INLINE void store_two(Two<float> value, Half16* target) {
+  const FloatBits packed = pack_two(value, target);
+  memcpy(target, &packed, sizeof(packed));
+}
+#endif
 
 // The memory that the processor writes in one go; stores past the caches fill all of it, one behind the other.
 constexpr int64_t kStreamedLine = 64;
@@ -80,19 +117,30 @@ RESNET_CUDA_INLINE int64_t before_first_line(const T* target, int64_t count) {
   return before < count ? before : count;
 }
 
+#if defined(__AVX2__)
+template <typename Bits>
+RESNET_CUDA_INLINE void stream(Bits value, void* target) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i*>(target), reinterpret_cast<__m512i>(value));
+#else
+  _mm256_stream_si256(static_cast<__m256i*>(target), reinterpret_cast<__m256i>(value));
+#endif
+}
+#endif
+
 // As store_two, past the caches; `target` is a whole number of double vectors behind the beginning of a line. Where
 // there is no such instruction, ordinary stores.
 template <typename T>
-RESNET_CUDA_INLINE void stream_two(Vec<RealOf<T>> first, Vec<RealOf<T>> second, T* target) {
+RESNET_CUDA_INLINE void stream_two(Two<RealOf<T>> value, T* target) {
 #if defined(__AVX2__)
   if constexpr (sizeof(T) < sizeof(RealOf<T>)) {
-    stream(pack_two(first, second, target), target);
+    stream(pack_two(value, target), target);
   } else {
-    stream(reinterpret_cast<WholeVector>(first), target);
-    stream(reinterpret_cast<WholeVector>(second), target + kLanes<T>);
+    stream(value.first, target);
+    stream(value.second, target + kLanes<T>);
   }
 #else
-  store_two(first, second, target);
+  store_two(value, target);
 #endif
 }
 

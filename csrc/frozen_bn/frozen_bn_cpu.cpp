@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "common/aligned_buffer.h"
 #include "common/cpu_dispatch.h"
 #include "common/streaming.h"
 #include "frozen_bn/frozen_bn.h"
@@ -23,11 +24,49 @@ int64_t bytes_of(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->numel() * static_cast<int64_t>(tensor->element_size()) : 0;
 }
 
-// Of a pass that moves that many bytes, for one of its results; absent ones do not object.
-bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved) {
+// Of a pass that moves that many bytes, for one of its results; absent ones do not object. In channels_last each pixel
+// must begin at a cache line.
+bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved, const FrozenBnLayout& layout) {
+  if (!result) {
+    return true;
+  }
+  const auto row = layout.channels * static_cast<int64_t>(result->element_size());
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  return !result || worth_streaming(moved, result->const_data_ptr(), bytes_of(result), threads);
+  return (layout.plane != 1 || row % 64 == 0) &&
+         worth_streaming(moved, result->const_data_ptr(), bytes_of(result), threads);
 }
+
+// Calls run(begin, end) for the threads' elements: whole pixels in channels_last.
+template <typename Run>
+void share_out(const FrozenBnLayout& layout, const Run& run) {
+  const int64_t unit = layout.plane == 1 ? layout.channels : 1;
+  torch::stable::parallel_for(0, layout.elements / unit, (kGrain + unit - 1) / unit, [&](int64_t begin, int64_t end) {
+    run(begin * unit, end * unit);
+  });
+}
+
+// The constants of all channels as the loops want them.
+class LoopConstants {
+ public:
+  LoopConstants(const Tensor& natural, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
+      : LoopConstants(natural, layout, layout.plane == 1 ? kernels.order : nullptr) {
+  }
+
+  const void* data() const {
+    return ordered_.data() != nullptr ? ordered_.data() : natural_;
+  }
+
+ private:
+  LoopConstants(const Tensor& natural, const FrozenBnLayout& layout, decltype(frozen_bn_cpu::Kernels::order) order)
+      : natural_(natural.const_data_ptr()), ordered_(order != nullptr ? bytes_of(natural) : 0) {
+    if (order != nullptr) {
+      order(natural_, layout.channels, ordered_.data());
+    }
+  }
+
+  const void* natural_;
+  AlignedBuffer ordered_;
+};
 
 const frozen_bn_cpu::Kernels& kernels_for(torch::headeronly::ScalarType dtype) {
 #if defined(RESNET_CUDA_X86)
@@ -52,18 +91,18 @@ void frozen_bn_relu_kernel(
   // What is overwritten in place has just been read into a cache.
   const bool in_place = output.const_data_ptr() == input.const_data_ptr();
   const int64_t moved = bytes_of(input) + bytes_of(residual) + bytes_of(output);
+  const LoopConstants loop_scale(scale, layout, kernels), loop_shift(shift, layout, kernels);
   const frozen_bn_cpu::ForwardTask task{
       layout.channels,
       layout.plane,
       input.const_data_ptr(),
-      scale.const_data_ptr(),
-      shift.const_data_ptr(),
+      loop_scale.data(),
+      loop_shift.data(),
       data_or_null(residual),
       output.mutable_data_ptr(),
       relu,
-      !in_place && worth_streaming_to(output, moved)};
-  torch::stable::parallel_for(
-      0, layout.elements, kGrain, [&](int64_t begin, int64_t end) { kernels.forward(task, begin, end); });
+      !in_place && worth_streaming_to(output, moved, layout)};
+  share_out(layout, [&](int64_t begin, int64_t end) { kernels.forward(task, begin, end); });
 }
 
 void frozen_bn_relu_backward_kernel(
@@ -75,17 +114,17 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& grad_residual) {
   const auto& kernels = kernels_for(grad.scalar_type());
   const int64_t moved = bytes_of(grad) + bytes_of(output) + bytes_of(grad_input) + bytes_of(grad_residual);
+  const LoopConstants loop_scale(scale, layout, kernels);
   const frozen_bn_cpu::BackwardTask task{
       layout.channels,
       layout.plane,
       grad.const_data_ptr(),
-      scale.const_data_ptr(),
+      loop_scale.data(),
       data_or_null(output),
       grad_input ? grad_input->mutable_data_ptr() : nullptr,
       grad_residual ? grad_residual->mutable_data_ptr() : nullptr,
-      worth_streaming_to(grad_input, moved) && worth_streaming_to(grad_residual, moved)};
-  torch::stable::parallel_for(
-      0, layout.elements, kGrain, [&](int64_t begin, int64_t end) { kernels.backward(task, begin, end); });
+      worth_streaming_to(grad_input, moved, layout) && worth_streaming_to(grad_residual, moved, layout)};
+  share_out(layout, [&](int64_t begin, int64_t end) { kernels.backward(task, begin, end); });
 }
 
 }  // namespace resnet_cuda

@@ -71,7 +71,7 @@ def deform_conv2d(
     check_tensor(op, "mask", mask, optional=True)
     target = autocast_dtype(input)
     input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
-    if not _backend.use_native_for(input.device):
+    if not _backend.use_native_for(input):
         return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
     geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from resnet_cuda import _backend, _extension, reference
+from resnet_cuda import _extension, reference
+from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
@@ -50,6 +51,35 @@ def frozen_bn_relu(
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
         TypeError: for an argument that is not a tensor.
     """
+    if (
+        isinstance(input, Tensor)
+        and isinstance(scale, Tensor)
+        and isinstance(shift, Tensor)
+        and (residual is None or isinstance(residual, Tensor))
+        and not (torch.is_grad_enabled() and (input.requires_grad or (residual is not None and residual.requires_grad)))
+        and use_native_for(input)
+        and not traced()
+    ):
+        return _bare(input, scale, shift, residual, relu, inplace)
+    return _with_gradient(input, scale, shift, residual, relu, inplace)
+
+
+def _bare(input, scale, shift, residual, relu, inplace):
+    """Where nothing watches and no gradient is needed. Autocast's rules are the dispatcher's.
+
+    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
+    does in a loop, a tenth of a millisecond in all: hence its own way, with as little as can be.
+    """
+    with torch._C._AutoDispatchBelowAutograd():
+        if not inplace:
+            return _FORWARD(input, scale, shift, residual, relu)
+        _IN_PLACE(input, scale, shift, residual, relu)
+    # Somebody may have saved the tensor for a backward.
+    torch.autograd.graph.increment_version(input)
+    return input
+
+
+def _with_gradient(input, scale, shift, residual, relu, inplace):
     op = "frozen_bn_relu"
     for name, value in (("input", input), ("scale", scale), ("shift", shift)):
         check_tensor(op, name, value)
@@ -61,16 +91,12 @@ def frozen_bn_relu(
         raise RuntimeError(
             f"{op}: input is a leaf that requires its gradient; it must be another tensor for inplace=True"
         )
-    if not _backend.use_native_for(input.device):
+    if not use_native_for(input):
         return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
     if traced():
-        output = torch.ops.resnet_cuda.frozen_bn_relu.default(input, scale, shift, residual, relu)
+        output = _FORWARD(input, scale, shift, residual, relu)
         # Functional in a graph: the compiler removes the copy where input is an intermediate.
         return input.copy_(output) if inplace else output
-    if inplace and not torch.is_grad_enabled():
-        # autograd.Function would hand back another object for the same tensor.
-        torch.ops.resnet_cuda.frozen_bn_relu_.default(input, scale, shift, residual, relu)
-        return input
     return _FrozenBnRelu.apply(input, scale, shift, residual, relu, inplace)
 
 
@@ -81,43 +107,47 @@ class _FrozenBnRelu(torch.autograd.Function):
     def forward(ctx, input, scale, shift, residual, relu, inplace):
         with torch._C._AutoDispatchBelowAutograd():
             if inplace:
-                torch.ops.resnet_cuda.frozen_bn_relu_.default(input, scale, shift, residual, relu)
+                _IN_PLACE(input, scale, shift, residual, relu)
                 ctx.mark_dirty(input)
                 output = input
             else:
-                output = torch.ops.resnet_cuda.frozen_bn_relu.default(input, scale, shift, residual, relu)
+                output = _FORWARD(input, scale, shift, residual, relu)
         ctx.save_for_backward(scale, output if relu else None)
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        scale, output = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: differentiating the result must be an error
+            return _once_differentiable(ctx, grad)
+        # once_differentiable itself costs as much as the gradients of a small activation.
         with torch._C._AutoDispatchBelowAutograd():
-            grad_input, grad_residual = _gradients(ctx, grad, scale, output)
-        return grad_input, None, None, grad_residual, None, None  # scale, shift, relu and inplace have none
+            return _gradients(ctx, grad)
 
 
-def _gradients(ctx, grad: Tensor, scale: Tensor, output: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    need_input, need_residual = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
-    if output is None and need_residual:
-        # Without a ReLU the residual's gradient is the incoming one: nothing to compute or to write.
-        grad_input = _gradients_of(grad, scale, None, True, False)[0] if need_input else None
-        return grad_input, grad
-    return _gradients_of(grad, scale, output, need_input, need_residual)
+def _gradients(ctx, grad):
+    """For input, scale, shift, residual, relu and inplace: None where there is none."""
+    scale, output = ctx.saved_tensors
+    need_input, _, _, need_residual = ctx.needs_input_grad[:4]
+    # Without a ReLU the residual's gradient is the incoming one: nothing to compute or to write.
+    passes_on = need_residual and output is None
+    if passes_on and not need_input:
+        return None, None, None, grad, None, None
+    grad_input, grad_residual = _BACKWARD(grad, scale, output, need_input, need_residual and not passes_on)
+    if passes_on:
+        grad_residual = grad
+    elif not need_residual:
+        grad_residual = None
+    return grad_input if need_input else None, None, None, grad_residual, None, None
 
 
-def _gradients_of(grad, scale, output, need_input, need_residual) -> tuple[Tensor | None, Tensor | None]:
-    grad_input, grad_residual = torch.ops.resnet_cuda.frozen_bn_relu_backward.default(
-        grad, scale, output, need_input, need_residual
-    )
-    return grad_input if need_input else None, grad_residual if need_residual else None
+@once_differentiable
+def _once_differentiable(ctx, grad):
+    with torch._C._AutoDispatchBelowAutograd():
+        return _gradients(ctx, grad)
 
 
 def _backward(ctx, grad):
-    scale, output = ctx.saved_tensors
-    grad_input, grad_residual = _gradients(ctx, grad, scale, output)
-    return grad_input, None, None, grad_residual, None
+    return _gradients(ctx, grad)[:5]  # the operator has no inplace
 
 
 def _setup_context(ctx, inputs, output):
@@ -149,6 +179,9 @@ def _cast_arguments(dtype, input, scale, shift, residual, relu):
 
 
 if _extension.CPU_LOADED:
+    _FORWARD = torch.ops.resnet_cuda.frozen_bn_relu.default
+    _IN_PLACE = torch.ops.resnet_cuda.frozen_bn_relu_.default
+    _BACKWARD = torch.ops.resnet_cuda.frozen_bn_relu_backward.default
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu", _fake)
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_", _fake_in_place)
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_backward", _fake_backward)

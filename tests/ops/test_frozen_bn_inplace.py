@@ -56,6 +56,17 @@ def test_gradients_through_a_graph(name, device, backend):
         torch.testing.assert_close(got, right)
 
 
+@pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.enable_grad], ids=["no_grad", "enable_grad"])
+def test_overwriting_what_a_graph_has_saved_is_an_error(grad_mode, device, backend):
+    saved = torch.randn(2, 3, 4, 4, device=device)
+    product = saved * torch.ones_like(saved, requires_grad=True)
+    constants = torch.ones(3, device=device)
+    with grad_mode():
+        ops.frozen_bn_relu(saved, constants, constants, inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
+
+
 def test_in_place_twice_and_on_a_view(device, backend):
     leaf = torch.randn(2, 6, 4, 4, dtype=torch.float64, device=device, requires_grad=True)
     scale, shift = torch.tensor([2.0, 0.5, -1.0], device=device), torch.tensor([0.1, 0.2, 0.3], device=device)

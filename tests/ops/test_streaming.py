@@ -61,7 +61,7 @@ def streams():
 def test_only_where_more_moves_than_caches_hold(streams):
     result = torch.zeros(4 * MB, dtype=torch.uint8)
     linux = sys.platform.startswith("linux")
-    for moved, threads, expected in ((16, 1, linux), (16, 4, linux), (16, 5, False), (3, 1, False), (1000, 64, linux)):
+    for moved, threads, expected in ((16, 1, linux), (28, 4, linux), (28, 5, False), (6, 1, False), (1000, 64, linux)):
         assert streams(moved * MB, result.data_ptr(), result.nbytes, threads) == expected, (moved, threads)
 
 
