@@ -20,9 +20,9 @@ BACKGROUND, FOREGROUND = 30, 150  # grey values that are surely one or the other
 SMALLEST = 500  # pixels; the smallest coin has about 1100
 HELD_OUT_ROW = 225  # first image row of the held-out part, between the third and the fourth row of coins
 CROP = (96, 192)  # height and width of a training crop
-TRAINING_CROPS = 48
+TRAINING_CROPS = 192
 LEAST_VISIBLE = 0.35  # of a coin's area, for its part in a crop to count as an instance
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
