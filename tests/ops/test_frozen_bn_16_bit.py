@@ -3,8 +3,6 @@
 import pytest
 from helpers.instruction_sets import LEVELS, run_at_level
 
-from resnet_cuda import _extension
-
 CODE = """
 import torch
 from resnet_cuda import _extension, ops, use_backend
@@ -44,7 +42,4 @@ print(_extension.cpu_capability(), "right")
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_number(level):
-    best = _extension.cpu_capability()
-    if LEVELS.index(level) > LEVELS.index(best):
-        pytest.skip(f"this machine has nothing beyond {best}")
     assert run_at_level(level, CODE) == "right"
