@@ -38,6 +38,5 @@ PYBIND11_MODULE(_C, module) {
       pybind11::arg("result_bytes"),
       pybind11::arg("threads"),
       "Whether a CPU kernel that moves so many bytes with so many threads stores its result, at that address, past the "
-      "caches. Nothing is "
-      "read from the address.");
+      "caches. Nothing is read from the address.");
 }

@@ -18,8 +18,6 @@ namespace {
 // at 13 MB, 0.95 to 1.35 at 17 MB, 1.05 to 1.3 at 26 MB and 1.3 to 1.6 above 64 MB.
 constexpr int64_t kCacheOfThread = int64_t{7} << 20;
 
-constexpr uintptr_t kLine = 64;
-
 enum class Wish { kNone, kAlways, kNever };
 
 Wish wish() {
@@ -55,7 +53,7 @@ bool is_there(uintptr_t first, int64_t bytes) {
 bool worth_streaming(int64_t moved, const void* result, int64_t result_bytes, int64_t threads) {
   static const Wish wished = wish();
   const auto address = reinterpret_cast<uintptr_t>(result);
-  if (wished == Wish::kNever || address % kLine != 0) {
+  if (wished == Wish::kNever || address % kStreamedLine != 0) {
     return false;
   }
   return wished == Wish::kAlways || (moved >= threads * kCacheOfThread && is_there(address, result_bytes));

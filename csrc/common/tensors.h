@@ -34,7 +34,7 @@ inline MemoryFormat output_memory_format(const Tensor& input) {
 }
 
 // By way of the dispatcher, so that profilers see it and PyTorch's deterministic mode fills it; by the one operator for
-// it that has a C function of its own, at a third of what boxing the arguments costs. Channels_last is for 4-D tensors.
+// it that has a C function of its own, which needs no boxed arguments. Channels_last is for 4-D tensors.
 inline Tensor empty_beside(
     const Tensor& tensor,
     const std::vector<int64_t>& size,

@@ -2,6 +2,7 @@
 // may go past the caches: memory that is overwritten whole need then not be read first.
 #pragma once
 
+#include "common/streaming.h"
 #include "common/vec.h"
 
 namespace resnet_cuda {
@@ -105,9 +106,6 @@ RESNET_CUDA_INLINE void store_two(Two<float> value, Half16* target) {
   memcpy(target, &packed, sizeof(packed));
 }
 #endif
-
-// The memory that the processor writes in one go; stores past the caches fill all of it, one behind the other.
-constexpr int64_t kStreamedLine = 64;
 
 // How many of the next `count` elements lie before the first line that begins among them. `target` is aligned to T.
 template <typename T>

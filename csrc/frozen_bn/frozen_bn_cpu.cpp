@@ -32,7 +32,7 @@ bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved, cons
   }
   const auto row = layout.channels * static_cast<int64_t>(result->element_size());
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  return (layout.plane != 1 || row % 64 == 0) &&
+  return (layout.plane != 1 || row % kStreamedLine == 0) &&
          worth_streaming(moved, result->const_data_ptr(), bytes_of(result), threads);
 }
 
@@ -49,7 +49,11 @@ void share_out(const FrozenBnLayout& layout, const Run& run) {
 class LoopConstants {
  public:
   LoopConstants(const Tensor& natural, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
-      : LoopConstants(natural, layout, layout.plane == 1 ? kernels.order : nullptr) {
+      : natural_(natural.const_data_ptr()),
+        ordered_(layout.plane == 1 && kernels.order != nullptr ? bytes_of(natural) : 0) {
+    if (ordered_.data() != nullptr) {
+      kernels.order(natural_, layout.channels, ordered_.data());
+    }
   }
 
   const void* data() const {
@@ -57,13 +61,6 @@ class LoopConstants {
   }
 
  private:
-  LoopConstants(const Tensor& natural, const FrozenBnLayout& layout, decltype(frozen_bn_cpu::Kernels::order) order)
-      : natural_(natural.const_data_ptr()), ordered_(order != nullptr ? bytes_of(natural) : 0) {
-    if (order != nullptr) {
-      order(natural_, layout.channels, ordered_.data());
-    }
-  }
-
   const void* natural_;
   AlignedBuffer ordered_;
 };

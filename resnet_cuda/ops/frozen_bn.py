@@ -61,25 +61,7 @@ def frozen_bn_relu(
         and not traced()
     ):
         return _bare(input, scale, shift, residual, relu, inplace)
-    return _with_gradient(input, scale, shift, residual, relu, inplace)
 
-
-def _bare(input, scale, shift, residual, relu, inplace):
-    """Where nothing watches and no gradient is needed. Autocast's rules are the dispatcher's.
-
-    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
-    does in a loop, a tenth of a millisecond in all: hence its own way, with as little as can be.
-    """
-    with torch._C._AutoDispatchBelowAutograd():
-        if not inplace:
-            return _FORWARD(input, scale, shift, residual, relu)
-        _IN_PLACE(input, scale, shift, residual, relu)
-    # Somebody may have saved the tensor for a backward.
-    torch.autograd.graph.increment_version(input)
-    return input
-
-
-def _with_gradient(input, scale, shift, residual, relu, inplace):
     op = "frozen_bn_relu"
     for name, value in (("input", input), ("scale", scale), ("shift", shift)):
         check_tensor(op, name, value)
@@ -100,6 +82,21 @@ def _with_gradient(input, scale, shift, residual, relu, inplace):
     return _FrozenBnRelu.apply(input, scale, shift, residual, relu, inplace)
 
 
+def _bare(input, scale, shift, residual, relu, inplace):
+    """Where nothing watches and no gradient is needed. Autocast's rules are the dispatcher's.
+
+    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
+    does in a loop, a tenth of a millisecond in all: hence its own way, with as little as can be.
+    """
+    with torch._C._AutoDispatchBelowAutograd():
+        if not inplace:
+            return _FORWARD(input, scale, shift, residual, relu)
+        _IN_PLACE(input, scale, shift, residual, relu)
+    # Somebody may have saved the tensor for a backward.
+    torch.autograd.graph.increment_version(input)
+    return input
+
+
 class _FrozenBnRelu(torch.autograd.Function):
     """Eager autograd around the bare kernels. Saves the output where there is a ReLU, and nothing else of that size."""
 
@@ -118,8 +115,8 @@ class _FrozenBnRelu(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         if torch.is_grad_enabled():  # create_graph: differentiating the result must be an error
-            return _once_differentiable(ctx, grad)
-        # once_differentiable itself costs as much as the gradients of a small activation.
+            return once_differentiable(_FrozenBnRelu.backward)(ctx, grad)  # comes back in no_grad
+        # Without once_differentiable, which takes microseconds, and many more where its code is cold.
         with torch._C._AutoDispatchBelowAutograd():
             return _gradients(ctx, grad)
 
@@ -138,12 +135,6 @@ def _gradients(ctx, grad):
     elif not need_residual:
         grad_residual = None
     return grad_input if need_input else None, None, None, grad_residual, None, None
-
-
-@once_differentiable
-def _once_differentiable(ctx, grad):
-    with torch._C._AutoDispatchBelowAutograd():
-        return _gradients(ctx, grad)
 
 
 def _backward(ctx, grad):
