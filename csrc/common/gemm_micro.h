@@ -23,9 +23,12 @@ RESNET_CUDA_INLINE int64_t panel_for(int64_t group_outputs) {
   return group_outputs <= kLanes<Real> ? kLanes<Real> : kBlockVectors * kLanes<Real>;
 }
 
+// Whether a product is added to what is there or takes its place.
+enum class Product { kAdded, kStored };
+
 // C[i][0..panel) += sum over k of A(i, k) * B[k][0..panel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B
 // packed (a panel is kVectors vectors) and the rows of C c_row apart. The order of additions does not depend on i.
-template <typename Real, int kVectors>
+template <typename Real, Product kProduct, int kVectors>
 RESNET_CUDA_INLINE void multiply_vectors(
     int64_t depth,
     const Real* __restrict__ a,
@@ -64,12 +67,12 @@ RESNET_CUDA_INLINE void multiply_vectors(
 #pragma GCC unroll 2
     for (int j = 0; j < kVectors; ++j) {
       Real* target = c + i * c_row + j * kLanes<Real>;
-      store(load(target) + sum[i][j], target);
+      store(kProduct == Product::kAdded ? load(target) + sum[i][j] : sum[i][j], target);
     }
   }
 }
 
-template <typename Real>
+template <typename Real, Product kProduct = Product::kAdded>
 RESNET_CUDA_INLINE void multiply_block(
     int64_t panel,
     int64_t depth,
@@ -80,9 +83,9 @@ RESNET_CUDA_INLINE void multiply_block(
     Real* c,
     int64_t c_row) {
   if (panel == kLanes<Real>) {
-    multiply_vectors<Real, 1>(depth, a, a_row, a_step, b, c, c_row);
+    multiply_vectors<Real, kProduct, 1>(depth, a, a_row, a_step, b, c, c_row);
   } else {
-    multiply_vectors<Real, kBlockVectors>(depth, a, a_row, a_step, b, c, c_row);
+    multiply_vectors<Real, kProduct, kBlockVectors>(depth, a, a_row, a_step, b, c, c_row);
   }
 }
 

@@ -230,9 +230,9 @@ RESNET_CUDA_INLINE Vec<double> positive_part(Vec<double> value) {
   return value <= Vec<double>{} ? Vec<double>{} : value;
 }
 
+// Halves the vector again and again, so the order of the additions is the same on every machine of one vector width.
 template <typename Real>
-RESNET_CUDA_INLINE Real sum_of_lanes(Vec<Real> value) {
-  // Pairwise, so that the compiler may halve the vector; the order is the same on every machine of one vector width.
+RESNET_CUDA_INLINE Real sum_of_lanes(const Vec<Real>& value) {
   Real lane[kLanes<Real>];
   memcpy(lane, &value, sizeof(value));
 #pragma GCC unroll 8
@@ -244,6 +244,45 @@ RESNET_CUDA_INLINE Real sum_of_lanes(Vec<Real> value) {
   }
   return lane[0];
 }
+
+// The compiler takes that apart lane by lane, too.
+#if defined(__AVX2__)
+RESNET_CUDA_INLINE float sum_of_quarter(__m128 value) {
+  value = _mm_add_ps(value, _mm_movehl_ps(value, value));
+  return _mm_cvtss_f32(_mm_add_ss(value, _mm_movehdup_ps(value)));
+}
+RESNET_CUDA_INLINE float sum_of_half(__m256 value) {
+  return sum_of_quarter(_mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1)));
+}
+RESNET_CUDA_INLINE double sum_of_half(__m256d value) {
+  const __m128d sum = _mm_add_pd(_mm256_castpd256_pd128(value), _mm256_extractf128_pd(value, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(sum, _mm_unpackhi_pd(sum, sum)));
+}
+
+#if defined(__AVX512F__)
+template <>
+RESNET_CUDA_INLINE_MEMBER float sum_of_lanes<float>(const Vec<float>& value) {
+  const __m512 lanes = reinterpret_cast<__m512>(value);
+  return sum_of_half(
+      _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, lanes, 0), _mm512_maskz_extractf32x8_ps(0xff, lanes, 1)));
+}
+template <>
+RESNET_CUDA_INLINE_MEMBER double sum_of_lanes<double>(const Vec<double>& value) {
+  const __m512d lanes = reinterpret_cast<__m512d>(value);
+  return sum_of_half(
+      _mm256_add_pd(_mm512_maskz_extractf64x4_pd(0xf, lanes, 0), _mm512_maskz_extractf64x4_pd(0xf, lanes, 1)));
+}
+#else
+template <>
+RESNET_CUDA_INLINE_MEMBER float sum_of_lanes<float>(const Vec<float>& value) {
+  return sum_of_half(reinterpret_cast<__m256>(value));
+}
+template <>
+RESNET_CUDA_INLINE_MEMBER double sum_of_lanes<double>(const Vec<double>& value) {
+  return sum_of_half(reinterpret_cast<__m256d>(value));
+}
+#endif
+#endif
 
 }  // namespace RESNET_CUDA_ISA
 }  // namespace resnet_cuda

@@ -79,6 +79,16 @@ RESNET_CUDA_INLINE void store_first(Vec<double> value, double* target, int64_t c
 
 #endif
 
+// `count` elements, at most a vector.
+template <typename T>
+RESNET_CUDA_INLINE Vec<RealOf<T>> load_up_to(const T* source, int64_t count) {
+  return count == kLanes<RealOf<T>> ? load(source) : load_first(source, count);
+}
+template <typename T>
+RESNET_CUDA_INLINE void store_up_to(Vec<RealOf<T>> value, T* target, int64_t count) {
+  count == kLanes<RealOf<T>> ? store(value, target) : store_first(value, target, count);
+}
+
 // For loops that are written once and instantiated for whole vectors and for the remainder.
 struct Whole {};
 struct First {

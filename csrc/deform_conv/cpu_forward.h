@@ -9,7 +9,6 @@ namespace RESNET_CUDA_ISA {
 
 using deform_conv_cpu::ForwardTask;
 using deform_conv_cpu::kSlabColumns;
-using deform_conv_cpu::kSlabTaps;
 using deform_conv_cpu::kTilePixels;
 
 // What the sampling loop needs of a tap: four pixels (their channel 0) and their weights, the mask included. A corner
@@ -27,6 +26,7 @@ plan_forward(const Task& task, const Slab& slab, int64_t begin, int64_t end, For
   const T* input = static_cast<const T*>(task.input);
   const T* zeros = static_cast<const T*>(task.zeros);
   const int64_t channels = task.shape.channels;
+  const FourCorners steps = corner_steps(task.shape) * channels;
   const int64_t tap_count = slab.tap_count;
   for_each_tap<Real>(
       task,
@@ -35,17 +35,26 @@ plan_forward(const Task& task, const Slab& slab, int64_t begin, int64_t end, For
       tap_count,
       begin,
       end,
-      [&](int64_t pixel, int64_t tap, const PlannedTap<Real>& planned) __attribute__((always_inline)) {
-        ForwardTap<T>& target = plan[pixel * tap_count + tap];
-        const TapSample<Real>& sample = planned.sample;
-        const bool inside = sample.kind == TapKind::kInside;
-        const Real value_where_outside = sample.kind == TapKind::kNan ? not_a_number<Real>() : Real(0);
-        for (int i = 0; i < 4; ++i) {
-          const bool read = inside && sample.corner[i] >= 0;
-          target.corner[i] = read ? input + planned.image_begin + sample.corner[i] * channels : zeros;
-          target.weight[i] = (inside ? sample.corner_weight(i) : value_where_outside) * planned.mask;
-        }
-      });
+      [&](int64_t pixel, int64_t count, int64_t tap, const TapVector<Real>& taps, const int64_t* image_begin)
+          __attribute__((always_inline)) {
+            const auto inside = taps.is(TapKind::kInside);
+            const Vec<Real> elsewhere = taps.is(TapKind::kNan) ? not_a_number<Real>() + Vec<Real>{} : Vec<Real>{};
+            Vec<Real> weight[4];
+            for (int i = 0; i < 4; ++i) {
+              weight[i] = (inside ? taps.corner_weight(i) : elsewhere) * taps.mask;
+            }
+            const auto corners = inside & taps.corners;
+            for (int64_t lane = 0; lane < count; ++lane) {
+              ForwardTap<T>& target = plan[(pixel + lane) * tap_count + tap];
+              const int64_t first = image_begin[lane] + taps.top[lane] * task.shape.width + taps.left[lane];
+              const FourCorners corner = corners_of(corners[lane]) ? addresses_of(input, first * channels + steps)
+                                                                   : FourCorners{} + reinterpret_cast<intptr_t>(zeros);
+              memcpy(target.corner, &corner, sizeof(corner));
+              for (int i = 0; i < 4; ++i) {
+                target.weight[i] = weight[i][lane];
+              }
+            }
+          });
 }
 
 // columns[pixel][tap][channel] of one slab.
@@ -59,6 +68,11 @@ RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const Forw
     const ForwardTap<T>* taps = plan + pixel * slab.tap_count;
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += channels) {
       const ForwardTap<T>& planned = taps[tap];
+      if (pixel + kPixelsAhead < pixels) {
+        const ForwardTap<T>& ahead = taps[kPixelsAhead * slab.tap_count + tap];
+        prefetch(ahead.corner[2] + slab.channel_begin, channels);
+        prefetch(ahead.corner[3] + slab.channel_begin, channels);
+      }
       const T* corner[4];
       for (int i = 0; i < 4; ++i) {
         corner[i] = planned.corner[i] + slab.channel_begin;

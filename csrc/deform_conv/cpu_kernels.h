@@ -15,7 +15,6 @@ constexpr deform_conv_cpu::Kernels kKernels = {
     forward_workspace<T>,
     backward_workspace<T>,
     forward<T>,
-    backward_rows<T>,
     backward<T>,
 };
 

@@ -23,7 +23,8 @@ int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel,
   return room < 0 ? 0 : room / stride + 1;
 }
 
-// Geometry arguments this large could only overflow the sizes computed from them.
+// Geometry arguments this large could only overflow the sizes computed from them; rows and columns are counted in 32
+// bits.
 constexpr int64_t kLargest = int64_t{1} << 31;
 
 DeformConvShape checked_shape(
@@ -53,7 +54,11 @@ DeformConvShape checked_shape(
   shape.height = input.size(2);
   shape.width = input.size(3);
   RESNET_CUDA_CHECK_ARGUMENT(
-      shape.channels > 0 && shape.height > 0 && shape.width > 0, kOp, "input", shape_of(input), "of C, H, W >= 1");
+      shape.channels > 0 && shape.height > 0 && shape.width > 0 && shape.height < kLargest && shape.width < kLargest,
+      kOp,
+      "input",
+      shape_of(input),
+      "of C, H, W >= 1, and H and W below 2^31");
   RESNET_CUDA_CHECK_ARGUMENT(weight.dim() == 4, kOp, "weight", shape_of(weight), "4-D, (O, C/groups, kh, kw)");
   shape.out_channels = weight.size(0);
   const int64_t group_channels = weight.size(1);

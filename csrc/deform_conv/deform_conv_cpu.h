@@ -24,7 +24,7 @@ constexpr int64_t kSlabColumns = 288;
 constexpr int64_t kSlabTaps = 9;
 // A slab's columns are padded to a multiple of every instruction set's rows and panel.
 constexpr int64_t kColumnPadding = 96;
-// Pixels whose gradients are laid out for the backward at a time; a multiple of kTilePixels.
+// Pixels whose position gradients the backward keeps per thread before it sums them; a multiple of kTilePixels.
 constexpr int64_t kBandPixels = 6 * kTilePixels;
 
 // Column j of a slab is tap `tap_begin + j / channel_count` of channel `channel_begin + j % channel_count`.
@@ -44,6 +44,17 @@ struct Slab {
   }
   RESNET_CUDA_HOST_DEVICE int64_t padded_columns() const {
     return ceil_div(columns(), kColumnPadding) * kColumnPadding;
+  }
+};
+
+// The slices that one thread owns in the backward, the channels that they are made of, and their offset groups.
+struct SliceRange {
+  int64_t slice_begin, slice_end;
+  int64_t channel_begin, channel_end;
+  int64_t offset_group_begin, offset_group_end;
+
+  RESNET_CUDA_HOST_DEVICE int64_t channels() const {
+    return channel_end - channel_begin;
   }
 };
 
@@ -73,13 +84,14 @@ struct ForwardTask : Task {
 struct BackwardTask : Task {
   const void* packed;       // Real, by pack_backward
   Plane<const void*> grad;  // input's type
-  int64_t band_begin;       // first pixel of the band, over all images
+  const SliceRange* ranges;
+  int64_t range_count;
+  int64_t band_begin;  // first pixel of the band, over all images
   int64_t band_count;
-  void* grad_rows;      // Real [kBandPixels][O]
-  void* grad_panels;    // Real [groups][panels][kBandPixels][panel]
-  void* grad_input;     // Real [N, H, W, C], or null
+  void* grad_input;     // Real, in the order of input_gradient_blocks.h, or null
   void* grad_weight;    // Real [padded columns of all slabs][padded Og], or null
-  void* grad_position;  // Real [ranges][G][kBandPixels][K][3]: y, x, mask; zeroed, or null
+  void* grad_position;  // Real [ranges][G][kBandPixels][K][3]: y, x, mask; or null
+  void* grad_bias;      // Real [O], or null
 };
 
 // One instruction set's loops for one element type. A workspace is 64-byte aligned and belongs to one thread.
@@ -91,10 +103,8 @@ struct Kernels {
   int64_t (*forward_workspace)(const DeformConvShape&);
   int64_t (*backward_workspace)(const DeformConvShape&);
   void (*forward)(const ForwardTask&, int64_t pixel_begin, int64_t pixel_end, void* workspace);
-  // Lays out the band's gradients for pixels [begin, end) of the band.
-  void (*backward_rows)(const BackwardTask&, int64_t begin, int64_t end);
-  // Slices [slice_begin, slice_end) are the work of one thread and have the number `range`.
-  void (*backward)(const BackwardTask&, int64_t range, int64_t slice_begin, int64_t slice_end, void* workspace);
+  // What the slices of the range with the number `range` have to do for the band: the work of one thread.
+  void (*backward)(const BackwardTask&, int64_t range, void* workspace);
 };
 
 const Kernels& portable_kernels(Storage storage);

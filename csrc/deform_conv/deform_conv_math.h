@@ -70,6 +70,13 @@ RESNET_CUDA_HOST_DEVICE int64_t floor_to_index(Real position) {
   return static_cast<Real>(truncated) > position ? truncated - 1 : truncated;
 }
 
+// The row (or column) that a tap would read without its offset.
+template <typename Real>
+RESNET_CUDA_HOST_DEVICE Real
+tap_base(int64_t out_place, int64_t stride, int64_t pad, int64_t kernel_place, int64_t dilation) {
+  return static_cast<Real>(out_place * stride - pad + kernel_place * dilation);
+}
+
 // The position of tap (kernel_row, kernel_column) of output pixel (out_row, out_column), moved by (offset_y, offset_x).
 template <typename Real>
 RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
@@ -80,9 +87,8 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
     int64_t kernel_column,
     Real offset_y,
     Real offset_x) {
-  const Real y = static_cast<Real>(out_row * shape.stride_h - shape.pad_h + kernel_row * shape.dilation_h) + offset_y;
-  const Real x =
-      static_cast<Real>(out_column * shape.stride_w - shape.pad_w + kernel_column * shape.dilation_w) + offset_x;
+  const Real y = tap_base<Real>(out_row, shape.stride_h, shape.pad_h, kernel_row, shape.dilation_h) + offset_y;
+  const Real x = tap_base<Real>(out_column, shape.stride_w, shape.pad_w, kernel_column, shape.dilation_w) + offset_x;
   TapSample<Real> sample;
   sample.fraction_y = sample.fraction_x = Real(0);
   sample.corner[0] = sample.corner[1] = sample.corner[2] = sample.corner[3] = -1;
@@ -113,15 +119,16 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
   return sample;
 }
 
-// Derivatives of the bilinear value for the position; `value` holds the four corners in TapSample's order.
-template <typename Real, typename Value>
-RESNET_CUDA_HOST_DEVICE Value slope_y(const TapSample<Real>& sample, const Value (&value)[4]) {
-  return (value[2] - value[0]) * (Real(1) - sample.fraction_x) + (value[3] - value[1]) * sample.fraction_x;
+// Derivatives of the bilinear value for the position; `value` holds the four corners in TapSample's order. A Sample has
+// TapSample's fractions.
+template <typename Sample, typename Value>
+RESNET_CUDA_HOST_DEVICE Value slope_y(const Sample& sample, const Value (&value)[4]) {
+  return (value[2] - value[0]) * (1 - sample.fraction_x) + (value[3] - value[1]) * sample.fraction_x;
 }
 
-template <typename Real, typename Value>
-RESNET_CUDA_HOST_DEVICE Value slope_x(const TapSample<Real>& sample, const Value (&value)[4]) {
-  return (value[1] - value[0]) * (Real(1) - sample.fraction_y) + (value[3] - value[2]) * sample.fraction_y;
+template <typename Sample, typename Value>
+RESNET_CUDA_HOST_DEVICE Value slope_x(const Sample& sample, const Value (&value)[4]) {
+  return (value[1] - value[0]) * (1 - sample.fraction_y) + (value[3] - value[2]) * sample.fraction_y;
 }
 
 }  // namespace resnet_cuda

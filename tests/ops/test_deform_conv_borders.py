@@ -103,6 +103,15 @@ def test_a_pixel_that_is_no_number_is_not_seen_from_outside(y, x, pixel, device,
         assert torch.equal(got.gradients[name], torch.zeros_like(arguments[name])), name
 
 
+@pytest.mark.parametrize(("y", "x"), [(-1.0, 2.0), (2.0, -1.0), (-1.0, -1.0), (HEIGHT, 2.0)])
+def test_an_infinite_gradient_does_not_reach_a_pixel_beside_the_border(y, x, device, native):
+    """As in torchvision: the pixel's weight is 0, but 0 times infinity would be NaN."""
+    arguments = positioned(y, x, torch.float32, device)
+    arguments["grad"].fill_(INFINITY)
+    gradient = run(ops.deform_conv2d, arguments, ("input",), **CASE.geometry).gradients["input"]
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", ["plain", "groups_2_offset_groups_4", "channels_33_to_17", "v1"])
 def test_nan_offset_gives_nan_in_that_pixel_only(name, axis, dtype, device, backend):

@@ -72,6 +72,16 @@ def test_huge_geometry_is_an_error(change):
         backward(good() | change, tensor(2, 6, 7, 7))
 
 
+@pytest.mark.parametrize("size", [(2**31, 6), (7, 2**31)], ids=str)
+def test_a_side_that_32_bits_cannot_count_is_an_error(size):
+    """Before anything of that size is made: the input here is one number, repeated."""
+    change = {"input": tensor(1).expand(2, 8, *size)}
+    with pytest.raises(ERRORS, match=r"deform_conv2d: input .* must be .* H and W below 2\^31"):
+        forward(good() | change)
+    with pytest.raises(ERRORS, match=r"deform_conv2d: input .* must be .* H and W below 2\^31"):
+        backward(good() | change, tensor(2, 6, 7, 7))
+
+
 # In 64 bit 2 * (2**63 - 1) is -2 and 4 * 2**62 is 0: sizes that come out small and right if nobody looks.
 WRAPPING = {
     "padding": {

@@ -6,7 +6,7 @@ from helpers.cases import DEFORM_CASES_BY_NAME
 from helpers.compare import assert_bitwise_equal
 from helpers.problems import deform_arguments, run
 
-from resnet_cuda import ops
+from resnet_cuda import ops, reference
 
 pytestmark = pytest.mark.usefixtures("native")
 NAMES = ("three_images", "groups_2_offset_groups_4", "tiles", "depthwise", "stride_2x3")
@@ -55,18 +55,21 @@ def test_forward_does_not_depend_on_the_number_of_threads(threads):
     assert_bitwise_equal(got, expected, "output")
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_backward_is_right_with_any_number_of_threads(threads):
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", ["tiles", "tiles_grouped", "groups_32", "kernel_7x7_channels_40", "one_column"])
+def test_backward_is_right_with_any_number_of_threads(name, memory_format, threads):
     """In float64, where sums in another order differ by less than 1e-12: a lost or doubled update shows."""
-    case = DEFORM_CASES_BY_NAME["tiles"]
+    case = DEFORM_CASES_BY_NAME[name]
     arguments = deform_arguments(case, torch.float64)
+    arguments["input"] = arguments["input"].contiguous(memory_format=memory_format)
     before = torch.get_num_threads()
-    expected = run(ops.deform_conv2d, arguments, **case.geometry)
     try:
         torch.set_num_threads(threads)
         got = run(ops.deform_conv2d, arguments, **case.geometry)
     finally:
         torch.set_num_threads(before)
+    expected = run(reference.deform_conv2d, arguments, **case.geometry)
     for key, gradient in expected.gradients.items():
         torch.testing.assert_close(
             got.gradients[key], gradient, rtol=1e-11, atol=1e-11, msg=lambda text, k=key: k + text

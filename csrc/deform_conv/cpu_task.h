@@ -1,0 +1,112 @@
+// What forward and backward on a CPU prepare alike: the layouts that the loops of deform_conv_cpu.h read, and the
+// slabs.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "common/checks.h"
+#include "deform_conv/deform_conv.h"
+#include "deform_conv/deform_conv_cpu.h"
+
+namespace resnet_cuda {
+namespace deform_conv_cpu {
+
+// The CPU kernels read channels_last images, contiguous weights, and positions in Real.
+inline DeformConvArguments laid_out(const DeformConvArguments& arguments) {
+  const auto real = compute_dtype(arguments.input.scalar_type());
+  const auto positions = [&](const Tensor& dense) { return as_dense(dense, real, output_memory_format(dense)); };
+  DeformConvArguments result{
+      arguments.shape,
+      torch::stable::contiguous(arguments.input, MemoryFormat::ChannelsLast),
+      torch::stable::contiguous(arguments.weight),
+      positions(arguments.offset),
+      std::nullopt};
+  if (arguments.mask) {
+    result.mask = positions(*arguments.mask);
+  }
+  return result;
+}
+
+// Slabs of the same channels, in the order of those channels.
+struct Slice {
+  int64_t channel_begin, channel_end;
+  int64_t offset_group;
+};
+
+struct SlabList {
+  std::vector<Slab> slabs;
+  std::vector<Slice> slices;
+  int64_t padded_columns = 0;
+};
+
+// Cuts the columns of every weight group into slabs of at most `most_channels` channels and kSlabTaps taps.
+inline SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channels) {
+  SlabList list;
+  const int64_t slab_taps = std::min(shape.taps(), kSlabTaps);
+  const int64_t slab_channels = std::min(most_channels, kSlabColumns / slab_taps / 16 * 16);
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    const int64_t group_begin = group * shape.group_channels();
+    const int64_t group_end = group_begin + shape.group_channels();
+    int64_t column = 0;
+    for (int64_t begin = group_begin; begin < group_end;) {
+      const int64_t offset_group = begin / shape.offset_group_channels();
+      const int64_t end = std::min(group_end, (offset_group + 1) * shape.offset_group_channels());
+      const auto first_slice = static_cast<int64_t>(list.slices.size());
+      for (int64_t channel = begin; channel < end; channel += slab_channels) {
+        list.slices.push_back({channel, std::min(channel + slab_channels, end), offset_group});
+      }
+      for (int64_t tap = 0; tap < shape.taps(); tap += slab_taps) {
+        int64_t slice = first_slice;
+        for (int64_t channel = begin; channel < end; channel += slab_channels, ++slice) {
+          Slab slab{};
+          slab.group = group;
+          slab.offset_group = offset_group;
+          slab.channel_begin = channel;
+          slab.channel_count = std::min(slab_channels, end - channel);
+          slab.tap_begin = tap;
+          slab.tap_count = std::min(slab_taps, shape.taps() - tap);
+          slab.column_begin = column;
+          slab.padded_begin = list.padded_columns;
+          slab.slice = slice;
+          column += slab.columns();
+          list.padded_columns += slab.padded_columns();
+          list.slabs.push_back(slab);
+        }
+      }
+      begin = end;
+    }
+  }
+  return list;
+}
+
+inline Plane<const void*> plane_of(const Tensor& dense) {
+  const PixelStrides strides = pixel_strides(dense, output_memory_format(dense) == MemoryFormat::ChannelsLast);
+  return {dense.const_data_ptr(), strides.image, strides.channel, strides.pixel};
+}
+
+template <typename Task>
+Task task_of(const DeformConvArguments& arguments, const SlabList& list, const void* zeros) {
+  Task task{};
+  task.shape = arguments.shape;
+  task.slabs = list.slabs.data();
+  task.slab_count = static_cast<int64_t>(list.slabs.size());
+  task.input = arguments.input.const_data_ptr();
+  task.weight = arguments.weight.const_data_ptr();
+  task.offset = plane_of(arguments.offset);
+  if (arguments.mask) {
+    task.mask = plane_of(*arguments.mask);
+  }
+  task.zeros = zeros;
+  return task;
+}
+
+inline int64_t padded_group_outputs(const DeformConvShape& shape, const Kernels& kernels) {
+  const int64_t panel = kernels.panel_for(shape.group_out_channels());
+  return ceil_div(shape.group_out_channels(), panel) * panel;
+}
+
+}  // namespace deform_conv_cpu
+}  // namespace resnet_cuda
