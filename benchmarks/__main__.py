@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, report
+from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, bench_scaling, report
 from benchmarks.environment import describe
 from benchmarks.process_memory import keep_freed_memory
 from benchmarks.results import Row, Settings
@@ -23,6 +23,7 @@ PARTS = {
     "frozen_bn": bench_frozen_bn.run,
     "backbone": bench_backbone.run,
     "deform_conv_backward": bench_deform_conv.backward,
+    "scaling": bench_scaling.run,
     "deform_conv_forward": bench_deform_conv.forward,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

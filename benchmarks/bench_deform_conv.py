@@ -114,7 +114,9 @@ def backward(settings: Settings) -> Iterator[Callable[[], Row]]:
         yield lambda case=case: _backward_row(case, settings, usable, dict(notes))
 
 
-def _leaves(tensors: DeformConvTensors) -> DeformConvTensors:
+def leaves(tensors: DeformConvTensors) -> DeformConvTensors:
+    """The same arguments, as what gradients are asked for."""
+
     def leaf(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.detach().requires_grad_()
 
@@ -123,15 +125,16 @@ def _leaves(tensors: DeformConvTensors) -> DeformConvTensors:
     )
 
 
-def _backward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Peer], notes: dict[str, str]) -> Row:
-    tensors = _leaves(make_deform_conv(case, settings.device, settings.dtype, settings.channels_last))
+def gradients(output: Tensor, tensors: DeformConvTensors) -> Callable[[], tuple[Tensor, ...]]:
+    """The backward of ``output``, a result for ``tensors``: the gradients for all its arguments."""
     wanted = [t for t in (tensors.input, tensors.offset, tensors.weight, tensors.mask) if t is not None]
+    return lambda: torch.autograd.grad(output, wanted, tensors.grad, retain_graph=True)
+
+
+def _backward_row(case: DeformConvCase, settings: Settings, usable: list[peers.Peer], notes: dict[str, str]) -> Row:
+    tensors = leaves(make_deform_conv(case, settings.device, settings.dtype, settings.channels_last))
     outputs = {OURS: ours(case, tensors)()} | {peer.name: peer.forward(case, tensors)() for peer in usable}
-
-    def gradients(output: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-        return lambda: torch.autograd.grad(output, wanted, tensors.grad, retain_graph=True)
-
-    candidates: dict[str, Callable[[], object]] = {name: gradients(output) for name, output in outputs.items()}
+    candidates: dict[str, Callable[[], object]] = {name: gradients(output, tensors) for name, output in outputs.items()}
     expected = candidates[OURS]()
     for peer in usable:
         for result, reference in zip(candidates[peer.name](), expected, strict=True):

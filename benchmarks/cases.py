@@ -82,6 +82,7 @@ DEFORM_CONV = (
     DeformConvCase("C4 batch 2", 2, 256, 256, 50, 84),
 )
 QUICK = ("C4 480x640", "C5 480x640")
+SCALING = DEFORM_CONV[:3]
 
 # name: (N, C, H, W) of what a block writes at 800x1344.
 FROZEN_BN = {
