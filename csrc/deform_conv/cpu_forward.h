@@ -63,12 +63,14 @@ RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const Forw
   using Real = RealOf<T>;
   const int64_t channels = slab.channel_count;
   const int64_t whole = channels / kLanes<Real> * kLanes<Real>;
+  // A single line is read as soon as it would have been asked for.
+  const bool more_than_a_line = channels * static_cast<int64_t>(sizeof(T)) > kCacheLine;
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     Real* target = columns + pixel * kSlabColumns;
     const ForwardTap<T>* taps = plan + pixel * slab.tap_count;
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += channels) {
       const ForwardTap<T>& planned = taps[tap];
-      if (pixel + kPixelsAhead < pixels) {
+      if (more_than_a_line && pixel + kPixelsAhead < pixels) {
         const ForwardTap<T>& ahead = taps[kPixelsAhead * slab.tap_count + tap];
         prefetch(ahead.corner[2] + slab.channel_begin, channels);
         prefetch(ahead.corner[3] + slab.channel_begin, channels);

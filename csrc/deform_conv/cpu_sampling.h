@@ -123,10 +123,12 @@ RESNET_CUDA_INLINE FourCorners addresses_of(T* array, const FourCorners& element
 // The processor cannot foresee where the taps of the pixels to come read, so it is told this many pixels ahead.
 constexpr int64_t kPixelsAhead = 2;
 
+constexpr int64_t kCacheLine = 64;
+
 // `count` elements, by cache lines.
 template <typename T>
 RESNET_CUDA_INLINE void prefetch(const T* source, int64_t count) {
-  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T))) {
+  for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) {
     __builtin_prefetch(source + i);
   }
 }
