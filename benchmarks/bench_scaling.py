@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from benchmarks.bench_deform_conv import FLOOR, gradients, leaves, matrix_product, ours
-from benchmarks.cases import QUICK, SCALING, DeformConvCase, make_deform_conv
+from benchmarks.bench_deform_conv import FLOOR, cases, gradients, leaves, matrix_product, ours
+from benchmarks.cases import SCALING, DeformConvCase, make_deform_conv
 from benchmarks.measure import compare
 from benchmarks.results import OURS, Row, Settings
 
@@ -23,10 +23,9 @@ def run(settings: Settings) -> Iterator[Callable[[], Row]]:
     threads = torch.get_num_threads()
     if settings.device.type != "cpu" or threads == 1:
         return
-    for case in SCALING:
-        if not settings.quick or case.name in QUICK:
-            yield lambda case=case: _row(case, settings, threads, backward=False)
-            yield lambda case=case: _row(case, settings, threads, backward=True)
+    for case in cases(settings) if settings.quick else SCALING:
+        yield lambda case=case: _row(case, settings, threads, backward=False)
+        yield lambda case=case: _row(case, settings, threads, backward=True)
 
 
 def _with_threads(count: int, call: Callable[[], object]) -> Callable[[], object]:
