@@ -5,6 +5,8 @@
 #include <cstring>
 #include <new>
 
+#include "common/cache_line.h"
+
 namespace resnet_cuda {
 
 class AlignedBuffer {
@@ -27,7 +29,7 @@ class AlignedBuffer {
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
+  static constexpr std::align_val_t kAlignment{kCacheLine};
   void* data_;
 };
 

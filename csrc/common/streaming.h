@@ -5,9 +5,6 @@
 
 namespace resnet_cuda {
 
-// The memory that the processor writes in one go; stores past the caches fill all of it, one behind the other.
-constexpr int64_t kStreamedLine = 64;
-
 // True where it is faster: the pass moves more than its threads' part of the caches, so that nobody will find the
 // result there, and the result's memory has been given by the system. Pages that are still to be given are cleared
 // first, by way of the caches; streaming into them costs up to a fifth more. `moved` counts the bytes that the whole

@@ -9,6 +9,8 @@
 #include <unistd.h>
 #endif
 
+#include "common/cache_line.h"
+
 namespace resnet_cuda {
 namespace {
 
@@ -53,7 +55,7 @@ bool is_there(uintptr_t first, int64_t bytes) {
 bool worth_streaming(int64_t moved, const void* result, int64_t result_bytes, int64_t threads) {
   static const Wish wished = wish();
   const auto address = reinterpret_cast<uintptr_t>(result);
-  if (wished == Wish::kNever || address % kStreamedLine != 0) {
+  if (wished == Wish::kNever || address % kCacheLine != 0) {
     return false;
   }
   return wished == Wish::kAlways || (moved >= threads * kCacheOfThread && is_there(address, result_bytes));

@@ -2,7 +2,7 @@
 // may go past the caches: memory that is overwritten whole need then not be read first.
 #pragma once
 
-#include "common/streaming.h"
+#include "common/cache_line.h"
 #include "common/vec.h"
 
 namespace resnet_cuda {
@@ -110,8 +110,8 @@ RESNET_CUDA_INLINE void store_two(Two<float> value, Half16* target) {
 // How many of the next `count` elements lie before the first line that begins among them. `target` is aligned to T.
 template <typename T>
 RESNET_CUDA_INLINE int64_t before_first_line(const T* target, int64_t count) {
-  const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(target) % kStreamedLine);
-  const int64_t before = past == 0 ? 0 : (kStreamedLine - past) / static_cast<int64_t>(sizeof(T));
+  const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(target) % kCacheLine);
+  const int64_t before = past == 0 ? 0 : (kCacheLine - past) / static_cast<int64_t>(sizeof(T));
   return before < count ? before : count;
 }
 

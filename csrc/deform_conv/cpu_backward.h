@@ -190,17 +190,6 @@ RESNET_CUDA_INLINE void visit_channels(
   column = sampled * planned.mask;
 }
 
-// The lower corners alone: the upper ones were most likely some row's lower ones before.
-template <typename T, bool kScatter>
-RESNET_CUDA_INLINE void prefetch_corners(const BackwardTap<T>& planned, const Slab& slab) {
-  for (int i = 2; i < 4; ++i) {
-    prefetch(planned.corner[i] + slab.channel_begin, slab.channel_count);
-    if (kScatter) {
-      prefetch(planned.grad_corner[i] + slab.channel_begin, slab.channel_count);
-    }
-  }
-}
-
 // Turns the gradients of one slab's columns into the columns themselves, and adds to the other gradients on the way.
 // `sums` are the range's for the slab's offset group and the tile's first pixel, or null.
 template <typename T, bool kScatter>
@@ -217,7 +206,11 @@ RESNET_CUDA_INLINE void visit_slab(
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, column += channels) {
       const BackwardTap<T>& planned = workspace.plan[pixel * slab.tap_count + tap];
       if (pixel + kPixelsAhead < pixels) {
-        prefetch_corners<T, kScatter>(workspace.plan[(pixel + kPixelsAhead) * slab.tap_count + tap], slab);
+        const BackwardTap<T>& ahead = workspace.plan[(pixel + kPixelsAhead) * slab.tap_count + tap];
+        prefetch_lower(ahead.corner, slab);
+        if (kScatter) {
+          prefetch_lower(ahead.grad_corner, slab);
+        }
       }
       PositionGradient<Real> gradient{};
       for (int64_t c = 0; c < channels; c += kLanes<Real>) {

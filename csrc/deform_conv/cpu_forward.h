@@ -71,9 +71,7 @@ RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const Forw
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += channels) {
       const ForwardTap<T>& planned = taps[tap];
       if (more_than_a_line && pixel + kPixelsAhead < pixels) {
-        const ForwardTap<T>& ahead = taps[kPixelsAhead * slab.tap_count + tap];
-        prefetch(ahead.corner[2] + slab.channel_begin, channels);
-        prefetch(ahead.corner[3] + slab.channel_begin, channels);
+        prefetch_lower(taps[kPixelsAhead * slab.tap_count + tap].corner, slab);
       }
       const T* corner[4];
       for (int i = 0; i < 4; ++i) {

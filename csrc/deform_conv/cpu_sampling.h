@@ -1,6 +1,7 @@
 // The plan of a tile: for every pixel and tap of a slab, which pixels of the input it reads and with what weights.
 #pragma once
 
+#include "common/cache_line.h"
 #include "common/vec.h"
 #include "common/vec_partial.h"
 #include "deform_conv/deform_conv_cpu.h"
@@ -60,9 +61,7 @@ struct TapVector {
   }
 
   RESNET_CUDA_INLINE_MEMBER Vec<Real> corner_weight(int index) const {
-    const Vec<Real> vertical = index < 2 ? 1 - fraction_y : fraction_y;
-    const Vec<Real> horizontal = (index & 1) == 0 ? 1 - fraction_x : fraction_x;
-    return vertical * horizontal;
+    return bilinear_weight(fraction_y, fraction_x, index);
   }
 };
 
@@ -123,14 +122,19 @@ RESNET_CUDA_INLINE FourCorners addresses_of(T* array, const FourCorners& element
 // The processor cannot foresee where the taps of the pixels to come read, so it is told this many pixels ahead.
 constexpr int64_t kPixelsAhead = 2;
 
-constexpr int64_t kCacheLine = 64;
-
 // `count` elements, by cache lines.
 template <typename T>
 RESNET_CUDA_INLINE void prefetch(const T* source, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) {
     __builtin_prefetch(source + i);
   }
+}
+
+// The slab's channels of the lower corners alone: the upper ones were most likely some row's lower ones before.
+template <typename T>
+RESNET_CUDA_INLINE void prefetch_lower(T* const (&corner)[4], const Slab& slab) {
+  prefetch(corner[2] + slab.channel_begin, slab.channel_count);
+  prefetch(corner[3] + slab.channel_begin, slab.channel_count);
 }
 
 // Calls visit(index in the tile of the first lane's pixel, number of lanes that stand for pixels, index of the tap in

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/aligned_buffer.h"
+#include "common/cache_line.h"
 #include "common/checks.h"
 #include "common/cpu_dispatch.h"
 #include "deform_conv/cpu_task.h"
@@ -18,20 +19,24 @@ namespace {
 using namespace deform_conv_cpu;
 
 // What the kernels accumulate into: Real, the input's channels_last, positions as the arguments'. All zero but the
-// input's, which each thread clears for itself.
+// input's, which each thread clears for itself, and the weight's, which is written once, whole.
 DeformConvGradients accumulators(const DeformConvArguments& arguments, const DeformConvNeeds& needs) {
   const auto real = compute_dtype(arguments.input.scalar_type());
-  const auto zeros_like = [&](bool needed, const Tensor& tensor, MemoryFormat format) {
-    return needed ? std::optional<Tensor>(zeros_beside(tensor, size_of(tensor), real, format)) : std::nullopt;
+  const auto zeros_like = [&](const Tensor& tensor) {
+    return zeros_beside(tensor, size_of(tensor), real, output_memory_format(tensor));
   };
   DeformConvGradients gradients;
   if (needs.input) {
     gradients.input = empty_beside(arguments.input, size_of(arguments.input), real, MemoryFormat::ChannelsLast);
   }
-  gradients.weight = zeros_like(needs.weight, arguments.weight, MemoryFormat::Contiguous);
-  gradients.offset = zeros_like(needs.offset, arguments.offset, output_memory_format(arguments.offset));
+  if (needs.weight) {
+    gradients.weight = empty_beside(arguments.weight, size_of(arguments.weight), real);
+  }
+  if (needs.offset) {
+    gradients.offset = zeros_like(arguments.offset);
+  }
   if (needs.mask) {
-    gradients.mask = zeros_like(true, *arguments.mask, output_memory_format(*arguments.mask));
+    gradients.mask = zeros_like(*arguments.mask);
   }
   if (needs.bias) {
     gradients.bias = zeros_beside(arguments.input, {arguments.shape.out_channels}, real);
@@ -190,7 +195,7 @@ void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad,
   const auto range_count = static_cast<int64_t>(ranges.size());
   const int64_t position_bytes = range_count * shape.offset_groups * kBandPixels * shape.taps() * 3 * sizeof(Real);
   const AlignedBuffer grad_position(needs_positions ? position_bytes : 0);
-  const int64_t workspace_bytes = ceil_div(kernels.backward_workspace(shape), 64) * 64;
+  const int64_t workspace_bytes = ceil_div(kernels.backward_workspace(shape), kCacheLine) * kCacheLine;
   const AlignedBuffer workspaces(range_count * workspace_bytes);
 
   auto task = task_of<BackwardTask>(arguments, list, zeros.data());

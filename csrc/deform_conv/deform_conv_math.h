@@ -47,6 +47,14 @@ enum class TapKind : int32_t {
   kNan,  // the position is NaN: so is the value
 };
 
+// The weight of one of the four corners below, for fractions that are numbers or vectors of them.
+template <typename Value>
+RESNET_CUDA_HOST_DEVICE Value bilinear_weight(const Value& fraction_y, const Value& fraction_x, int index) {
+  const Value vertical = index < 2 ? 1 - fraction_y : fraction_y;
+  const Value horizontal = (index & 1) == 0 ? 1 - fraction_x : fraction_x;
+  return vertical * horizontal;
+}
+
 // The bilinear patch under one position. Corners are in the order (top, left), (top, right), (bottom, left),
 // (bottom, right); Real is the type that positions are computed in, float or double.
 template <typename Real>
@@ -57,9 +65,7 @@ struct TapSample {
   int64_t corner[4];  // row * W + column of each corner, -1 where it is outside the image and counts as 0
 
   RESNET_CUDA_HOST_DEVICE Real corner_weight(int index) const {
-    const Real vertical = index < 2 ? Real(1) - fraction_y : fraction_y;
-    const Real horizontal = (index & 1) == 0 ? Real(1) - fraction_x : fraction_x;
-    return vertical * horizontal;
+    return bilinear_weight(fraction_y, fraction_x, index);
   }
 };
 

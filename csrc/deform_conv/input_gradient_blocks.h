@@ -15,7 +15,7 @@ constexpr int64_t kGradientBlock = 64;
 
 // Pixels of the block that begins at `block_begin`, of `pixels` in all images.
 RESNET_CUDA_HOST_DEVICE int64_t gradient_block_size(int64_t block_begin, int64_t pixels) {
-  return pixels - block_begin < kGradientBlock ? pixels - block_begin : kGradientBlock;
+  return smaller(kGradientBlock, pixels - block_begin);
 }
 
 // Where a range's channels of the block that begins at `block_begin` lie, in elements.

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "common/aligned_buffer.h"
+#include "common/cache_line.h"
 #include "common/cpu_dispatch.h"
 #include "common/streaming.h"
 #include "frozen_bn/frozen_bn.h"
@@ -32,7 +33,7 @@ bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved, cons
   }
   const auto row = layout.channels * static_cast<int64_t>(result->element_size());
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  return (layout.plane != 1 || row % kStreamedLine == 0) &&
+  return (layout.plane != 1 || row % kCacheLine == 0) &&
          worth_streaming(moved, result->const_data_ptr(), bytes_of(result), threads);
 }
 

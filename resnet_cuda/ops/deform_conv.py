@@ -44,7 +44,7 @@ def deform_conv2d(
     a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and none for the input.
 
     Args:
-        input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0.
+        input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.
         offset: (N, 2*G*kh*kw, Ho, Wo), per offset group and tap ``(dy, dx)`` in input pixels; input's dtype or, beside
             a 16-bit input, float32. Positions are computed in float32 (float64 for a float64 input).
         weight: (O, C/groups, kh, kw), input's dtype; the number of groups follows from it.
