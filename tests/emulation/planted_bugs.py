@@ -110,8 +110,8 @@ BUGS = (
     PlantedBug(
         name="deform_conv_swapped_corner_weight",
         file="deform_conv/deform_conv_math.h",
-        old="(index & 1) == 0 ? Real(1) - fraction_x : fraction_x",
-        new="(index & 1) != 0 ? Real(1) - fraction_x : fraction_x",
+        old="(index & 1) == 0 ? 1 - fraction_x : fraction_x",
+        new="(index & 1) != 0 ? 1 - fraction_x : fraction_x",
         library="operators/deform_conv",
         tests=DEFORM_TESTS,
         report=WRONG_RESULT,
