@@ -96,7 +96,8 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     common = _common_flags(plan)
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
     warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
-    host = [*plan.compiler, "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", *warnings, *common]
+    # Nobody asks for errno; without it a loop with a square root becomes vectors.
+    host = [*plan.compiler, "-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", *warnings, *common]
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), "-include", str(facts)]
     module = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
     outputs = {module: folder / module}

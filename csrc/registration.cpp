@@ -14,6 +14,14 @@ RESNET_CUDA_SCHEMAS(m) {
       "bool need_offset, bool need_mask, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("frozen_bn_relu(Tensor input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> Tensor");
   m.def("frozen_bn_relu_(Tensor(a!) input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> ()");
+  // The layer, from its four buffers. The second result is the scale (C,), which the backward needs; (0,) unasked. It
+  // is a result and not an argument to be filled, so that selective checkpointing may keep it instead of calling again.
+  m.def(
+      "frozen_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor running_mean, Tensor running_var, float eps, "
+      "Tensor? residual, bool relu, bool need_scale) -> (Tensor, Tensor)");
+  m.def(
+      "frozen_batch_norm_(Tensor(a!) input, Tensor weight, Tensor bias, Tensor running_mean, Tensor running_var, "
+      "float eps, Tensor? residual, bool relu, bool need_scale) -> Tensor");
   // `output` is the forward's result where it ended in a ReLU, else None. Gradients for input and residual.
   m.def(
       "frozen_bn_relu_backward(Tensor grad, Tensor scale, Tensor? output, bool need_input, bool need_residual) "

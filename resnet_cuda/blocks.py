@@ -9,7 +9,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, group_norm, norm_act
+from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act, group_norm
+from resnet_cuda.layers.conv_norm_act import is_watched
 from resnet_cuda.registry import Registry
 
 NormFunction = Callable[[int], nn.Module]
@@ -90,15 +91,18 @@ class Bottleneck(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = norm_act(self.bn1, self.conv1(x))
-        out = norm_act(self.bn2, self.conv2(out))
-        out = self.conv3(out)
-        if self.downsample is None:
-            shortcut = x
-        else:
-            conv, norm = self.downsample
-            shortcut = norm_act(norm, conv(x), relu=False)
-        return norm_act(self.bn3, out, shortcut)
+        out = conv_norm_act(self.conv1, self.bn1, x)
+        out = conv_norm_act(self.conv2, self.bn2, out)
+        return conv_norm_act(self.conv3, self.bn3, out, shortcut_of(self.downsample, x))
+
+
+def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
+    """What a block adds to its last norm; ``downsample`` is a convolution and its norm, or what a user has put there."""
+    if downsample is None:
+        return x
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and not is_watched(downsample):
+        return conv_norm_act(*downsample, x, relu=False)
+    return downsample(x)
 
 
 class BaseStem(nn.Module):
@@ -112,7 +116,7 @@ class BaseStem(nn.Module):
         nn.init.kaiming_uniform_(self.conv1.weight, a=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = norm_act(self.bn1, self.conv1(x))
+        x = conv_norm_act(self.conv1, self.bn1, x)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 

@@ -37,7 +37,8 @@ def conv_with_kaiming_uniform(
         if use_gn:
             modules.append(norm_func(out_channels))
         if use_relu:
-            modules.append(nn.ReLU(inplace=True))
+            # Not in place: a hook may have kept the convolution's result.
+            modules.append(nn.ReLU())
         return nn.Sequential(*modules) if len(modules) > 1 else conv
 
     return make

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.blocks import Bottleneck, NormFunction
-from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, norm_act
+from resnet_cuda.blocks import Bottleneck, NormFunction, shortcut_of
+from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act
 from resnet_cuda.registry import Registry
 
 
@@ -81,14 +81,8 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(Conv2d(in_channels, channels, 1, stride, bias=False), norm_func(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = norm_act(self.bn1, self.conv1(x))
-        out = self.conv2(out)
-        if self.downsample is None:
-            shortcut = x
-        else:
-            conv, norm = self.downsample
-            shortcut = norm_act(norm, conv(x), relu=False)
-        return norm_act(self.bn2, out, shortcut)
+        out = conv_norm_act(self.conv1, self.bn1, x)
+        return conv_norm_act(self.conv2, self.bn2, out, shortcut_of(self.downsample, x))
 
 
 def _bottleneck(
@@ -162,7 +156,7 @@ class TorchvisionBody(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        x = norm_act(self.bn1, self.conv1(x))
+        x = conv_norm_act(self.conv1, self.bn1, x)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         outputs: OrderedDict[str, Tensor] = OrderedDict()
         for stage in self.stages:

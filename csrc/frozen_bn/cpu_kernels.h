@@ -13,6 +13,7 @@ namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
 using frozen_bn_cpu::BackwardTask;
+using frozen_bn_cpu::ConstantsTask;
 using frozen_bn_cpu::ForwardTask;
 
 template <typename T>
@@ -160,13 +161,27 @@ void backward(const BackwardTask& task, int64_t begin, int64_t end) {
   }
 }
 
+template <typename Real>
+void constants(const ConstantsTask& task) {
+  const auto* weight = static_cast<const Real*>(task.weight);
+  const auto* bias = static_cast<const Real*>(task.bias);
+  const auto* mean = static_cast<const Real*>(task.mean);
+  const auto* variance = static_cast<const Real*>(task.variance);
+  const auto eps = static_cast<Real>(task.eps);
+  auto* __restrict scale = static_cast<Real*>(task.scale);
+  auto* __restrict shift = static_cast<Real*>(task.shift);
+  for (int64_t c = 0; c < task.channels; ++c) {
+    const auto channel = normalisation_of(weight[c], bias[c], mean[c], variance[c], eps);
+    scale[c] = channel.scale;
+    shift[c] = channel.shift;
+  }
+}
+
 template <typename T>
-constexpr frozen_bn_cpu::Kernels kKernels = {forward<T>, backward<T>, nullptr};
+constexpr frozen_bn_cpu::Kernels kKernels = {forward<T>, backward<T>, constants<RealOf<T>>, nullptr};
 template <>
-constexpr frozen_bn_cpu::Kernels kKernels<BFloat16> = {
-    forward<BFloat16>,
-    backward<BFloat16>,
-    order_constants<BFloat16>};
+constexpr frozen_bn_cpu::Kernels kKernels<BFloat16> =
+    {forward<BFloat16>, backward<BFloat16>, constants<float>, order_constants<BFloat16>};
 
 static inline const frozen_bn_cpu::Kernels& kernels_for(Storage storage) {
   switch (storage) {

@@ -27,6 +27,7 @@ struct FrozenBnChannelsLast {
 
   RESNET_CUDA_BODY void operator()() const {
     const int64_t first = device::block() * kThreads + device::thread();
+    pass.keep_scale(first, blocks * kThreads, channels.divisor());
     if (first < stride && first < packs) {
       Constant constant[N];
       constants_of(first, constant);

@@ -51,6 +51,7 @@ struct FrozenBnContiguous {
 
   RESNET_CUDA_BODY void operator()() const {
     const int64_t first = device::block() * kThreads + device::thread();
+    pass.keep_scale(first, stride, channel_count.divisor());
     if (first < packs) {
       Position position = position_of(first * N);
       for (int64_t pack = first; pack < packs; pack += kInFlight * stride) {

@@ -31,30 +31,57 @@ struct FrozenBnForward {
   static constexpr int kReads = kResidual ? 2 : 1;
 
   const T* input;
-  const Real* scale;
-  const Real* shift;
-  const T* residual;  // null without kResidual
-  T* output;          // may be `input`, which may be `residual`: none of the three is read by way of a read-only cache
+  const Real* weight;    // the scale itself without statistics
+  const Real* bias;      // the shift
+  const Real* mean;      // null without statistics
+  const Real* variance;  // likewise
+  const T* residual;     // null without kResidual
+  T* output;    // may be `input`, which may be `residual`: none of the three is read by way of a read-only cache
+  Real* scale;  // where the scale made from statistics is to be kept, or null
+  Real eps;
   bool relu;
 
-  struct Constant {
-    Real scale;
-    Real shift;
-  };
+  using Constant = ScaleAndShift<Real>;
 
   RESNET_CUDA_BODY Constant constant(int64_t channel) const {
-    return {load_constant_pack<1>(scale + channel).element[0], load_constant_pack<1>(shift + channel).element[0]};
+    const Real given_weight = load_constant_pack<1>(weight + channel).element[0];
+    const Real given_bias = load_constant_pack<1>(bias + channel).element[0];
+    if (mean == nullptr) {
+      return {given_weight, given_bias};
+    }
+    const Real given_mean = load_constant_pack<1>(mean + channel).element[0];
+    const Real given_variance = load_constant_pack<1>(variance + channel).element[0];
+    return normalisation_of(given_weight, given_bias, given_mean, given_variance, eps);
   }
 
-  // Of the N channels from `channel` on, both arrays being aligned there.
+  // Of the N channels from `channel` on, all arrays being aligned there.
   template <int N>
   RESNET_CUDA_BODY void constants(int64_t channel, Constant (&constant)[N]) const {
-    Real scales[N], shifts[N];
-    load_constants(scale + channel, scales);
-    load_constants(shift + channel, shifts);
+    Real weights[N], biases[N];
+    load_constants(weight + channel, weights);
+    load_constants(bias + channel, biases);
+    if (mean == nullptr) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        constant[i] = {weights[i], biases[i]};
+      }
+      return;
+    }
+    Real means[N], variances[N];
+    load_constants(mean + channel, means);
+    load_constants(variance + channel, variances);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      constant[i] = {scales[i], shifts[i]};
+      constant[i] = normalisation_of(weights[i], biases[i], means[i], variances[i], eps);
+    }
+  }
+
+  // Called once by each of `threads` threads: every channel's scale is written by one of them.
+  RESNET_CUDA_BODY void keep_scale(int64_t thread, int64_t threads, int64_t channels) const {
+    if (scale != nullptr) {
+      for (int64_t channel = thread; channel < channels; channel += threads) {
+        scale[channel] = constant(channel).scale;
+      }
     }
   }
 
@@ -108,6 +135,9 @@ struct FrozenBnBackward {
 
   RESNET_CUDA_BODY Constant constant(int64_t channel) const {
     return {load_constant_pack<1>(scale + channel).element[0]};
+  }
+
+  RESNET_CUDA_BODY void keep_scale(int64_t, int64_t, int64_t) const {
   }
 
   template <int N>

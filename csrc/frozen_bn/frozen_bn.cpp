@@ -8,27 +8,54 @@ namespace resnet_cuda {
 namespace {
 
 constexpr const char* kOp = "frozen_bn_relu";
+constexpr const char* kLayer = "frozen_batch_norm";
 
-void check_constant(const char* name, const Tensor& constant, const Tensor& input, const char* input_name) {
-  check_beside(kOp, name, constant, input, ScalarType::Float, ScalarType::Double);
+void check_per_channel(
+    const char* op,
+    const char* name,
+    const Tensor& constant,
+    const Tensor& input,
+    const char* input_name) {
   RESNET_CUDA_CHECK_ARGUMENT(
       constant.dim() == 1 && constant.size(0) == input.size(1),
-      kOp,
+      op,
       name,
       shape_of(constant),
       join("(C,) = (", input.size(1), ",), the channels of ", input_name));
 }
 
-void check_same_shape(const char* name, const Tensor& tensor, const Tensor& input) {
-  check_beside(kOp, name, tensor, input, input.scalar_type(), input.scalar_type());
+void check_constant(const char* name, const Tensor& constant, const Tensor& input, const char* input_name) {
+  check_beside(kOp, name, constant, input, ScalarType::Float, ScalarType::Double);
+  check_per_channel(kOp, name, constant, input, input_name);
+}
+
+// A buffer of the layer: any floating dtype, as a model that was cast as a whole may have.
+void check_buffer(const char* name, const Tensor& buffer, const Tensor& input) {
+  const auto dtype = buffer.scalar_type();
+  check_beside(kLayer, name, buffer, input, dtype, dtype);
+  RESNET_CUDA_CHECK_ARGUMENT(
+      is_supported_dtype(dtype),
+      kLayer,
+      name,
+      dtype_name(dtype),
+      "one of torch.float64, torch.float32, torch.float16, torch.bfloat16");
+  check_per_channel(kLayer, name, buffer, input, "input");
+}
+
+void check_same_shape(const char* op, const char* name, const Tensor& tensor, const Tensor& input) {
+  check_beside(op, name, tensor, input, input.scalar_type(), input.scalar_type());
   bool same = tensor.dim() == 4;
   for (int64_t i = 0; same && i < 4; ++i) {
     same = tensor.size(i) == input.size(i);
   }
-  RESNET_CUDA_CHECK_ARGUMENT(same, kOp, name, shape_of(tensor), join("of input's shape, ", shape_of(input)));
+  RESNET_CUDA_CHECK_ARGUMENT(same, op, name, shape_of(tensor), join("of input's shape, ", shape_of(input)));
 }
 
-void check_arguments(
+Tensor dense_constant(const Tensor& constant, const Tensor& input) {
+  return as_dense(constant, compute_dtype(input.scalar_type()), MemoryFormat::Contiguous);
+}
+
+FrozenBnConstants checked_constants(
     const Tensor& input,
     const Tensor& scale,
     const Tensor& shift,
@@ -37,8 +64,37 @@ void check_arguments(
   check_constant("scale", scale, input, "input");
   check_constant("shift", shift, input, "input");
   if (residual) {
-    check_same_shape("residual", *residual, input);
+    check_same_shape(kOp, "residual", *residual, input);
   }
+  return {dense_constant(scale, input), dense_constant(shift, input), std::nullopt, std::nullopt};
+}
+
+FrozenBnConstants checked_buffers(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& bias,
+    const Tensor& running_mean,
+    const Tensor& running_var,
+    double eps,
+    const std::optional<Tensor>& residual,
+    bool need_scale) {
+  check_input(kLayer, input);
+  check_buffer("weight", weight, input);
+  check_buffer("bias", bias, input);
+  check_buffer("running_mean", running_mean, input);
+  check_buffer("running_var", running_var, input);
+  if (residual) {
+    check_same_shape(kLayer, "residual", *residual, input);
+  }
+  std::optional<Tensor> scale;
+  if (need_scale) {
+    scale = empty_beside(input, {input.size(1)}, compute_dtype(input.scalar_type()));
+  }
+  return {
+      dense_constant(weight, input),
+      dense_constant(bias, input),
+      FrozenBnConstants::Statistics{dense_constant(running_mean, input), dense_constant(running_var, input), eps},
+      scale};
 }
 
 FrozenBnLayout layout_of(const Tensor& tensor, MemoryFormat format) {
@@ -65,25 +121,56 @@ laid_out_residual(const std::optional<Tensor>& residual, const Tensor& input, Me
 
 void run(
     const Tensor& input,
-    const Tensor& scale,
-    const Tensor& shift,
+    const FrozenBnConstants& constants,
     const std::optional<Tensor>& residual,
     bool relu,
     MemoryFormat format,
     const Tensor& output) {
   if (input.numel() == 0) {
-    return;
+    return;  // nor does anybody need the scale
   }
-  const auto real = compute_dtype(input.scalar_type());
   const bool in_place = input.const_data_ptr() == output.const_data_ptr();
   frozen_bn_relu_kernel(
-      layout_of(input, format),
-      input,
-      as_dense(scale, real, MemoryFormat::Contiguous),
-      as_dense(shift, real, MemoryFormat::Contiguous),
-      laid_out_residual(residual, input, format, in_place),
-      relu,
-      output);
+      layout_of(input, format), input, constants, laid_out_residual(residual, input, format, in_place), relu, output);
+}
+
+Tensor scale_or_none(const FrozenBnConstants& constants, const Tensor& input) {
+  return constants.scale ? *constants.scale : empty_beside(input, {0}, compute_dtype(input.scalar_type()));
+}
+
+Tensor out_of_place(
+    const Tensor& input,
+    const FrozenBnConstants& constants,
+    const std::optional<Tensor>& residual,
+    bool relu) {
+  const MemoryFormat format = output_memory_format(input);
+  Tensor output = empty_beside(input, size_of(input), input.scalar_type(), format);
+  run(as_dense(input, format), constants, residual, relu, format, output);
+  return output;
+}
+
+void in_place(
+    const char* op,
+    const Tensor& input,
+    const FrozenBnConstants& constants,
+    const std::optional<Tensor>& residual,
+    bool relu) {
+  // An empty channels_last tensor has strides of 0 as well.
+  for (int64_t i = 0; i < 4; ++i) {
+    RESNET_CUDA_CHECK_ARGUMENT(
+        input.size(i) <= 1 || input.stride(i) != 0 || input.numel() == 0,
+        op,
+        "input",
+        "an expanded tensor, of which several elements are one",
+        "without overlap to be overwritten");
+  }
+  const MemoryFormat format = output_memory_format(input);
+  const Tensor dense = as_dense(input, format);
+  run(dense, constants, residual, relu, format, dense);
+  if (dense.const_data_ptr() != input.const_data_ptr()) {
+    Tensor target = input;
+    torch::stable::copy_(target, dense);
+  }
 }
 
 }  // namespace
@@ -94,11 +181,7 @@ Tensor frozen_bn_relu(
     const Tensor& shift,
     const std::optional<Tensor>& residual,
     bool relu) {
-  check_arguments(input, scale, shift, residual);
-  const MemoryFormat format = output_memory_format(input);
-  Tensor output = empty_beside(input, size_of(input), input.scalar_type(), format);
-  run(as_dense(input, format), scale, shift, residual, relu, format, output);
-  return output;
+  return out_of_place(input, checked_constants(input, scale, shift, residual), residual, relu);
 }
 
 void frozen_bn_relu_(
@@ -107,23 +190,36 @@ void frozen_bn_relu_(
     const Tensor& shift,
     const std::optional<Tensor>& residual,
     bool relu) {
-  check_arguments(input, scale, shift, residual);
-  // An empty channels_last tensor has strides of 0 as well.
-  for (int64_t i = 0; i < 4; ++i) {
-    RESNET_CUDA_CHECK_ARGUMENT(
-        input.size(i) <= 1 || input.stride(i) != 0 || input.numel() == 0,
-        kOp,
-        "input",
-        "an expanded tensor, of which several elements are one",
-        "without overlap to be overwritten");
-  }
-  const MemoryFormat format = output_memory_format(input);
-  const Tensor dense = as_dense(input, format);
-  run(dense, scale, shift, residual, relu, format, dense);
-  if (dense.const_data_ptr() != input.const_data_ptr()) {
-    Tensor target = input;
-    torch::stable::copy_(target, dense);
-  }
+  in_place(kOp, input, checked_constants(input, scale, shift, residual), residual, relu);
+}
+
+std::tuple<Tensor, Tensor> frozen_batch_norm(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& bias,
+    const Tensor& running_mean,
+    const Tensor& running_var,
+    double eps,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    bool need_scale) {
+  const auto constants = checked_buffers(input, weight, bias, running_mean, running_var, eps, residual, need_scale);
+  return {out_of_place(input, constants, residual, relu), scale_or_none(constants, input)};
+}
+
+Tensor frozen_batch_norm_(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& bias,
+    const Tensor& running_mean,
+    const Tensor& running_var,
+    double eps,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    bool need_scale) {
+  const auto constants = checked_buffers(input, weight, bias, running_mean, running_var, eps, residual, need_scale);
+  in_place(kLayer, input, constants, residual, relu);
+  return scale_or_none(constants, input);
 }
 
 std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
@@ -135,7 +231,7 @@ std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
   check_input(kOp, grad, "grad");
   check_constant("scale", scale, grad, "grad");
   if (output) {
-    check_same_shape("output", *output, grad);
+    check_same_shape(kOp, "output", *output, grad);
   }
   const MemoryFormat format = output_memory_format(output ? *output : grad);
   const auto allocate = [&](bool needed) {
@@ -152,7 +248,7 @@ std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
     frozen_bn_relu_backward_kernel(
         layout_of(grad, format),
         as_dense(grad, format),
-        as_dense(scale, compute_dtype(grad.scalar_type()), MemoryFormat::Contiguous),
+        dense_constant(scale, grad),
         dense_output,
         need_input ? std::optional<Tensor>(grad_input) : std::nullopt,
         need_residual ? std::optional<Tensor>(grad_residual) : std::nullopt);

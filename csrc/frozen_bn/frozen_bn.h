@@ -17,12 +17,26 @@ struct FrozenBnLayout {
   int64_t plane;
 };
 
-// `scale` and `shift` are Real: float64 beside float64, else float32. `output` may be `input` itself.
+// What a channel is normalised with, each [C], dense and Real: float64 beside float64, else float32. Without statistics
+// `weight` and `bias` are scale and shift themselves.
+struct FrozenBnConstants {
+  struct Statistics {
+    Tensor mean;
+    Tensor variance;
+    double eps;
+  };
+
+  Tensor weight;
+  Tensor bias;
+  std::optional<Statistics> statistics;
+  std::optional<Tensor> scale;  // beside statistics only: the scale is written here, for the backward
+};
+
+// `output` may be `input` itself.
 void frozen_bn_relu_kernel(
     const FrozenBnLayout& layout,
     const Tensor& input,
-    const Tensor& scale,
-    const Tensor& shift,
+    const FrozenBnConstants& constants,
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output);
@@ -50,6 +64,29 @@ void frozen_bn_relu_(
     const Tensor& shift,
     const std::optional<Tensor>& residual,
     bool relu);
+
+// The same with the layer's four buffers instead of scale and shift, as they are at the call.
+std::tuple<Tensor, Tensor> frozen_batch_norm(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& bias,
+    const Tensor& running_mean,
+    const Tensor& running_var,
+    double eps,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    bool need_scale);
+
+Tensor frozen_batch_norm_(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& bias,
+    const Tensor& running_mean,
+    const Tensor& running_var,
+    double eps,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    bool need_scale);
 
 std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
     const Tensor& grad,

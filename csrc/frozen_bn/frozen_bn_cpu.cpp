@@ -46,12 +46,49 @@ void share_out(const FrozenBnLayout& layout, const Run& run) {
   });
 }
 
-// The constants of all channels as the loops want them.
+// Scale and shift of all channels: as given, or made from the layer's buffers.
+class ChannelConstants {
+ public:
+  ChannelConstants(const FrozenBnConstants& given, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
+      : made_scale_(given.statistics && !given.scale ? bytes_of(given.weight) : 0),
+        made_shift_(given.statistics ? bytes_of(given.bias) : 0),
+        scale_(given.weight.const_data_ptr()),
+        shift_(given.bias.const_data_ptr()) {
+    if (given.statistics) {
+      void* scale = given.scale ? given.scale->mutable_data_ptr() : made_scale_.data();
+      kernels.constants(
+          {layout.channels,
+           scale_,
+           shift_,
+           given.statistics->mean.const_data_ptr(),
+           given.statistics->variance.const_data_ptr(),
+           given.statistics->eps,
+           scale,
+           made_shift_.data()});
+      scale_ = scale;
+      shift_ = made_shift_.data();
+    }
+  }
+
+  const void* scale() const {
+    return scale_;
+  }
+  const void* shift() const {
+    return shift_;
+  }
+
+ private:
+  AlignedBuffer made_scale_;
+  AlignedBuffer made_shift_;
+  const void* scale_;
+  const void* shift_;
+};
+
+// The constants of all channels as the loops want them, `bytes` in all.
 class LoopConstants {
  public:
-  LoopConstants(const Tensor& natural, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
-      : natural_(natural.const_data_ptr()),
-        ordered_(layout.plane == 1 && kernels.order != nullptr ? bytes_of(natural) : 0) {
+  LoopConstants(const void* natural, int64_t bytes, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
+      : natural_(natural), ordered_(layout.plane == 1 && kernels.order != nullptr ? bytes : 0) {
     if (ordered_.data() != nullptr) {
       kernels.order(natural_, layout.channels, ordered_.data());
     }
@@ -80,16 +117,18 @@ const frozen_bn_cpu::Kernels& kernels_for(torch::headeronly::ScalarType dtype) {
 void frozen_bn_relu_kernel(
     const FrozenBnLayout& layout,
     const Tensor& input,
-    const Tensor& scale,
-    const Tensor& shift,
+    const FrozenBnConstants& constants,
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
   const auto& kernels = kernels_for(input.scalar_type());
+  const ChannelConstants channel(constants, layout, kernels);
   // What is overwritten in place has just been read into a cache.
   const bool in_place = output.const_data_ptr() == input.const_data_ptr();
   const int64_t moved = bytes_of(input) + bytes_of(residual) + bytes_of(output);
-  const LoopConstants loop_scale(scale, layout, kernels), loop_shift(shift, layout, kernels);
+  const int64_t bytes = bytes_of(constants.weight);
+  const LoopConstants loop_scale(channel.scale(), bytes, layout, kernels);
+  const LoopConstants loop_shift(channel.shift(), bytes, layout, kernels);
   const frozen_bn_cpu::ForwardTask task{
       layout.channels,
       layout.plane,
@@ -112,7 +151,7 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& grad_residual) {
   const auto& kernels = kernels_for(grad.scalar_type());
   const int64_t moved = bytes_of(grad) + bytes_of(output) + bytes_of(grad_input) + bytes_of(grad_residual);
-  const LoopConstants loop_scale(scale, layout, kernels);
+  const LoopConstants loop_scale(scale.const_data_ptr(), bytes_of(scale), layout, kernels);
   const frozen_bn_cpu::BackwardTask task{
       layout.channels,
       layout.plane,
@@ -130,5 +169,7 @@ void frozen_bn_relu_backward_kernel(
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
   m.impl("frozen_bn_relu", TORCH_BOX(&resnet_cuda::frozen_bn_relu));
   m.impl("frozen_bn_relu_", TORCH_BOX(&resnet_cuda::frozen_bn_relu_));
+  m.impl("frozen_batch_norm", TORCH_BOX(&resnet_cuda::frozen_batch_norm));
+  m.impl("frozen_batch_norm_", TORCH_BOX(&resnet_cuda::frozen_batch_norm_));
   m.impl("frozen_bn_relu_backward", TORCH_BOX(&resnet_cuda::frozen_bn_relu_backward));
 }

@@ -8,6 +8,18 @@
 namespace resnet_cuda {
 namespace frozen_bn_cpu {
 
+// Reads four arrays of C Real numbers, writes two.
+struct ConstantsTask {
+  int64_t channels;
+  const void* weight;
+  const void* bias;
+  const void* mean;
+  const void* variance;
+  double eps;
+  void* scale;
+  void* shift;
+};
+
 struct ForwardTask {
   int64_t channels;
   int64_t plane;  // elements of a channel that lie together: H*W, or 1 for channels_last
@@ -35,6 +47,8 @@ struct BackwardTask {
 struct Kernels {
   void (*forward)(const ForwardTask&, int64_t begin, int64_t end);
   void (*backward)(const BackwardTask&, int64_t begin, int64_t end);
+  // Scale and shift of all channels from the layer's buffers.
+  void (*constants)(const ConstantsTask&);
   // Writes the constants of all channels in the order in which the loops of channels_last read them; null where that is
   // the order they have.
   void (*order)(const void* constants, int64_t channels, void* ordered);

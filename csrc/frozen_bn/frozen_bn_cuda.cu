@@ -68,26 +68,30 @@ template <typename T, bool kResidual>
 void forward(
     const FrozenBnLayout& layout,
     const Tensor& input,
-    const Tensor& scale,
-    const Tensor& shift,
+    const FrozenBnConstants& constants,
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
   using Pass = FrozenBnForward<T, kResidual>;
   using Real = typename Pass::Real;
+  const auto& statistics = constants.statistics;
   const Pass pass = {
       input.const_data_ptr<T>(),
-      scale.const_data_ptr<Real>(),
-      shift.const_data_ptr<Real>(),
+      constants.weight.const_data_ptr<Real>(),
+      constants.bias.const_data_ptr<Real>(),
+      statistics ? statistics->mean.const_data_ptr<Real>() : nullptr,
+      statistics ? statistics->variance.const_data_ptr<Real>() : nullptr,
       data_or_null<T>(residual),
       output.mutable_data_ptr<T>(),
+      mutable_data_or_null<Real>(constants.scale),
+      statistics ? static_cast<Real>(statistics->eps) : Real(0),
       relu};
   launch_pass(
       Launcher(input),
       layout,
       pass,
       all_aligned({pass.input, pass.residual, pass.output}),
-      all_aligned({pass.scale, pass.shift}));
+      all_aligned({pass.weight, pass.bias, pass.mean, pass.variance}));
 }
 
 template <typename T, bool kRelu>
@@ -118,15 +122,14 @@ void backward(
 void frozen_bn_relu_kernel(
     const FrozenBnLayout& layout,
     const Tensor& input,
-    const Tensor& scale,
-    const Tensor& shift,
+    const FrozenBnConstants& constants,
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
   dispatch_dtype(input.scalar_type(), [&](auto element) {
     using T = decltype(element);
     const auto run = residual ? forward<T, true> : forward<T, false>;
-    run(layout, input, scale, shift, residual, relu, output);
+    run(layout, input, constants, residual, relu, output);
   });
 }
 
@@ -149,5 +152,7 @@ void frozen_bn_relu_backward_kernel(
 RESNET_CUDA_CUDA_KERNELS(m) {
   m.impl("frozen_bn_relu", TORCH_BOX(&resnet_cuda::frozen_bn_relu));
   m.impl("frozen_bn_relu_", TORCH_BOX(&resnet_cuda::frozen_bn_relu_));
+  m.impl("frozen_batch_norm", TORCH_BOX(&resnet_cuda::frozen_batch_norm));
+  m.impl("frozen_batch_norm_", TORCH_BOX(&resnet_cuda::frozen_batch_norm_));
   m.impl("frozen_bn_relu_backward", TORCH_BOX(&resnet_cuda::frozen_bn_relu_backward));
 }

@@ -1,5 +1,5 @@
-// FrozenBatchNorm + residual + ReLU for one element, or for a vector of them: the arithmetic of the operator, once, for
-// the CPU loops and the CUDA kernels.
+// FrozenBatchNorm + residual + ReLU for one element, or for a vector of them, and the scale and shift of one channel:
+// the arithmetic of the operators, once, for the CPU loops and the CUDA kernels.
 #pragma once
 
 #include "common/host_device.h"
@@ -21,6 +21,39 @@ RESNET_CUDA_HOST_DEVICE Value relu_gradient(Value grad, Value output) {
 template <typename Value>
 RESNET_CUDA_HOST_DEVICE Value scale_and_shift(Value value, Value scale, Value shift) {
   return value * scale + shift;
+}
+
+// What a channel's values are multiplied by, and what is then added.
+template <typename Real>
+struct ScaleAndShift {
+  Real scale;
+  Real shift;
+};
+
+RESNET_CUDA_HOST_DEVICE float inverse_square_root(float value) {
+#if defined(__CUDA_ARCH__)
+  return rsqrtf(value);
+#else
+  return 1.0f / __builtin_sqrtf(value);
+#endif
+}
+
+RESNET_CUDA_HOST_DEVICE double inverse_square_root(double value) {
+#if defined(__CUDA_ARCH__)
+  return rsqrt(value);
+#else
+  return 1.0 / __builtin_sqrt(value);
+#endif
+}
+
+// (x - mean) / sqrt(variance + eps) * weight + bias as x * scale + shift. A channel of variance 0 at eps 0 was constant
+// where its statistics were measured: its normalised value is taken as 0, not as 0/0, and its result is the bias.
+template <typename Real>
+RESNET_CUDA_HOST_DEVICE ScaleAndShift<Real>
+normalisation_of(Real weight, Real bias, Real mean, Real variance, Real eps) {
+  const Real denominator = variance + eps;
+  const Real scale = denominator == Real(0) ? Real(0) : weight * inverse_square_root(denominator);
+  return {scale, bias - mean * scale};
 }
 
 }  // namespace resnet_cuda

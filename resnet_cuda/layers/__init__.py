@@ -1,11 +1,11 @@
 """Layers by the names of maskrcnn_benchmark.layers, plus torchvision's DeformConv2d."""
 
 from resnet_cuda.layers.conv import Conv2d
+from resnet_cuda.layers.conv_norm_act import conv_norm_act
 from resnet_cuda.layers.deform_conv import DeformConv, DeformConv2d, ModulatedDeformConv
 from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
 from resnet_cuda.layers.group_norm import group_norm
-from resnet_cuda.layers.norm_act import norm_act
 
 __all__ = [
     "Conv2d",
@@ -14,6 +14,6 @@ __all__ = [
     "DeformConv2d",
     "FrozenBatchNorm2d",
     "ModulatedDeformConv",
+    "conv_norm_act",
     "group_norm",
-    "norm_act",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import ops
+from resnet_cuda.ops.frozen_bn import frozen_batch_norm
+from resnet_cuda.reference.frozen_bn import scale_and_shift
 
 _NARROW = (torch.float16, torch.bfloat16)
 
@@ -14,10 +15,10 @@ class FrozenBatchNorm2d(nn.Module):
     """``y = (x - running_mean) / sqrt(running_var + eps) * weight + bias``, with all four as buffers of shape (C,).
 
     The buffers have torchvision's, maskrcnn-benchmark's and detectron2's names; they stay float32 under ``.half()`` and
-    ``.bfloat16()``, and 16-bit activations stay 16-bit. The forward is one call of :func:`resnet_cuda.ops.frozen_bn_relu`.
+    ``.bfloat16()``, and 16-bit activations stay 16-bit. The forward is one pass over memory.
 
-    Scale and shift are computed once and kept until a buffer changes. A change that autograd cannot see (through ``.data``)
-    is picked up at the next ``train()``, ``eval()``, ``to()`` or ``load_state_dict()``.
+    Every call uses the values that the buffers have then, whoever wrote them: DDP's broadcast, an average of weights, a NumPy
+    view. The gradient of a call is that of the values it used.
 
     Args:
         num_features: C.
@@ -32,34 +33,17 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
-        self._constants = None
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False, inplace: bool = False) -> Tensor:
         """Normalises ``x`` (N, C, H, W), adds ``residual``, applies ReLU; ``inplace`` overwrites x."""
-        scale, shift = self.scale_and_shift()
-        return ops.frozen_bn_relu(x, scale, shift, residual, relu, inplace)
+        return frozen_batch_norm(
+            x, self.weight, self.bias, self.running_mean, self.running_var, self.eps, residual, relu, inplace
+        )
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, both (C,) float32 or float64."""
-        buffers = (self.weight, self.bias, self.running_mean, self.running_var)
-        if torch.compiler.is_compiling() or any(buffer.is_inference() for buffer in buffers):
-            return self._compute(*buffers)
-        state = tuple((buffer, buffer._version) for buffer in buffers)
-        kept = self._constants
-        if kept is None or any(
-            old is not new or old_version != version
-            for (old, old_version), (new, version) in zip(kept[0], state, strict=True)
-        ):
-            with torch.no_grad():
-                constants = self._compute(*buffers)
-            if constants[0].is_inference() or type(constants[0]) is not Tensor:
-                return constants  # made in inference mode or while tracing: of no use outside of it
-            self._constants = kept = (state, constants)
-        return kept[1]
-
-    def _compute(self, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        scale = weight * (variance + self.eps).rsqrt()
-        return scale, bias - mean * scale
+        """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, both (C,), float32 or float64."""
+        dtype = torch.float64 if self.running_var.dtype == torch.float64 else torch.float32
+        return scale_and_shift(self.weight, self.bias, self.running_mean, self.running_var, self.eps, dtype)
 
     def _apply(self, fn, recurse=True):
         before = dict(self._buffers)
@@ -67,20 +51,11 @@ class FrozenBatchNorm2d(nn.Module):
         for name, buffer in before.items():
             if self._buffers[name].dtype in _NARROW and buffer.dtype not in _NARROW:
                 self._buffers[name] = buffer.to(self._buffers[name].device)
-        self._constants = None
         return self
-
-    def train(self, mode: bool = True):
-        self._constants = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_constants": None}
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         # BatchNorm2d has this counter, a frozen layer has no use for it.
         state_dict.pop(prefix + "num_batches_tracked", None)
-        self._constants = None
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:

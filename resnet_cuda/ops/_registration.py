@@ -1,4 +1,4 @@
-"""What both operators share on the Python side of the dispatcher: autocast rules and the choice of the eager path."""
+"""What the operators share on the Python side of the dispatcher: autocast rules, and who else is at work in a call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 NAMESPACE = "resnet_cuda"
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
@@ -50,18 +51,30 @@ def register_autocast(name: str, cast_arguments: Callable) -> None:
         library.impl(name, kernel, key)
 
 
-def traced() -> bool:
-    """Whether something other than plain eager autograd watches: then the registered operator must be called.
+def refuse_autograd(name: str, instead: str) -> None:
+    """Makes ``name`` an error where a gradient is asked for: it has no derivative of its own and would lose it."""
+    packet = getattr(torch.ops.resnet_cuda, name).default
+
+    def kernel(*arguments):
+        if torch.is_grad_enabled() and any(isinstance(it, Tensor) and it.requires_grad for it in arguments):
+            raise RuntimeError(f"torch.ops.{NAMESPACE}.{name} has no derivative; call {instead}")
+        with torch._C._AutoDispatchBelowAutograd():
+            return packet(*arguments)
+
+    library.impl(name, kernel, "Autograd")
+
+
+def needs_registered_op() -> bool:
+    """Whether torch.compile or torch.export is tracing: then the graph must hold the registered operator.
 
     Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of the Python overhead.
     """
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling()
 
 
-def no_second_derivative(name: str) -> None:
-    """Makes differentiating the backward operator an error instead of a silent constant."""
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` (grad, vjp, jvp, vmap, ...) or forward-mode differentiation is at work.
 
-    def backward(ctx, *gradients):
-        raise RuntimeError(f"{name}: second derivatives are not implemented; use resnet_cuda.use_backend('reference')")
-
-    torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", backward)
+    The compiled operators have no rules for these. The reference is made of operations that have them all.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from resnet_cuda import _backend, _extension, reference
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
     cast,
-    no_second_derivative,
+    needs_registered_op,
     register_autocast,
-    traced,
+    transformed,
 )
 from resnet_cuda.reference.checks import (
     check_deform_conv2d,
@@ -42,6 +41,9 @@ def deform_conv2d(
     its mask. A position ``(y, x)`` gives 0 unless ``-1 < y < H`` and ``-1 < x < W``; pixels beyond the image count as 0.
     The derivative for the offset is the right-hand one everywhere (torchvision's rule). An infinite position is outside;
     a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and none for the input.
+
+    Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation are those of the reference,
+    and as slow.
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.
@@ -71,12 +73,12 @@ def deform_conv2d(
     check_tensor(op, "mask", mask, optional=True)
     target = autocast_dtype(input)
     input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
-    if not _backend.use_native_for(input):
+    if not _backend.use_native_for(input) or (transformed() and not needs_registered_op()):
         return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
     geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))
     arguments = (input, weight, offset, mask, bias, *geometry)
-    if traced() or not torch.is_grad_enabled():
+    if needs_registered_op() or not torch.is_grad_enabled():
         return torch.ops.resnet_cuda.deform_conv2d.default(*arguments)
     return _DeformConv2d.apply(*arguments)
 
@@ -92,26 +94,68 @@ class _DeformConv2d(torch.autograd.Function):
             return torch.ops.resnet_cuda.deform_conv2d.default(input, weight, offset, mask, bias, *geometry)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        return _gradients(ctx, grad)
+        # Before autograd is left out: activation checkpointing computes them again here, and records it.
+        saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: the registered operator has a derivative
+            return _gradients(ctx, grad, saved)
+        with torch._C._AutoDispatchBelowAutograd():
+            return _gradients(ctx, grad, saved)
 
 
-def _gradients(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx, grad: Tensor, saved: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """The gradients that are asked for, in the order of the operator's arguments."""
-    input, weight, offset, mask = ctx.saved_tensors
     needs = ctx.needs_input_grad[:5]  # input, weight, offset, mask, bias
-    gradients = torch.ops.resnet_cuda.deform_conv2d_backward.default(
-        grad, input, weight, offset, mask, *ctx.geometry, *needs
-    )
+    gradients = torch.ops.resnet_cuda.deform_conv2d_backward.default(grad, *saved, *ctx.geometry, *needs)
     asked = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
     return *asked, *(None for _ in ctx.geometry)
+
+
+def _backward(ctx, grad):
+    return _gradients(ctx, grad, ctx.saved_tensors)
 
 
 def _setup_context(ctx, inputs, output):
     input, weight, offset, mask, _bias, *geometry = inputs
     ctx.save_for_backward(input, weight, offset, mask)
     ctx.geometry = tuple(geometry)
+
+
+def _setup_backward_context(ctx, inputs, output):
+    grad, input, weight, offset, mask, *numbers = inputs
+    ctx.save_for_backward(grad, input, weight, offset, mask)
+    ctx.geometry, ctx.needs = tuple(numbers[:6]), tuple(numbers[6:])
+
+
+def _second_gradients(ctx, *cotangents):
+    """The derivative of the backward operator, by differentiating the reference twice.
+
+    ``cotangents`` are for the gradients of input, weight, offset, mask and bias, the operator's results.
+    """
+    grad, *tensors = ctx.saved_tensors
+    need_mask = tensors[3] is not None and ctx.needs[3]
+    wanted = [position for position, needed in enumerate((*ctx.needs[:3], need_mask)) if needed]
+    if tensors[3] is None:
+        tensors.pop()
+    stride, padding, dilation = ctx.geometry[:2], ctx.geometry[2:4], ctx.geometry[4:]
+
+    def forward(input, weight, offset, mask=None):
+        return reference.deform_conv2d(input, offset, weight, None, stride, padding, dilation, mask)
+
+    def gradients(grad, *tensors):
+        _, pull_back = torch.func.vjp(forward, *tensors)
+        first = pull_back(grad)
+        return tuple(first[position] for position in wanted)
+
+    second = [None] * (1 + len(tensors))
+    if wanted:
+        _, pull_back = torch.func.vjp(gradients, grad, *tensors)
+        second = list(pull_back(tuple(cotangents[position] for position in wanted)))
+    if ctx.needs[4]:  # bias: its gradient is the sum of grad
+        of_bias = cotangents[4][:, None, None].expand_as(grad)
+        second[0] = of_bias if second[0] is None else second[0] + of_bias
+    without_mask = () if len(tensors) == 4 else (None,)
+    return *second, *without_mask, *(None for _ in (*ctx.geometry, *ctx.needs))
 
 
 def _fake(input, weight, offset, mask, bias, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w):
@@ -148,6 +192,8 @@ def _cast_arguments(dtype, input, weight, offset, mask, bias, *geometry):
 if _extension.CPU_LOADED:
     torch.library.register_fake(f"{NAMESPACE}::deform_conv2d", _fake)
     torch.library.register_fake(f"{NAMESPACE}::deform_conv2d_backward", _fake_backward)
-    torch.library.register_autograd(f"{NAMESPACE}::deform_conv2d", _gradients, setup_context=_setup_context)
-    no_second_derivative("deform_conv2d")
+    torch.library.register_autograd(f"{NAMESPACE}::deform_conv2d", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(
+        f"{NAMESPACE}::deform_conv2d_backward", _second_gradients, setup_context=_setup_backward_context
+    )
     register_autocast("deform_conv2d", _cast_arguments)

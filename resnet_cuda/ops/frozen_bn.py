@@ -1,10 +1,9 @@
-"""FrozenBatchNorm + residual + ReLU in one pass: public function, shape function, autograd and autocast."""
+"""FrozenBatchNorm + residual + ReLU in one pass: the two functions, from scale and shift and from a layer's buffers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from resnet_cuda import _extension, reference
 from resnet_cuda._backend import use_native_for
@@ -12,16 +11,20 @@ from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
     cast,
-    no_second_derivative,
+    needs_registered_op,
+    refuse_autograd,
     register_autocast,
-    traced,
+    transformed,
 )
 from resnet_cuda.reference.checks import (
+    check_frozen_batch_norm,
     check_frozen_bn_backward,
     check_frozen_bn_relu,
+    check_needs_no_gradient,
     check_tensor,
     output_memory_format,
 )
+from resnet_cuda.reference.frozen_bn import scale_and_shift
 
 
 def frozen_bn_relu(
@@ -36,7 +39,7 @@ def frozen_bn_relu(
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
-        scale: (C,), float32 or float64, constant: no gradient flows to it.
+        scale: (C,), float32 or float64, constant: one that requires a gradient is an error.
         shift: (C,), likewise.
         residual: input's shape and dtype, or None.
         relu: whether to clamp at 0; NaN stays NaN, and the gradient at 0 is 0.
@@ -51,108 +54,232 @@ def frozen_bn_relu(
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
         TypeError: for an argument that is not a tensor.
     """
-    if (
-        isinstance(input, Tensor)
-        and isinstance(scale, Tensor)
-        and isinstance(shift, Tensor)
-        and (residual is None or isinstance(residual, Tensor))
-        and not (torch.is_grad_enabled() and (input.requires_grad or (residual is not None and residual.requires_grad)))
-        and use_native_for(input)
-        and not traced()
-    ):
-        return _bare(input, scale, shift, residual, relu, inplace)
+    constants = (scale, shift)
+    if _no_gradient_needed(input, residual, constants):
+        return _without_autograd("frozen_bn_relu", ("scale", "shift"), input, constants, residual, relu, inplace)
 
     op = "frozen_bn_relu"
-    for name, value in (("input", input), ("scale", scale), ("shift", shift)):
-        check_tensor(op, name, value)
+    residual = _checked(op, ("scale", "shift"), input, constants, residual, inplace)
+    tracing = needs_registered_op()
+    if not use_native_for(input) or (transformed() and not tracing):
+        return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
+    if tracing:
+        return _in_a_graph(input, scale, shift, residual, relu, inplace)
+    return _FrozenBn.apply(input, residual, relu, inplace, scale, shift)
+
+
+_BUFFERS = ("weight", "bias", "running_mean", "running_var")
+
+
+def frozen_batch_norm(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """:func:`frozen_bn_relu` with the scale and shift of a FrozenBatchNorm2d, from its buffers as they are at the call.
+
+    The kernels make scale and shift themselves, so nothing derived from the buffers is kept, and none can be stale.
+
+    Args:
+        input, residual, relu, inplace: as for :func:`frozen_bn_relu`.
+        weight, bias, running_mean, running_var: (C,), any floating dtype, constant.
+        eps: added to the variance. A channel of variance 0 at eps 0 gives its bias.
+    """
+    constants = (weight, bias, running_mean, running_var, eps)
+    if _no_gradient_needed(input, residual, constants[:4]):
+        return _without_autograd("frozen_batch_norm", _BUFFERS, input, constants, residual, relu, inplace)
+
+    op = "frozen_batch_norm"
+    residual = _checked(op, _BUFFERS, input, constants[:4], residual, inplace)
+    tracing = needs_registered_op()
+    if not use_native_for(input) or (transformed() and not tracing):
+        return reference.frozen_batch_norm(input, *constants, residual, relu, inplace)
+    if tracing:
+        compute = torch.float64 if input.dtype == torch.float64 else torch.float32
+        scale, shift = scale_and_shift(*constants, compute)
+        return _in_a_graph(input, scale, shift, residual, relu, inplace)
+    return _FrozenBn.apply(input, residual, relu, inplace, *constants)
+
+
+def _no_gradient_needed(input: object, residual: object, constants: tuple[object, ...]) -> bool:
+    """Whether the kernel may be called as it is.
+
+    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
+    does in a loop, a tenth of a millisecond in all: hence a way of its own, with as little as can be.
+    """
+    if not isinstance(input, Tensor) or not (residual is None or isinstance(residual, Tensor)):
+        return False
+    for constant in constants:
+        if not isinstance(constant, Tensor):
+            return False
+    if torch.is_grad_enabled():
+        if input.requires_grad or (residual is not None and residual.requires_grad):
+            return False
+        for constant in constants:
+            if constant.requires_grad:
+                return False
+    return not transformed() and use_native_for(input) and not needs_registered_op()
+
+
+def _without_autograd(op, names, input, constants, residual, relu, inplace):
+    """The kernel where no gradient is needed. Autocast's rules are the dispatcher's."""
+    try:
+        with torch._C._AutoDispatchBelowAutograd():
+            output, _ = _call(input, constants, residual, relu, inplace, False)
+    except NotImplementedError:  # the dispatcher's, for tensors that are not dense
+        _check_tensors(op, names, input, constants, residual)
+        raise
+    if inplace:  # somebody may have saved the tensor for a backward
+        torch.autograd.graph.increment_version(input)
+    return output
+
+
+def _call(input, constants, residual, relu, inplace, need_scale):
+    """The operator for these constants, scale and shift or four buffers and eps: its result, and the scale if asked."""
+    if len(constants) == 2:
+        if not inplace:
+            return _FORWARD(input, *constants, residual, relu), constants[0]
+        _IN_PLACE(input, *constants, residual, relu)
+        return input, constants[0]
+    if not inplace:
+        return _LAYER(input, *constants, residual, relu, need_scale)
+    return input, _LAYER_IN_PLACE(input, *constants, residual, relu, need_scale)
+
+
+def _check_tensors(op, names, input, constants, residual) -> None:
+    check_tensor(op, "input", input)
+    for name, constant in zip(names, constants, strict=False):
+        check_tensor(op, name, constant)
     check_tensor(op, "residual", residual, optional=True)
-    if autocast_dtype(input) is not None:
-        residual = cast(residual, input.dtype)
+
+
+def _checked(op, names, input, constants, residual, inplace) -> Tensor | None:
+    """What the compiled operator cannot check; gives the residual, in input's dtype under autocast."""
+    _check_tensors(op, names, input, constants, residual)
+    for name, constant in zip(names, constants, strict=True):
+        check_needs_no_gradient(op, name, constant)
     if inplace and input.requires_grad and input.is_leaf and torch.is_grad_enabled():
         # Said before anything is overwritten; autograd would say it afterwards.
         raise RuntimeError(
             f"{op}: input is a leaf that requires its gradient; it must be another tensor for inplace=True"
         )
-    if not use_native_for(input):
-        return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
-    if traced():
-        output = _FORWARD(input, scale, shift, residual, relu)
-        # Functional in a graph: the compiler removes the copy where input is an intermediate.
-        return input.copy_(output) if inplace else output
-    return _FrozenBnRelu.apply(input, scale, shift, residual, relu, inplace)
+    return cast(residual, input.dtype) if autocast_dtype(input) is not None else residual
 
 
-def _bare(input, scale, shift, residual, relu, inplace):
-    """Where nothing watches and no gradient is needed. Autocast's rules are the dispatcher's.
-
-    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
-    does in a loop, a tenth of a millisecond in all: hence its own way, with as little as can be.
-    """
-    with torch._C._AutoDispatchBelowAutograd():
-        if not inplace:
-            return _FORWARD(input, scale, shift, residual, relu)
-        _IN_PLACE(input, scale, shift, residual, relu)
-    # Somebody may have saved the tensor for a backward.
-    torch.autograd.graph.increment_version(input)
-    return input
+def _in_a_graph(input, scale, shift, residual, relu, inplace):
+    """Functional: the compiler removes the copy where input is an intermediate."""
+    output = _FORWARD(input, scale, shift, residual, relu)
+    return input.copy_(output) if inplace else output
 
 
-class _FrozenBnRelu(torch.autograd.Function):
+class _FrozenBn(torch.autograd.Function):
     """Eager autograd around the bare kernels. Saves the output where there is a ReLU, and nothing else of that size."""
 
     @staticmethod
-    def forward(ctx, input, scale, shift, residual, relu, inplace):
+    def forward(ctx, input, residual, relu, inplace, *constants):
         with torch._C._AutoDispatchBelowAutograd():
-            if inplace:
-                _IN_PLACE(input, scale, shift, residual, relu)
-                ctx.mark_dirty(input)
-                output = input
-            else:
-                output = _FORWARD(input, scale, shift, residual, relu)
+            output, scale = _call(input, constants, residual, relu, inplace, True)
+        if inplace:
+            ctx.mark_dirty(input)
+        # A layer's scale is that of this call, whatever is written to its buffers before the backward.
         ctx.save_for_backward(scale, output if relu else None)
+        ctx.constants = len(constants)
         return output
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():  # create_graph: differentiating the result must be an error
-            return once_differentiable(_FrozenBnRelu.backward)(ctx, grad)  # comes back in no_grad
-        # Without once_differentiable, which takes microseconds, and many more where its code is cold.
-        with torch._C._AutoDispatchBelowAutograd():
-            return _gradients(ctx, grad)
+        # Before autograd is left out: activation checkpointing computes them again here, and records it.
+        saved = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # create_graph: the registered operator has a derivative
+            gradients = _gradients(grad, saved, needs)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                gradients = _gradients(grad, saved, needs)
+        return *gradients, *((None,) * (2 + ctx.constants))  # relu, inplace and the constants
 
 
-def _gradients(ctx, grad):
-    """For input, scale, shift, residual, relu and inplace: None where there is none."""
-    scale, output = ctx.saved_tensors
-    need_input, _, _, need_residual = ctx.needs_input_grad[:4]
+def _gradients(grad, saved, needs):
+    """For input and residual: None where there is none."""
+    scale, output = saved
+    need_input, need_residual = needs
     # Without a ReLU the residual's gradient is the incoming one: nothing to compute or to write.
     passes_on = need_residual and output is None
     if passes_on and not need_input:
-        return None, None, None, grad, None, None
+        return None, grad
     grad_input, grad_residual = _BACKWARD(grad, scale, output, need_input, need_residual and not passes_on)
     if passes_on:
         grad_residual = grad
     elif not need_residual:
         grad_residual = None
-    return grad_input if need_input else None, None, None, grad_residual, None, None
+    return grad_input if need_input else None, grad_residual
 
 
 def _backward(ctx, grad):
-    return _gradients(ctx, grad)[:5]  # the operator has no inplace
+    """Of the registered frozen_bn_relu(input, scale, shift, residual, relu)."""
+    need_input, _, _, need_residual = ctx.needs_input_grad[:4]
+    grad_input, grad_residual = _gradients(grad, ctx.saved_tensors, (need_input, need_residual))
+    return grad_input, None, None, grad_residual, None
 
 
 def _setup_context(ctx, inputs, output):
-    _input, scale, _shift, _residual, relu = inputs
+    _input, scale, shift, _residual, relu = inputs
+    with torch.enable_grad():  # off in here, but it was on, or this would not run
+        check_needs_no_gradient("frozen_bn_relu", "scale", scale)
+        check_needs_no_gradient("frozen_bn_relu", "shift", shift)
     ctx.save_for_backward(scale, output if relu else None)
+
+
+def _setup_backward_context(ctx, inputs, output):
+    grad, scale, output, need_input, need_residual = inputs
+    ctx.save_for_backward(scale, output)
+    ctx.needs, ctx.dtype = (need_input, need_residual), grad.dtype
+
+
+def _second_gradients(ctx, of_grad_input, of_grad_residual):
+    """The derivative of the backward operator, which is linear in grad and flat in the output that it reads the ReLU off."""
+    scale, output = ctx.saved_tensors
+    need_input, need_residual = ctx.needs
+    second = None
+    if need_input:
+        second = of_grad_input * scale[:, None, None]
+    if need_residual:
+        second = of_grad_residual if second is None else second + of_grad_residual
+    if second is not None:
+        second = second.to(ctx.dtype)
+        if output is not None:
+            second = torch.where(output <= 0, torch.zeros_like(second), second)
+    return second, None, torch.zeros_like(output) if ctx.needs_input_grad[2] else None, None, None
 
 
 def _fake(input, scale, shift, residual, relu):
     check_frozen_bn_relu(input, scale, shift, residual)
-    return torch.empty(input.shape, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input))
+    return _empty_result(input)
 
 
 def _fake_in_place(input, scale, shift, residual, relu):
     check_frozen_bn_relu(input, scale, shift, residual)
+
+
+def _fake_layer(input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale):
+    scale = _fake_layer_in_place(input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale)
+    return _empty_result(input), scale
+
+
+def _fake_layer_in_place(input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale):
+    check_frozen_batch_norm(input, weight, bias, running_mean, running_var, residual)
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    return input.new_empty((input.shape[1] if need_scale else 0,), dtype=dtype)
+
+
+def _empty_result(input):
+    return torch.empty(input.shape, dtype=input.dtype, device=input.device, memory_format=output_memory_format(input))
 
 
 def _fake_backward(grad, scale, output, need_input, need_residual):
@@ -169,14 +296,30 @@ def _cast_arguments(dtype, input, scale, shift, residual, relu):
     return input, scale, shift, residual if dtype is None else cast(residual, input.dtype), relu
 
 
+def _cast_layer_arguments(dtype, input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale):
+    residual = residual if dtype is None else cast(residual, input.dtype)
+    return input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale
+
+
 if _extension.CPU_LOADED:
     _FORWARD = torch.ops.resnet_cuda.frozen_bn_relu.default
     _IN_PLACE = torch.ops.resnet_cuda.frozen_bn_relu_.default
+    _LAYER = torch.ops.resnet_cuda.frozen_batch_norm.default
+    _LAYER_IN_PLACE = torch.ops.resnet_cuda.frozen_batch_norm_.default
     _BACKWARD = torch.ops.resnet_cuda.frozen_bn_relu_backward.default
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu", _fake)
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_", _fake_in_place)
+    torch.library.register_fake(f"{NAMESPACE}::frozen_batch_norm", _fake_layer)
+    torch.library.register_fake(f"{NAMESPACE}::frozen_batch_norm_", _fake_layer_in_place)
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_backward", _fake_backward)
     torch.library.register_autograd(f"{NAMESPACE}::frozen_bn_relu", _backward, setup_context=_setup_context)
-    no_second_derivative("frozen_bn_relu")
+    torch.library.register_autograd(
+        f"{NAMESPACE}::frozen_bn_relu_backward", _second_gradients, setup_context=_setup_backward_context
+    )
+    refuse_autograd("frozen_bn_relu_", "resnet_cuda.ops.frozen_bn_relu")
+    refuse_autograd("frozen_batch_norm", "resnet_cuda.layers.FrozenBatchNorm2d")
+    refuse_autograd("frozen_batch_norm_", "resnet_cuda.layers.FrozenBatchNorm2d")
     register_autocast("frozen_bn_relu", _cast_arguments)
     register_autocast("frozen_bn_relu_", _cast_arguments)
+    register_autocast("frozen_batch_norm", _cast_layer_arguments)
+    register_autocast("frozen_batch_norm_", _cast_layer_arguments)

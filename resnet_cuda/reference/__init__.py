@@ -1,6 +1,6 @@
 """The operators' definition in pure PyTorch: what runs without the extension and what the tests compare with."""
 
 from resnet_cuda.reference.deform_conv import deform_conv2d
-from resnet_cuda.reference.frozen_bn import frozen_bn_relu
+from resnet_cuda.reference.frozen_bn import frozen_batch_norm, frozen_bn_relu
 
-__all__ = ["deform_conv2d", "frozen_bn_relu"]
+__all__ = ["deform_conv2d", "frozen_batch_norm", "frozen_bn_relu"]

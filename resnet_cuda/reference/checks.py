@@ -25,11 +25,20 @@ class DeformConvShape(NamedTuple):
 
 
 def check_tensor(op: str, name: str, value: object, optional: bool = False) -> None:
+    """``value`` is a dense tensor, which sparse, nested, quantized and MKLDNN ones are not.
+
+    Raises:
+        TypeError: where it is no tensor.
+        ValueError: where it is one of another kind.
+    """
     if optional and value is None:
         return
     if not isinstance(value, Tensor):
         allowed = "a torch.Tensor or None" if optional else "a torch.Tensor"
         raise TypeError(f"{op}: {name} is {type(value).__name__}; it must be {allowed}")
+    if value.is_nested or value.layout is not torch.strided or value.is_quantized:
+        kind = "nested" if value.is_nested else "quantized" if value.is_quantized else f"of layout {value.layout}"
+        _fail(op, name, kind, "a dense tensor (layout torch.strided, not nested, not quantized)")
 
 
 def pair(op: str, name: str, value: int | Sequence[int], minimum: int) -> tuple[int, int]:
@@ -137,23 +146,51 @@ def _offset_rule(batch: int, taps: int, out_height: int, out_width: int, channel
     return f"(N, 2*G*kh*kw, Ho, Wo) with {sizes}, G dividing C = {channels}"
 
 
-def _check_constant(name: str, constant: Tensor, beside: Tensor) -> None:
-    op = "frozen_bn_relu"
-    _check_beside(op, name, constant, beside, (torch.float32, torch.float64))
+def _check_constant(op: str, name: str, constant: Tensor, beside: Tensor, dtypes: Sequence[torch.dtype]) -> None:
+    _check_beside(op, name, constant, beside, dtypes)
     if not _has_shape(constant, (beside.shape[1],)):
         _fail(op, name, _shape(constant), f"(C,) = ({beside.shape[1]},)")
+
+
+def check_needs_no_gradient(op: str, name: str, constant: Tensor) -> None:
+    """A constant whose gradient somebody waits for would get none, silently."""
+    if constant.requires_grad and torch.is_grad_enabled():
+        _fail(op, name, "a tensor that requires a gradient", "a constant: detach it, or use a BatchNorm2d to train it")
+
+
+def _check_residual(op: str, residual: Tensor | None, input: Tensor) -> None:
+    if residual is not None:
+        _check_beside(op, "residual", residual, input, (input.dtype,))
+        if not _has_shape(residual, input.shape):
+            _fail(op, "residual", _shape(residual), f"of input's shape, {tuple(input.shape)}")
 
 
 def check_frozen_bn_relu(input: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None) -> None:
     """Raises ValueError for the first rule of :func:`frozen_bn_relu` that the arguments break."""
     op = "frozen_bn_relu"
     check_input(op, input)
-    _check_constant("scale", scale, input)
-    _check_constant("shift", shift, input)
-    if residual is not None:
-        _check_beside(op, "residual", residual, input, (input.dtype,))
-        if not _has_shape(residual, input.shape):
-            _fail(op, "residual", _shape(residual), f"of input's shape, {tuple(input.shape)}")
+    for name, constant in (("scale", scale), ("shift", shift)):
+        _check_constant(op, name, constant, input, (torch.float32, torch.float64))
+        check_needs_no_gradient(op, name, constant)
+    _check_residual(op, residual, input)
+
+
+def check_frozen_batch_norm(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    residual: Tensor | None,
+) -> None:
+    """Raises ValueError for the first rule of :func:`frozen_batch_norm` that the arguments break."""
+    op = "frozen_batch_norm"
+    check_input(op, input)
+    buffers = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    for name, buffer in buffers.items():
+        _check_constant(op, name, buffer, input, FLOATING)
+        check_needs_no_gradient(op, name, buffer)
+    _check_residual(op, residual, input)
 
 
 def check_gradient(op: str, grad: Tensor, input: Tensor, expected: Sequence[int], name: str = "grad") -> None:
@@ -166,13 +203,15 @@ def check_gradient(op: str, grad: Tensor, input: Tensor, expected: Sequence[int]
 def check_frozen_bn_backward(grad: Tensor, scale: Tensor, output: Tensor | None) -> None:
     """Raises ValueError for the first rule of the registered backward that the arguments break."""
     check_input("frozen_bn_relu", grad, "grad")
-    _check_constant("scale", scale, grad)
+    _check_constant("frozen_bn_relu", "scale", scale, grad, (torch.float32, torch.float64))
     if output is not None:
         check_gradient("frozen_bn_relu", output, grad, grad.shape, "output")
 
 
 def output_memory_format(input: Tensor) -> torch.memory_format:
     """channels_last for an input that is laid out so and not also contiguous, else contiguous."""
+    if torch._C._are_functorch_transforms_active():  # which cannot be asked about layouts
+        return torch.contiguous_format
     if input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous():
         return torch.channels_last
     return torch.contiguous_format

@@ -1,4 +1,4 @@
-"""FrozenBatchNorm + residual + ReLU in pure PyTorch: the operator's definition, where it rounds included.
+"""FrozenBatchNorm + residual + ReLU in pure PyTorch: the operators' definition, where it rounds included.
 
 float64 input is computed in float64, every other in float32: multiply, add the shift, add the residual, clamp; then one
 rounding to the input's dtype.
@@ -9,7 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from resnet_cuda.reference.checks import check_frozen_bn_relu, check_tensor, output_memory_format
+from resnet_cuda.reference.checks import (
+    check_frozen_batch_norm,
+    check_frozen_bn_relu,
+    check_tensor,
+    output_memory_format,
+)
 
 
 def frozen_bn_relu(
@@ -21,13 +26,58 @@ def frozen_bn_relu(
     inplace: bool = False,
 ) -> Tensor:
     """:func:`resnet_cuda.ops.frozen_bn_relu` in pure PyTorch: same arguments, results and errors."""
+    op = "frozen_bn_relu"
     for name, value in (("input", input), ("scale", scale), ("shift", shift)):
-        check_tensor("frozen_bn_relu", name, value)
-    check_tensor("frozen_bn_relu", "residual", residual, optional=True)
+        check_tensor(op, name, value)
+    check_tensor(op, "residual", residual, optional=True)
     check_frozen_bn_relu(input, scale, shift, residual)
-    compute = torch.float64 if input.dtype == torch.float64 else torch.float32
-    # Constants by definition: no gradient goes to them even where a caller's tensors ask for one.
-    scale, shift = scale.detach().to(compute), shift.detach().to(compute)
+    compute = _compute_dtype(input)
+    return _apply(input, scale.to(compute), shift.to(compute), residual, relu, inplace)
+
+
+def frozen_batch_norm(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """:func:`resnet_cuda.ops.frozen_bn.frozen_batch_norm` in pure PyTorch: same arguments, results and errors."""
+    op = "frozen_batch_norm"
+    buffers = (weight, bias, running_mean, running_var)
+    check_tensor(op, "input", input)
+    for name, value in zip(("weight", "bias", "running_mean", "running_var"), buffers, strict=True):
+        check_tensor(op, name, value)
+    check_tensor(op, "residual", residual, optional=True)
+    check_frozen_batch_norm(input, weight, bias, running_mean, running_var, residual)
+    scale, shift = scale_and_shift(*buffers, eps, _compute_dtype(input))
+    return _apply(input, scale, shift, residual, relu, inplace)
+
+
+def scale_and_shift(
+    weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, each (C,), computed in ``dtype``.
+
+    A channel of variance 0 at eps 0 was constant where its statistics were measured: its normalised value is taken as 0,
+    not as 0/0, and its result is the bias.
+    """
+    weight, bias, mean, variance = (it.detach().to(dtype) for it in (weight, bias, running_mean, running_var))
+    variance = variance + eps
+    scale = torch.where(variance == 0, torch.zeros_like(variance), weight * variance.rsqrt())
+    return scale, bias - mean * scale
+
+
+def _compute_dtype(input: Tensor) -> torch.dtype:
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def _apply(input: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, relu: bool, inplace: bool) -> Tensor:
+    compute = scale.dtype
     output = input.to(compute) * scale[:, None, None] + shift[:, None, None]
     if residual is not None:
         output = output + residual.to(compute)

@@ -1,4 +1,4 @@
-"""FrozenBatchNorm2d: values, dtypes, the kept constants, state dicts, conversion."""
+"""FrozenBatchNorm2d: values, dtypes, the buffers as they are at the call, state dicts, conversion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cuda.layers import FrozenBatchNorm2d, norm_act
+from resnet_cuda import ops
+from resnet_cuda.layers import FrozenBatchNorm2d
 
 
 def randomised(channels=5, eps=1e-5):
@@ -21,9 +22,11 @@ def randomised(channels=5, eps=1e-5):
 
 
 def definition(layer, x):
-    """Batch normalisation in evaluation mode, by torch itself in float64."""
-    constants = (getattr(layer, name).double() for name in ("running_mean", "running_var", "weight", "bias"))
-    return torch.nn.functional.batch_norm(x.double(), *constants, eps=layer.eps)
+    """Batch normalisation in evaluation mode, in float64."""
+    mean, variance, weight, bias = (
+        getattr(layer, name).double()[:, None, None] for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x.double() - mean) / (variance + layer.eps).sqrt() * weight + bias
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-2])
@@ -49,7 +52,7 @@ def test_16_bit_activations_stay_so_and_constants_stay_float32(dtype, backend):
     assert {buffer.dtype for buffer in layer.double().buffers()} == {torch.float64}
 
 
-def change_in_place(layer):
+def in_place(layer):
     layer.running_mean.add_(1)
 
 
@@ -63,18 +66,148 @@ def replace(layer):
 
 def through_data(layer):
     layer.bias.data.fill_(7)
-    layer.eval()
 
 
-@pytest.mark.parametrize("change", [change_in_place, load, replace, through_data])
-def test_kept_constants_follow_the_buffers(change):
-    layer, x = randomised(), torch.randn(1, 5, 3, 3)
+def average_of_weights(layer):
+    layer.state_dict()["running_var"].data.mul_(4)
+
+
+def numpy_view(layer):
+    layer.running_mean.numpy()[:] += 2
+
+
+def set_data(layer):
+    layer.weight.data = torch.full((5,), -2.0)
+
+
+def storage(layer):
+    layer.bias.untyped_storage().copy_(torch.arange(5.0).untyped_storage())
+
+
+def inference_mode(layer):
+    with torch.inference_mode():
+        layer.bias.mul_(3)
+
+
+def epsilon(layer):
+    layer.eps = 0.5
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        in_place,
+        load,
+        replace,
+        through_data,
+        average_of_weights,
+        numpy_view,
+        set_data,
+        storage,
+        inference_mode,
+        epsilon,
+    ],
+)
+@pytest.mark.parametrize("gradient", [False, True], ids=["inference", "gradient"])
+def test_every_call_uses_the_buffers_as_they_are(write, gradient, backend):
+    """Most of these writes leave no trace that autograd or the module could see."""
+    layer = randomised()
+    x = torch.randn(1, 5, 3, 3, requires_grad=gradient)
     before = layer(x)
-    assert layer.scale_and_shift()[0] is layer.scale_and_shift()[0]  # kept, not computed again
-    change(layer)
+    write(layer)
     after = layer(x)
     assert not torch.equal(before, after)
     torch.testing.assert_close(after.double(), definition(layer, x), atol=1e-5, rtol=1e-5)
+    if gradient:
+        (got,) = torch.autograd.grad(after.sum(), x)
+        (expected,) = torch.autograd.grad(definition(layer, x).sum(), x)
+        torch.testing.assert_close(got, expected)
+
+
+def test_the_gradient_is_that_of_the_values_that_the_call_used(backend):
+    layer, x = randomised(), torch.randn(1, 5, 3, 3, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x).sum(), x)
+    output = layer(x)
+    for buffer in layer.buffers():
+        buffer.data.add_(1)
+    assert torch.equal(torch.autograd.grad(output.sum(), x)[0], expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("channels", [1, 5, 33, 64, 2053])
+def test_fused_equals_the_operator_with_scale_and_shift(channels, memory_format, dtype, device, native):
+    layer = randomised(channels).to(device)
+    layer = layer.double() if dtype == torch.float64 else layer
+    x, residual = torch.randn(2, 2, channels, 3, 5, device=device).to(dtype)
+    x, residual = (it.contiguous(memory_format=memory_format).requires_grad_() for it in (x, residual))
+    got = layer(x, residual, relu=True)
+    expected = ops.frozen_bn_relu(x, *layer.scale_and_shift(), residual)
+    assert got.stride() == expected.stride()
+    tolerance = {"rtol": 8 * torch.finfo(dtype).eps, "atol": 8 * torch.finfo(dtype).eps}
+    torch.testing.assert_close(got, expected, **tolerance)
+    grad = torch.randn_like(got) * (expected != 0) * (got != 0)  # where rounding does not decide about the ReLU
+    for one, right in zip(
+        torch.autograd.grad(got, (x, residual), grad), torch.autograd.grad(expected, (x, residual), grad), strict=True
+    ):
+        torch.testing.assert_close(one, right, **tolerance)
+    with torch.no_grad():
+        assert torch.equal(layer(x.detach().clone(), residual.detach(), relu=True, inplace=True), got)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_dead_channel_at_eps_0_gives_its_bias(memory_format, device, backend):
+    """Not 0/0 and not infinity, which would poison every level behind it; other channels keep every bit."""
+    layer = randomised(eps=0.0).to(device)
+    x = torch.randn(2, 5, 4, 3, device=device).contiguous(memory_format=memory_format).requires_grad_()
+    healthy = layer(x)
+    layer.running_var[2] = 0
+    output = layer(x)
+    assert output.isfinite().all()
+    assert torch.equal(output[:, 2], layer.bias[2].expand_as(output[:, 2]))
+    others = [0, 1, 3, 4]
+    assert torch.equal(output[:, others], healthy[:, others])
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    assert gradient.isfinite().all()
+    assert not gradient[:, 2].any()
+    # The smallest variance that is not 0 keeps the published arithmetic.
+    layer.running_var[2] = 1e-30
+    torch.testing.assert_close(layer(x).double(), definition(layer, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+def test_a_buffer_that_requires_a_gradient_is_refused(name, backend):
+    """It would get none."""
+    layer, x = randomised(), torch.randn(1, 5, 3, 3)
+    getattr(layer, name).requires_grad_()
+    for input in (x, x.clone().requires_grad_()):
+        with pytest.raises(
+            ValueError, match=rf"frozen_batch_norm: {name} is a tensor that requires a gradient; it must"
+        ):
+            layer(input)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x).double(), definition(layer, x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(4), torch.zeros(5, 1), torch.zeros(5, dtype=torch.int64), torch.zeros(5, device="meta")],
+    ids=str,
+)
+def test_a_bad_buffer_is_named(name, value, backend):
+    layer = randomised()
+    setattr(layer, name, value)
+    with pytest.raises((ValueError, RuntimeError), match=rf"frozen_batch_norm: {name} is .*; it must be "):
+        layer(torch.randn(1, 5, 3, 3))
+
+
+def test_buffers_in_16_bit_work_as_they_are(backend):
+    """A wrapper that casts all buffers itself does not go by way of Module.to."""
+    layer, x = randomised(), torch.randn(1, 5, 3, 3).bfloat16()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        setattr(layer, name, getattr(layer, name).bfloat16())
+    expected = definition(layer, x)
+    torch.testing.assert_close(layer(x), expected.bfloat16(), atol=0, rtol=2**-7)
 
 
 def test_copies_have_constants_of_their_own():
@@ -116,18 +249,3 @@ def test_conversion():
     assert sum(isinstance(layer, FrozenBatchNorm2d) for layer in frozen.modules()) == 2
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in frozen.modules())
     torch.testing.assert_close(frozen.train()(x), expected)
-
-
-def test_norm_act_of_an_ordinary_norm():
-    norm, x, residual = nn.GroupNorm(2, 4), torch.randn(1, 4, 3, 3), torch.randn(1, 4, 3, 3)
-    before = x.clone()
-    torch.testing.assert_close(norm_act(norm, x, residual), (norm(before) + residual).relu())
-    assert torch.equal(x, before)
-    torch.testing.assert_close(norm_act(norm, x, relu=False), norm(before))
-
-
-def test_hooks_on_the_layer_run():
-    layer, seen = randomised(), []
-    layer.register_forward_hook(lambda module, arguments, output: seen.append(output))
-    norm_act(layer, torch.randn(1, 5, 2, 2))
-    assert len(seen) == 1

@@ -78,12 +78,6 @@ def test_only_the_wanted_gradients(wanted, name, device, native):
         assert_bitwise_equal(got.gradients[one], everything.gradients[one], one)
 
 
-def test_the_constants_get_no_gradient(device, backend):
-    arguments = norm_arguments(BY_NAME["relu"], torch.float32, device)
-    got = run(ops.frozen_bn_relu, arguments)  # asks for all
-    assert_gradients_present(got.gradients, ["input"])
-
-
 @pytest.mark.parametrize("constant_dtype", [torch.float32, torch.float64], ids=str)
 def test_constants_in_float32_or_float64(constant_dtype, dtype, device, native):
     case = BY_NAME["residual"]

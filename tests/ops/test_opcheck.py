@@ -14,6 +14,8 @@ REGISTERED = {
     "deform_conv2d_backward",
     "frozen_bn_relu",
     "frozen_bn_relu_",
+    "frozen_batch_norm",
+    "frozen_batch_norm_",
     "frozen_bn_relu_backward",
 }
 
@@ -119,3 +121,28 @@ def test_frozen_bn_relu_backward(memory_format, needs, relu, device):
     check("frozen_bn_relu_backward", (a["grad"], a["scale"], output if relu else None, *needs))
     # the gradient in the other layout than the output
     check("frozen_bn_relu_backward", (a["grad"].mT.contiguous().mT, a["scale"], output if relu else None, *needs))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("with_scale", [True, False])
+@pytest.mark.parametrize("operator", ["frozen_batch_norm", "frozen_batch_norm_"])
+def test_frozen_batch_norm(operator, with_scale, memory_format, device):
+    a = norm(device, memory_format, torch.bfloat16, True)
+    buffers = a["scale"], a["shift"], torch.randn_like(a["scale"]), torch.rand_like(a["scale"])
+    check(operator, (a["input"], *buffers, 1e-5, a["residual"], True, with_scale))
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("relu", [True, False])
+def test_frozen_bn_relu_backward_with_its_derivative(needs, relu, device):
+    a = norm(device, torch.contiguous_format, torch.float32, False)
+    output = torch.ops.resnet_cuda.frozen_bn_relu(a["input"], a["scale"], a["shift"], None, True)
+    check("frozen_bn_relu_backward", (a["grad"].requires_grad_(), a["scale"], output if relu else None, *needs))
+
+
+@pytest.mark.parametrize("name", DEFORM_NAMES)
+def test_deform_conv2d_backward_with_its_derivative(name, device):
+    grad, tensors, numbers = deform(name, device, torch.contiguous_format)
+    *tensors, bias = tensors
+    needs = (True, True, True, tensors[3] is not None, bias is not None)
+    check("deform_conv2d_backward", (grad.requires_grad_(), *tensors, *numbers, *needs))

@@ -1,0 +1,81 @@
+"""Small networks with everything a backbone can have, and statistics that are none of 0 and 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda import build_backbone, resnet_fpn_backbone
+from resnet_cuda.config import get_cfg
+from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
+
+
+def randomise(network: nn.Module, seed: int = 1) -> nn.Module:
+    """Statistics that keep activations near 1, and offsets and masks that move."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(like: Tensor, low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(like.shape, generator=generator, dtype=like.dtype)
+
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d)):
+                module.weight.copy_(uniform(module.weight, 0.3, 0.7))
+                module.bias.copy_(uniform(module.bias, -0.3, 0.3))
+                module.running_mean.copy_(uniform(module.running_mean, -0.3, 0.3))
+                module.running_var.copy_(uniform(module.running_var, 0.8, 1.2))
+            if isinstance(module, DFConv2d):
+                module.offset.weight.copy_(uniform(module.offset.weight, -0.05, 0.05))
+    return network
+
+
+def torchvision_style(dcn: bool = True, name: str = "resnet50", norm: str = "frozen_bn", width: int = 8) -> nn.Module:
+    """A narrow ResNet-FPN with every parameter trained and, with ``dcn``, deformable C4 and C5."""
+    torch.manual_seed(0)
+    network = resnet_fpn_backbone(
+        name,
+        trainable_layers=5,
+        norm_layer=norm,
+        dcn_stages=(False, False, dcn, dcn),
+        width=width,
+        fpn_channels=16,
+    )
+    return randomise(network)
+
+
+def cfg_built(dcn: bool = True) -> nn.Module:
+    """maskrcnn-benchmark's body and pyramid, narrow."""
+    torch.manual_seed(0)
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        [
+            *("MODEL.BACKBONE.CONV_BODY", "R-50-FPN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0),
+            *("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
+            *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 16),
+            *("MODEL.RESNETS.STAGE_WITH_DCN", (False, False, dcn, dcn), "MODEL.RESNETS.WITH_MODULATED_DCN", True),
+        ]
+    )
+    return randomise(build_backbone(cfg))
+
+
+def levels_of(output) -> list[Tensor]:
+    return list(output.values()) if isinstance(output, dict) else list(output)
+
+
+def loss_of(output) -> Tensor:
+    """Not linear, so that second derivatives are not 0."""
+    return sum((level.float() ** 2).mean() for level in levels_of(output))
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters' gradients, which are then cleared."""
+    found = {name: it.grad.clone() for name, it in network.named_parameters() if it.grad is not None}
+    network.zero_grad(set_to_none=True)
+    return found
+
+
+def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float) -> None:
+    assert got.keys() == expected.keys()
+    assert len(expected) > 0
+    for name, right in expected.items():
+        torch.testing.assert_close(got[name], right, msg=lambda text, name=name: f"{name}: {text}", **tolerance)

@@ -1,0 +1,124 @@
+"""Tensors that are not dense, and constants that somebody wants trained: errors that name the argument."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from resnet_cuda import ops, reference
+from resnet_cuda.layers import FrozenBatchNorm2d
+
+
+def nested(tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are a prototype, says torch
+        return torch.nested.nested_tensor([tensor, tensor])
+
+
+def quantized(tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
+KINDS = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "quantized": quantized,
+    "nested": nested,
+    "mkldnn": lambda tensor: tensor.to_mkldnn(),
+}
+NORM = {
+    "input": torch.randn(2, 3, 4, 5),
+    "scale": torch.rand(3),
+    "shift": torch.rand(3),
+    "residual": torch.randn(2, 3, 4, 5),
+}
+DEFORM = {
+    "input": torch.randn(1, 2, 4, 4),
+    "offset": torch.zeros(1, 18, 2, 2),
+    "weight": torch.randn(2, 2, 3, 3),
+    "bias": torch.randn(2),
+    "mask": torch.rand(1, 9, 2, 2),
+}
+
+
+def cases(arguments):
+    return [pytest.param(name, kind, id=f"{kind} {name}") for name in arguments for kind in KINDS]
+
+
+def assert_named(operator, name, call):
+    with pytest.raises(ValueError, match=rf"^{operator}: {name} is .*; it must be a dense tensor"):
+        call()
+
+
+@pytest.mark.parametrize("gradient", [False, True], ids=["inference", "gradient"])
+@pytest.mark.parametrize(("name", "kind"), cases(NORM))
+def test_frozen_bn_relu(name, kind, gradient, backend):
+    arguments = NORM | {name: KINDS[kind](NORM[name])}
+    if gradient:
+        other = "input" if name != "input" else "residual"
+        arguments[other] = arguments[other].clone().requires_grad_()
+    assert_named("frozen_bn_relu", name, lambda: ops.frozen_bn_relu(**arguments))
+    assert_named("frozen_bn_relu", name, lambda: reference.frozen_bn_relu(**arguments))
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(DEFORM))
+def test_deform_conv2d(name, kind, backend):
+    arguments = DEFORM | {name: KINDS[kind](DEFORM[name])}
+    assert_named("deform_conv2d", name, lambda: ops.deform_conv2d(**arguments))
+    assert_named("deform_conv2d", name, lambda: reference.deform_conv2d(**arguments))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_layer(kind, backend):
+    layer = FrozenBatchNorm2d(3)
+    assert_named("frozen_batch_norm", "input", lambda: layer(KINDS[kind](NORM["input"])))
+    layer.running_var = KINDS[kind](layer.running_var)
+    assert_named("frozen_batch_norm", "running_var", lambda: layer(NORM["input"]))
+
+
+@pytest.mark.parametrize("input_too", [False, True])
+@pytest.mark.parametrize("name", ["scale", "shift"])
+def test_constants_that_require_a_gradient(name, input_too, backend):
+    arguments = NORM | {name: NORM[name].clone().requires_grad_()}
+    if input_too:
+        arguments["input"] = arguments["input"].clone().requires_grad_()
+    match = rf"frozen_bn_relu: {name} is a tensor that requires a gradient; it must be a constant"
+    for function in (ops.frozen_bn_relu, reference.frozen_bn_relu):
+        with pytest.raises(ValueError, match=match):
+            function(**arguments)
+        with torch.no_grad():
+            assert torch.equal(function(**arguments), function(**NORM))
+
+
+@pytest.mark.parametrize("name", ["scale", "shift"])
+def test_registered_operator_refuses_them_too(name, registered):
+    arguments = NORM | {name: NORM[name].clone().requires_grad_()}
+    with pytest.raises(ValueError, match=rf"frozen_bn_relu: {name} is a tensor that requires a gradient"):
+        torch.ops.resnet_cuda.frozen_bn_relu(*arguments.values(), True)
+
+
+def test_operators_without_a_derivative_say_so(registered):
+    input = NORM["input"].clone().requires_grad_() * 1
+    buffers = [torch.rand(3) for _ in range(4)]
+    operators = torch.ops.resnet_cuda
+    for call in (
+        lambda: operators.frozen_bn_relu_(input, NORM["scale"], NORM["shift"], None, True),
+        lambda: operators.frozen_batch_norm(input, *buffers, 1e-5, None, True, False),
+        lambda: operators.frozen_batch_norm_(input, *buffers, 1e-5, None, True, False),
+    ):
+        with pytest.raises(RuntimeError, match=r"has no derivative; call resnet_cuda\."):
+            call()
+        with torch.no_grad():
+            call()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that torch can use")
+@pytest.mark.parametrize("name", ["scale", "shift", "residual"])
+def test_another_device_is_named_beside_inputs(name):
+    arguments = {key: value.cuda() for key, value in NORM.items()} | {name: NORM[name]}
+    with pytest.raises((ValueError, RuntimeError), match=rf"{name} is on cpu; it must be on .*cuda:0"):
+        ops.frozen_bn_relu(**arguments)
