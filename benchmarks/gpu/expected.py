@@ -20,7 +20,7 @@ from benchmarks.gpu.names import (
     PLAIN,
     TRAINING,
 )
-from benchmarks.gpu.records import latest
+from benchmarks.gpu.records import best_known, latest, matches
 
 Records = list[dict]
 Measure = Callable[[Records], float | None]
@@ -39,16 +39,21 @@ class Row:
 
 def _time(records: Records, **facts: object) -> float | None:
     record = latest(records, kind="time", **facts)
-    return None if record is None else record.get("gpu_us", record.get("wall_us"))
+    return best_known(record)
 
 
 def _ratio(ours: dict, other: dict) -> Measure:
-    """How many times as long as ours the other takes: only where one process measured both (one phase, then)."""
+    """How many times as long as ours the other takes: only where one process (``run``) measured both, in one phase."""
+
+    phase = "7" if ours["op"] == BACKBONE else "4"
 
     def measure(records: Records) -> float | None:
-        phase = "7" if ours["op"] == BACKBONE else "4"
-        own, theirs = _time(records, phase=phase, **ours), _time(records, phase=phase, **other)
-        return None if own is None or theirs is None else theirs / own
+        for own in reversed(records):
+            if own.get("kind") == "time" and own.get("phase") == phase and matches(own, ours):
+                theirs = _time(records, phase=phase, run=own.get("run"), **other)
+                if theirs is not None:
+                    return theirs / best_known(own)
+        return None
 
     return measure
 

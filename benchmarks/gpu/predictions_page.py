@@ -80,9 +80,9 @@ def predictions_tables(records: list[dict], reasons: dict[str, str]) -> str:
     return "\n\n".join(parts)
 
 
-def page(records: list[dict], caption: str, file: str | None) -> str:
-    """The whole file, made from the records of a GPU's ``file``."""
-    command = "python -m benchmarks.gpu.tables" + (f" {file}" if file else "") + " --table predictions"
+def page(records: list[dict], caption: str, files: str) -> str:
+    """The whole file, made from the records of a GPU's ``files``."""
+    command = " ".join(["python -m benchmarks.gpu.tables", *files.split(), "--table predictions"])
     return f"""# Predictions and measurements
 
 Made by `{command}`;

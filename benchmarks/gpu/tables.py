@@ -13,14 +13,9 @@ from pathlib import Path
 from benchmarks.gpu import expected, names
 from benchmarks.gpu.names import BACKWARD, FORWARD
 from benchmarks.gpu.predictions_page import NONE_YET, WIDTH, number, page, predictions_tables, read_reasons
-from benchmarks.gpu.records import latest, read
+from benchmarks.gpu.records import best_known, latest, matches, read
 
 NOT_YET = NONE_YET  # a cell's value that no run has measured
-
-
-def best_known(record: dict | None) -> float | None:
-    """Microseconds of a result line: GPU time, or wall time where the device has no events."""
-    return None if record is None else record.get("gpu_us", record.get("wall_us"))
 
 
 def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
@@ -47,6 +42,12 @@ def caption(records: list[dict]) -> str:
     )
 
 
+def own_time(records: list[dict], facts: dict) -> dict | None:
+    """The last time of ours that was measured beside a peer; the last one at all where none was."""
+    found = [one for one in records if matches(one, {"kind": "time", "phase": "4", **facts})]
+    return next((one for one in reversed(found) if one["times_of_ours"]), found[-1] if found else None)
+
+
 def readme_table(records: list[dict]) -> str:
     """Ours beside the peers: microseconds of GPU time, and how many times as long the peers take, in the same run."""
     rows = (  # label, ours, then the peer of each column
@@ -60,7 +61,7 @@ def readme_table(records: list[dict]) -> str:
     for label, ours, *peers in rows:
         for stage, batch in layers if ours == names.OURS_AUTOCAST else layers[:1]:
             for direction in (FORWARD, BACKWARD):
-                own = latest(records, kind="time", phase="4", **expected.deform_conv(direction, ours, stage, batch))
+                own = own_time(records, expected.deform_conv(direction, ours, stage, batch))
                 ratios = {} if own is None else own["times_of_ours"]
                 cells = [f"{stage}, batch {batch}, {label}", direction, number(best_known(own))]
                 for peer in peers:
@@ -161,6 +162,21 @@ def steps_table(records: list[dict]) -> str:
     return markdown(["step", "", "status", "s", "error"], body)
 
 
+def verdicts(records: list[dict]) -> list[str]:
+    """What the tests and the sanitizer say, and where a run ended; nothing of steps that left no record."""
+    lines = []
+    for record in records:
+        if record.get("kind") == "ended":
+            lines.append(f"**Ended at once: {record['step']} has failed: {record['reason']}**")
+        elif record.get("kind") == "tests" and not record["collected_only"]:
+            whole = "whole" if record["whole"] else "cut by its deadline: no verdict on the rest"
+            counts = ", ".join(f"{record[word]} {word}" for word in ("passed", "failed", "error", "skipped"))
+            lines.append(f"`pytest -m cuda`, {whole}: {counts}. {' '.join(record['failures'])}".strip())
+        elif record.get("kind") == "sanitizer":
+            lines.append(f"{record['item']}: {record['verdict']}, after {record['shapes']} shapes.")
+    return lines
+
+
 def everything(records: list[dict]) -> str:
     """The summary of a run."""
     missing: dict[str, list[str]] = {}
@@ -176,6 +192,7 @@ def everything(records: list[dict]) -> str:
         [
             caption(records),
             steps_table(records),
+            *verdicts(records),
             ceilings_table(shown),
             readme_table(shown),
             frozen_bn_table(shown),
@@ -188,14 +205,16 @@ def everything(records: list[dict]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.tables", description=__doc__.splitlines()[0])
-    parser.add_argument("file", nargs="?", type=Path, help="a result file of benchmarks/gpu_run.sh")
+    parser.add_argument("files", nargs="*", type=Path, help="result files of benchmarks/gpu_run.sh, whole or cut")
     parser.add_argument("--table", choices=("predictions", "readme", "all"), default="predictions")
     chosen = parser.parse_args(arguments)
-    if chosen.file is not None and not chosen.file.exists():
-        parser.error(f"{chosen.file} is not there")
-    records = read(chosen.file)
+    for file in chosen.files:
+        if not file.exists():
+            parser.error(f"{file} is not there")
+    records = [record for file in chosen.files for record in read(file)]
     if chosen.table == "predictions":
-        print(page(gpu_results(records), caption(records), chosen.file.name if chosen.file else None), end="")
+        names_ = " ".join(file.name for file in chosen.files)
+        print(page(gpu_results(records), caption(records), names_), end="")
     elif chosen.table == "readme":
         print(readme(records))
     else:
