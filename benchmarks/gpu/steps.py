@@ -37,7 +37,7 @@ STEPS = (
     Step("build", "the extension, for the GPU that is there", 60, halves=(1, 2), vital=True),
     Step("libraries", "libraries from another machine", 10, halves=(1, 2), vital=True),
     _phase("start", "import, first calls", 25, "phase0_start:run", "0", 1, 2, vital=True),
-    _phase("correctness", "random shapes, layers", 25, "phase2_correctness:run", "2", 1),
+    _phase("correctness", "random shapes, layers", 30, "phase2_correctness:run", "2", 1),
     _phase("ours", "deform_conv2d alone, C3 to C5", 35, "phase4_ours:alone", "4", 1),
     _phase("ceilings", "copies, products, reductions", 15, "phase1_ceilings:run", "1", 1),
     Step("ncu", "counters of one chunk, C4 and C3", 60, halves=(1,), exact=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -29,8 +29,8 @@ def tests(places: Places, seconds: float, results: Results) -> Outcome:
     command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), f"--junitxml={report}"]
     if places.device != "cuda":
         command.append("--collect-only")
-    elif importlib.util.find_spec("xdist"):
-        command += ["-n", str(PROCESSES)]
+    else:
+        command += parallel()
     outcome = run_command([*command, *map(str, folders)], seconds, log, places.environment(), places.imports)
     counts = counted(report)
     if counts is None:  # cut, or collected only: the log has one line per test
@@ -40,6 +40,16 @@ def tests(places: Places, seconds: float, results: Results) -> Outcome:
     if outcome.status == "ok" and places.device == "cuda" and not counts["passed"]:
         return Outcome("error", outcome.seconds, "no test has passed")
     return outcome
+
+
+def parallel() -> list[str]:
+    """pytest-xdist's options; none where it is not installed. Tests differ much in length: whoever is done takes others'."""
+    try:
+        version = importlib.metadata.version("pytest-xdist")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    return ["-n", str(PROCESSES), *(["--dist", "worksteal"] if numbers >= (3, 2) else [])]
 
 
 def counted(report: Path) -> dict[str, object] | None:

@@ -65,6 +65,52 @@ def test_no_ratio_across_processes():
     assert cells(table, "forward, bfloat16 against torchvision autocast")[3] == tables.NOT_YET
 
 
+def test_no_ratio_across_runs():
+    """Of two files, say; within each there is one."""
+    item = "forward, bfloat16 against torchvision autocast"
+    first = [
+        measured(names.OURS_AUTOCAST, 100.0) | {"run": 1},
+        measured(names.TORCHVISION_AUTOCAST, 1400.0) | {"run": 1},
+    ]
+    later = measured(names.OURS_AUTOCAST, 50.0) | {"run": 2}
+    for records, ratio in ((first, "14"), ([first[1], later], tables.NOT_YET), ([*first, later], "14")):
+        assert cells(section(predictions_tables(records, {}), RATIOS), item)[3] == ratio
+
+
+def test_the_readme_prefers_a_time_beside_a_peer():
+    """A later one by itself has no ratio."""
+    beside = measured(names.OURS_AUTOCAST, 100.0) | {"times_of_ours": {names.TORCHVISION_AUTOCAST: 14.0}}
+    alone = measured(names.OURS_AUTOCAST, 90.0)
+    for records, shown in (([beside, alone], ["100", "14.0x"]), ([alone], ["90", tables.NOT_YET])):
+        row = tables.readme_table(records).splitlines()[2]
+        assert row.split(" | ")[2:4] == shown
+
+
+def test_several_files_make_one_page(tmp_path, capsys):
+    """Two halves of a run, each with its own file."""
+    lines = FIRST_RUN.read_text().splitlines(keepends=True)
+    halves = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
+    halves[0].write_text("".join(lines[:150]))
+    halves[1].write_text("".join(lines[150:]))
+    tables.main([*map(str, halves), "--table", "readme"])
+    assert capsys.readouterr().out == tables.readme(read(FIRST_RUN)) + "\n"
+    tables.main([*map(str, halves)])
+    assert "tables 1.jsonl 2.jsonl --table" in capsys.readouterr().out
+
+
+def test_verdicts_stand_in_the_summary():
+    whole = {"kind": "tests", "collected_only": False, "whole": True, "failures": ["a::b"]}
+    whole |= {"passed": 3, "failed": 1, "error": 0, "skipped": 2}
+    cut = whole | {"whole": False, "failures": []}
+    sanitizer = {"kind": "sanitizer", "item": "racecheck", "verdict": "no verdict", "shapes": 5}
+    lines = tables.verdicts([whole, cut, sanitizer, whole | {"collected_only": True}])
+    assert lines == [
+        "`pytest -m cuda`, whole: 3 passed, 1 failed, 0 error, 2 skipped. a::b",
+        "`pytest -m cuda`, cut by its deadline: no verdict on the rest: 3 passed, 1 failed, 0 error, 2 skipped.",
+        "racecheck: no verdict, after 5 shapes.",
+    ]
+
+
 def test_a_peers_time_comes_from_whichever_phase_has_it():
     item = f"forward, {names.TORCHVISION_AUTOCAST}"
     beside, alone = (

@@ -1,5 +1,6 @@
 """ncu, compute-sanitizer and pytest as steps, with stand-ins for the tools: found, missing, failing, too slow."""
 
+import importlib.metadata
 import os
 import sys
 
@@ -149,3 +150,18 @@ def test_a_suite_that_was_cut_is_counted_by_its_lines(log):
         "error": 0,
         "skipped": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [(None, []), ("2.5.0", ["-n", "6"]), ("3.2.1", ["-n", "6", "--dist", "worksteal"]), ("3.8.0rc1", None)],
+)
+def test_the_suite_runs_in_processes_where_it_can(monkeypatch, version, options):
+    def installed(name):
+        assert name == "pytest-xdist"
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    assert suites.parallel() == (["-n", "6", "--dist", "worksteal"] if options is None else options)

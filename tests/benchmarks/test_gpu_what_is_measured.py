@@ -30,9 +30,12 @@ def environment(output):
 def test_no_build_measures_what_is_installed(checkout, gpu_run, installed, tmp_path):
     """From within a checkout whose package has no libraries, and with it on $PYTHONPATH besides."""
     python, package = installed
-    options = ("--no-build", "--only", "ours")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(places.ROOT / "tests", checkout / "tests", ignore=ignored)
+    options = ("--no-build", "--only", "ours,tests")
     result = gpu_run(checkout, tmp_path / "out", *options, python=python, PYTHONPATH=str(checkout))
     assert result.returncode == 0, result.stdout + result.stderr
+    assert f"resnet_cuda: {package}, torch" in (tmp_path / "out" / "tests.log").read_text()
     found = environment(tmp_path / "out")
     assert found["imported"] == str(package / "__init__.py")
     assert (found["backend"], found["cpu_extension"]) == ("native", "loaded")
