@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,8 +85,12 @@ def make_training_step(way: Way, image: Tensor) -> Callable[[], None]:
     return call
 
 
+def _replay(graph: torch.cuda.CUDAGraph, _kept: Callable) -> None:
+    graph.replay()
+
+
 def graphed(call: Callable[[], Outputs]) -> Callable[[], None]:
-    """``call`` captured as a CUDA graph."""
+    """``call`` captured as a CUDA graph, and kept with it: the graph reads its arguments and parameters where they lay."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -95,7 +100,7 @@ def graphed(call: Callable[[], Outputs]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
-    return graph.replay
+    return functools.partial(_replay, graph, call)
 
 
 def _difference(outputs: Outputs, expected: Outputs) -> float:

@@ -127,10 +127,21 @@ def measured_rows(table: str) -> tuple[str, list[str]]:
     return "\n".join(kept), empty
 
 
+def _without_directions(items: list[str]) -> list[str]:
+    """ "x, forward" and "x, backward" are "x"."""
+    shown = []
+    for item in items:
+        stem = item.removesuffix(f", {FORWARD}").removesuffix(f", {BACKWARD}")
+        both = f"{stem}, {FORWARD}" in items and f"{stem}, {BACKWARD}" in items
+        if (stem if both else item) not in shown:
+            shown.append(stem if both else item)
+    return shown
+
+
 def readme(records: list[dict]) -> str:
     """What stands in the project's README."""
     tables = [measured_rows(table(records)) for table in (readme_table, frozen_bn_table, backbone_table)]
-    empty = [name for _, names_ in tables for name in names_]
+    empty = _without_directions([name for _, names_ in tables for name in names_])
     parts = [textwrap.fill(f"{caption(records)} {NOT_YET}: not yet measured.", WIDTH, break_on_hyphens=False)]
     parts += [table for table, _ in tables]
     if empty:

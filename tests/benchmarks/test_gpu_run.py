@@ -164,6 +164,16 @@ def test_the_tests_are_collected(half):
         assert "test_streams" in text and "test_large" in text and "test_deform_conv_values" in text
 
 
+def test_the_peers_alone(tmp_path):
+    """In neither half; by name."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--quick", "--no-build", "--only", "peers"]
+    result = subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, env=environment(tmp_path), timeout=100)
+    assert result.returncode == 0
+    (file,) = tmp_path.glob("*.jsonl")
+    measured = {record["candidate"] for record in read(file) if record["kind"] == "time"}
+    assert {"torchvision, float32, TF32 off", "torchvision, float32, TF32 on"} <= measured
+
+
 HANGS = "import time\ndef run(context):\n    context.write('before', item='hanging')\n    time.sleep(600)\n"
 FAILS = "def run(context):\n    raise ValueError('planted')\n"
 DIES = "import os\ndef run(context):\n    os.abort()\n"
@@ -257,7 +267,7 @@ def test_the_total_ends_everything(tmp_path):
     assert result.returncode != 0
     (file,) = tmp_path.glob("*.jsonl")
     assert file.with_suffix(".md").exists()
-    assert any(record.get("error") == "no time left" for record in read(file))
+    assert any(record.get("error") == "no time left" or record["kind"] == "ended" for record in read(file))
 
 
 def test_the_halves_fit_what_one_gets():
