@@ -32,7 +32,15 @@ DEVICES = (
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def share_cores() -> None:
+    """Under pytest-xdist each process takes its part of the cores: the references, on the CPU, would wait for one another."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    share_cores()
     config.addinivalue_line("markers", "cuda: needs a CUDA GPU; collected everywhere, skipped where there is none")
 
 

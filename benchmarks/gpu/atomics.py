@@ -7,7 +7,8 @@ import re
 import torch
 
 from benchmarks.gpu.context import Context
-from benchmarks.gpu.timing import QUICK, Effort, best_known, microseconds
+from benchmarks.gpu.records import best_known
+from benchmarks.gpu.timing import QUICK, Effort, microseconds
 
 try:
     import triton

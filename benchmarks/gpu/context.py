@@ -26,6 +26,8 @@ class Context:
         self.seconds = seconds
         self.failures: list[str] = []
         self._until = time.monotonic() + SPARE * seconds
+        self._begun: float | None = None
+        self._longest = 0.0
 
     def time_left(self) -> float:
         return max(0.0, self._until - time.monotonic())
@@ -37,8 +39,13 @@ class Context:
         self.write("not measured", item=item, reason=reason, **record)
 
     def enough_time(self, item: str, seconds: float = 0.0) -> bool:
-        """Whether ``seconds`` and more are left; a record says so where not."""
-        if self.time_left() > seconds:
+        """Whether ``seconds`` are left, and as much as the longest item so far took; a record says so where not."""
+        now = time.monotonic()
+        if self._begun is not None:
+            self._longest = max(self._longest, now - self._begun)
+        self._begun = None
+        if self.time_left() > max(seconds, self._longest):
+            self._begun = now
             return True
         self.not_measured(item, "no time left in this phase")
         return False

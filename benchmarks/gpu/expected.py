@@ -20,7 +20,7 @@ from benchmarks.gpu.names import (
     PLAIN,
     TRAINING,
 )
-from benchmarks.gpu.records import latest
+from benchmarks.gpu.records import best_known, latest, matches
 
 Records = list[dict]
 Measure = Callable[[Records], float | None]
@@ -28,11 +28,10 @@ Measure = Callable[[Records], float | None]
 
 @dataclass(frozen=True)
 class Row:
-    """``predicted`` in ``unit``; ``aim``: what stage A must reach and what is aimed at beyond it. ``key`` names it for good."""
+    """``predicted`` in the group's unit; ``aim``: what stage A must reach, and beyond. ``key`` names it for good."""
 
     key: str
     item: str
-    unit: str
     predicted: float
     aim: str
     measure: Measure
@@ -40,16 +39,21 @@ class Row:
 
 def _time(records: Records, **facts: object) -> float | None:
     record = latest(records, kind="time", **facts)
-    return None if record is None else record.get("gpu_us", record.get("wall_us"))
+    return best_known(record)
 
 
 def _ratio(ours: dict, other: dict) -> Measure:
-    """How many times as long as ours the other takes: only where one process measured both (one phase, then)."""
+    """How many times as long as ours the other takes: only where one process (``run``) measured both, in one phase."""
+
+    phase = "7" if ours["op"] == BACKBONE else "4"
 
     def measure(records: Records) -> float | None:
-        phase = "7" if ours["op"] == BACKBONE else "4"
-        own, theirs = _time(records, phase=phase, **ours), _time(records, phase=phase, **other)
-        return None if own is None or theirs is None else theirs / own
+        for own in reversed(records):
+            if own.get("kind") == "time" and own.get("phase") == phase and matches(own, ours):
+                theirs = _time(records, phase=phase, run=own.get("run"), **other)
+                if theirs is not None:
+                    return theirs / best_known(own)
+        return None
 
     return measure
 
@@ -62,29 +66,27 @@ def deform_conv(direction: str, candidate: str, stage: str = "C4", batch: int = 
 def _deform_ratio(key: str, item: str, direction: str, ours: str, peer: str, aim: str) -> Row:
     predicted = predictions.PEERS_US[peer][direction] / predictions.predicted_us(direction, "C4", 8, ours)
     measure = _ratio(deform_conv(direction, ours), deform_conv(direction, peer))
-    return Row(key, f"deform_conv2d {direction}, C4, batch 8, {item}", "times", predicted, aim, measure)
+    return Row(key, f"{direction}, {item}", predicted, aim, measure)
 
 
 def _deform_time(direction: str, stage: str, batch: int, candidate: str) -> Row:
     facts = deform_conv(direction, candidate, stage, batch)
     predicted = predictions.predicted_us(direction, stage, batch, candidate)
-    item = f"deform_conv2d {direction}, {stage}, batch {batch}, {candidate}"
-    return Row(
-        f"time {direction} {stage} {batch} {candidate}",
-        item,
-        "µs",
-        predicted,
-        "",
-        lambda r: _time(r, phase="4", **facts),
-    )
+    item = f"{direction}, {stage}, batch {batch}, {candidate}"
+    key = f"time {direction} {stage} {batch} {candidate}"
+    return Row(key, item, predicted, "", lambda records: _time(records, phase="4", **facts))
 
 
 def _peer_time(direction: str, candidate: str) -> Row:
     facts = deform_conv(direction, candidate)
-    item = f"deform_conv2d {direction}, C4, batch 8, {candidate}"
     predicted = predictions.PEERS_US[candidate][direction]
-    # Phase 4 measures most of them as well; phase 3 measures all.
-    return Row(f"time {direction} C4 8 {candidate}", item, "µs", predicted, "", lambda r: _time(r, phase="3", **facts))
+
+    def measure(records: Records) -> float | None:
+        """Phase 3 measures all of them, phase 4 most, beside ours."""
+        alone = _time(records, phase="3", **facts)
+        return _time(records, phase="4", **facts) if alone is None else alone
+
+    return Row(f"time {direction} C4 8 {candidate}", f"{direction}, {candidate}", predicted, "", measure)
 
 
 def _share(direction: str, predicted: float, aim: str) -> Row:
@@ -94,7 +96,7 @@ def _share(direction: str, predicted: float, aim: str) -> Row:
         time = _time(records, phase="4", **facts)
         return None if time is None else 100 * predictions.floor_us(direction, 8, names.OURS_BFLOAT16) / time
 
-    return Row(f"roofline {direction}", f"share of roofline, {direction}, C4, batch 8", "%", predicted, aim, measure)
+    return Row(f"roofline {direction}", direction, predicted, aim, measure)
 
 
 def _memory(direction: str, candidate: str, predicted: float, aim: str) -> Row:
@@ -104,8 +106,8 @@ def _memory(direction: str, candidate: str, predicted: float, aim: str) -> Row:
         record = latest(records, kind="memory", **facts)
         return None if record is None else record["extra_megabytes"]
 
-    item = f"extra peak memory, C3, batch 8, {direction}, {candidate}"
-    return Row(f"memory {direction} {candidate}", item, "MB", predicted, aim, measure)
+    item = f"extra peak, C3, batch 8, {direction}, {candidate}"
+    return Row(f"memory {direction} {candidate}", item, predicted, aim, measure)
 
 
 def _frozen_bn(variant: str, activation: str) -> Row:
@@ -115,8 +117,7 @@ def _frozen_bn(variant: str, activation: str) -> Row:
         record = latest(records, kind="time", phase="6", candidate="resnet_cuda", **facts)
         return None if record is None else 100 * record["share_of_copy"]
 
-    item = f"frozen_bn_relu, {variant}, {activation}, bfloat16, channels_last, share of copy"
-    return Row(f"frozen_bn {variant} {activation}", item, "%", 91.5, "90 % / 95 %", measure)
+    return Row(f"frozen_bn {variant} {activation}", f"{variant}, {activation}", 91.5, "90 % / 95 %", measure)
 
 
 def backbone(kind: str, mode: str, batch: int, candidate: str, graph: bool = False) -> dict:
@@ -131,13 +132,15 @@ def _backbone_row(facts: dict, predicted: float) -> Row:
 
     graph = ", CUDA graph" if facts["cuda_graph"] else ""
     item = f"{facts['backbone']} {facts['mode']}, batch {facts['batch']}{graph}, per image, {facts['candidate']}"
-    return Row(f"backbone {item}", item, "ms", predicted, "", measure)
+    shown = item.replace(", per image", "")
+    return Row(f"backbone {item}", shown, predicted, "", measure)
 
 
 def _backbone_ratio(ours: dict, other: dict, predicted: float, aim: str) -> Row:
     graph = ", CUDA graph" if ours["cuda_graph"] else ""
     item = f"{ours['backbone']} {ours['mode']}, batch {ours['batch']}{graph}, {other['candidate']} over ours"
-    return Row(f"ratio {item}", item, "times", predicted, aim, _ratio(ours, other))
+    shown = item.removesuffix(" over ours").replace(names.EAGER_AUTOCAST_TF32, "torchvision, autocast, TF32 on")
+    return Row(f"ratio {item}", shown, predicted, aim, _ratio(ours, other))
 
 
 def _activations(candidate: str, predicted: float) -> Row:
@@ -145,12 +148,12 @@ def _activations(candidate: str, predicted: float) -> Row:
         record = latest(records, kind="memory", op=BACKBONE, candidate=candidate)
         return None if record is None else record["kept_megabytes_per_image"]
 
-    item = f"activation memory of layers 2 to 4, per image, {candidate}"
-    return Row(f"activations {candidate}", item, "MB", predicted, "2.5x / 3x less", measure)
+    item = f"activations of layers 2 to 4, per image, {candidate}"
+    return Row(f"activations {candidate}", item, predicted, "2.5x / 3x less", measure)
 
 
-def rows() -> list[Row]:
-    """Every prediction of section 5, the peers' times that it rests on, and stage A's times of section 3.5."""
+def groups() -> dict[str, list[Row]]:
+    """Every prediction of section 5, the peers' times that it rests on, and stage A's times of section 3.5, by title."""
     tv, tv_tf32, mmcv = names.TORCHVISION_AUTOCAST, names.TORCHVISION_AUTOCAST_TF32, names.MMCV_FLOAT16
     ratios = (
         ("bfloat16 against torchvision autocast", names.OURS_AUTOCAST, tv, ("8x / 20x", "15x / 24x")),
@@ -159,39 +162,47 @@ def rows() -> list[Row]:
         ("float32, TF32 on both sides", names.OURS_TF32, names.TORCHVISION_TF32, ("3x / 5x", "6x / 9x")),
         ("float32, TF32 off", names.OURS_FLOAT32, names.TORCHVISION_FLOAT32, ("1.5x / 3.5x", "2.5x / 3x")),
     )
-    table = [
-        _deform_ratio(f"ratio {direction} {peer}", item, direction, ours, peer, aims[direction == BACKWARD])
-        for item, ours, peer, aims in ratios
-        for direction in (FORWARD, BACKWARD)
-    ]
-    table += [_share(FORWARD, 44, "45 % / 75 %"), _share(BACKWARD, 35, "33 % / 45 %")]
-    table += [
-        _memory(FORWARD, names.OURS_BFLOAT16, 40, "at most 48 MB / 0"),
-        _memory(BACKWARD, names.OURS_BFLOAT16, 50, "at most 48 MB"),
-        _memory(FORWARD, tv, 620, ""),
-    ]
-    table += [
-        Row(
-            "accuracy C4",
-            "error over torchvision's, float32, C4, against float64",
-            "times",
-            1.0,
-            "at most 1x",
-            _accuracy,
-        ),
-        _frozen_bn("in place with residual", "C4, batch 8"),
-        _frozen_bn("in place", "stem, batch 8"),
-        _frozen_bn("backward with residual", "C4, batch 8"),
-    ]
-    table += _backbone_rows()
-    table += [_activations(names.EAGER_AUTOCAST, 668), _activations(names.OURS_AUTOCAST, 223)]
-    for peer in predictions.PEERS_US:
-        table += [_peer_time(FORWARD, peer), _peer_time(BACKWARD, peer)]
-    for stage, batch in predictions.STAGE_A_US:
-        table += [_deform_time(direction, stage, batch, names.OURS_BFLOAT16) for direction in (FORWARD, BACKWARD)]
-    for candidate in (names.OURS_TF32, names.OURS_FLOAT32):
-        table += [_deform_time(direction, "C4", 8, candidate) for direction in (FORWARD, BACKWARD)]
-    return table
+    both = (FORWARD, BACKWARD)
+    backbones = _backbone_rows()
+    ours = [_deform_time(d, stage, batch, names.OURS_BFLOAT16) for stage, batch in predictions.STAGE_A_US for d in both]
+    ours += [_deform_time(d, "C4", 8, candidate) for candidate in (names.OURS_TF32, names.OURS_FLOAT32) for d in both]
+    return {
+        "deform_conv2d, C4, batch 8: how many times as long as ours the peer takes": [
+            _deform_ratio(f"ratio {direction} {peer}", item, direction, ours, peer, aims[direction == BACKWARD])
+            for item, ours, peer, aims in ratios
+            for direction in both
+        ],
+        "deform_conv2d, C4, batch 8, bfloat16: share of the roofline, %": [
+            _share(FORWARD, 44, "45 % / 75 %"),
+            _share(BACKWARD, 35, "33 % / 45 %"),
+        ],
+        "deform_conv2d, ours: µs": ours,
+        "deform_conv2d, C4, batch 8, peers: µs": [_peer_time(d, peer) for peer in predictions.PEERS_US for d in both],
+        "deform_conv2d, float32: error against float64 over torchvision's": [
+            Row("accuracy C4", "forward, C4", 1.0, "at most 1x", _accuracy)
+        ],
+        "frozen_bn_relu, bfloat16, channels_last: share of a copy's speed, %": [
+            _frozen_bn("in place with residual", "C4, batch 8"),
+            _frozen_bn("in place", "stem, batch 8"),
+            _frozen_bn("backward with residual", "C4, batch 8"),
+        ],
+        "Backbones at 800x1344: ms per image": [row for row in backbones if row.key.startswith("backbone")],
+        "Backbones at 800x1344: how many times as long as ours the peer takes": [
+            row for row in backbones if row.key.startswith("ratio")
+        ],
+        "Memory: MB": [
+            _memory(FORWARD, names.OURS_BFLOAT16, 40, "at most 48 MB / 0"),
+            _memory(BACKWARD, names.OURS_BFLOAT16, 50, "at most 48 MB"),
+            _memory(FORWARD, tv, 620, ""),
+            _activations(names.EAGER_AUTOCAST, 668),
+            _activations(names.OURS_AUTOCAST, 223),
+        ],
+    }
+
+
+def rows() -> list[Row]:
+    """All rows of all groups."""
+    return [row for group in groups().values() for row in group]
 
 
 def _accuracy(records: Records) -> float | None:

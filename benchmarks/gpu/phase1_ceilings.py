@@ -7,8 +7,9 @@ import torch
 from benchmarks.gpu import atomics
 from benchmarks.gpu.clocks import read_clocks
 from benchmarks.gpu.context import Context
+from benchmarks.gpu.records import best_known
 from benchmarks.gpu.side_by_side import effort
-from benchmarks.gpu.timing import best_known, microseconds
+from benchmarks.gpu.timing import microseconds
 from benchmarks.gpu.variants import tf32
 
 

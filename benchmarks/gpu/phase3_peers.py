@@ -6,9 +6,9 @@ from benchmarks.gpu import names
 from benchmarks.gpu.clocks import read_clocks
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.layers import layer
+from benchmarks.gpu.phase4_ours import CELLS
 from benchmarks.gpu.side_by_side import compare
 
-ORDER = (("C4", 8), ("C3", 8), ("C5", 8), ("C4", 1), ("C3", 1), ("C5", 1))  # the important ones first
 PEERS = (
     names.TORCHVISION_FLOAT32,
     names.TORCHVISION_TF32,
@@ -21,7 +21,7 @@ PEERS = (
 
 def run(context: Context) -> None:
     context.write("clocks", **read_clocks(context.device))
-    for stage, batch in ORDER:
+    for stage, batch in CELLS:
         one = layer(stage, batch, context.quick)
         for direction in (names.FORWARD, names.BACKWARD):
             if context.enough_time(f"peers, {one}, {direction}"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from benchmarks import bench_frozen_bn
@@ -9,8 +11,9 @@ from benchmarks.gpu import names
 from benchmarks.gpu.clocks import read_clocks
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.phase1_ceilings import copy
+from benchmarks.gpu.records import best_known
 from benchmarks.gpu.side_by_side import effort
-from benchmarks.gpu.timing import Candidate, best_known, compare_in_turns, sets_needed
+from benchmarks.gpu.timing import Candidate, compare_in_turns, sets_needed
 from benchmarks.measure import relative_error
 
 # What is written at 800x1344, in bfloat16: 275, 275, 138, 69, 34 and 9 MB.
@@ -26,6 +29,7 @@ QUICK_ACTIVATIONS = {"stem, batch 8": (2, 3, 8, 7), "C4, batch 8": (2, 8, 5, 7)}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 VARIANTS = bench_frozen_bn.VARIANTS | bench_frozen_bn.MORE_VARIANTS
 CANDIDATES = (bench_frozen_bn.OURS, "eager")
+COPY = "copy of as many bytes"
 
 
 def activations(context: Context) -> dict[str, tuple[int, ...]]:
@@ -33,7 +37,10 @@ def activations(context: Context) -> dict[str, tuple[int, ...]]:
 
 
 def candidates(context: Context, size: tuple[int, ...], layout: str, variant: str) -> list[Candidate]:
-    """Ours and the eager operations of a block, each on as many activations as L2 does not hold."""
+    """Ours, the eager operations of a block and a plain copy, each on as many activations as L2 does not hold.
+
+    The copy moves as many bytes as ours: a call on a small activation cannot reach the speed of copying gigabytes.
+    """
     generator = torch.Generator(context.device).manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
@@ -44,15 +51,17 @@ def candidates(context: Context, size: tuple[int, ...], layout: str, variant: st
 
     set_bytes = bench_frozen_bn.TENSORS[variant] * 2 * torch.Size(size).numel()
     scale, shift = random(size[1]).abs() + 0.5, random(size[1])
-    calls: dict[str, list] = {name: [] for name in CANDIDATES}
+    calls: dict[str, list] = {name: [] for name in (*CANDIDATES, COPY)}
     for _ in range(sets_needed(set_bytes, context.device)):
         made = VARIANTS[variant](activation(), scale, shift, activation(), activation())
         for name in CANDIDATES:
             calls[name].append(made[name])
+        source = torch.empty(set_bytes // 4, dtype=torch.bfloat16, device=context.device).normal_()
+        calls[COPY].append(functools.partial(torch.empty_like(source).copy_, source))
     return [Candidate(name, own) for name, own in calls.items()]
 
 
-def agreement(own: Candidate, eager: Candidate) -> float:
+def agreement(own: Candidate, eager: Candidate, *_: Candidate) -> float:
     """The worst error over the results of the first calls."""
     pairs = [one if isinstance(one, tuple) else (one,) for one in (own.calls[0](), eager.calls[0]())]
     return max(relative_error(a, b) for a, b in zip(*pairs, strict=True))
@@ -68,12 +77,13 @@ def measure(context: Context, where: str, layout: str, variant: str, bandwidth: 
         context.not_measured(f"{where}, {layout}, {variant}", f"differs by {error:.3g}")
         return {}
     moved = bench_frozen_bn.TENSORS[variant] * 2 * torch.Size(size).numel()
-    lines = {}
-    for name, times in compare_in_turns(made, context.device, effort(context)).items():
-        line = times.record()
+    lines = {name: times.record() for name, times in compare_in_turns(made, context.device, effort(context)).items()}
+    copied = best_known(lines[COPY])
+    for name, line in lines.items():
         share = moved / best_known(line) / 1e3 / bandwidth
         facts = {"op": names.FROZEN_BN, "activation": where, "size": size, "layout": layout, "variant": variant}
-        lines[name] = line | {"share_of_copy": round(share, 4), "bytes": moved}
+        shares = {"share_of_copy": round(share, 4), "share_of_same_copy": round(copied / best_known(line), 4)}
+        lines[name] = line | shares | {"bytes": moved}
         context.write("time", **facts, candidate=name, **lines[name], error=float(f"{error:.3g}"))
     return lines
 
@@ -83,8 +93,8 @@ def run(context: Context) -> None:
     context.write("clocks", **read_clocks(context.device))
     megabytes = 2 if context.quick else 4000
     bandwidth = copy(context, megabytes)["gigabytes_per_second"]
-    for where in activations(context):
-        for layout in LAYOUTS:
+    for layout in LAYOUTS:
+        for where in activations(context):
             for variant in VARIANTS:
                 if context.enough_time(f"{where}, {layout}, {variant}"):
                     measure(context, where, layout, variant, bandwidth)

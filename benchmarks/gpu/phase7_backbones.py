@@ -1,8 +1,9 @@
-"""Phase 7: whole backbones at 800x1344, inference and training steps, beside torchvision's; torch.compile comes last."""
+"""Phase 7: whole backbones at 800x1344, inference and training steps, beside torchvision's."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,23 +14,15 @@ from benchmarks.gpu import models, names
 from benchmarks.gpu.clocks import read_clocks
 from benchmarks.gpu.context import Context, first_line
 from benchmarks.gpu.names import INFERENCE, TRAINING
-from benchmarks.gpu.timing import QUICK, Candidate, Effort, best_known, compare_in_turns
+from benchmarks.gpu.records import best_known
+from benchmarks.gpu.timing import QUICK, Candidate, Effort, compare_in_turns
 from benchmarks.gpu.variants import tf32
 from benchmarks.measure import relative_error
 
-# kind, mode, batch; the predicted ones first.
-ORDER = (
-    (names.PLAIN, INFERENCE, 1),
-    (names.PLAIN, TRAINING, 8),
-    (names.DEFORMABLE, INFERENCE, 8),
-    (names.DEFORMABLE, TRAINING, 8),
-    (names.PLAIN, INFERENCE, 8),
-    (names.DEFORMABLE, INFERENCE, 1),
-    (names.PLAIN, TRAINING, 2),
-    (names.DEFORMABLE, TRAINING, 2),
-)
+# mode, batch; the predicted and never measured ones first.
+DEFORMABLE_ORDER = ((INFERENCE, 1), (INFERENCE, 8), (TRAINING, 8), (TRAINING, 2))
+PLAIN_ORDER = ((INFERENCE, 1), (TRAINING, 8), (INFERENCE, 8), (TRAINING, 2))
 FLOAT32_TOLERANCE, TOLERANCE = 1e-2, 0.25
-COMPILE_SECONDS = 20
 Outputs = dict[str, Tensor]
 
 
@@ -50,7 +43,7 @@ class Way:
         return tf32(self.tf32)
 
 
-def _image(context: Context, batch: int) -> Tensor:
+def make_image(context: Context, batch: int) -> Tensor:
     height, width = (32, 32) if context.quick else (800, 1344)
     generator = torch.Generator(context.device).manual_seed(batch)
     image = torch.randn(batch, 3, height, width, generator=generator, device=context.device)
@@ -71,7 +64,7 @@ def _ways(kind: str, own: nn.Module, peer: nn.Module | None) -> list[Way]:
     return ways
 
 
-def _inference(way: Way, image: Tensor) -> Callable[[], Outputs]:
+def make_inference(way: Way, image: Tensor) -> Callable[[], Outputs]:
     way.model.eval()
 
     def call() -> Outputs:
@@ -81,7 +74,7 @@ def _inference(way: Way, image: Tensor) -> Callable[[], Outputs]:
     return call
 
 
-def _training_step(way: Way, image: Tensor) -> Callable[[], None]:
+def make_training_step(way: Way, image: Tensor) -> Callable[[], None]:
     way.model.train()
 
     def call() -> None:
@@ -92,8 +85,12 @@ def _training_step(way: Way, image: Tensor) -> Callable[[], None]:
     return call
 
 
-def _graphed(call: Callable[[], Outputs]) -> Callable[[], None]:
-    """``call`` captured as a CUDA graph."""
+def _replay(graph: torch.cuda.CUDAGraph, _kept: Callable) -> None:
+    graph.replay()
+
+
+def graphed(call: Callable[[], Outputs]) -> Callable[[], None]:
+    """``call`` captured as a CUDA graph, and kept with it: the graph reads its arguments and parameters where they lay."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -103,7 +100,7 @@ def _graphed(call: Callable[[], Outputs]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
-    return graph.replay
+    return functools.partial(_replay, graph, call)
 
 
 def _difference(outputs: Outputs, expected: Outputs) -> float:
@@ -126,7 +123,7 @@ def _agreeing(context: Context, kind: str, ways: list[Way], own: nn.Module, imag
     for way in ways:
         try:
             with way.setting():
-                error = _difference(_inference(way, image)(), expected)
+                error = _difference(make_inference(way, image)(), expected)
         except RuntimeError as refused:  # torchvision has no bfloat16 deform_conv2d on a CPU, say
             context.not_measured(f"{kind}, {way.name}", first_line(refused))
             continue
@@ -140,10 +137,10 @@ def _agreeing(context: Context, kind: str, ways: list[Way], own: nn.Module, imag
 
 
 def _compare(context: Context, kind: str, mode: str, batch: int, ways: list[Way]) -> None:
-    image = _image(context, batch)
-    make = _inference if mode == INFERENCE else _training_step
+    image = make_image(context, batch)
+    make = make_inference if mode == INFERENCE else make_training_step
     candidates = [Candidate(way.name, [make(way, image)], way.setting) for way in ways]
-    effort = QUICK if context.quick else Effort(block_seconds=0.1)
+    effort = QUICK if context.quick else Effort()
     _write(context, kind, mode, batch, compare_in_turns(candidates, context.device, effort), graph=False)
     if mode == INFERENCE and batch == 1 and context.device.type == "cuda":
         graphs = []
@@ -153,7 +150,7 @@ def _compare(context: Context, kind: str, mode: str, batch: int, ways: list[Way]
                 context.not_measured(f"{kind}, {way.name}, CUDA graph", reason)
             else:
                 with way.setting():
-                    graphs.append(Candidate(way.name, [_graphed(_inference(way, image))], way.setting))
+                    graphs.append(Candidate(way.name, [graphed(make_inference(way, image))], way.setting))
         _write(context, kind, mode, batch, compare_in_turns(graphs, context.device, effort), graph=True)
 
 
@@ -165,39 +162,53 @@ def _write(context: Context, kind: str, mode: str, batch: int, times: dict, grap
         context.write("time", **facts, candidate=name, **line, ms_per_image=per_image)
 
 
-def _compile(context: Context, kind: str, ways: list[Way]) -> None:
-    """torchvision's all-bfloat16 model under torch.compile, compile time excluded."""
+def _ready(context: Context, kind: str) -> list[Way]:
+    """The ways to be timed: those that agree with float32."""
+    torch.backends.cudnn.benchmark = True
+    image = make_image(context, 1)
+    own = models.ours(kind, image)
+    try:
+        peer = models.torchvisions(kind, own)
+    except ImportError as error:
+        peer = None
+        context.not_measured(f"{kind}, torchvision", str(error))
+    return _agreeing(context, kind, _ways(kind, own, peer), own, image)
+
+
+def _measure(context: Context, kind: str, order: tuple[tuple[str, int], ...]) -> None:
+    context.needs_native()
+    context.write("clocks", **read_clocks(context.device))
+    ways = _ready(context, kind)
+    for mode, batch in order[:2] if context.quick else order:
+        if context.enough_time(f"{kind}, {mode}, batch {batch}"):
+            _compare(context, kind, mode, 1 if context.quick else batch, ways)
+    context.write("clocks", **read_clocks(context.device))
+    context.check()
+
+
+def deformable(context: Context) -> None:
+    """R-50-DCN."""
+    _measure(context, names.DEFORMABLE, DEFORMABLE_ORDER)
+
+
+def plain(context: Context) -> None:
+    """R-50-FPN."""
+    _measure(context, names.PLAIN, PLAIN_ORDER)
+
+
+def compiled(context: Context) -> None:
+    """torchvision's all-bfloat16 model under torch.compile beside ours, compile time excluded; last, since it may take long."""
+    context.needs_native()
+    ways = _ready(context, names.PLAIN)
     eager = next((way for way in ways if way.name == names.EAGER_BFLOAT16), None)
-    item = f"{kind}, torch.compile"
+    item = f"{names.PLAIN}, torch.compile"
     if eager is None:
         context.not_measured(item, "torchvision is not installed")
     elif context.quick:
         context.not_measured(item, "a quick run compiles nothing")
-    elif context.enough_time(item, COMPILE_SECONDS):
+    else:
         ours = next(way for way in ways if way.name == names.OURS_BFLOAT16)
-        compiled = Way(names.COMPILED_BFLOAT16, torch.compile(eager.model), False)
-        _compare(context, kind, INFERENCE, 1, [ours, compiled])
-
-
-def run(context: Context) -> None:
-    context.needs_native()
-    context.write("clocks", **read_clocks(context.device))
-    torch.backends.cudnn.benchmark = True
-    ready: dict[str, list[Way]] = {}
-    for kind, mode, batch in ORDER[:4] if context.quick else ORDER:
-        item = f"{kind}, {mode}, batch {batch}"
-        if not context.enough_time(item):
-            continue
-        if kind not in ready:
-            image = _image(context, 1)
-            own = models.ours(kind, image)
-            try:
-                peer = models.torchvisions(kind, own)
-            except ImportError as error:
-                peer = None
-                context.not_measured(f"{kind}, torchvision", str(error))
-            ready[kind] = _agreeing(context, kind, _ways(kind, own, peer), own, image)
-        _compare(context, kind, mode, 1 if context.quick else batch, ready[kind])
-    _compile(context, names.PLAIN, ready.get(names.PLAIN, []))
-    context.write("clocks", **read_clocks(context.device))
+        _compare(
+            context, names.PLAIN, INFERENCE, 1, [ours, Way(names.COMPILED_BFLOAT16, torch.compile(eager.model), False)]
+        )
     context.check()

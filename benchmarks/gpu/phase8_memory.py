@@ -9,9 +9,8 @@ from benchmarks.gpu.context import Context, first_line
 from benchmarks.gpu.layers import layer, make_sets
 from benchmarks.gpu.phase1_ceilings import copy
 from benchmarks.gpu.phase6_frozen_bn import measure
-from benchmarks.gpu.records import latest, read
+from benchmarks.gpu.records import best_known, latest, read
 from benchmarks.gpu.side_by_side import compare
-from benchmarks.gpu.timing import best_known
 from benchmarks.gpu.variants import VARIANTS, candidate
 from benchmarks.measure import peak_megabytes
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,31 +37,51 @@ def last_line(log: Path) -> str:
     return lines[-1][-400:] if lines else "no output"
 
 
+def reason(log: Path) -> str:
+    """Why a Python process ended: the fault that it was told of, if any, else its last line."""
+    lines = log.read_text(errors="replace").splitlines()[-200:]
+    fault = next((line.strip() for line in reversed(lines) if line.startswith("Fatal Python error")), None)
+    return fault or f"last: {last_line(log)}"
+
+
 def run_command(command: list[str], seconds: float, log: Path, environment: Mapping[str, str], folder: Path) -> Outcome:
     """Runs ``command`` in ``folder`` with its output appended to ``log``."""
-    begin = time.monotonic()
-    with log.open("ab") as output:
-        output.write(f"$ {' '.join(command)}\n".encode())
-        output.flush()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            cwd=folder,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return Outcome("timeout", time.monotonic() - begin, f"cut after {seconds:.0f} s; last: {last_line(log)}")
-        finally:
+    return run_commands([(command, log)], seconds, environment, folder)[0]
+
+
+def run_commands(
+    commands: Sequence[tuple[list[str], Path]], seconds: float, environment: Mapping[str, str], folder: Path
+) -> list[Outcome]:
+    """Runs several at the same time, each with its log, all below one deadline."""
+    begin, processes, outcomes = time.monotonic(), [], []
+    try:
+        for command, log in commands:
+            with log.open("ab") as output:
+                output.write(f"$ {' '.join(command)}\n".encode())
+                output.flush()
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(environment),
+                    cwd=folder,
+                    start_new_session=True,
+                )
+            processes.append(process)
+        for process, (_, log) in zip(processes, commands, strict=True):
+            try:
+                code = process.wait(timeout=max(0.0, begin + seconds - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                error = f"cut after {seconds:.0f} s; last: {last_line(log)}"
+                outcomes.append(Outcome("timeout", time.monotonic() - begin, error))
+                continue
+            error = f"exit status {code}; last: {last_line(log)}" if code else None
+            outcomes.append(Outcome("error" if code else "ok", time.monotonic() - begin, error))
+    finally:
+        for process in processes:
             end(process)
-    spent = time.monotonic() - begin
-    if code == 0:
-        return Outcome("ok", spent)
-    return Outcome("error", spent, f"exit status {code}; last: {last_line(log)}")
+    return outcomes
 
 
 class Worker:
@@ -72,7 +92,7 @@ class Worker:
     """
 
     def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str], folder: Path):
-        self._command = [sys.executable, "-u", "-m", "benchmarks.gpu.worker", *arguments]
+        self._command = [sys.executable, "-u", "-X", "faulthandler", "-m", "benchmarks.gpu.worker", *arguments]
         self._log, self._environment, self._folder = log, dict(environment), folder
         self._process: subprocess.Popen | None = None
         self._answers = -1
@@ -94,16 +114,17 @@ class Worker:
         self._process, self._answers = process, answers
         return process
 
-    def run(self, phase: str, module: str, seconds: float) -> Outcome:
+    def run(self, phase: str, target: str, seconds: float) -> Outcome:
+        """Calls ``target`` (``module:function``); its records carry ``phase``."""
         begin = time.monotonic()
         process = self._process or self._start()
-        request = json.dumps({"phase": phase, "module": module, "seconds": seconds}) + "\n"
+        request = json.dumps({"phase": phase, "run": target, "seconds": seconds}) + "\n"
         try:
             process.stdin.write(request.encode())
             process.stdin.flush()
         except BrokenPipeError:
             self.stop()
-            return Outcome("error", time.monotonic() - begin, f"the worker is gone; last: {last_line(self._log)}")
+            return Outcome("error", time.monotonic() - begin, f"the worker is gone; {reason(self._log)}")
         answer = self._read_answer(begin + seconds)
         spent = time.monotonic() - begin
         if answer is None:
@@ -112,7 +133,7 @@ class Worker:
         if not answer.endswith(b"\n"):
             code = process.wait()
             self.stop()
-            return Outcome("error", spent, f"the worker ended with status {code}; last: {last_line(self._log)}")
+            return Outcome("error", spent, f"the worker ended with status {code}; {reason(self._log)}")
         error = json.loads(answer)["error"]
         if error is not None:
             self.stop()

@@ -40,6 +40,16 @@ def read(path: Path | None) -> list[dict]:
 def latest(records: list[dict], **wanted: object) -> dict | None:
     """The last record that has all these values."""
     for record in reversed(records):
-        if all(record.get(key) == value for key, value in wanted.items()):
+        if matches(record, wanted):
             return record
     return None
+
+
+def matches(record: dict, wanted: dict) -> bool:
+    """Whether a record has all these values."""
+    return all(record.get(key) == value for key, value in wanted.items())
+
+
+def best_known(record: dict | None) -> float | None:
+    """Microseconds of a result line: GPU time, or wall time where the device has no events."""
+    return None if record is None else record.get("gpu_us", record.get("wall_us"))

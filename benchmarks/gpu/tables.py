@@ -6,29 +6,22 @@ Without a result file of a GPU every cell says so.
 from __future__ import annotations
 
 import argparse
-import json
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.gpu import expected, names, predictions
+from benchmarks.gpu import expected, names
 from benchmarks.gpu.names import BACKWARD, FORWARD
-from benchmarks.gpu.records import latest, read
+from benchmarks.gpu.predictions_page import NONE_YET, WIDTH, number, page, predictions_tables, read_reasons
+from benchmarks.gpu.records import best_known, latest, matches, read
 
-NOT_YET = "not yet measured"
-LARGEST_MISS = 0.30
+NOT_YET = NONE_YET  # a cell's value that no run has measured
 
 
 def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])
-
-
-def number(value: float | None) -> str:
-    """Three significant digits."""
-    if value is None:
-        return NOT_YET
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def caption(records: list[dict]) -> str:
@@ -38,51 +31,45 @@ def caption(records: list[dict]) -> str:
         return "No GPU run yet."
     if facts["device"] != "cuda":
         return f"DRY RUN on device {facts['device']}: the numbers mean nothing but that the program runs."
-    clocks = latest(records, kind="clocks") or {}
+    clocks = [record for record in records if record.get("kind") == "clocks"]
+    driver = next((record["driver"] for record in clocks if "driver" in record), "unknown")
+    fastest = max((int(record["sm_mhz"]) for record in clocks if "sm_mhz" in record), default="unknown")
+    sources = facts.get("sources") or f"commit {facts['commit']}"
     quick = " QUICK RUN on tiny shapes, no result." if facts.get("quick") else ""
     return (
-        f"{facts.get('gpu')}; {facts['date']}, commit {facts['commit']}, torch {facts['torch']}, torchvision "
-        f"{facts['torchvision']}, mmcv {facts['mmcv'] or 'not installed'}, driver {clocks.get('driver', 'unknown')}; SM clock at "
-        f"the end {clocks.get('sm_mhz', 'unknown')} MHz.{quick}"
+        f"{facts.get('gpu')}; {facts['date']}, {sources}, torch {facts['torch']}, torchvision "
+        f"{facts['torchvision']}, mmcv {facts['mmcv'] or 'not installed'}, driver {driver}; SM clock up to {fastest} MHz.{quick}"
     )
 
 
-def predictions_table(records: list[dict], reasons: dict[str, str]) -> str:
-    """Every prediction with its measured value; a miss of more than 30 % either way needs its reason."""
-    body = []
-    for row in expected.rows():
-        measured = row.measure(records)
-        verdict = reasons.get(row.key, "")
-        if measured is not None:
-            miss = measured / row.predicted - 1
-            verdict = f"{miss:+.0%}"
-            if abs(miss) > LARGEST_MISS:
-                verdict += f", **miss**: {reasons.get(row.key, 'REASON TO BE WRITTEN')}"
-        body.append([row.item, row.unit, number(row.predicted), row.aim, number(measured), verdict])
-    return markdown(["item", "unit", "predicted", "aim: stage A / beyond", "measured", "off by"], body)
+def own_time(records: list[dict], facts: dict) -> dict | None:
+    """The last time of ours that was measured beside a peer; the last one at all where none was."""
+    found = [one for one in records if matches(one, {"kind": "time", "phase": "4", **facts})]
+    return next((one for one in reversed(found) if one["times_of_ours"]), found[-1] if found else None)
 
 
 def readme_table(records: list[dict]) -> str:
-    """Ours beside the peers: microseconds of GPU time, and how many times as long the peers take."""
-    groups = (
-        ("bfloat16", names.OURS_AUTOCAST, names.TORCHVISION_AUTOCAST, names.TORCHVISION_AUTOCAST_TF32),
-        ("float16", names.OURS_FLOAT16, names.MMCV_FLOAT16),
-        ("float32, TF32", names.OURS_TF32, names.TORCHVISION_TF32),
-        ("float32", names.OURS_FLOAT32, names.TORCHVISION_FLOAT32),
+    """Ours beside the peers: microseconds of GPU time, and how many times as long the peers take, in the same run."""
+    rows = (  # label, ours, then the peer of each column
+        ("autocast bfloat16", names.OURS_AUTOCAST, names.TORCHVISION_AUTOCAST, names.TORCHVISION_AUTOCAST_TF32, None),
+        ("float16", names.OURS_FLOAT16, None, None, names.MMCV_FLOAT16),
+        ("float32, TF32", names.OURS_TF32, None, names.TORCHVISION_TF32, None),
+        ("float32", names.OURS_FLOAT32, names.TORCHVISION_FLOAT32, None, None),
     )
     layers = [("C4", 8), ("C3", 8), ("C5", 8), ("C4", 1), ("C3", 1), ("C5", 1)]
     body = []
-    for label, ours, *peers in groups:
-        for stage, batch in layers if label == "bfloat16" else layers[:1]:
+    for label, ours, *peers in rows:
+        for stage, batch in layers if ours == names.OURS_AUTOCAST else layers[:1]:
             for direction in (FORWARD, BACKWARD):
-                own = latest(records, kind="time", phase="4", **expected.deform_conv(direction, ours, stage, batch))
-                cells = [f"{stage}, batch {batch}, {label}", direction]
-                cells.append(number(None if own is None else own.get("gpu_us", own.get("wall_us"))))
+                own = own_time(records, expected.deform_conv(direction, ours, stage, batch))
+                ratios = {} if own is None else own["times_of_ours"]
+                cells = [f"{stage}, batch {batch}, {label}", direction, number(best_known(own))]
                 for peer in peers:
-                    ratio = None if own is None else own["times_of_ours"].get(peer)
-                    cells.append(f"{peer}: {NOT_YET if ratio is None else f'{ratio:.1f}x'}")
-                body.append([*cells, *[""] * (5 - len(cells))])
-    return markdown(["3x3, v2, 800x1344", "", "ours, µs", "times of ours", ""], body)
+                    cells.append("" if peer is None else f"{ratios[peer]:.1f}x" if peer in ratios else NOT_YET)
+                body.append(cells)
+    return markdown(
+        ["deform_conv2d 3x3, v2, 800x1344", "", "ours, µs", "torchvision", "torchvision with TF32", "mmcv half"], body
+    )
 
 
 def frozen_bn_table(records: list[dict]) -> str:
@@ -102,14 +89,14 @@ def frozen_bn_table(records: list[dict]) -> str:
 
 def backbone_table(records: list[dict]) -> str:
     """Milliseconds of GPU time per image, by candidate."""
-    columns = (
-        names.OURS_BFLOAT16,
-        names.OURS_AUTOCAST,
-        names.EAGER_AUTOCAST,
-        names.EAGER_BFLOAT16,
-        names.EAGER_AUTOCAST_TF32,
-        names.COMPILED_BFLOAT16,
-    )
+    columns = {
+        names.OURS_BFLOAT16: "ours, bfloat16",
+        names.OURS_AUTOCAST: "ours, autocast",
+        names.EAGER_BFLOAT16: "torchvision, bfloat16",
+        names.EAGER_AUTOCAST: "autocast",
+        names.EAGER_AUTOCAST_TF32: "autocast, TF32",
+        names.COMPILED_BFLOAT16: "torch.compile",
+    }
     body = []
     for kind in (names.PLAIN, names.DEFORMABLE):
         for mode, batch, graph in (
@@ -122,8 +109,44 @@ def backbone_table(records: list[dict]) -> str:
             facts = [expected.backbone(kind, mode, batch, column, graph) for column in columns]
             found = [latest(records, kind="time", phase="7", **one) for one in facts]
             cells = [number(None if one is None else one["ms_per_image"]) for one in found]
-            body.append([f"{kind}, {mode}, batch {batch}{', CUDA graph' if graph else ''}", *cells])
-    return markdown(["800x1344, ms per image", *columns], body)
+            body.append([f"{kind}, {mode}, batch {batch}{', graph' if graph else ''}", *cells])
+    return markdown(["ms per image", *columns.values()], body)
+
+
+def measured_rows(table: str) -> tuple[str, list[str]]:
+    """The table without the rows in which nothing is measured, and the names of these."""
+    kept, empty = [], []
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        values = [cell for cell in cells[1:] if cell]
+        if values[-1:] == [NOT_YET] and not any(character.isdigit() for value in values for character in value):
+            label = f"{cells[0]}, {cells[1]}" if len(values) > 1 and values[0] != NOT_YET else cells[0]
+            empty.append(label)
+        else:
+            kept.append(line)
+    return "\n".join(kept), empty
+
+
+def _without_directions(items: list[str]) -> list[str]:
+    """ "x, forward" and "x, backward" are "x"."""
+    shown = []
+    for item in items:
+        stem = item.removesuffix(f", {FORWARD}").removesuffix(f", {BACKWARD}")
+        both = f"{stem}, {FORWARD}" in items and f"{stem}, {BACKWARD}" in items
+        if (stem if both else item) not in shown:
+            shown.append(stem if both else item)
+    return shown
+
+
+def readme(records: list[dict]) -> str:
+    """What stands in the project's README."""
+    tables = [measured_rows(table(records)) for table in (readme_table, frozen_bn_table, backbone_table)]
+    empty = _without_directions([name for _, names_ in tables for name in names_])
+    parts = [textwrap.fill(f"{caption(records)} {NOT_YET}: not yet measured.", WIDTH, break_on_hyphens=False)]
+    parts += [table for table, _ in tables]
+    if empty:
+        parts.append(textwrap.fill(f"Not yet measured at all: {'; '.join(empty)}.", WIDTH, break_on_hyphens=False))
+    return "\n\n".join(parts)
 
 
 def ceilings_table(records: list[dict]) -> str:
@@ -150,6 +173,21 @@ def steps_table(records: list[dict]) -> str:
     return markdown(["step", "", "status", "s", "error"], body)
 
 
+def verdicts(records: list[dict]) -> list[str]:
+    """What the tests and the sanitizer say, and where a run ended; nothing of steps that left no record."""
+    lines = []
+    for record in records:
+        if record.get("kind") == "ended":
+            lines.append(f"**Ended at once: {record['step']} has failed: {record['reason']}**")
+        elif record.get("kind") == "tests" and not record["collected_only"]:
+            whole = "whole" if record["whole"] else "cut by its deadline: no verdict on the rest"
+            counts = ", ".join(f"{record[word]} {word}" for word in ("passed", "failed", "error", "skipped"))
+            lines.append(f"`pytest -m cuda`, {whole}: {counts}. {' '.join(record['failures'])}".strip())
+        elif record.get("kind") == "sanitizer":
+            lines.append(f"{record['item']}: {record['verdict']}, after {record['shapes']} shapes.")
+    return lines
+
+
 def everything(records: list[dict]) -> str:
     """The summary of a run."""
     missing: dict[str, list[str]] = {}
@@ -165,55 +203,31 @@ def everything(records: list[dict]) -> str:
         [
             caption(records),
             steps_table(records),
+            *verdicts(records),
             ceilings_table(shown),
             readme_table(shown),
             frozen_bn_table(shown),
             backbone_table(shown),
-            predictions_table(shown, read_reasons()),
+            predictions_tables(shown, read_reasons()),
             "Not measured:\n\n" + "\n".join(left_out) if left_out else "Nothing was left out.",
         ]
     )
 
 
-REASONS = Path(__file__).resolve().parents[1] / "results" / "gpu-reasons.json"
-
-
-def read_reasons() -> dict[str, str]:
-    """By the key of a prediction's row, why it missed."""
-    return json.loads(REASONS.read_text()) if REASONS.exists() else {}
-
-
-def predictions_page(path: Path | None) -> str:
-    """What lies in ``results/gpu-predictions.md``."""
-    command = "python -m benchmarks.gpu.tables" + (f" {path.name}" if path else "") + " --table predictions"
-    records = read(path)
-    return f"""# Predictions and measurements
-
-Made by `{command}`; not to be edited. Reasons for misses go to
-`gpu-reasons.json` beside this file, by the row's key (`benchmarks/gpu/expected.py`).
-
-Predicted before any run, for an {predictions.GPU}. "Times" is how many times as long as ours the other takes.
-
-{caption(records)}
-
-{predictions_table(gpu_results(records), read_reasons())}
-"""
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.tables", description=__doc__.splitlines()[0])
-    parser.add_argument("file", nargs="?", type=Path, help="a result file of benchmarks/gpu_run.sh")
+    parser.add_argument("files", nargs="*", type=Path, help="result files of benchmarks/gpu_run.sh, whole or cut")
     parser.add_argument("--table", choices=("predictions", "readme", "all"), default="predictions")
     chosen = parser.parse_args(arguments)
-    if chosen.file is not None and not chosen.file.exists():
-        parser.error(f"{chosen.file} is not there")
-    records = read(chosen.file)
+    for file in chosen.files:
+        if not file.exists():
+            parser.error(f"{file} is not there")
+    records = [record for file in chosen.files for record in read(file)]
     if chosen.table == "predictions":
-        print(predictions_page(chosen.file), end="")
+        names_ = " ".join(file.name for file in chosen.files)
+        print(page(gpu_results(records), caption(records), names_), end="")
     elif chosen.table == "readme":
-        print(
-            f"{caption(records)}\n\n{readme_table(records)}\n\n{frozen_bn_table(records)}\n\n{backbone_table(records)}"
-        )
+        print(readme(records))
     else:
         print(everything(records))
 

@@ -29,7 +29,7 @@ class Effort:
 
     calls: int = CALLS
     rounds: int = ROUNDS
-    block_seconds: float = 0.5
+    block_seconds: float = 0.03
 
 
 QUICK = Effort(calls=2, rounds=1, block_seconds=0.02)
@@ -64,11 +64,6 @@ class Times:
             if values:
                 record[name] = [round(min(values), 3), round(max(values), 3)]
         return record
-
-
-def best_known(record: dict) -> float | None:
-    """Microseconds of a result line: GPU time, or wall time where the device has no events."""
-    return record.get("gpu_us", record.get("wall_us"))
 
 
 def sets_needed(set_bytes: int, device: torch.device, most: int = 40) -> int:

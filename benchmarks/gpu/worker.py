@@ -22,8 +22,9 @@ def run_phase(request: dict, device: torch.device, quick: bool, results: Results
     """The error of the phase, in a line; None where there was none."""
     print(f"--- phase {request['phase']}", flush=True)
     try:
-        module = importlib.import_module(request["module"])
-        module.run(Context(device, quick, results, request["phase"], request["seconds"]))
+        module, _, function = request["run"].partition(":")
+        run = getattr(importlib.import_module(module), function or "run")
+        run(Context(device, quick, results, request["phase"], request["seconds"]))
         if device.type == "cuda":
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
@@ -41,12 +42,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--answer-to", type=int, required=True)
     chosen = parser.parse_args()
-    results = Results(chosen.output, device=chosen.device, quick=chosen.quick)
+    # What one process has measured may be compared; ``run`` says which process a record is of.
+    run = f"{chosen.output.stem}, process {os.getpid()}"
+    results = Results(chosen.output, device=chosen.device, quick=chosen.quick, run=run)
     device = torch.device(chosen.device, 0 if chosen.device == "cuda" else None)
     if chosen.quick and device.type == "cpu":
         torch.set_num_threads(1)  # tiny shapes, and other programs beside it
-    with contextlib.suppress(RuntimeError):
-        # Where the extension is not loaded, its rows fail one by one and the peers' are measured all the same.
+    with contextlib.suppress(RuntimeError):  # where the extension is not loaded the first phase says so, and why
         resnet_cuda.use_backend("native")
     for line in sys.stdin:
         error = run_phase(json.loads(line), device, chosen.quick, results)

@@ -1,6 +1,6 @@
-"""The GPU run as a dry run on a CPU: every phase, deadlines, failures, the build; so that the script cannot rot."""
+"""The GPU run as a dry run on a CPU: both halves, every phase, deadlines; so that the script cannot rot."""
 
-import json
+import importlib
 import os
 import subprocess
 import sys
@@ -12,13 +12,15 @@ import pytest
 import resnet_cuda
 from benchmarks.gpu import expected, steps, tables
 from benchmarks.gpu.__main__ import run
-from benchmarks.gpu.commands import Places
-from benchmarks.gpu.processes import run_command
+from benchmarks.gpu.commands import COMMANDS
+from benchmarks.gpu.places import Places
+from benchmarks.gpu.processes import run_command, run_commands
 from benchmarks.gpu.records import Results, latest, read
 from benchmarks.gpu.steps import Step
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(resnet_cuda.__file__).resolve().parents[1]
+SESSION_SECONDS, COMMAND_SECONDS = 900, 600  # what one gets, in all and for a command
 pytest.importorskip("torchvision")
 
 
@@ -27,26 +29,28 @@ def environment(output):
     return {**os.environ, "OUT": str(output), "PYTHON": sys.executable, "PYTHONPATH": paths}
 
 
-@pytest.fixture(scope="module")
-def dry_run(tmp_path_factory):
-    """The whole script; the build has a test of its own."""
+@pytest.fixture(scope="module", params=steps.HALVES)
+def half(request, tmp_path_factory):
+    """A half of the script; build, libraries and failures have tests of their own."""
     output = tmp_path_factory.mktemp("gpu_run")
     command = ["bash", str(ROOT / "benchmarks" / "gpu_run.sh"), "--device", "cpu", "--quick", "--no-build"]
-    result = subprocess.run(command, env=environment(output), capture_output=True, text=True, timeout=170)
+    command += ["--half", str(request.param)]
+    result = subprocess.run(command, env=environment(output), capture_output=True, text=True, timeout=110)
     assert result.returncode == 0, result.stdout + result.stderr
     (file,) = output.glob("*.jsonl")
-    return output, file, read(file), result.stdout
+    return request.param, output, file, read(file), result.stdout
 
 
-def test_every_step_is_ok(dry_run):
-    _, _, records, _ = dry_run
+def test_every_step_is_ok(half):
+    number, _, _, records, _ = half
     done = {record["step"]: record for record in records if record["kind"] == "step"}
-    assert list(done) == [step.name for step in steps.STEPS if step.name != "build"]
+    wanted = [step.name for step in steps.STEPS if number in step.halves and step.name not in ("build", "libraries")]
+    assert list(done) == wanted
     assert all(record["status"] == "ok" for record in done.values()), done
 
 
-def test_every_line_says_that_it_is_a_dry_run(dry_run):
-    output, file, records, printed = dry_run
+def test_every_line_says_that_it_is_a_dry_run(half):
+    _, output, file, records, printed = half
     assert all(record["device"] == "cpu" and record["quick"] is True for record in records)
     assert len(records) == len(file.read_text().splitlines())
     for text in (printed, file.with_suffix(".md").read_text()):
@@ -54,20 +58,51 @@ def test_every_line_says_that_it_is_a_dry_run(dry_run):
     assert sum(path.is_file() for path in output.iterdir()) <= 8
 
 
-def test_every_phase_has_measured(dry_run):
-    _, _, records, _ = dry_run
-    kinds = {phase: {r["kind"] for r in records if r.get("phase") == phase} for phase in "012345678"}
-    assert "environment" in kinds["0"]
-    assert "ceiling" in kinds["1"]
-    assert {"check", "accuracy", "checked"} <= kinds["2"]
-    assert all("time" in kinds[phase] for phase in "3467")
-    assert {"kernel", "kernels in all"} <= kinds["5"]
-    assert {"memory", "spread"} <= kinds["8"]
+KINDS = {
+    1: {
+        "0": {"environment", "check"},
+        "1": {"ceiling"},
+        "2": {"check", "accuracy", "checked"},
+        "4": {"time"},
+        "5": {"kernel", "kernels in all"},
+        "6": {"time", "ceiling"},
+        "7": {"time", "check"},
+    },
+    2: {"0": {"environment", "check"}, "4": {"time"}, "7": {"time", "check"}, "8": {"memory", "spread"}},
+}
+
+
+def test_every_phase_has_measured(half):
+    number, _, _, records, _ = half
+    for phase, wanted in KINDS[number].items():
+        kinds = {record["kind"] for record in records if record.get("phase") == phase}
+        assert wanted <= kinds, phase
     assert not any("gpu_us" in record for record in records)
+    skipped = [record for record in records if record["kind"] == "not measured" and "time left" in record["reason"]]
+    assert skipped == []
 
 
-def test_ours_is_measured_beside_torchvision(dry_run):
-    _, _, records, _ = dry_run
+def test_one_process_pays_for_the_imports(half):
+    """Programs come in between, but the worker is the same from the first phase to the last."""
+    _, _, _, records, _ = half
+    assert len({record["run"] for record in records if "phase" in record}) == 1
+
+
+def test_the_record_says_what_was_imported(half):
+    _, _, _, records, _ = half
+    assert latest(records, kind="environment")["imported"] == resnet_cuda.__file__
+
+
+def test_the_first_calls_are_of_both_operators(half):
+    _, _, _, records, _ = half
+    names = [record["item"] for record in records if record.get("phase") == "0" and record["kind"] == "check"]
+    assert {name.split(" (")[0] for name in names} == {"deform_conv2d", "frozen_bn_relu"}
+
+
+def test_ours_is_measured_beside_torchvision(half):
+    number, _, _, records, _ = half
+    if number != 1:
+        pytest.skip("the first half's")
     for direction in ("forward", "backward"):
         facts = {"kind": "time", "phase": "4", "stage": "C4", "batch": 8, "direction": direction}
         line = latest(records, candidate="resnet_cuda, float32, TF32 off", **facts)
@@ -77,70 +112,120 @@ def test_ours_is_measured_beside_torchvision(dry_run):
         assert line["rounds"] == 2  # A-B-A: twice in the only round
 
 
-def test_the_tables_show_no_number_of_it(dry_run):
-    _, file, records, _ = dry_run
+def test_frozen_bn_stands_beside_a_copy_of_its_size(half):
+    number, _, _, records, _ = half
+    lines = [r for r in records if r["kind"] == "time" and r["phase"] == "6"]
+    assert bool(lines) == (number == 1)
+    for line in lines:
+        assert line["share_of_same_copy"] > 0
+    assert {line["candidate"] for line in lines} == (
+        {"resnet_cuda", "eager", "copy of as many bytes"} if lines else set()
+    )
+
+
+def test_the_tables_show_no_number_of_it(half):
+    _, _, file, records, _ = half
     text = file.with_suffix(".md").read_text()
-    table = text[text.index("| item | unit | predicted |") :].split("\n\n")[0]
-    assert all(tables.NOT_YET in line for line in table.splitlines()[2:])
+    table = text[text.index("| | predicted |") :].split("\n\n")[0]
+    assert table.splitlines()[2:] and all(f" {tables.NOT_YET} " in line for line in table.splitlines()[2:])
     assert tables.gpu_results(records) == []
 
 
-def test_the_tables_find_what_the_phases_write(dry_run):
-    """The lines of this run as if a GPU had written them: every prediction has its value, but for what a CPU lacks."""
-    _, _, records, _ = dry_run
+def test_the_tables_find_what_the_phases_write(half):
+    """The lines of this run as if a GPU had written them: the predictions of this half have their values."""
+    number, _, _, records, _ = half
     lines = [r | {"gpu_us": r["wall_us"]} if "wall_us" in r else r for r in records]
-    missing = [row.item for row in expected.rows() if row.measure(lines) is None]
-    lacking = ("mmcv", "torchvision autocast", "torchvision, autocast", "CUDA graph", "activation memory", "R-50-DCN")
-    # A quick run measures the backbones at batch 1.
-    unexpected = [item for item in missing if not any(word in item for word in (*lacking, "R-50-FPN training step"))]
-    assert unexpected == []
-    assert len(missing) < len(expected.rows()) / 2
-    assert tables.NOT_YET not in tables.frozen_bn_table(lines).splitlines()[4]
+    missing = {row.key for row in expected.rows() if row.measure(lines) is None}
+    found = {row.key for row in expected.rows()} - missing
+    wanted = {
+        1: {
+            "time forward C3 1 resnet_cuda, bfloat16",
+            "time backward C5 8 resnet_cuda, bfloat16",
+            "time backward C4 8 resnet_cuda, float32, TF32 on",
+            "ratio forward torchvision, float32, TF32 off",
+            "ratio backward torchvision, float32, TF32 on",
+            "time forward C4 8 torchvision, float32, TF32 off",
+            "roofline forward",
+            "accuracy C4",
+            "frozen_bn in place stem, batch 8",
+        },
+        2: {"time forward C4 2 resnet_cuda, bfloat16", "time backward C4 8 resnet_cuda, bfloat16", "roofline backward"},
+    }[number]
+    assert wanted <= found, wanted - found
 
 
-def test_the_tests_are_collected(dry_run):
-    output, _, records, _ = dry_run
-    suites = {record["suite"]: record for record in records if record["kind"] == "tests"}
-    assert set(suites) == {"cuda", "operators"}
-    assert all(record["collected_only"] for record in suites.values())
-    text = (output / "tests-cuda.log").read_text()
-    assert "test_streams" in text and "test_large" in text
+def test_the_tests_are_collected(half):
+    number, output, _, records, _ = half
+    suites = [record for record in records if record["kind"] == "tests"]
+    assert len(suites) == number - 1
+    if suites:
+        assert suites[0]["collected_only"]
+        text = (output / "tests.log").read_text()
+        assert "test_streams" in text and "test_large" in text and "test_deform_conv_values" in text
+
+
+def test_the_peers_alone(tmp_path):
+    """In neither half; by name."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--quick", "--no-build", "--only", "peers"]
+    result = subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, env=environment(tmp_path), timeout=100)
+    assert result.returncode == 0
+    (file,) = tmp_path.glob("*.jsonl")
+    measured = {record["candidate"] for record in read(file) if record["kind"] == "time"}
+    assert {"torchvision, float32, TF32 off", "torchvision, float32, TF32 on"} <= measured
 
 
 HANGS = "import time\ndef run(context):\n    context.write('before', item='hanging')\n    time.sleep(600)\n"
 FAILS = "def run(context):\n    raise ValueError('planted')\n"
 DIES = "import os\ndef run(context):\n    os.abort()\n"
-WRITES = "import os\ndef run(context):\n    context.write('after', process=os.getpid())\n"
+WRITES = "import os\ndef other(context):\n    context.write('after', process=os.getpid())\n"
+
+
+def planned(tmp_path, monkeypatch, order, **options):
+    """Steps that are planted modules, and where they run."""
+    for name, text in {"hangs": HANGS, "fails": FAILS, "dies": DIES, "writes": WRITES}.items():
+        (tmp_path / f"planted_{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PACKAGE), str(ROOT)]))
+    function = {"writes": ":other"}
+    return [
+        Step(
+            f"{index} {name}", name, 4 if name == "hangs" else 60, f"planted_{name}{function.get(name, '')}", **options
+        )
+        for index, name in enumerate(order)
+    ]
 
 
 def test_a_phase_that_hangs_fails_or_dies_stops_no_other(tmp_path, monkeypatch):
-    for name, text in {"hangs": HANGS, "fails": FAILS, "dies": DIES, "writes": WRITES}.items():
-        (tmp_path / f"planted_{name}.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PACKAGE)]))
-    results = Results(tmp_path / "results.jsonl", device="cpu", quick=True)
     order = ["writes", "writes", "hangs", "writes", "fails", "writes", "dies", "writes"]
-    chosen = [
-        Step(f"{index} {name}", name, 4 if name == "hangs" else 60, f"planted_{name}")
-        for index, name in enumerate(order)
-    ]
-    outcomes = run(chosen, Places(tmp_path, None, "cpu", True), results, total=150)
+    chosen = planned(tmp_path, monkeypatch, order)
+    results = Results(tmp_path / "results.jsonl", device="cpu", quick=True)
+    outcomes = run(chosen, Places(tmp_path, tmp_path, None, "cpu", True), results, total=150)
     expected = {"writes": "ok", "hangs": "timeout", "fails": "error", "dies": "error"}
     assert [outcome.status for _, outcome in outcomes] == [expected[name] for name in order]
     by_step = {record["step"]: record for record in read(results.path) if record["kind"] == "step"}
     assert 7 <= by_step["2 hangs"]["seconds"] < 12  # 4 s, and 4 s that others have left
     assert by_step["4 fails"]["error"] == "ValueError: planted"
-    assert "status -6" in by_step["6 dies"]["error"]
+    assert "status -6; Fatal Python error: Aborted" in by_step["6 dies"]["error"]
     records = read(results.path)
     assert latest(records, kind="before")["item"] == "hanging"  # what it had found before it hung is there
     processes = [record["process"] for record in records if record["kind"] == "after"]
     assert processes[0] == processes[1]  # one process as long as all goes well
     assert len(set(processes[1:])) == 4  # and a new one after each trouble
+    assert len({record["run"] for record in records if record["kind"] == "after"}) == 4
+
+
+def test_an_exact_step_takes_no_more_than_its_time(tmp_path, monkeypatch):
+    chosen = planned(tmp_path, monkeypatch, ["writes", "hangs"], exact=True)
+    results = Results(tmp_path / "results.jsonl", device="cpu", quick=True)
+    outcomes = run(chosen, Places(tmp_path, tmp_path, None, "cpu", True), results, total=150)
+    assert outcomes[1][1].status == "timeout"
+    assert 4 <= outcomes[1][1].seconds < 6
 
 
 def test_no_step_begins_without_time(tmp_path):
     results = Results(tmp_path / "results.jsonl", device="cpu", quick=True)
     begin = time.monotonic()
-    outcomes = run([Step("1", "", 60, "nothing")], Places(tmp_path, None, "cpu", True), results, total=5)
+    chosen = [Step("1", "", 60, "nothing")]
+    outcomes = run(chosen, Places(tmp_path, tmp_path, None, "cpu", True), results, total=5)
     assert [outcome.status for _, outcome in outcomes] == ["skipped"]
     assert time.monotonic() - begin < 2
     assert latest(read(results.path), kind="step")["error"] == "no time left"
@@ -156,35 +241,55 @@ def test_a_command_is_cut_with_its_children(tmp_path):
     assert not status.exists() or "State:\tZ" in status.read_text()
 
 
+def test_commands_at_the_same_time_have_one_deadline(tmp_path):
+    commands = [(["bash", "-c", text], tmp_path / f"{i}") for i, text in enumerate(("sleep 300", "exit 4", "sleep 1"))]
+    begin = time.monotonic()
+    outcomes = run_commands(commands, 3, os.environ, tmp_path)
+    assert [outcome.status for outcome in outcomes] == ["timeout", "error", "ok"]
+    assert time.monotonic() - begin < 5
+
+
 def test_wrong_names_are_refused(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu", "--only", "1,nine", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.gpu", "--only", "ours,nine", "--output", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert "no step 'nine'; allowed are build, 0, tests" in result.stderr
+    assert "no step 'nine'; allowed are build, libraries, start" in result.stderr
 
 
-def test_all_steps_fit_the_total():
-    assert sum(step.seconds for step in steps.STEPS) + steps.RESERVE_SECONDS <= steps.TOTAL_SECONDS
-
-
-def test_the_build_is_what_the_phases_import(tmp_path, monkeypatch):
-    """Into a folder of its own, which comes before the checkout; pure Python here, to be quick."""
-    monkeypatch.setenv("RESNET_CUDA_BUILD", "none")
-    monkeypatch.setenv("PYTHONPATH", "")
-    from benchmarks.gpu import commands
-
-    places = Places(tmp_path, tmp_path / "site", "cpu", True)
-    results = Results(tmp_path / "results.jsonl", device="cpu", quick=True)
-    outcome = commands.build(places, 120, results)
-    assert outcome.status == "ok", (tmp_path / "build.log").read_text()
-    code = "import resnet_cuda; print(resnet_cuda.__file__)"
-    printed = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=tmp_path,
-        env=places.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
+def test_the_total_ends_everything(tmp_path):
+    """Behind it, whatever happens: the tables are made, and nothing goes on."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--quick", "--no-build", "--total", "14"]
+    begin = time.monotonic()
+    result = subprocess.run(
+        [*command, "--output", str(tmp_path)], cwd=ROOT, env=environment(tmp_path), capture_output=True, timeout=60
     )
-    assert printed.stdout.strip() == str(tmp_path / "site" / "resnet_cuda" / "__init__.py"), printed.stderr
-    assert json.loads(results.path.read_text())["libraries"] == []
+    assert time.monotonic() - begin < 30
+    assert result.returncode != 0
+    (file,) = tmp_path.glob("*.jsonl")
+    assert file.with_suffix(".md").exists()
+    assert any(record.get("error") == "no time left" or record["kind"] == "ended" for record in read(file))
+
+
+def test_the_halves_fit_what_one_gets():
+    totals = [steps.total_seconds(steps.choose(skip=["libraries"], half=half)) for half in steps.HALVES]
+    assert max(totals) < COMMAND_SECONDS
+    assert sum(totals) + 120 < SESSION_SECONDS  # the machine has to start, too
+
+
+def test_every_step_can_be_run():
+    names = [step.name for step in steps.STEPS]
+    assert len(set(names)) == len(names)
+    for step in steps.STEPS:
+        if step.run is None:
+            assert step.name in COMMANDS
+        else:
+            module, function = step.run.split(":")
+            assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_what_is_vital_comes_first_and_is_left_out_by_name_only():
+    for half in steps.HALVES:
+        vital = [step.vital for step in steps.choose(half=half)]
+        assert vital == sorted(vital, reverse=True) and sum(vital) == 3
+    assert [step.name for step in steps.choose(only=["ratios"])] == ["libraries", "start", "ratios"]
+    assert [step.name for step in steps.choose(only=["ratios"], skip=["start", "libraries"])] == ["ratios"]

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import expected, names, tables
+from benchmarks.gpu import expected, names, predictions_page, tables
+from benchmarks.gpu.predictions_page import Notes, predictions_tables, read_reasons
+from benchmarks.gpu.records import read
 
-PAGE = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "gpu-predictions.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "benchmarks" / "results" / "gpu-predictions.md"
+FIRST_RUN = PAGE.with_name("2026-11-26-h200-first-run.jsonl")
 
 
 def measured(candidate, microseconds, direction="forward", phase="4"):
@@ -15,18 +19,27 @@ def measured(candidate, microseconds, direction="forward", phase="4"):
     return {"kind": "time", "device": "cuda", "phase": phase, "gpu_us": microseconds, "times_of_ours": {}, **facts}
 
 
+def section(text, title):
+    """The table under a title that begins so."""
+    (found,) = [part for part in text.split("## ") if part.startswith(title)]
+    return found
+
+
 def cells(table, item):
     (line,) = [line for line in table.splitlines() if line.startswith(f"| {item} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+RATIOS = "deform_conv2d, C4, batch 8: how many times"
+
+
 def test_without_results_every_cell_says_so():
-    table = tables.predictions_table([], {})
-    rows = table.splitlines()[2:]
+    text = predictions_tables([], {})
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| | ")]
     assert len(rows) == len(expected.rows()) > 50
-    assert all(row.count(tables.NOT_YET) == 1 for row in rows)
+    assert all(row.split(" | ")[3:4] == [tables.NOT_YET] for row in rows)
     for row in tables.readme_table([]).splitlines()[2:]:
-        assert row.split(" | ")[2] == tables.NOT_YET
+        assert set(row.strip("| ").split(" | ")[2:]) <= {tables.NOT_YET, ""}
     for row in tables.frozen_bn_table([]).splitlines()[2:]:
         assert row.split(" | ")[2:] == [tables.NOT_YET, tables.NOT_YET, f"{tables.NOT_YET} |"]
     for row in tables.backbone_table([]).splitlines()[2:]:
@@ -40,23 +53,94 @@ def test_keys_are_unique():
 
 def test_a_measurement_stands_beside_its_prediction():
     records = [measured(names.OURS_AUTOCAST, 100.0), measured(names.TORCHVISION_AUTOCAST, 1400.0)]
-    item = "deform_conv2d forward, C4, batch 8, bfloat16 against torchvision autocast"
-    assert cells(tables.predictions_table(records, {}), item)[2:] == ["12.5", "8x / 20x", "14", "+12%"]
+    table = section(predictions_tables(records, {}), RATIOS)
+    item = "forward, bfloat16 against torchvision autocast"
+    assert cells(table, item)[1:] == ["12.5", "8x / 20x", "14", "+12%"]
 
 
 def test_no_ratio_across_processes():
     """Phase 3's peer and phase 4's ours may have run in two processes."""
     records = [measured(names.OURS_AUTOCAST, 100.0), measured(names.TORCHVISION_AUTOCAST, 1400.0, phase="3")]
-    item = "deform_conv2d forward, C4, batch 8, bfloat16 against torchvision autocast"
-    assert cells(tables.predictions_table(records, {}), item)[4] == tables.NOT_YET
+    table = section(predictions_tables(records, {}), RATIOS)
+    assert cells(table, "forward, bfloat16 against torchvision autocast")[3] == tables.NOT_YET
+
+
+def test_no_ratio_across_runs():
+    """Of two files, say; within each there is one."""
+    item = "forward, bfloat16 against torchvision autocast"
+    first = [
+        measured(names.OURS_AUTOCAST, 100.0) | {"run": 1},
+        measured(names.TORCHVISION_AUTOCAST, 1400.0) | {"run": 1},
+    ]
+    later = measured(names.OURS_AUTOCAST, 50.0) | {"run": 2}
+    for records, ratio in ((first, "14"), ([first[1], later], tables.NOT_YET), ([*first, later], "14")):
+        assert cells(section(predictions_tables(records, {}), RATIOS), item)[3] == ratio
+
+
+def test_the_readme_prefers_a_time_beside_a_peer():
+    """A later one by itself has no ratio."""
+    beside = measured(names.OURS_AUTOCAST, 100.0) | {"times_of_ours": {names.TORCHVISION_AUTOCAST: 14.0}}
+    alone = measured(names.OURS_AUTOCAST, 90.0)
+    for records, shown in (([beside, alone], ["100", "14.0x"]), ([alone], ["90", tables.NOT_YET])):
+        row = tables.readme_table(records).splitlines()[2]
+        assert row.split(" | ")[2:4] == shown
+
+
+def test_several_files_make_one_page(tmp_path, capsys):
+    """Two halves of a run, each with its own file."""
+    lines = FIRST_RUN.read_text().splitlines(keepends=True)
+    halves = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
+    halves[0].write_text("".join(lines[:150]))
+    halves[1].write_text("".join(lines[150:]))
+    tables.main([*map(str, halves), "--table", "readme"])
+    assert capsys.readouterr().out == tables.readme(read(FIRST_RUN)) + "\n"
+    tables.main([*map(str, halves)])
+    assert "tables 1.jsonl 2.jsonl --table" in capsys.readouterr().out
+
+
+def test_verdicts_stand_in_the_summary():
+    whole = {"kind": "tests", "collected_only": False, "whole": True, "failures": ["a::b"]}
+    whole |= {"passed": 3, "failed": 1, "error": 0, "skipped": 2}
+    cut = whole | {"whole": False, "failures": []}
+    sanitizer = {"kind": "sanitizer", "item": "racecheck", "verdict": "no verdict", "shapes": 5}
+    lines = tables.verdicts([whole, cut, sanitizer, whole | {"collected_only": True}])
+    assert lines == [
+        "`pytest -m cuda`, whole: 3 passed, 1 failed, 0 error, 2 skipped. a::b",
+        "`pytest -m cuda`, cut by its deadline: no verdict on the rest: 3 passed, 1 failed, 0 error, 2 skipped.",
+        "racecheck: no verdict, after 5 shapes.",
+    ]
+
+
+def test_a_peers_time_comes_from_whichever_phase_has_it():
+    item = f"forward, {names.TORCHVISION_AUTOCAST}"
+    beside, alone = (
+        measured(names.TORCHVISION_AUTOCAST, us, phase=phase) for us, phase in ((1400.0, "4"), (1300.0, "3"))
+    )
+    title = "deform_conv2d, C4, batch 8, peers"
+    assert cells(section(predictions_tables([beside], {}), title), item)[3] == "1400"
+    assert cells(section(predictions_tables([beside, alone], {}), title), item)[3] == "1300"
 
 
 def test_a_miss_asks_for_its_reason():
     records = [measured(names.OURS_BFLOAT16, 200.0)]
-    item = "deform_conv2d forward, C4, batch 8, resnet_cuda, bfloat16"
-    assert cells(tables.predictions_table(records, {}), item)[-1] == "+77%, **miss**: REASON TO BE WRITTEN"
-    key = f"time forward C4 8 {names.OURS_BFLOAT16}"
-    assert cells(tables.predictions_table(records, {key: "L2"}), item)[-1] == "+77%, **miss**: L2"
+    item, title = "forward, C4, batch 8, resnet_cuda, bfloat16", "deform_conv2d, ours"
+    table = section(predictions_tables(records, {}), title)
+    assert cells(table, item)[-1] == "+77%, **miss**: REASON TO BE WRITTEN"
+    text = predictions_tables(records, {f"time forward C4 8 {names.OURS_BFLOAT16}": "L2"})
+    assert cells(section(text, title), item)[-1] == "+77%, **miss**, note 1"
+    assert text.endswith("## Notes\n\n1. L2")
+
+
+def test_one_note_for_one_reason():
+    notes = Notes()
+    assert [notes.number(text) for text in ("a", "b", "a")] == [1, 2, 1]
+    assert str(notes) == "1. a\n2. b"
+
+
+def test_every_reason_is_of_a_row_and_every_miss_has_one():
+    keys = {row.key for row in expected.rows()}
+    assert read_reasons() and set(read_reasons()) <= keys
+    assert predictions_page.NO_REASON not in PAGE.read_text()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -66,8 +150,44 @@ def test_a_dry_run_is_never_shown_as_a_gpu_result(device):
     assert ("DRY RUN" in text) == (device == "cpu")
 
 
-def test_the_page_in_results_is_up_to_date():
-    """As long as no GPU has run; from then on it is made from a result file that is there."""
+def test_the_page_in_results_is_up_to_date(capsys):
+    """It is made from a result file that is there."""
     text = PAGE.read_text()
-    made_from = re.search(r"tables (\S+\.jsonl) ", text)
-    assert text == tables.predictions_page(PAGE.with_name(made_from[1]) if made_from else None)
+    file = PAGE.with_name(re.search(r"tables (\S+\.jsonl) ", text)[1])
+    tables.main([str(file)])
+    assert capsys.readouterr().out == text
+
+
+def test_the_readme_shows_what_the_records_say():
+    """Every table and the caption, word for word."""
+    for part in tables.readme(read(FIRST_RUN)).split("\n\n"):
+        assert part in (ROOT / "README.md").read_text(), part
+
+
+def test_the_first_run_names_no_machine():
+    """No paths, no host names; every line says that a GPU wrote it."""
+    text = FIRST_RUN.read_text()
+    assert re.findall(r"/(?:home|root|tmp|work|usr|opt|mnt)/\S*", text) == []
+    records = read(FIRST_RUN)
+    assert len(records) == len(text.splitlines()) == 266
+    assert all(record["device"] == "cuda" and record["quick"] is False for record in records)
+
+
+def test_a_run_that_was_cut_gives_its_tables(tmp_path):
+    """After any line, the last one broken off in the middle."""
+    lines = FIRST_RUN.read_text().splitlines(keepends=True)
+    for count in (0, 1, 2, 20, 150, 230, len(lines)):
+        cut = tmp_path / f"{count}.jsonl"
+        cut.write_text("".join(lines[:count]) + (lines[count][:40] if count < len(lines) else ""))
+        records = read(cut)
+        assert len(records) == count
+        for text in (tables.everything(records), tables.readme(records)):
+            assert ("H200" in text) == (count > 0)
+
+
+def test_rows_without_a_value_are_named_below_the_table():
+    table = "| a | | x | y |\n|---|---|---|---|\n| p | forward | 1 | ? |\n| q | forward | ? |  |\n| r | ? | ? |"
+    table = table.replace("?", tables.NOT_YET)
+    kept, empty = tables.measured_rows(table)
+    assert kept.splitlines()[2:] == [f"| p | forward | 1 | {tables.NOT_YET} |"]
+    assert empty == ["q, forward", "r"]

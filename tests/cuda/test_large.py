@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from helpers.gpu import NEEDS_GPU, check_large_deform_conv, check_large_norm
+from helpers.gpu import NEEDS_GPU, check_large_deform_conv, check_large_norm, one_process_at_a_time
 
 pytestmark = NEEDS_GPU
 
 
 @pytest.fixture(autouse=True)
 def _memory():
-    """Given back before and after."""
-    torch.cuda.empty_cache()
-    yield
-    torch.cuda.empty_cache()
+    """Given back before and after; under pytest-xdist one of these tests at a time."""
+    with one_process_at_a_time("large"):
+        torch.cuda.empty_cache()
+        yield
+        torch.cuda.empty_cache()
 
 
 def needs(gigabytes):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +23,20 @@ NEEDS_GPU = [
 # Channels and image of a ResNet's 3x3 layers at 800x1344.
 STAGES = {"C3": (128, 100, 168), "C4": (256, 50, 84), "C5": (512, 25, 42)}
 PADDED = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
+
+
+@contextlib.contextmanager
+def one_process_at_a_time(name: str) -> Iterator[None]:
+    """Waits until no other test process of this user is in a block of this name: what needs most of a GPU's memory, say."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    user = os.getuid()
+    with (Path(tempfile.gettempdir()) / f"resnet_cuda-{user}-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given back with the file, also where the process dies
+        yield
 
 
 def layer_arguments(

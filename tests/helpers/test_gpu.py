@@ -1,9 +1,17 @@
 """The helpers of the GPU tests, on a CPU and on small shapes: they pass where all is right and see what is wrong."""
 
+import importlib.util
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import gpu
 
+import resnet_cuda
 from resnet_cuda import ops
 
 pytestmark = pytest.mark.usefixtures("native")
@@ -71,3 +79,55 @@ def test_the_check_of_large_deformable_convolutions_sees_a_lost_image(monkeypatc
     monkeypatch.setattr(torch.ops.resnet_cuda, "deform_conv2d", losing)
     with pytest.raises(AssertionError, match="output of image 4"):
         gpu.check_large_deform_conv(6, 24, (9, 11), "cpu")
+
+
+WAITS = """
+import sys, time
+from helpers.gpu import one_process_at_a_time
+with one_process_at_a_time(sys.argv[1]):
+    print("in", flush=True)
+    sys.stdin.readline()
+    print("out", flush=True)
+"""
+
+
+def test_one_process_at_a_time(tmp_path):
+    """The second comes in when the first has gone out, and at once where the first has died."""
+    pytest.importorskip("fcntl")
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(resnet_cuda.__file__).parents[1])])
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": paths}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", WAITS, "memory"], **pipes)
+
+    first = start()
+    assert first.stdout.readline() == "in\n"
+    second = start()
+    try:
+        assert select.select([second.stdout], [], [], 6)[0] == []
+        first.kill()
+        assert second.stdout.readline() == "in\n"
+    finally:
+        first.wait()
+        second.communicate("\n", timeout=30)
+
+
+def test_test_processes_share_the_cores(monkeypatch):
+    """As many threads each as there are cores for it; alone all of them."""
+    spec = importlib.util.spec_from_file_location("root_conftest", Path(__file__).parents[1] / "conftest.py")
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    before = torch.get_num_threads()
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    try:
+        for processes, threads in (("6", 2), ("40", 1)):
+            monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", processes)
+            conftest.share_cores()
+            assert torch.get_num_threads() == threads
+        torch.set_num_threads(before)
+        monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT")
+        conftest.share_cores()
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
