@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda._arguments import flags
 from resnet_cuda.blocks import Bottleneck, NormFunction
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, norm_act
 from resnet_cuda.registry import Registry
@@ -138,6 +139,7 @@ class TorchvisionBody(nn.Module):
     ):
         super().__init__()
         variant = VARIANTS[backbone_name]
+        dcn_stages = flags("TorchvisionBody", "dcn_stages", dcn_stages, 4)
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = norm_func(width)
         self.names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
@@ -148,7 +150,7 @@ class TorchvisionBody(nn.Module):
         for index, stage in enumerate(self.stages):
             planes = width * 2**index
             dcn_config = {
-                "stage_with_dcn": bool(dcn_stages[index]),
+                "stage_with_dcn": dcn_stages[index],
                 "with_modulated_dcn": modulated,
                 "deformable_groups": deformable_groups,
             }
