@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from resnet_cuda import untrained
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import (
     _STEM_MODULES,
@@ -150,6 +151,7 @@ class ResNet(nn.Module):
         self.out_channels = in_channels
         name = "MODEL.BACKBONE.FREEZE_CONV_BODY_AT"
         self._freeze_backbone(integer("", name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT))
+        untrained.watch(self)
 
     def _freeze_backbone(self, freeze_at: int) -> None:
         """Freezes the parameters of the stem and of stages 1 to ``freeze_at - 1``; nothing where it is not positive."""
@@ -232,6 +234,7 @@ class ResNetHead(nn.Module):
             self.add_module(name, stage)
             self.stages.append(name)
             self.out_channels = out_channels
+        untrained.watch(self)
 
     def forward(self, x: Tensor) -> Tensor:
         for name in self.stages:

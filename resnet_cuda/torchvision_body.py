@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda import untrained
 from resnet_cuda._arguments import flags
 from resnet_cuda.blocks import Bottleneck, NormFunction
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, norm_act
@@ -162,6 +163,7 @@ class TorchvisionBody(nn.Module):
             self.add_module(stage, nn.Sequential(*blocks))
             self.stage_channels[stage] = in_channels
         _initialise(self)
+        untrained.watch(self)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         x = norm_act(self.bn1, self.conv1(x))
