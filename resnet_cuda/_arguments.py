@@ -1,7 +1,8 @@
 """Rules for plain arguments: flags, integers and pairs of integers. A wrong one is an error, not another meaning.
 
-Imports torch only, so that the reference and the layers can share it. torch.compile traces ``pair``: an integer that is an int or
-a SymInt already is passed on untouched, since converting a SymInt would tie the compiled graph to its value.
+Imports torch only, so that the reference and the layers can share it. torch.compile traces ``pair``: an integer that
+is an int or a SymInt already is passed on untouched, since converting a SymInt would tie the compiled graph to its
+value.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Statistics for FrozenBatchNorm2d in a network that starts from scratch.
 
-A frozen norm learns nothing: its statistics come with pretrained weights. Without those it passes its input through, and the
-residual sums of a deep network double the variance block by block. So mean and variance of each layer's input are measured on a
-few images, once, and stay. One pass over one batch suffices: a layer's buffers are set before it computes what the next one
-sees.
+A frozen norm learns nothing: its statistics come with pretrained weights. Without those it passes its input through,
+and the residual sums of a deep network double the variance block by block. So mean and variance of each layer's input
+are measured on a few images, once, and stay. One pass over one batch suffices: a layer's buffers are set before it
+computes what the next one sees.
 """
 
 from __future__ import annotations

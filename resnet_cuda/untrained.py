@@ -1,13 +1,13 @@
 """One warning where a network is trained whose frozen norms never got their statistics.
 
-It comes with the first forward pass in training mode, not with the construction: building without weights and loading a state
-dict right after is the normal way, and nothing is wrong then. The check is a forward pre-hook that takes itself off at its first
-answer, so later training steps cost nothing.
+It comes with the first forward pass in training mode, not with the construction: building without weights and loading
+a state dict right after is the normal way, and nothing is wrong then. The check is a forward pre-hook that takes
+itself off at its first answer, so later training steps cost nothing.
 
-How many layers are trained makes no difference. With random weights and these norms the C5 of a ResNet-50 has a standard deviation
-of 24, that of a ResNet-101 85,000, and 1.2 with batch or group normalisation. Mask R-CNN on that ResNet-50 has a loss of NaN after
-two or three steps of SGD (0.005, momentum 0.9), whether none, three or all five parts of the body are trained; with the other
-norms it learns.
+How many layers are trained makes no difference. With random weights and these norms the C5 of a ResNet-50 has a
+standard deviation of 24, that of a ResNet-101 85,000, and 1.2 with batch or group normalisation. Mask R-CNN on that
+ResNet-50 has a loss of NaN after two or three steps of SGD (0.005, momentum 0.9), whether none, three or all five
+parts of the body are trained; with the other norms it learns.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import nn
 from resnet_cuda.layers import FrozenBatchNorm2d
 
 TEXT = (
-    "{name} is being trained with FrozenBatchNorm2d layers that were never given statistics (mean 0, variance 1, weight 1, bias 0 "
-    "in all {count} of them): they normalise nothing, activations grow from block to block, and losses of 1e5 and NaN follow. "
-    "Load weights (weights=..., load_state_dict), measure the statistics with resnet_cuda.calibrate(model, images), or build it "
-    "with another norm (norm_layer='gn' or 'bn'; in a configuration BottleneckWithGN and StemWithGN)."
+    "{name} is being trained with FrozenBatchNorm2d layers that were never given statistics (mean 0, variance 1, "
+    "weight 1, bias 0 in all {count} of them): they normalise nothing, activations grow from block to block, and losses "
+    "of 1e5 and NaN follow. Load weights (weights=..., load_state_dict), measure the statistics with "
+    "resnet_cuda.calibrate(model, images), or build it with another norm (norm_layer='gn' or 'bn'; in a configuration "
+    "BottleneckWithGN and StemWithGN)."
 )
 
 

@@ -1,12 +1,14 @@
-"""FLOP formulas for ``torch.utils.flop_counter.FlopCounterMode``, which otherwise counts a deformable layer as nothing.
+"""FLOP formulas for ``torch.utils.flop_counter.FlopCounterMode``, which otherwise counts a deformable layer as
+nothing.
 
-The convention is that of torch's convolutions: twice the multiplications of the matrix product. The bias is not counted, as
-there, and neither is the sampling: its seven or so operations per sample are O times fewer than the product's, and a
-deformable layer without its offsets' convolution then counts what the plain convolution of its shape does. FrozenBN has no
-formula and counts 0, as torch's batch norm does. On the reference back end torch counts the product by itself.
+The convention is that of torch's convolutions: twice the multiplications of the matrix product. The bias is not
+counted, as there, and neither is the sampling: its seven or so operations per sample are O times fewer than the
+product's, and a deformable layer without its offsets' convolution then counts what the plain convolution of its shape
+does. FrozenBN has no formula and counts 0, as torch's batch norm does. On the reference back end torch counts the
+product by itself.
 
-``torch.utils.flop_counter`` imports Triton where there is one, a tenth of a second and more. So the formulas are registered when
-somebody imports it, and at once where somebody has.
+``torch.utils.flop_counter`` imports Triton where there is one, a tenth of a second and more. So the formulas are
+registered when somebody imports it, and at once where somebody has.
 """
 
 from __future__ import annotations
