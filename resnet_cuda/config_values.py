@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,9 @@ def decoded(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        literal = ast.literal_eval(value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, about texts such as 1or
+            literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
     try:  # complex numbers and what else Python knows and a configuration does not

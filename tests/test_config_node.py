@@ -347,10 +347,12 @@ def test_files_that_mean_harm(name, tmp_path):
         ("A: \"__import__('os').getcwd()\"", {"A": "__import__('os').getcwd()"}),
         ('A: "{[]: 1}"', {"A": "{[]: 1}"}),
         ('A: "(1j,)"', {"A": "(1j,)"}),
+        ("A: 1or", {"A": "1or"}),
         ("A: \"{'B': 1}\"", {"A": {"B": 1}}),
         ("A: " + "9" * 5000, None),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_files_with_surprises(content, expected, tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(content)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import ops
+from resnet_cuda.layers.dead_channels import warn_of_dead_channels
 
 _NARROW = (torch.float16, torch.bfloat16)
 
@@ -82,6 +83,7 @@ class FrozenBatchNorm2d(nn.Module):
         state_dict.pop(prefix + "num_batches_tracked", None)
         self._constants = None
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+        warn_of_dead_channels(prefix, self.running_var, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}"
