@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ def _subject(where: str, name: str) -> str:
 
 def _is_integer(value: object) -> bool:
     """An int, a NumPy integer or a SymInt; True and False count as none."""
-    return isinstance(value, (int, torch.SymInt, Integral)) and not isinstance(value, bool)
+    if isinstance(value, (int, torch.SymInt)):  # by itself: torch.compile never comes to the abstract class
+        return not isinstance(value, bool)
+    return isinstance(value, Integral)
 
 
 def _plain(value: int) -> int:
@@ -53,7 +56,7 @@ def flags(where: str, name: str, values: Sequence[object], count: int | None = N
     return tuple(bool(value) for value in values)
 
 
-def integer(where: str, name: str, value: object, minimum: int | None = None) -> int:
+def integer(where: str, name: str, value: Any, minimum: int | None = None) -> int:
     """``value``, an int or a NumPy integer, as an int of at least ``minimum``.
 
     Raises:

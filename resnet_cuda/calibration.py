@@ -22,10 +22,11 @@ from resnet_cuda.layers import FrozenBatchNorm2d
 _STATISTICS = ("running_mean", "running_var")
 # A standard deviation below this share of the mean is rounding noise.
 _NOISE = 1e-6
+_RULE = "a tensor (N, 3, H, W), a list of tensors (3, H, W) or an iterable of such batches"
 
 
 class _Measurement:
-    """Mean and variance per channel over all that a layer has seen (Chan et al. 1979), in float64; a forward pre-hook."""
+    """A forward pre-hook: mean and variance per channel over all that a layer has seen (Chan et al. 1979)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,14 +56,14 @@ class _Measurement:
         _set(layer, self.mean, self.squares / self.count)
 
 
-def _set(layer: FrozenBatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    """A channel that does not vary is centred only: dividing by its rounding noise would make that the network's signal."""
+def _set(layer: Any, mean: Tensor, variance: Tensor) -> None:
+    """A channel that does not vary is centred only: divided by its rounding noise it would be the loudest of all."""
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(torch.where(variance > (_NOISE * mean).square(), variance, torch.ones_like(variance)))
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Without DistributedDataParallel, whose forward waits for others, and torch.compile, which does not run new hooks."""
+def _unwrapped(model: Any) -> nn.Module:
+    """Without DistributedDataParallel, whose forward waits for others, and torch.compile, which runs no new hooks."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
@@ -78,10 +79,7 @@ def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
         yield _checked(images, (4,))
         return
     if not isinstance(images, Iterable) or isinstance(images, (str, bytes, dict)):
-        raise TypeError(
-            f"calibrate: images is {type(images).__name__}; it must be a tensor (N, 3, H, W), a list of tensors (3, H, W) or an "
-            "iterable of such batches"
-        )
+        raise TypeError(f"calibrate: images is {type(images).__name__}; it must be {_RULE}")
     loose: list[Tensor] = []
     for entry in images:
         if isinstance(entry, Tensor) and entry.dim() == 3:
@@ -96,11 +94,10 @@ def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
 
 
 def _checked(image: Any, dimensions: tuple[int, ...]) -> Tensor:
-    rule = "a tensor (N, 3, H, W), a list of tensors (3, H, W) or an iterable of such batches"
     if not isinstance(image, Tensor):
-        raise TypeError(f"calibrate: images has an entry of {type(image).__name__}; it must be {rule}")
+        raise TypeError(f"calibrate: images has an entry of {type(image).__name__}; it must be {_RULE}")
     if image.dim() not in dimensions:
-        raise ValueError(f"calibrate: images has an entry of shape {tuple(image.shape)}; it must be {rule}")
+        raise ValueError(f"calibrate: images has an entry of shape {tuple(image.shape)}; it must be {_RULE}")
     if not image.is_floating_point():
         raise ValueError(f"calibrate: images has an entry of {image.dtype}; it must be floating point, as for training")
     if image.numel() == 0:
@@ -116,7 +113,7 @@ def _is_detector(model: nn.Module) -> bool:
     return module is not None and isinstance(getattr(model, "transform", None), module.GeneralizedRCNNTransform)
 
 
-def _run(model: nn.Module, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[Tensor]) -> None:
+def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[Tensor]) -> None:
     """One batch through all frozen norms; of a torchvision detector only as far as it has them."""
     if _is_detector(model):
         inside = set(model.backbone.modules())
@@ -154,36 +151,37 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     """Measures the statistics of every :class:`~resnet_cuda.layers.FrozenBatchNorm2d` in ``model`` on ``images``.
 
-    For a network from scratch: afterwards each layer gives mean 0 and variance 1 on these images (times its ``weight``, plus its
-    ``bias``, which stay as they are). Do not call it on pretrained weights, whose statistics belong to them. Like torch's batch
-    norm the variance is over N, H and W. A channel that is constant on all images gets variance 1.
+    For a network from scratch: afterwards each layer gives mean 0 and variance 1 on these images (times its ``weight``,
+    plus its ``bias``, which stay as they are). Do not call it on pretrained weights, whose statistics belong to them.
+    Like torch's batch norm the variance is over N, H and W. A channel that is constant on all images gets variance 1.
 
     Over several batches each layer's statistics are those of all of them together, while the layers before it used each
     batch's own, as batch norm does in training [fvcore.nn.update_bn_stats]; over one batch they are exact.
 
-    Training mode, ``requires_grad``, hooks and the random number generators are left as they were; after an error the buffers,
-    too. With several processes calibrate in one and broadcast the buffers.
+    Training mode, ``requires_grad``, hooks and torch's random number generators are left as they were; after an error
+    the buffers, too. With several processes calibrate in one and broadcast the buffers.
 
     Args:
-        model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs where all
-            frozen norms are in it), or any module that takes a batch.
-        images: a batch (N, 3, H, W); or images (3, H, W), which a detector resizes and pads to a batch and for other models
-            those of one size make a batch; or an iterable of such batches, taken one at a time. Floating point, finite,
-            normalised as for training, on the model's device. 16 images are plenty.
+        model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs where
+            all frozen norms are in it), or any module that takes a batch.
+        images: a batch (N, 3, H, W); or images (3, H, W), which a detector resizes and pads to a batch, while for other
+            models those of one size make a batch; or an iterable of such batches, taken one at a time. Floating
+            point, finite, as the model gets them in training, on its device. 16 images are plenty.
 
     Returns:
         The number of layers that were measured.
 
     Raises:
-        ValueError: where the model has no frozen norm or none is reached, where images is empty, not finite or of a wrong
-            shape or dtype, or a layer's input is not finite (naming the layer).
+        ValueError: where the model has no frozen norm or none is reached, where images is empty, not finite or of a
+            wrong shape or dtype, or a layer's input is not finite (naming the layer).
         TypeError: where images is no tensor and no iterable of tensors.
     """
     model = _unwrapped(model)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
     if not layers:
         raise ValueError(
-            f"calibrate: model ({type(model).__name__}) has no resnet_cuda.layers.FrozenBatchNorm2d; there is nothing to measure"
+            f"calibrate: model ({type(model).__name__}) has no resnet_cuda.layers.FrozenBatchNorm2d; "
+            "there is nothing to measure"
         )
     before = {name: [getattr(layer, key).clone() for key in _STATISTICS] for name, layer in layers.items()}
     measurements = {name: _Measurement(name) for name in layers}

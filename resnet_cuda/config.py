@@ -24,7 +24,7 @@ class CfgNode(dict):
     """A section: a dictionary whose keys are attributes, too, with the methods of yacs' CfgNode.
 
     A key that the backbone reads has a type, that of its default, and its section has no others. All else is foreign:
-    any key, any value that YAML has, kept as it came. Dictionaries become sections. Where a merge is wrong nothing changes.
+    any key, any value that YAML has, kept as it came. Dictionaries become sections. A wrong merge changes nothing.
 
     Differences from yacs: foreign keys need not exist before they are merged and have no type; a frozen node refuses
     every way of writing, merges and ``[]`` included; a merge of strings reads Python literals at every depth.
@@ -43,7 +43,7 @@ class CfgNode(dict):
                 self[key] = value
 
     def _become(self, path: str, known: Mapping[str, Any], is_open: bool) -> None:
-        """``known``: defaults of the keys, or {...} of the sections, that have rules; ``is_open``: others are allowed."""
+        """``known``: defaults of keys, or {...} of sections, that have rules; ``is_open``: others are allowed."""
         for name, value in zip(_INTERNAL, (path, known, is_open, False), strict=True):
             object.__setattr__(self, name, value)
 
@@ -144,7 +144,7 @@ class CfgNode(dict):
         for key, value in dict(*others, **keys).items():
             self[key] = value
 
-    def __ior__(self, other: Any) -> CfgNode:
+    def __ior__(self, other: Any) -> CfgNode:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -275,8 +275,6 @@ class CfgNode(dict):
     def __reduce__(self) -> tuple:
         known = None if self._known is DEFAULTS else self._known  # `is` must hold in another process, too
         return _restored, (self._path, known, self._open, self._frozen, dict(self))
-
-    __hash__ = None
 
 
 def _restored(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,9 @@ def _parsed(file: Path) -> Any:
 def _merge(source: dict[Any, Any], target: dict[Any, Any], path: str = "") -> None:
     for key, value in source.items():
         existing = target.get(key)
-        if isinstance(value, Mapping) and isinstance(existing, dict):
+        if isinstance(value, dict) and isinstance(existing, dict):
             _merge(value, existing, f"{path}{key}.")
-        elif isinstance(value, Mapping) and existing is not None:
+        elif isinstance(value, dict) and existing is not None:
             raise ValueError(f"{path}{key} is a section; it is {existing!r} in the file that this one builds upon")
         else:
             target[key] = _own(value)
@@ -65,4 +64,4 @@ def _merge(source: dict[Any, Any], target: dict[Any, Any], path: str = "") -> No
 
 def _own(value: Any) -> Any:
     """A section of its own, so that merging into it does not reach an anchor's other places."""
-    return {key: _own(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
+    return {key: _own(entry) for key, entry in value.items()} if isinstance(value, dict) else value

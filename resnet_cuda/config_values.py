@@ -59,12 +59,14 @@ def plain(value: Any, path: str) -> Any:
         return value
     if isinstance(value, np.generic):
         return plain(value.item(), path) if isinstance(value, (np.bool_, np.number, np.str_)) else _refuse(value, path)
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind.__str__(value) if kind is str else kind(value)
-    if isinstance(value, (tuple, list, set)):
-        kind = next(kind for kind in (tuple, list, set) if isinstance(value, kind))
-        return kind(plain(entry, path) for entry in value)
+    if isinstance(value, str):
+        return str.__str__(value)  # of a subclass, an enumeration's member say, the text itself
+    for number in (int, float):
+        if isinstance(value, number):
+            return number(value)
+    for collection in (tuple, list, set):
+        if isinstance(value, collection):
+            return collection(plain(entry, path) for entry in value)
     if isinstance(value, Mapping):
         return {key: plain(entry, path) for key, entry in value.items()}
     return _refuse(value, path)

@@ -22,8 +22,8 @@ from resnet_cuda.layers import FrozenBatchNorm2d
 
 TEXT = (
     "{name} is being trained with FrozenBatchNorm2d layers that were never given statistics (mean 0, variance 1, "
-    "weight 1, bias 0 in all {count} of them): they normalise nothing, activations grow from block to block, and losses "
-    "of 1e5 and NaN follow. Load weights (weights=..., load_state_dict), measure the statistics with "
+    "weight 1, bias 0 in all {count} of them): they normalise nothing, activations grow from block to block, and "
+    "losses of 1e5 and NaN follow. Load weights (weights=..., load_state_dict), measure the statistics with "
     "resnet_cuda.calibrate(model, images), or build it with another norm (norm_layer='gn' or 'bn'; in a configuration "
     "BottleneckWithGN and StemWithGN)."
 )
@@ -51,7 +51,7 @@ def _as_constructed(layer: FrozenBatchNorm2d) -> bool:
     values = ((layer.running_mean, 0), (layer.bias, 0), (layer.running_var, 1), (layer.weight, 1))
     if any(type(buffer) is not torch.Tensor or buffer.is_meta for buffer, _ in values):
         return False  # fake, of a subclass, or without values
-    return all(bool((buffer == value).all()) for buffer, value in values)
+    return all(bool(torch.eq(buffer, value).all()) for buffer, value in values)
 
 
 def _values_are_out_of_reach() -> bool:

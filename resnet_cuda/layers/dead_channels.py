@@ -29,6 +29,7 @@ def warn_of_dead_channels(prefix: str, variance: Tensor, eps: float) -> None:
     if others:
         parts.append(f"negative or NaN in {others} of {variance.numel()} channels, which give NaN")
     warnings.warn(
-        f"FrozenBatchNorm2d: {prefix}running_var + eps (eps = {eps}) is {' and '.join(parts)}; are these the right weights?",
+        f"FrozenBatchNorm2d: {prefix}running_var + eps (eps = {eps}) is {' and '.join(parts)}; "
+        "are these the right weights?",
         stacklevel=2,
     )

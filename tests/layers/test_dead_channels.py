@@ -1,4 +1,4 @@
-"""Loading statistics that leave a frozen norm nothing to divide by says so, and published kinds of weights load silently."""
+"""Loading statistics that leave a frozen norm nothing to divide by says so; published kinds load silently."""
 
 from __future__ import annotations
 
