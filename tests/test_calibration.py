@@ -256,7 +256,7 @@ def test_a_calibrated_network_trains():
     images = torch.rand(2, 3, 64, 64)
     untouched, model = resnet_fpn_backbone("resnet101", width=8).body, resnet_fpn_backbone("resnet101", width=8).body
     calibrate(model, images)
-    with torch.no_grad():
+    with torch.no_grad(), pytest.warns(UserWarning, match="never given statistics"):
         loud, quiet = untouched(images)["3"].std(), model(images)["3"].std()
     assert loud > 1000
     assert 0.1 < quiet < 10

@@ -284,6 +284,10 @@ def test_files_that_build_upon_others(tmp_path):
     assert (cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP) == (32, 8)
     assert cfg.MODEL.BACKBONE.CONV_BODY == "R-101-FPN"
     assert "_BASE_" not in cfg
+    (folder / "anchors.yaml").write_text("ONE: &one {X: 1}\nTWO: *one\n")
+    path.write_text("_BASE_: base/anchors.yaml\nONE: {X: 2}\n")
+    cfg.merge_from_file(path)
+    assert (cfg.ONE.X, cfg.TWO.X) == (2, 1)  # an anchor's places are nobody else's
     wrong = {
         "_BASE_: top.yaml": r"top\.yaml: _BASE_ .*top\.yaml: .*builds upon itself by _BASE_",
         "_BASE_: https://example.org/x.yaml": "_BASE_ is 'https://example.org/x.yaml'; it must be the path of a file",
