@@ -4,12 +4,14 @@ from resnet_cuda._version import __version__  # isort: skip
 from resnet_cuda import config, fpn, layers, ops, reference, resnet
 from resnet_cuda._backend import backend, use_backend
 from resnet_cuda.backbones import build_backbone
+from resnet_cuda.calibration import calibrate
 from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
 
 __all__ = [
     "__version__",
     "backend",
     "build_backbone",
+    "calibrate",
     "config",
     "fpn",
     "layers",

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from resnet_cuda._arguments import flag, integer
 from resnet_cuda.blocks import norm_of_config
 from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
 from resnet_cuda.registry import Registry
@@ -34,7 +35,7 @@ def build_resnet_backbone(cfg: Any) -> nn.Sequential:
 def build_resnet_fpn_backbone(cfg: Any) -> nn.Sequential:
     """``body`` and ``fpn``; P2 to P5 and, by max pooling, P6."""
     body = ResNet(cfg)
-    out_channels = cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS
+    out_channels = integer("", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, 1)
     fpn = FPN(list(body.stage_channels.values()), out_channels, _conv_block(cfg), LastLevelMaxPool())
     return _with_pyramid(body, fpn)
 
@@ -44,16 +45,19 @@ def build_resnet_fpn_backbone(cfg: Any) -> nn.Sequential:
 def build_resnet_fpn_p3p7_backbone(cfg: Any) -> nn.Sequential:
     """``body`` and ``fpn``; P3 to P5, P6 from C5 (``MODEL.RETINANET.USE_C5``) or from P5, P7 from P6."""
     body = ResNet(cfg)
-    out_channels = cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS
+    out_channels = integer("", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, 1)
     channels = list(body.stage_channels.values())
-    top = LastLevelP6P7(channels[-1] if cfg.MODEL.RETINANET.USE_C5 else out_channels, out_channels)
+    use_c5 = flag("", "MODEL.RETINANET.USE_C5", cfg.MODEL.RETINANET.USE_C5)
+    top = LastLevelP6P7(channels[-1] if use_c5 else out_channels, out_channels)
     # By its configuration, not by comparing channels: C5 and P5 might have equally many.
-    top.use_P5 = not cfg.MODEL.RETINANET.USE_C5
+    top.use_P5 = not use_c5
     return _with_pyramid(body, FPN([0, *channels[1:]], out_channels, _conv_block(cfg), top))
 
 
 def _conv_block(cfg: Any):
-    return conv_with_kaiming_uniform(cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU, norm_of_config(cfg))
+    use_gn = flag("", "MODEL.FPN.USE_GN", cfg.MODEL.FPN.USE_GN)
+    use_relu = flag("", "MODEL.FPN.USE_RELU", cfg.MODEL.FPN.USE_RELU)
+    return conv_with_kaiming_uniform(use_gn, use_relu, norm_of_config(cfg))
 
 
 def _with_pyramid(body: ResNet, fpn: FPN) -> nn.Sequential:

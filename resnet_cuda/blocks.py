@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda._arguments import flag
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act, group_norm
 from resnet_cuda.layers.conv_norm_act import is_watched
 from resnet_cuda.registry import Registry
@@ -49,6 +50,7 @@ class Bottleneck(nn.Module):
     ):
         super().__init__()
         dcn_config = dcn_config or {}
+        deformable = flag("Bottleneck", "dcn_config['stage_with_dcn']", dcn_config.get("stage_with_dcn", False))
         if dilation > 1:
             stride = 1
         self.downsample = None
@@ -56,10 +58,11 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(
                 Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), norm_func(out_channels)
             )
+        stride_in_1x1 = flag("Bottleneck", "stride_in_1x1", stride_in_1x1)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = Conv2d(in_channels, bottleneck_channels, kernel_size=1, stride=stride_1x1, bias=False)
         self.bn1 = norm_func(bottleneck_channels)
-        if dcn_config.get("stage_with_dcn", False):
+        if deformable:
             self.conv2 = DFConv2d(
                 bottleneck_channels,
                 bottleneck_channels,

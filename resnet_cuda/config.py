@@ -5,179 +5,299 @@
 
 from __future__ import annotations
 
-import ast
-import copy
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-# A section that is listed here is ours: an unknown key in it is an error. Keys of other sections (SOLVER, MODEL.RPN, ...)
-# and those of MODEL.RETINANET besides USE_C5 belong to parts of a detector that are not here, and are ignored.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "BACKBONE": {"CONV_BODY": "R-50-C4", "FREEZE_CONV_BODY_AT": 2},
-    "RESNETS": {
-        "NUM_GROUPS": 1,
-        "WIDTH_PER_GROUP": 64,
-        "STRIDE_IN_1X1": True,
-        "TRANS_FUNC": "BottleneckWithFixedBatchNorm",
-        "STEM_FUNC": "StemWithFixedBatchNorm",
-        "RES5_DILATION": 1,
-        "BACKBONE_OUT_CHANNELS": 256 * 4,
-        "RES2_OUT_CHANNELS": 256,
-        "STEM_OUT_CHANNELS": 64,
-        "STAGE_WITH_DCN": (False, False, False, False),
-        "WITH_MODULATED_DCN": False,
-        "DEFORMABLE_GROUPS": 1,
-    },
-    "FPN": {"USE_GN": False, "USE_RELU": False},
-    "GROUP_NORM": {"DIM_PER_GP": -1, "NUM_GROUPS": 32, "EPSILON": 1e-5},
-    "RETINANET": {"USE_C5": True},
-}
-SHARED_SECTIONS = ("RETINANET",)
+from resnet_cuda import config_files
+from resnet_cuda.config_defaults import DEFAULTS, SHARED_SECTIONS
+from resnet_cuda.config_values import check_size, checked, decoded, encoded, plain
+
+__all__ = ["DEFAULTS", "CfgNode", "get_cfg"]
+
+_INTERNAL = ("_path", "_known", "_open", "_frozen")
 
 
-class Node:
-    """A section: its keys are attributes, and only those that exist can be set."""
+class CfgNode(dict):
+    """A section: a dictionary whose keys are attributes, too, with the methods of yacs' CfgNode.
 
-    def __init__(self, path: str, entries: dict[str, Any]):
-        object.__setattr__(self, "_path", path)
-        object.__setattr__(self, "_entries", entries)
+    A key that the backbone reads has a type, that of its default, and its section has no others. All else is foreign:
+    any key, any value that YAML has, kept as it came. Dictionaries become sections. A wrong merge changes nothing.
+
+    Differences from yacs: foreign keys need not exist before they are merged and have no type; a frozen node refuses
+    every way of writing, merges and ``[]`` included; a merge of strings reads Python literals at every depth.
+
+    Args:
+        init_dict: the foreign content; sections by themselves, ``cfg.SOLVER = CfgNode({"BASE_LR": 0.02})``.
+    """
+
+    def __init__(self, init_dict: Mapping[Any, Any] | None = None):
+        self._become("", {}, True)
+        if init_dict is not None:
+            if not isinstance(init_dict, Mapping):
+                raise ValueError(f"CfgNode: init_dict is {init_dict!r}; it must be a dictionary")
+            check_size(init_dict)
+            for key, value in init_dict.items():
+                self[key] = value
+
+    def _become(self, path: str, known: Mapping[str, Any], is_open: bool) -> None:
+        """``known``: defaults of keys, or {...} of sections, that have rules; ``is_open``: others are allowed."""
+        for name, value in zip(_INTERNAL, (path, known, is_open, False), strict=True):
+            object.__setattr__(self, name, value)
+
+    def _name(self, key: Any) -> str:
+        return f"{self._path}.{key}" if self._path else str(key)
+
+    # Reading
 
     def __getattr__(self, key: str) -> Any:
         try:
-            return self.__dict__["_entries"][key]
+            return self[key]
         except KeyError:
-            # copy and pickle ask for names before there are entries.
-            raise AttributeError(f"{self.__dict__.get('_path', 'cfg')} has no key {key}") from None
+            raise AttributeError(f"{self._path or 'cfg'} has no key {key}") from None
 
-    def __setattr__(self, key: str, value: Any) -> None:
-        self._entries[key] = _checked(f"{self._path}.{key}", self._entries, key, value)
-
-    def __deepcopy__(self, memo: dict) -> Node:
-        return Node(self._path, copy.deepcopy(self._entries, memo))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self._entries == other._entries
-
-    __hash__ = None
+    def __str__(self) -> str:
+        lines = []
+        for key in sorted(self, key=str):
+            value = self[key]
+            text = str(value).replace("\n", "\n  ")
+            lines.append(f"{key}:\n  {text}" if isinstance(value, CfgNode) else f"{key}: {text}")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"{self._path}: {self._entries!r}"
+        return f"{type(self).__name__}({super().__repr__()})"
 
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *(key for key in self if isinstance(key, str))]
 
-class Config(Node):
-    """The root, with ``MODEL`` and the ways to fill it."""
+    def dump(self, **options: Any) -> str | None:
+        """YAML that merges back to an equal configuration; ``options`` are those of ``yaml.safe_dump``."""
+        return yaml.safe_dump(self._plain(), **options)
 
-    def __init__(self) -> None:
-        sections = {name: Node(f"MODEL.{name}", dict(entries)) for name, entries in DEFAULTS.items()}
-        super().__init__("cfg", {"MODEL": Node("MODEL", sections)})
+    def _plain(self) -> dict[Any, Any]:
+        result = {}
+        for key, value in self.items():
+            if isinstance(value, CfgNode):
+                result[key] = value._plain()
+            else:  # a string that the backbone reads is never read as a literal
+                result[key] = value if isinstance(self._known.get(key), str) else encoded(value, self._name(key))
+        return result
+
+    # Writing
+
+    def _write(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+
+    def _refuse_frozen(self, key: Any, value: Any) -> None:
+        if self._frozen:
+            raise AttributeError(f"Attempted to set {self._name(key)} to {value!r}, but CfgNode is immutable")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._refuse_frozen(key, value)
+        check_size(value)
+        if self._known_section(key):
+            raise ValueError(f"{self._path or 'cfg'}.{key} is a section; set its keys")
+        self._write(key, self._value(key, value, decode=False))
 
     def __setattr__(self, key: str, value: Any) -> None:
-        raise AttributeError(f"cfg.{key} cannot be set; set keys of cfg.MODEL's sections or use merge_from_file")
+        self._refuse_frozen(key, value)
+        if hasattr(type(self), key) or key in _INTERNAL:
+            raise AttributeError(f"{self._name(key)} cannot be an attribute, it is one of every CfgNode; use ['{key}']")
+        self[key] = value
 
-    def __deepcopy__(self, memo: dict) -> Config:
-        clone = Config()
-        for name in DEFAULTS:
-            getattr(clone.MODEL, name)._entries.update(copy.deepcopy(getattr(self.MODEL, name)._entries, memo))
-        return clone
+    def __delitem__(self, key: Any) -> None:
+        if key in self:
+            self._refuse_frozen(key, None)
+            if key in self._known:
+                raise ValueError(f"{self._name(key)} cannot be removed; the backbone reads it")
+        super().__delitem__(key)
 
-    def clone(self) -> Config:
-        return copy.deepcopy(self)
+    def __delattr__(self, key: str) -> None:
+        if key not in self:
+            raise AttributeError(f"{self._path or 'cfg'} has no key {key}")
+        del self[key]
 
-    def merge_from_file(self, path: str | Path) -> None:
+    def pop(self, key: Any, *default: Any) -> Any:
+        if key not in self:
+            return super().pop(key, *default)
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[Any, Any]:
+        for key in reversed([key for key in self if key not in self._known]):
+            return key, self.pop(key)
+        raise KeyError(f"{self._path or 'cfg'} has no key that can be removed")
+
+    def clear(self) -> None:
+        for key in list(self):
+            del self[key]
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **keys: Any) -> None:
+        for key, value in dict(*others, **keys).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> CfgNode:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    # Merging
+
+    def merge_from_file(self, cfg_filename: str | os.PathLike) -> None:
         """Takes over what one of maskrcnn-benchmark's YAML files says; nothing at all where the file is wrong.
+
+        ``_BASE_`` names a file, or several, that it builds upon, as in detectron2.
 
         Raises:
             ValueError: naming the file, the wrong key or value, and what is allowed. The file cannot run code.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML file: {error}") from error
-        try:
-            self.merge_from_dict({} if content is None else content)
+            self.merge_from_dict(config_files.load(cfg_filename))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            if str(error).startswith(str(cfg_filename)):
+                raise
+            raise ValueError(f"{cfg_filename}: {error}") from None
 
-    def merge_from_dict(self, content: dict) -> None:
+    def merge_from_other_cfg(self, cfg_other: Mapping[Any, Any]) -> None:
+        """The same for another node, yacs' own included."""
+        self.merge_from_dict(cfg_other)
+
+    def merge_from_dict(self, content: Mapping[Any, Any]) -> None:
         """The same for nested dictionaries."""
-        if not isinstance(content, dict):
+        if not isinstance(content, Mapping):
             raise ValueError(f"the configuration is {type(content).__name__}; it must be sections with keys")
-        model = content.get("MODEL") or {}
-        if not isinstance(model, dict):
-            raise ValueError(f"MODEL is {model!r}; it must be sections with keys")
-        changes: list[tuple[Node, str, Any]] = []
-        for section, entries in model.items():
-            if section not in DEFAULTS:
-                continue
-            if not isinstance(entries, dict):
-                raise ValueError(f"MODEL.{section} is {entries!r}; it must be keys with values")
-            node = getattr(self.MODEL, section)
-            for key, value in entries.items():
-                if key not in node._entries and section in SHARED_SECTIONS:
-                    continue
-                changes.append((node, key, _checked(f"MODEL.{section}.{key}", node._entries, key, value)))
+        check_size(content)
+        changes: list[tuple[CfgNode, Any, Any]] = []
+        self._plan(content, changes)
         for node, key, value in changes:
-            node._entries[key] = value
+            node._write(key, value)
 
-    def merge_from_list(self, pairs: Sequence[Any]) -> None:
+    def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """``["MODEL.RESNETS.NUM_GROUPS", 32, ...]`` [yacs]; values may be strings, as from a command line."""
-        if len(pairs) % 2:
-            raise ValueError(f"merge_from_list: {len(pairs)} entries; it must be pairs of key and value")
+        if isinstance(cfg_list, (str, Mapping)) or not isinstance(cfg_list, Sequence):
+            raise ValueError(f"merge_from_list: cfg_list is {cfg_list!r}; it must be a list of keys and values")
+        if len(cfg_list) % 2:
+            raise ValueError(f"merge_from_list: {len(cfg_list)} entries; it must be pairs of key and value")
         content: dict[str, Any] = {}
-        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-            parts = str(name).split(".")
-            if parts[0] != "MODEL":
+        for name, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
+            parts = name.split(".") if isinstance(name, str) else [""]
+            if not all(parts):
+                raise ValueError(f"merge_from_list: key {name!r}; it must be names with dots between, SECTION.KEY")
+            section: Any = content
+            for part in parts[:-1]:
+                section = section.setdefault(part, {})
+                if not isinstance(section, dict):
+                    raise ValueError(f"merge_from_list: key {name!r} is in {part}, which another pair gives a value")
+            section[parts[-1]] = value
+        self.merge_from_dict(content)
+
+    def _known_section(self, key: Any) -> bool:
+        return isinstance(self._known.get(key), Mapping)
+
+    def _plan(self, content: Mapping[Any, Any], changes: list[tuple[CfgNode, Any, Any]]) -> None:
+        """Checks everything and notes what to write, in order."""
+        for key, value in content.items():
+            existing = self.get(key)
+            if isinstance(existing, CfgNode):
+                if value is None and existing._known is DEFAULTS:  # `MODEL:` with nothing behind it
+                    continue
+                if isinstance(value, str) and not self._known_section(key):
+                    value = decoded(value)
+                if not isinstance(value, Mapping):
+                    kind = "sections with keys" if existing._known is DEFAULTS else "keys with values"
+                    raise ValueError(f"{self._name(key)} is {value!r}; it must be {kind}")
+                existing._plan(value, changes)
                 continue
-            if len(parts) != 3:
-                raise ValueError(f"merge_from_list: key {name!r}; it must be MODEL.SECTION.KEY")
-            content.setdefault(parts[1], {})[parts[2]] = value
-        self.merge_from_dict({"MODEL": content})
+            self._refuse_frozen(key, value)
+            new = self._value(key, value, decode=True)
+            if isinstance(new, CfgNode) and existing is not None:
+                raise ValueError(f"{self._name(key)} is a section; it must be a value, as it is {existing!r} now")
+            changes.append((self, key, new))
+
+    def _value(self, key: Any, value: Any, decode: bool) -> Any:
+        """What is stored for ``value``: checked where the backbone reads it, else a copy."""
+        if key in self._known:
+            return checked(self._name(key), self._known[key], value)
+        if not self._open:
+            raise ValueError(f"unknown key {self._name(key)}; allowed are {', '.join(sorted(self._known))}")
+        if key == config_files.BASE:
+            raise ValueError(f"{config_files.BASE} is for files only")
+        if decode:
+            value = decoded(value)
+        if not isinstance(value, Mapping):
+            return plain(value, self._name(key))
+        section = CfgNode()
+        section._become(self._name(key), {}, True)
+        for name, entry in value.items():
+            section._write(name, section._value(name, entry, decode))
+        return section
+
+    # Freezing and copying
+
+    def freeze(self) -> None:
+        """Makes every way of writing, here and in all sections below, an AttributeError."""
+        self._set_frozen(True)
+
+    def defrost(self) -> None:
+        """Takes :meth:`freeze` back."""
+        self._set_frozen(False)
+
+    def is_frozen(self) -> bool:
+        return self._frozen
+
+    def _set_frozen(self, frozen: bool) -> None:
+        object.__setattr__(self, "_frozen", frozen)
+        for value in self.values():
+            if isinstance(value, CfgNode):
+                value._set_frozen(frozen)
+
+    def clone(self) -> CfgNode:
+        """A copy that shares nothing, frozen where this is."""
+        clone = CfgNode()
+        clone._become(self._path, self._known, self._open)
+        for key, value in self.items():
+            clone._write(key, value.clone() if isinstance(value, CfgNode) else plain(value, self._name(key)))
+        object.__setattr__(clone, "_frozen", self._frozen)
+        return clone
+
+    copy = __copy__ = clone
+
+    def __deepcopy__(self, memo: dict) -> CfgNode:
+        return self.clone()
+
+    def __reduce__(self) -> tuple:
+        known = None if self._known is DEFAULTS else self._known  # `is` must hold in another process, too
+        return _restored, (self._path, known, self._open, self._frozen, dict(self))
 
 
-def _parsed(value: Any) -> Any:
-    """Strings that hold a Python literal, as the YAML files write tuples, become what they say."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
+def _restored(
+    path: str, known: Mapping[str, Any] | None, is_open: bool, frozen: bool, entries: dict[Any, Any]
+) -> CfgNode:
+    node = CfgNode()
+    node._become(path, DEFAULTS if known is None else known, is_open)
+    for key, value in entries.items():
+        node._write(key, value)
+    object.__setattr__(node, "_frozen", frozen)
+    return node
 
 
-def _checked(path: str, entries: dict[str, Any], key: str, value: Any) -> Any:
-    """``value`` in the type of the key's default."""
-    if key not in entries:
-        raise ValueError(f"unknown key {path}; allowed are {', '.join(sorted(entries))}")
-    default = entries[key]
-    if isinstance(default, Node):
-        raise ValueError(f"{path} is a section; set its keys")
-    if isinstance(default, str):
-        if not isinstance(value, str):
-            raise ValueError(f"{path} is {value!r}; it must be a string")
-        return value
-    value = _parsed(value)
-    if isinstance(default, tuple):
-        if (
-            not isinstance(value, (tuple, list))
-            or len(value) != len(default)
-            or not all(v in (True, False) for v in value)
-        ):
-            raise ValueError(f"{path} is {value!r}; it must be {len(default)} of True and False")
-        return tuple(bool(v) for v in value)
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise ValueError(f"{path} is {value!r}; it must be True or False")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float) if isinstance(default, float) else int):
-        raise ValueError(
-            f"{path} is {value!r}; it must be {'a number' if isinstance(default, float) else 'an integer'}"
-        )
-    return type(default)(value)
-
-
-def get_cfg() -> Config:
+def get_cfg() -> CfgNode:
     """A configuration with every key that the backbone reads, at maskrcnn-benchmark's defaults."""
-    return Config()
+    cfg, model = CfgNode(), CfgNode()
+    cfg._become("", {"MODEL": DEFAULTS}, True)
+    model._become("MODEL", DEFAULTS, True)
+    for name, entries in DEFAULTS.items():
+        section = CfgNode()
+        section._become(f"MODEL.{name}", entries, name in SHARED_SECTIONS)
+        for key, value in entries.items():
+            section._write(key, value)
+        model._write(name, section)
+    cfg._write("MODEL", model)
+    return cfg

@@ -9,6 +9,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda._arguments import flag
 from resnet_cuda.layers import Conv2d, group_norm
 
 ConvBlock = Callable[..., nn.Module]
@@ -19,6 +20,8 @@ def conv_with_kaiming_uniform(
 ) -> ConvBlock:
     """A maker of the pyramid's convolutions, with GN and ReLU behind them if asked
     [maskrcnn_benchmark.modeling.make_layers.conv_with_kaiming_uniform]."""
+    use_gn = flag("conv_with_kaiming_uniform", "use_gn", use_gn)
+    use_relu = flag("conv_with_kaiming_uniform", "use_relu", use_relu)
 
     def make(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Module:
         conv = Conv2d(

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from resnet_cuda import untrained
+from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import (
     _STEM_MODULES,
     _TRANSFORMATION_MODULES,
@@ -106,41 +108,50 @@ class ResNet(nn.Module):
         block = _with_norm_of(cfg, _TRANSFORMATION_MODULES[settings.TRANS_FUNC])
         self.stem = _STEM_MODULES[settings.STEM_FUNC](cfg)
         last_stage = max(spec.index for spec in stage_specs)
-        if len(settings.STAGE_WITH_DCN) < last_stage:
+        deformable = flags("", "MODEL.RESNETS.STAGE_WITH_DCN", settings.STAGE_WITH_DCN)
+        modulated = flag("", "MODEL.RESNETS.WITH_MODULATED_DCN", settings.WITH_MODULATED_DCN)
+        stride_in_1x1 = flag("", "MODEL.RESNETS.STRIDE_IN_1X1", settings.STRIDE_IN_1X1)
+        num_groups = _positive(settings, "NUM_GROUPS")
+        res2_out_channels = _positive(settings, "RES2_OUT_CHANNELS")
+        width_per_group = _positive(settings, "WIDTH_PER_GROUP")
+        deformable_groups = _positive(settings, "DEFORMABLE_GROUPS")
+        if len(deformable) < last_stage:
             raise ValueError(
                 f"MODEL.RESNETS.STAGE_WITH_DCN is {settings.STAGE_WITH_DCN!r}; it must have an entry for each of "
                 f"{last_stage} stages"
             )
-        in_channels = settings.STEM_OUT_CHANNELS
+        in_channels = _positive(settings, "STEM_OUT_CHANNELS")
         self.stages: list[str] = []
         self.return_features: dict[str, bool] = {}
         self.stage_channels: dict[str, int] = {}
         for spec in stage_specs:
             name = f"layer{spec.index}"
             factor = 2 ** (spec.index - 1)
-            out_channels = settings.RES2_OUT_CHANNELS * factor
+            out_channels = res2_out_channels * factor
             stage = _make_stage(
                 block,
                 in_channels,
-                settings.NUM_GROUPS * settings.WIDTH_PER_GROUP * factor,
+                num_groups * width_per_group * factor,
                 out_channels,
                 spec.block_count,
-                settings.NUM_GROUPS,
-                settings.STRIDE_IN_1X1,
+                num_groups,
+                stride_in_1x1,
                 first_stride=2 if spec.index > 1 else 1,
                 dcn_config={
-                    "stage_with_dcn": settings.STAGE_WITH_DCN[spec.index - 1],
-                    "with_modulated_dcn": settings.WITH_MODULATED_DCN,
-                    "deformable_groups": settings.DEFORMABLE_GROUPS,
+                    "stage_with_dcn": deformable[spec.index - 1],
+                    "with_modulated_dcn": modulated,
+                    "deformable_groups": deformable_groups,
                 },
             )
             in_channels = out_channels
             self.add_module(name, stage)
             self.stages.append(name)
-            self.return_features[name] = spec.return_features
+            self.return_features[name] = flag("StageSpec", "return_features", spec.return_features)
             self.stage_channels[name] = out_channels
         self.out_channels = in_channels
-        self._freeze_backbone(cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+        name = "MODEL.BACKBONE.FREEZE_CONV_BODY_AT"
+        self._freeze_backbone(integer("", name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT))
+        untrained.watch(self)
 
     def _freeze_backbone(self, freeze_at: int) -> None:
         """Freezes the parameters of the stem and of stages 1 to ``freeze_at - 1``; nothing where it is not positive."""
@@ -192,6 +203,12 @@ class ResNetHead(nn.Module):
         if not stages:
             raise ValueError("ResNetHead: stages is empty; it must have at least one StageSpec")
         block = _TRANSFORMATION_MODULES[block_module]
+        num_groups = integer("ResNetHead", "num_groups", num_groups, 1)
+        width_per_group = integer("ResNetHead", "width_per_group", width_per_group, 1)
+        res2_out_channels = integer("ResNetHead", "res2_out_channels", res2_out_channels, 1)
+        dilation = integer("ResNetHead", "dilation", dilation, 1)
+        if stride_init is not None:
+            stride_init = integer("ResNetHead", "stride_init", stride_init, 0)  # 0 is None, as upstream
         self.stages: list[str] = []
         self.out_channels = 0
         for position, spec in enumerate(stages):
@@ -217,11 +234,16 @@ class ResNetHead(nn.Module):
             self.add_module(name, stage)
             self.stages.append(name)
             self.out_channels = out_channels
+        untrained.watch(self)
 
     def forward(self, x: Tensor) -> Tensor:
         for name in self.stages:
             x = getattr(self, name)(x)
         return x
+
+
+def _positive(settings: Any, key: str) -> int:
+    return integer("", f"MODEL.RESNETS.{key}", getattr(settings, key), 1)
 
 
 def _with_norm_of(cfg: Any, block: Callable[..., nn.Module]) -> Callable[..., nn.Module]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.fpn import FeaturePyramidNetwork, LastLevelMaxPool
 from resnet_cuda.layers import DFConv2d
@@ -57,7 +58,7 @@ def resnet_fpn_backbone(
         returned_layers: stages to return, of 1 (C2) to 4 (C5); all by default.
         extra_blocks: makes further levels, called as torchvision calls its own; max pooling by default.
         norm_layer: "frozen_bn" (fused with residual and ReLU), "bn", "sync_bn", "gn" or a callable of the channels.
-        dcn_stages: which of C2 to C5 are deformable: the 3x3 of bottlenecks, the second 3x3 of basic blocks.
+        dcn_stages: four bools, which of C2 to C5 are deformable: the 3x3 of bottlenecks, the second 3x3 of basic blocks.
         modulated: DCNv2 or v1.
         deformable_groups: offset groups of the deformable layers.
         width: channels of the stem, 64 in every published network; narrower ones train quickly on small data.
@@ -67,13 +68,19 @@ def resnet_fpn_backbone(
         KeyError: for an unknown name, listing the known ones.
         ValueError: for another argument out of range, and for weights that do not fit.
     """
-    if not isinstance(trainable_layers, int) or not 0 <= trainable_layers <= 5:
+    function = "resnet_fpn_backbone"
+    trainable_layers = integer(function, "trainable_layers", trainable_layers)
+    if not 0 <= trainable_layers <= 5:
         raise ValueError(f"trainable_layers is {trainable_layers!r}; it must be 0 to 5")
-    returned_layers = [1, 2, 3, 4] if returned_layers is None else list(returned_layers)
+    if returned_layers is None:
+        returned_layers = [1, 2, 3, 4]
+    returned_layers = [integer(function, "an entry of returned_layers", layer) for layer in returned_layers]
     if not returned_layers or returned_layers != sorted(set(returned_layers) & {1, 2, 3, 4}):
         raise ValueError(f"returned_layers is {returned_layers}; it must be ascending, of 1, 2, 3, 4")
-    if len(dcn_stages) != 4:
-        raise ValueError(f"dcn_stages is {dcn_stages!r}; it must have four entries, for C2 to C5")
+    dcn_stages = flags(function, "dcn_stages", dcn_stages, 4)
+    modulated = flag(function, "modulated", modulated)
+    deformable_groups = integer(function, "deformable_groups", deformable_groups, 1)
+    width, fpn_channels = integer(function, "width", width, 1), integer(function, "fpn_channels", fpn_channels, 1)
     body = TorchvisionBody(
         backbone_name, norm_function(norm_layer), returned_layers, dcn_stages, modulated, deformable_groups, width
     )

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda import untrained
+from resnet_cuda._arguments import flags
 from resnet_cuda.blocks import Bottleneck, NormFunction, shortcut_of
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act
 from resnet_cuda.registry import Registry
@@ -132,6 +134,7 @@ class TorchvisionBody(nn.Module):
     ):
         super().__init__()
         variant = VARIANTS[backbone_name]
+        dcn_stages = flags("TorchvisionBody", "dcn_stages", dcn_stages, 4)
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = norm_func(width)
         self.names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
@@ -142,7 +145,7 @@ class TorchvisionBody(nn.Module):
         for index, stage in enumerate(self.stages):
             planes = width * 2**index
             dcn_config = {
-                "stage_with_dcn": bool(dcn_stages[index]),
+                "stage_with_dcn": dcn_stages[index],
                 "with_modulated_dcn": modulated,
                 "deformable_groups": deformable_groups,
             }
@@ -154,6 +157,7 @@ class TorchvisionBody(nn.Module):
             self.add_module(stage, nn.Sequential(*blocks))
             self.stage_channels[stage] = in_channels
         _initialise(self)
+        untrained.watch(self)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         x = conv_norm_act(self.conv1, self.bn1, x)

@@ -124,7 +124,7 @@ def test_merge_from_list_and_clone():
 def test_any_node_with_the_attributes_will_do():
     """As a yacs CfgNode, which is no class of ours."""
     cfg = get_cfg()
-    sections = {name: SimpleNamespace(**getattr(cfg.MODEL, name)._entries) for name in ("BACKBONE", "RESNETS")}
+    sections = {name: SimpleNamespace(**getattr(cfg.MODEL, name)) for name in ("BACKBONE", "RESNETS")}
     node = SimpleNamespace(MODEL=SimpleNamespace(**sections))
     with torch.device("meta"):
         assert (

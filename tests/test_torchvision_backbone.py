@@ -146,10 +146,14 @@ def test_weights_that_do_not_fit_change_nothing():
         ({"trainable_layers": 6}, ValueError, "trainable_layers is 6; it must be 0 to 5"),
         ({"returned_layers": [0, 1]}, ValueError, r"returned_layers is \[0, 1\]; it must be ascending"),
         ({"returned_layers": [3, 2]}, ValueError, r"returned_layers is \[3, 2\]; it must be ascending"),
-        ({"dcn_stages": (True,)}, ValueError, "it must have four entries"),
+        ({"dcn_stages": (True,)}, ValueError, r"dcn_stages is \(True,\); it must be 4 of True and False"),
         ({"norm_layer": "batch"}, KeyError, "unknown norm_layer 'batch'; allowed are bn, frozen_bn, gn, sync_bn"),
         ({"weights": 5}, ValueError, "weights is 5; it must be None, a state dict"),
-        ({"deformable_groups": 3, "dcn_stages": (0, 0, 0, 1)}, ValueError, "deformable_groups is 3; it must divide"),
+        (
+            {"deformable_groups": 3, "dcn_stages": (False, False, False, True)},
+            ValueError,
+            "deformable_groups is 3; it must divide",
+        ),
     ],
 )
 def test_wrong_arguments(arguments, error, message):

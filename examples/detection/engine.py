@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from torchvision.models.detection import MaskRCNN
 from tqdm import tqdm
 
+import resnet_cuda
 from detection import checkpoint, distributed
-from detection.calibrate import calibrate
 from detection.check_dataset import check_dataset
 from detection.coco_dataset import Transform
 from detection.loader import training_loader
@@ -49,10 +49,10 @@ def learning_rate(options: TrainOptions, iteration: int) -> float:
     return options.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _calibrated(model: MaskRCNN, dataset: Dataset, device: torch.device, seed: int) -> None:
+def _calibrate(model: MaskRCNN, dataset: Dataset, device: torch.device, seed: int) -> None:
     indices = random.Random(seed).sample(range(len(dataset)), min(CALIBRATION_IMAGES, len(dataset)))
     if distributed.rank() == 0:
-        calibrate(model, [dataset[index][0].to(device) for index in indices])
+        resnet_cuda.calibrate(model, [dataset[index][0].to(device) for index in indices])
     distributed.same_everywhere(model)
 
 
@@ -85,8 +85,8 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["iteration"]
-    else:
-        _calibrated(model, dataset, device, options.seed)
+    elif model_options.norm == "frozen_bn":
+        _calibrate(model, dataset, device, options.seed)
     last = options.iterations if options.stop_after is None else min(options.iterations, first + options.stop_after)
 
     def save(iteration: int) -> None:

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import ops
-
-
-def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """``value`` as (vertical, horizontal)."""
-    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(numbers) != 2 or not all(isinstance(number, int) for number in numbers):
-        raise ValueError(f"{name} is {value!r}; it must be an int or two ints (vertical, horizontal)")
-    return numbers
+from resnet_cuda._arguments import flag, integer, pair
 
 
 class DeformConv2d(nn.Module):
@@ -38,14 +31,19 @@ class DeformConv2d(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
+        layer = type(self).__name__
+        groups = integer(layer, "groups", groups, 1)
+        in_channels = integer(layer, "in_channels", in_channels, 1)
+        out_channels = integer(layer, "out_channels", out_channels, 1)
+        bias = flag(layer, "bias", bias)
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if groups < 1 or channels % groups:
-                raise ValueError(
-                    f"{type(self).__name__}: {name} is {channels}; it must be divisible by groups = {groups}"
-                )
+            if channels % groups:
+                raise ValueError(f"{layer}: {name} is {channels}; it must be divisible by groups = {groups}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = pair("kernel_size", kernel_size), pair("stride", stride)
-        self.padding, self.dilation = pair("padding", padding), pair("dilation", dilation)
+        self.kernel_size = pair(layer, "kernel_size", kernel_size, 1)
+        self.stride = pair(layer, "stride", stride, 1)
+        self.padding = pair(layer, "padding", padding, 0)
+        self.dilation = pair(layer, "dilation", dilation, 1)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
@@ -83,9 +81,11 @@ class _WithOffsetGroups(DeformConv2d):
         bias: bool = False,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        if deformable_groups < 1 or in_channels % deformable_groups:
+        deformable_groups = integer(type(self).__name__, "deformable_groups", deformable_groups)
+        if deformable_groups < 1 or self.in_channels % deformable_groups:
             raise ValueError(
-                f"{type(self).__name__}: deformable_groups is {deformable_groups}; it must divide in_channels = {in_channels}"
+                f"{type(self).__name__}: deformable_groups is {deformable_groups}; it must divide in_channels = "
+                f"{self.in_channels}"
             )
         self.deformable_groups = deformable_groups
 

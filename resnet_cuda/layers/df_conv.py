@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from resnet_cuda._arguments import flag, integer, pair
 from resnet_cuda.layers.conv import Conv2d
-from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv, pair
+from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 
 
 class DFConv2d(nn.Module):
@@ -39,24 +40,26 @@ class DFConv2d(nn.Module):
         padding: int | Sequence[int] | None = None,
     ):
         super().__init__()
-        kernel_size, dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
+        layer = type(self).__name__
+        with_modulated_dcn = flag(layer, "with_modulated_dcn", with_modulated_dcn)
+        deformable_groups = integer(layer, "deformable_groups", deformable_groups, 1)
+        kernel_size, dilation = pair(layer, "kernel_size", kernel_size, 1), pair(layer, "dilation", dilation, 1)
         if padding is None:
             padding = tuple(step * (taps - 1) // 2 for step, taps in zip(dilation, kernel_size, strict=True))
         self.with_modulated_dcn = with_modulated_dcn
         self.offset_channels = 2 * deformable_groups * kernel_size[0] * kernel_size[1]
         mask_channels = self.offset_channels // 2 if with_modulated_dcn else 0
         self.offset = Conv2d(
-            in_channels,
+            integer(layer, "in_channels", in_channels, 1),
             self.offset_channels + mask_channels,
             kernel_size,
-            pair("stride", stride),
-            pair("padding", padding),
+            pair(layer, "stride", stride, 1),
+            pair(layer, "padding", padding, 0),
             dilation,
         )
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
-        layer = ModulatedDeformConv if with_modulated_dcn else DeformConv
-        self.conv = layer(
+        self.conv = (ModulatedDeformConv if with_modulated_dcn else DeformConv)(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deformable_groups, bias
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from resnet_cuda.layers.dead_channels import warn_of_dead_channels
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 from resnet_cuda.reference.frozen_bn import scale_and_shift
 
@@ -57,6 +58,7 @@ class FrozenBatchNorm2d(nn.Module):
         # BatchNorm2d has this counter, a frozen layer has no use for it.
         state_dict.pop(prefix + "num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+        warn_of_dead_channels(prefix, self.running_var, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}"

@@ -12,6 +12,8 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from resnet_cuda._arguments import pair
+
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -39,16 +41,6 @@ def check_tensor(op: str, name: str, value: object, optional: bool = False) -> N
     if value.is_nested or value.layout is not torch.strided or value.is_quantized:
         kind = "nested" if value.is_nested else "quantized" if value.is_quantized else f"of layout {value.layout}"
         _fail(op, name, kind, "a dense tensor (layout torch.strided, not nested, not quantized)")
-
-
-def pair(op: str, name: str, value: int | Sequence[int], minimum: int) -> tuple[int, int]:
-    """``value`` as (vertical, horizontal), each at least ``minimum``."""
-    numbers = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value, value)
-    if len(numbers) != 2 or any(not isinstance(n, (int, torch.SymInt)) or isinstance(n, bool) for n in numbers):
-        raise ValueError(f"{op}: {name} is {value!r}; it must be an int or two ints (vertical, horizontal)")
-    if any(n < minimum for n in numbers):
-        raise ValueError(f"{op}: {name} is {value!r}; it must be at least {minimum}")
-    return numbers
 
 
 def _fail(op: str, name: str, was: object, allowed: str) -> NoReturn:

@@ -1,0 +1,217 @@
+"""Statistics for FrozenBatchNorm2d in a network that starts from scratch.
+
+A frozen norm learns nothing: its statistics come with pretrained weights. Without those it passes its input through,
+and the residual sums of a deep network double the variance block by block. So mean and variance of each layer's input
+are measured on a few images, once, and stay. One pass over one batch suffices: a layer's buffers are set before it
+computes what the next one sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda.layers import FrozenBatchNorm2d
+
+_STATISTICS = ("running_mean", "running_var")
+# A standard deviation below this share of the mean is rounding noise.
+_NOISE = 1e-6
+_RULE = "a tensor (N, 3, H, W), a list of tensors (3, H, W) or an iterable of such batches"
+
+
+class _Measurement:
+    """A forward pre-hook: mean and variance per channel over all that a layer has seen (Chan et al. 1979)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 0
+        self.mean = self.squares = torch.zeros(())
+
+    def __call__(self, layer: FrozenBatchNorm2d, arguments: tuple, names: dict[str, Any]) -> None:
+        x = arguments[0] if arguments else names["x"]
+        x = x if x.dtype == torch.float64 else x.float()
+        count = x.numel() // max(1, x.shape[1])
+        if count == 0:
+            raise ValueError("calibrate: images is empty; it must hold at least one image")
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        if not bool(mean.isfinite().all() & variance.isfinite().all()):
+            raise ValueError(
+                f"calibrate: the input of layer {self.name} is not finite; images and the weights before it must be"
+            )
+        _set(layer, mean, variance)
+        total = self.count + count
+        difference = mean.double() - self.mean.to(mean.device)
+        squares = self.squares.to(mean.device) + variance.double() * count
+        self.squares = squares + difference.square() * (self.count * count / total)
+        self.mean = self.mean.to(mean.device) + difference * (count / total)
+        self.count = total
+
+    def finish(self, layer: FrozenBatchNorm2d) -> None:
+        _set(layer, self.mean, self.squares / self.count)
+
+
+def _set(layer: Any, mean: Tensor, variance: Tensor) -> None:
+    """A channel that does not vary is centred only: divided by its rounding noise it would be the loudest of all."""
+    layer.running_mean.copy_(mean)
+    layer.running_var.copy_(torch.where(variance > (_NOISE * mean).square(), variance, torch.ones_like(variance)))
+
+
+def _unwrapped(model: Any) -> nn.Module:
+    """Without DistributedDataParallel, whose forward waits for others, and torch.compile, which runs no new hooks."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
+    """``images`` as batches: (N, 3, H, W) tensors, or lists of (3, H, W) images of sizes of their own."""
+    if isinstance(images, Tensor):
+        yield _checked(images, (4,))
+        return
+    if not isinstance(images, Iterable) or isinstance(images, (str, bytes, dict)):
+        raise TypeError(f"calibrate: images is {type(images).__name__}; it must be {_RULE}")
+    loose: list[Tensor] = []
+    for entry in images:
+        if isinstance(entry, Tensor) and entry.dim() == 3:
+            loose.append(_checked(entry, (3,)))
+            continue
+        if isinstance(entry, (list, tuple)) and entry and all(isinstance(image, Tensor) for image in entry):
+            yield [_checked(image, (3,)) for image in entry]
+        else:
+            yield _checked(entry, (4,))
+    if loose:
+        yield loose
+
+
+def _checked(image: Any, dimensions: tuple[int, ...]) -> Tensor:
+    if not isinstance(image, Tensor):
+        raise TypeError(f"calibrate: images has an entry of {type(image).__name__}; it must be {_RULE}")
+    if image.dim() not in dimensions:
+        raise ValueError(f"calibrate: images has an entry of shape {tuple(image.shape)}; it must be {_RULE}")
+    if not image.is_floating_point():
+        raise ValueError(f"calibrate: images has an entry of {image.dtype}; it must be floating point, as for training")
+    if image.numel() == 0:
+        raise ValueError(f"calibrate: images has an empty entry, of shape {tuple(image.shape)}")
+    if not bool(image.isfinite().all()):
+        raise ValueError("calibrate: images has an entry with NaN or infinity; it must be finite")
+    return image
+
+
+def _is_detector(model: nn.Module) -> bool:
+    """Whether it is one of torchvision's; that package is not imported for it."""
+    module = sys.modules.get("torchvision.models.detection.transform")
+    return module is not None and isinstance(getattr(model, "transform", None), module.GeneralizedRCNNTransform)
+
+
+def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[Tensor]) -> None:
+    """One batch through all frozen norms; of a torchvision detector only as far as it has them."""
+    if _is_detector(model):
+        inside = set(model.backbone.modules())
+        if all(layer in inside for layer in layers.values()):
+            model.backbone(model.transform(list(batch))[0].tensors)
+        else:
+            model(list(batch))
+        return
+    if isinstance(batch, Tensor):
+        model(batch)
+        return
+    by_size: dict[torch.Size, list[Tensor]] = {}
+    for image in batch:
+        by_size.setdefault(image.shape, []).append(image)
+    for same in by_size.values():
+        model(torch.stack(same))
+
+
+@contextlib.contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each module's mode and the random numbers as before afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
+    indices = sorted(device.index for device in devices)
+    try:
+        with torch.random.fork_rng(indices):
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
+    """Measures the statistics of every :class:`~resnet_cuda.layers.FrozenBatchNorm2d` in ``model`` on ``images``.
+
+    For a network from scratch: afterwards each layer gives mean 0 and variance 1 on these images (times its ``weight``,
+    plus its ``bias``, which stay as they are). Do not call it on pretrained weights, whose statistics belong to them.
+    Like torch's batch norm the variance is over N, H and W. A channel that is constant on all images gets variance 1.
+
+    Over several batches each layer's statistics are those of all of them together, while the layers before it used each
+    batch's own, as batch norm does in training [fvcore.nn.update_bn_stats]; over one batch they are exact.
+
+    Training mode, ``requires_grad``, hooks and torch's random number generators are left as they were; after an error
+    the buffers, too. With several processes calibrate in one and broadcast the buffers.
+
+    Args:
+        model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs where
+            all frozen norms are in it), or any module that takes a batch.
+        images: a batch (N, 3, H, W); or images (3, H, W), which a detector resizes and pads to a batch, while for other
+            models those of one size make a batch; or an iterable of such batches, taken one at a time. Floating
+            point, finite, as the model gets them in training, on its device. 16 images are plenty.
+
+    Returns:
+        The number of layers that were measured.
+
+    Raises:
+        ValueError: where the model has no frozen norm or none is reached, where images is empty, not finite or of a
+            wrong shape or dtype, or a layer's input is not finite (naming the layer).
+        TypeError: where images is no tensor and no iterable of tensors.
+    """
+    model = _unwrapped(model)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
+    if not layers:
+        raise ValueError(
+            f"calibrate: model ({type(model).__name__}) has no resnet_cuda.layers.FrozenBatchNorm2d; "
+            "there is nothing to measure"
+        )
+    before = {name: [getattr(layer, key).clone() for key in _STATISTICS] for name, layer in layers.items()}
+    measurements = {name: _Measurement(name) for name in layers}
+    handles = [layer.register_forward_pre_hook(measurements[name], with_kwargs=True) for name, layer in layers.items()]
+    try:
+        with _as_it_was(model):
+            batches = 0
+            for batch in _batches(images):
+                batches += 1
+                _run(model, layers, batch)
+        if batches == 0:
+            raise ValueError("calibrate: images is empty; it must hold at least one image")
+        missed = [name for name, measurement in measurements.items() if measurement.count == 0]
+        if len(missed) == len(layers):
+            raise ValueError(f"calibrate: the forward of {type(model).__name__} reached none of its frozen norms")
+        for name, measurement in measurements.items():
+            if measurement.count:
+                measurement.finish(layers[name])
+    except BaseException:
+        for name, values in before.items():
+            for key, value in zip(_STATISTICS, values, strict=True):
+                getattr(layers[name], key).copy_(value)
+        raise
+    finally:
+        for handle in handles:
+            handle.remove()
+    if missed:
+        warnings.warn(
+            f"calibrate: {len(missed)} of {len(layers)} frozen norms were not reached and keep their statistics: "
+            f"{', '.join(missed[:5])}{' and others' if len(missed) > 5 else ''}",
+            stacklevel=3,
+        )
+    return len(layers) - len(missed)

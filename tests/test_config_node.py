@@ -1,0 +1,406 @@
+"""get_cfg() as a yacs CfgNode: foreign keys, freezing, copies, dump and merges; and files that mean harm."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import resnet_cuda
+from resnet_cuda.config import CfgNode, get_cfg
+
+# Every kind of value, those included that a careless dump would change.
+FOREIGN = {
+    "SOLVER": {"BASE_LR": 0.02, "STEPS": (60000, 80000), "NAME": "123", "QUOTED": "'a'", "NONE": None, "SMALL": 1e-5},
+    "DATASETS": {
+        "TRAIN": ("coco_train", "coco_val"),
+        "EMPTY": (),
+        "ONE": (1,),
+        "LIST": [1, "2", "x"],
+        "MIXED": [(1, 2), "a"],
+    },
+    "OUTPUT_DIR": ".",
+    "TRUE": "True",
+    "DATE": datetime.date(2018, 10, 25),
+    "NESTED": {"A": {"B": {"C": [{"d": 1}, [2, [3]]]}}},
+    "NUMBERS": {1: "one", 2: float("inf"), 3: -7},
+    "TEXTS": {
+        "A": "1e-3",
+        "B": "(1, 2",
+        "C": " 5",
+        "D": "a: b",
+        "E": "",
+        "F": "null",
+        "G": "1j",
+        "H": "ä\n#",
+        "I": "b'x'",
+    },
+}
+
+
+def filled():
+    cfg = get_cfg()
+    for key, value in FOREIGN.items():
+        cfg[key] = value
+    cfg.MODEL.WEIGHT = "catalog://R-50"
+    cfg.MODEL.RPN = CfgNode({"ANCHOR_STRIDE": (4, 8), "USE_FPN": True})
+    cfg.MODEL.RETINANET.FG_IOU_THRESHOLD = 0.5
+    cfg.MODEL.RESNETS.STAGE_WITH_DCN = (False, True, True, True)
+    cfg.MODEL.GROUP_NORM.EPSILON = 1e-6
+    cfg.MODEL.BACKBONE.CONV_BODY = "123"  # no literal: the backbone reads a string here
+    return cfg
+
+
+def plain(node):
+    return {key: plain(value) if isinstance(value, CfgNode) else value for key, value in node.items()}
+
+
+def test_foreign_keys_are_kept_as_they_came(tmp_path):
+    cfg = filled()
+    assert {key: plain(cfg)[key] for key in FOREIGN} == FOREIGN
+    assert cfg.SOLVER.BASE_LR == cfg["SOLVER"]["BASE_LR"] == cfg.SOLVER.get("BASE_LR") == 0.02
+    path = tmp_path / "file.yaml"
+    path.write_text("SOLVER: {BASE_LR: 0.01, STEPS: '(1, 2)', IMS: '8'}\nMODEL: {WEIGHT: a/b, RPN: {USE_FPN: False}}\n")
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(["SOLVER.GAMMA", "0.1", "TEST.IMS_PER_BATCH", 8, "MODEL.MASK_ON", "True", "A", "b"])
+    cfg.merge_from_other_cfg(CfgNode({"DTYPE": "float16", "SOLVER": {"BASE_LR": 3}}))
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.SOLVER.IMS, cfg.SOLVER.GAMMA) == (3, (1, 2), 8, 0.1)
+    assert (cfg.MODEL.WEIGHT, cfg.MODEL.RPN.USE_FPN, cfg.MODEL.RPN.ANCHOR_STRIDE) == ("a/b", False, (4, 8))
+    assert (cfg.TEST.IMS_PER_BATCH, cfg.MODEL.MASK_ON, cfg.A, cfg.DTYPE) == (8, True, "b", "float16")
+    cfg.SOLVER.NEW = 5
+    assert cfg.SOLVER.NEW == 5
+    with pytest.raises(AttributeError, match="SOLVER has no key MISSING"):
+        _ = cfg.SOLVER.MISSING
+    with pytest.raises(AttributeError, match="cfg has no key MISSING"):
+        _ = cfg.MISSING
+
+
+def test_as_a_dictionary():
+    cfg = filled()
+    assert "SOLVER" in cfg
+    assert "RESNETS" in cfg.MODEL
+    assert "GROUPS" not in cfg.MODEL.RESNETS
+    assert set(cfg.MODEL.FPN.keys()) == {"USE_GN", "USE_RELU"}
+    assert dict(cfg.MODEL.FPN.items()) == {"USE_GN": False, "USE_RELU": False}
+    assert cfg.MODEL.get("NOTHING", 7) == 7
+    assert cfg.pop("DATE") == FOREIGN["DATE"]
+    del cfg.OUTPUT_DIR, cfg["TRUE"]
+    assert not {"DATE", "OUTPUT_DIR", "TRUE"} & set(cfg)
+    assert cfg.setdefault("NEW", 3) == cfg.NEW == 3
+    cfg.update(NEW=4, SOLVER={"A": 1})
+    assert cfg.NEW == 4
+    assert dict(cfg.SOLVER) == {"A": 1}
+    cfg |= {"NEW": 5}
+    assert cfg.NEW == 5
+    with pytest.raises(KeyError):
+        cfg["MISSING"]
+    with pytest.raises(KeyError):
+        del cfg["MISSING"]
+    with pytest.raises(AttributeError, match="no key MISSING"):
+        del cfg.MISSING
+
+
+OWN = {
+    "removing a section": lambda cfg: cfg.MODEL.pop("RESNETS"),
+    "removing all": lambda cfg: cfg.clear(),
+    "removing a key": lambda cfg: delattr(cfg.MODEL.RESNETS, "NUM_GROUPS"),
+    "replacing the model": lambda cfg: setattr(cfg, "MODEL", 5),
+    "replacing a section": lambda cfg: cfg.MODEL.update(RESNETS={}),
+    "a misspelt key": lambda cfg: setattr(cfg.MODEL.RESNETS, "STRIDE_IN_1X2", False),
+    "a misspelt key by []": lambda cfg: cfg.MODEL.RESNETS.__setitem__("STRIDE_IN_1X2", False),
+    "a misspelt key by update": lambda cfg: cfg.MODEL.RESNETS.update(STRIDE_IN_1X2=False),
+    "a misspelt key by |=": lambda cfg: cfg.MODEL.RESNETS.__ior__({"STRIDE_IN_1X2": False}),
+    "a misspelt key by setdefault": lambda cfg: cfg.MODEL.RESNETS.setdefault("STRIDE_IN_1X2", False),
+    "a misspelt key in a list": lambda cfg: cfg.merge_from_list(["SOLVER.A", 1, "MODEL.RESNETS.STRIDE_IN_1X2", 0]),
+    "a misspelt key in a node": lambda cfg: cfg.merge_from_other_cfg({"A": 1, "MODEL": {"FPN": {"USE_GROUP": True}}}),
+    "a wrong type": lambda cfg: cfg.merge_from_list(["SOLVER.A", 1, "MODEL.RESNETS.NUM_GROUPS", "many"]),
+    "a number for a flag": lambda cfg: cfg.merge_from_list(["MODEL.RESNETS.STAGE_WITH_DCN", (0, 1, 1, 1)]),
+    "a value for a section": lambda cfg: cfg.merge_from_list(["MODEL.RESNETS", 5]),
+    "no section": lambda cfg: cfg.merge_from_list(["MODEL", 5]),
+    "too deep": lambda cfg: cfg.merge_from_list(["MODEL.RESNETS.NUM_GROUPS.X", 5]),
+    "a base outside of a file": lambda cfg: cfg.merge_from_list(["_BASE_", "x.yaml"]),
+    "a value for a foreign section": lambda cfg: cfg.merge_from_dict({"SOLVER": 3}),
+    "a section for a foreign value": lambda cfg: cfg.merge_from_dict({"OUTPUT_DIR": {"A": 1}}),
+    "an object": lambda cfg: setattr(cfg, "DEVICE", torch.device("cpu")),
+    "an object inside": lambda cfg: cfg.merge_from_dict({"DEVICES": [torch.device("cpu")]}),
+    "an array": lambda cfg: setattr(cfg, "ARRAY", np.zeros(3)),
+    "no dictionary": lambda cfg: cfg.merge_from_dict([1]),
+    "no list": lambda cfg: cfg.merge_from_list("SOLVER.A"),
+    "an empty name": lambda cfg: cfg.merge_from_list(["SOLVER..A", 1]),
+    "no name": lambda cfg: cfg.merge_from_list([5, 1]),
+    "a value and its keys": lambda cfg: cfg.merge_from_list(["A", 1, "A.B", 1]),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_refused_changes_nothing_that_the_backbone_reads(name):
+    cfg = filled()
+    with pytest.raises(ValueError):
+        OWN[name](cfg)
+    if name != "removing all":
+        assert cfg == filled()
+    assert plain(cfg.MODEL.RESNETS) == plain(filled().MODEL.RESNETS)
+
+
+def test_dump_merges_back_to_an_equal_configuration(tmp_path):
+    cfg = filled()
+    for options in ({}, {"default_flow_style": True}, {"sort_keys": False}):
+        path = tmp_path / "dumped.yaml"
+        path.write_text(cfg.dump(**options), encoding="utf-8")
+        again = get_cfg()
+        again.merge_from_file(path)
+        assert again == cfg
+        assert plain(again) == plain(cfg)
+        assert type(again.DATASETS.MIXED[0]) is tuple
+        assert again.dump(**options) == cfg.dump(**options)
+    assert get_cfg().dump() != cfg.dump()
+    default = get_cfg()
+    default.merge_from_dict(yaml.safe_load(get_cfg().dump()))
+    assert default == get_cfg()
+
+
+def writes(cfg):
+    return {
+        "attribute": lambda: setattr(cfg.MODEL.RESNETS, "NUM_GROUPS", 32),
+        "foreign attribute": lambda: setattr(cfg.SOLVER, "BASE_LR", 1),
+        "new attribute": lambda: setattr(cfg, "NEW", 1),
+        "[]": lambda: cfg.MODEL.RESNETS.__setitem__("NUM_GROUPS", 32),
+        "del": lambda: delattr(cfg, "SOLVER"),
+        "pop": lambda: cfg.SOLVER.pop("BASE_LR"),
+        "popitem": lambda: cfg.SOLVER.popitem(),
+        "clear": lambda: cfg.SOLVER.clear(),
+        "update": lambda: cfg.SOLVER.update(A=1),
+        "|=": lambda: cfg.SOLVER.__ior__({"A": 1}),
+        "setdefault": lambda: cfg.SOLVER.setdefault("A", 1),
+        "merge_from_list": lambda: cfg.merge_from_list(["MODEL.RESNETS.NUM_GROUPS", 32]),
+        "merge_from_dict": lambda: cfg.merge_from_dict({"NEW": {"A": 1}}),
+        "merge_from_other_cfg": lambda: cfg.merge_from_other_cfg(CfgNode({"SOLVER": {"BASE_LR": 1}})),
+    }
+
+
+@pytest.mark.parametrize("name", writes(get_cfg()))
+def test_a_frozen_configuration_is_not_written(name):
+    cfg = filled()
+    cfg.freeze()
+    assert cfg.is_frozen()
+    assert cfg.MODEL.RESNETS.is_frozen()
+    assert cfg.SOLVER.is_frozen()
+    with pytest.raises(AttributeError, match="CfgNode is immutable"):
+        writes(cfg)[name]()
+    assert cfg == filled()
+    cfg.defrost()
+    assert not cfg.is_frozen()
+    assert not cfg.SOLVER.is_frozen()
+    writes(cfg)[name]()
+    assert cfg != filled()
+
+
+@pytest.mark.parametrize("make", [CfgNode.clone, copy.copy, copy.deepcopy, lambda cfg: pickle.loads(pickle.dumps(cfg))])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_copies(make, frozen):
+    cfg = filled()
+    if frozen:
+        cfg.freeze()
+    other = make(cfg)
+    assert type(other) is CfgNode
+    assert other == cfg
+    assert other.is_frozen() == other.MODEL.RESNETS.is_frozen() == frozen
+    other.defrost()
+    other.MODEL.RESNETS.NUM_GROUPS = 32
+    other.SOLVER.BASE_LR = 1
+    other.NESTED.A.B.C.append(1)
+    other.merge_from_dict({"MODEL": None})
+    assert cfg == filled()
+    assert cfg.is_frozen() == frozen
+    with pytest.raises(ValueError, match=r"unknown key MODEL\.RESNETS\.GROUPS"):
+        other.MODEL.RESNETS.GROUPS = 1
+    assert get_cfg().MODEL.RESNETS.NUM_GROUPS == 1
+
+
+def test_values_are_copied_in():
+    steps = [1, 2]
+    solver = {"STEPS": steps}
+    cfg = get_cfg()
+    cfg.SOLVER = solver
+    cfg.OTHER = cfg.SOLVER
+    steps.append(3)
+    solver["A"] = 1
+    cfg.OTHER.B = 2
+    assert dict(cfg.SOLVER) == {"STEPS": [1, 2]}
+
+
+def test_numpy_values_are_pythons():
+    cfg = get_cfg()
+    cfg.MODEL.RESNETS.NUM_GROUPS = np.int64(32)
+    cfg.MODEL.FPN.USE_GN = np.bool_(True)
+    cfg.MODEL.GROUP_NORM.EPSILON = np.float32(0.5)
+    cfg.MODEL.RESNETS.STAGE_WITH_DCN = np.array([False, True, True, True])
+    cfg.SOLVER = {"LR": np.float64(0.1), "STEPS": (np.int32(1),)}
+    values = cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.FPN.USE_GN, cfg.MODEL.GROUP_NORM.EPSILON, cfg.SOLVER.LR
+    assert [type(value) for value in (*values, cfg.SOLVER.STEPS[0])] == [int, bool, float, float, int]
+    assert cfg.MODEL.RESNETS.STAGE_WITH_DCN == (False, True, True, True)
+    for value in (np.bool_(True), np.float64(2)):
+        with pytest.raises(ValueError, match="NUM_GROUPS is .*; it must be an integer"):
+            cfg.MODEL.RESNETS.NUM_GROUPS = value
+
+
+def test_print():
+    cfg = get_cfg()
+    cfg.SOLVER = {"STEPS": (1, 2), "SUB": {"A": "b"}}
+    assert str(cfg.SOLVER) == "STEPS: (1, 2)\nSUB:\n  A: b"
+    assert "MODEL:\n  BACKBONE:\n    CONV_BODY: R-50-C4\n" in str(cfg)
+    assert repr(cfg.SOLVER) == "CfgNode({'STEPS': (1, 2), 'SUB': CfgNode({'A': 'b'})})"
+    assert "CONV_BODY" in dir(cfg.MODEL.BACKBONE)
+
+
+def test_names_of_methods_are_keys_by_brackets():
+    cfg = get_cfg()
+    cfg.merge_from_dict({"SOLVER": {"items": 3, "freeze": 4, "_frozen": 5}})
+    assert cfg.SOLVER["items"] == 3
+    assert len(cfg.SOLVER.items()) == 3
+    assert cfg.SOLVER["_frozen"] == 5
+    assert not cfg.SOLVER.is_frozen()
+    for name in ("items", "freeze", "_frozen", "_path"):
+        with pytest.raises(AttributeError, match=rf"{name} cannot be an attribute.*use \['{name}'\]"):
+            setattr(cfg.SOLVER, name, 1)
+
+
+def test_files_that_build_upon_others(tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "root.yaml").write_text("SOLVER: {BASE_LR: 1, STEPS: '(1, 2)'}\nMODEL: {RESNETS: {NUM_GROUPS: 32}}\n")
+    (folder / "first.yaml").write_text("_BASE_: root.yaml\nSOLVER: {BASE_LR: 2}\n")
+    (tmp_path / "second.yaml").write_text("MODEL: {RESNETS: {WIDTH_PER_GROUP: 8}}\nA: 1\n")
+    path = tmp_path / "top.yaml"
+    path.write_text("_BASE_: [base/first.yaml, second.yaml]\nMODEL: {BACKBONE: {CONV_BODY: R-101-FPN}}\nA: 2\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS, cfg.A) == (2, (1, 2), 2)
+    assert (cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP) == (32, 8)
+    assert cfg.MODEL.BACKBONE.CONV_BODY == "R-101-FPN"
+    assert "_BASE_" not in cfg
+    (folder / "anchors.yaml").write_text("ONE: &one {X: 1}\nTWO: *one\n")
+    path.write_text("_BASE_: base/anchors.yaml\nONE: {X: 2}\n")
+    cfg.merge_from_file(path)
+    assert (cfg.ONE.X, cfg.TWO.X) == (2, 1)  # an anchor's places are nobody else's
+    wrong = {
+        "_BASE_: top.yaml": r"top\.yaml: _BASE_ .*top\.yaml: .*builds upon itself by _BASE_",
+        "_BASE_: https://example.org/x.yaml": "_BASE_ is 'https://example.org/x.yaml'; it must be the path of a file",
+        "_BASE_: 5": "_BASE_ is 5; it must be the path",
+        "_BASE_: base/root.yaml\nSOLVER: {BASE_LR: {A: 1}}": "SOLVER.BASE_LR is a section; it is 1 in the file",
+    }
+    for text, message in wrong.items():
+        path.write_text(text)
+        before = cfg.clone()
+        with pytest.raises(ValueError, match=message):
+            cfg.merge_from_file(path)
+        assert cfg == before
+    path.write_text("_BASE_: missing.yaml")
+    with pytest.raises(FileNotFoundError, match="missing.yaml"):
+        cfg.merge_from_file(path)
+
+
+LAUGHS = "\n".join(["A0: &a0 [x, x]"] + [f"A{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)])
+HARMFUL = {
+    "binary": (b"\x00\xff\xfe\x93NUMPY", "is no YAML file"),
+    "another encoding": ("ä: 1".encode("latin-1"), "is no YAML file"),
+    "a tag that runs code": (b"A: !!python/object/apply:os.system [exit]", "is no YAML file"),
+    "a tag of a name": (b"A: !!python/name:os.system", "is no YAML file"),
+    "a wrong tag": (b"A: !!bool x", "is no YAML file"),
+    "no date": (b"A: 2001-99-99", "is no YAML file"),
+    "a key that is a list": (b"? [1, 2]\n: 3", "is no YAML file"),
+    "open brackets": (b"A: [1, 2", "is no YAML file"),
+    "two documents": (b"A: 1\n---\nA: 2", "is no YAML file"),
+    "deep brackets": (b"A: " + b"[" * 5000 + b"]" * 5000, "is no YAML file|nested more than"),
+    "deep enough": (b"A: " + b"[" * 100 + b"]" * 100, "nested more than 64 deep"),
+    "deep sections": (b"A: " + b"{a: " * 100 + b"1" + b"}" * 100, "nested more than 64 deep"),
+    "contains itself": (b"A: &a {B: *a}", "contains itself"),
+    "a list that contains itself": (b"A: &a [*a]", "contains itself"),
+    "laughs": (LAUGHS.encode(), "more than 100000 entries"),
+    "a list": (b"[1, 2]", "the configuration is list; it must be sections with keys"),
+    "a text": (b"MODEL", "the configuration is str"),
+    "a model of text": (b"MODEL: x", "MODEL is 'x'; it must be sections with keys"),
+    "a section of nothing": (b"MODEL: {RESNETS: }", "MODEL.RESNETS is None; it must be keys with values"),
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_files_that_mean_harm(name, tmp_path):
+    content, message = HARMFUL[name]
+    path = tmp_path / "file.yaml"
+    path.write_bytes(content)
+    cfg = filled()
+    with pytest.raises(ValueError, match=rf"file\.yaml.*({message})"):
+        cfg.merge_from_file(path)
+    assert cfg == filled()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", {}),
+        ("# nothing", {}),
+        ("MODEL:", {}),
+        ("A: 1\nA: 2", {"A": 2}),  # PyYAML's and so yacs' rule for a key that comes twice
+        ("A: &a {x: [1]}\nB: *a\nC: {<<: *a, y: 2}", {"A": {"x": [1]}, "B": {"x": [1]}, "C": {"x": [1], "y": 2}}),
+        ("A: \"__import__('os').getcwd()\"", {"A": "__import__('os').getcwd()"}),
+        ('A: "{[]: 1}"', {"A": "{[]: 1}"}),
+        ('A: "(1j,)"', {"A": "(1j,)"}),
+        ("A: 1or", {"A": "1or"}),
+        ("A: \"{'B': 1}\"", {"A": {"B": 1}}),
+        ("A: " + "9" * 5000, None),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_files_with_surprises(content, expected, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(content)
+    cfg = get_cfg()
+    if expected is None:  # Python reads no number of that length
+        with pytest.raises(ValueError, match="is no YAML file"):
+            cfg.merge_from_file(path)
+        return
+    cfg.merge_from_file(path)
+    assert {key: value for key, value in plain(cfg).items() if key != "MODEL"} == expected
+    assert cfg.MODEL == get_cfg().MODEL
+    if "B" in expected:
+        cfg.A.x.append(2)
+        assert cfg.B.x == [1]  # an anchor's places are nobody else's
+
+
+def test_beside_yacs():
+    yacs = pytest.importorskip("yacs.config", reason="compares with yacs")
+    theirs, ours = yacs.CfgNode(plain(get_cfg())), get_cfg()
+    assert str(theirs) == str(ours)
+    pairs = ["MODEL.RESNETS.NUM_GROUPS", "32", "MODEL.RESNETS.STAGE_WITH_DCN", "(True, False, True, False)"]
+    for node in (theirs, ours):
+        node.merge_from_list(pairs)
+        node.SOLVER = type(node)()
+        node.SOLVER.BASE_LR = 0.1
+        node.freeze()
+        assert node.is_frozen()
+        assert node.clone().is_frozen()
+        assert node.SOLVER.is_frozen()
+        with pytest.raises(AttributeError, match="CfgNode is immutable"):
+            node.SOLVER.BASE_LR = 0.2
+        node.defrost()
+        node.merge_from_other_cfg(type(node)({"SOLVER": {"BASE_LR": 0.3}}))
+    assert theirs == ours
+    assert str(theirs) == str(ours)
+    assert theirs.keys() == ours.keys()
+    again = get_cfg()
+    again.merge_from_other_cfg(theirs)
+    assert again == ours
+    # Either one's dump is read by the other.
+    theirs.merge_from_other_cfg(yacs.load_cfg(ours.dump()))
+    again = get_cfg()
+    again.merge_from_dict(yaml.safe_load(theirs.dump()))
+    assert again == ours == theirs
+    with torch.device("meta"):
+        for node in (theirs, ours):
+            assert len(resnet_cuda.build_backbone(node).body.stages) == 3
