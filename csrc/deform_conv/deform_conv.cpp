@@ -114,18 +114,20 @@ DeformConvShape checked_shape(
           shape.dilation_w,
           ")"));
 
-  const std::string offset_rule = join(
-      "(N, 2*G*kh*kw, Ho, Wo) with N = ",
-      shape.batch,
-      ", kh*kw = ",
-      shape.taps(),
-      ", Ho = ",
-      shape.out_height,
-      ", Wo = ",
-      shape.out_width,
-      ", G dividing C = ",
-      shape.channels);
-  RESNET_CUDA_CHECK_ARGUMENT(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule);
+  const auto offset_rule = [&] {
+    return join(
+        "(N, 2*G*kh*kw, Ho, Wo) with N = ",
+        shape.batch,
+        ", kh*kw = ",
+        shape.taps(),
+        ", Ho = ",
+        shape.out_height,
+        ", Wo = ",
+        shape.out_width,
+        ", G dividing C = ",
+        shape.channels);
+  };
+  RESNET_CUDA_CHECK_ARGUMENT(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule());
   shape.offset_groups = offset.size(1) / (2 * shape.taps());
   RESNET_CUDA_CHECK_ARGUMENT(
       shape.offset_groups > 0 && offset.size(1) == 2 * shape.taps() * shape.offset_groups &&
@@ -134,7 +136,7 @@ DeformConvShape checked_shape(
       kOp,
       "offset",
       shape_of(offset),
-      offset_rule);
+      offset_rule());
   if (mask) {
     RESNET_CUDA_CHECK_ARGUMENT(
         mask->dim() == 4 && mask->size(0) == shape.batch && mask->size(1) == shape.offset_groups * shape.taps() &&
@@ -209,7 +211,7 @@ Tensor deform_conv2d(
     int64_t pad_h,
     int64_t pad_w,
     int64_t dilation_h,
-    int64_t dilation_w) {
+    int64_t dilation_w) try {
   DeformConvShape shape{};
   shape.stride_h = stride_h, shape.stride_w = stride_w;
   shape.pad_h = pad_h, shape.pad_w = pad_w;
@@ -238,6 +240,8 @@ Tensor deform_conv2d(
   }
   deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, output);
   return output;
+} catch (...) {
+  named_rethrow(kOp);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
@@ -256,7 +260,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     bool need_weight,
     bool need_offset,
     bool need_mask,
-    bool need_bias) {
+    bool need_bias) try {
   DeformConvShape shape{};
   shape.stride_h = stride_h, shape.stride_w = stride_w;
   shape.pad_h = pad_h, shape.pad_w = pad_w;
@@ -300,6 +304,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
           mask ? mask->scalar_type() : input.scalar_type(),
           mask ? output_memory_format(*mask) : MemoryFormat::Contiguous),
       result(gradients.bias, input.scalar_type(), MemoryFormat::Contiguous)};
+} catch (...) {
+  named_rethrow(kOp);
 }
 
 }  // namespace resnet_cuda

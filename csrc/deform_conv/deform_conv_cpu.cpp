@@ -1,12 +1,10 @@
 // Deformable convolution on the CPU: threads and allocation around the loops of deform_conv_cpu.h; registers CPU.
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 
 #include "common/aligned_buffer.h"
 #include "common/cpu_dispatch.h"
+#include "common/torch_stable.h"
 #include "deform_conv/cpu_task.h"
 
 namespace resnet_cuda {

@@ -1,11 +1,10 @@
 // Forward of the deformable convolution on CUDA: the sampled columns of a chunk of pixels, then ATen's matrix product
 // straight into the output. Registers CUDA.
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/registration.h"
+#include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"

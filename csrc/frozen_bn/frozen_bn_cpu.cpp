@@ -2,13 +2,11 @@
 
 #include "frozen_bn/frozen_bn_cpu.h"
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
 #include "common/aligned_buffer.h"
 #include "common/cache_line.h"
 #include "common/cpu_dispatch.h"
 #include "common/streaming.h"
+#include "common/torch_stable.h"
 #include "frozen_bn/frozen_bn.h"
 
 namespace resnet_cuda {
