@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -73,21 +72,6 @@ def _torch_include(plan: Plan) -> list[str]:
     return ["-isystem", str(plan.torch.root / "include")]
 
 
-def user_flags(*variables: str) -> list[str]:
-    """The words of environment variables such as CXXFLAGS, which come last so that they overrule ours.
-
-    Raises:
-        BuildError: for quotes that do not end.
-    """
-    words: list[str] = []
-    for variable in variables:
-        try:
-            words += shlex.split(os.environ.get(variable, ""))
-        except ValueError as error:
-            raise BuildError(f"{variable} is {os.environ[variable]!r}: {error}") from None
-    return words
-
-
 def device_command(plan: Plan) -> list[str]:
     """How a ``.cu`` file is compiled, without the architectures: the compile gate of the tests uses the same."""
     # nvcc warns about torch's headers at -Wextra; the host compiler checks the same files in the emulated build.
@@ -118,9 +102,8 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
     warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
     host = [*plan.compiler, "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", *warnings, *_own_flags()]
-    # CPPFLAGS are the preprocessor's and CXXFLAGS the C++ compiler's; what nvcc is to add it reads itself, in
-    # NVCC_PREPEND_FLAGS and NVCC_APPEND_FLAGS.
-    asked, linking = user_flags("CPPFLAGS", "CXXFLAGS"), user_flags("LDFLAGS")
+    # They come last, so that they overrule ours. What nvcc is to add it reads itself, in NVCC_APPEND_FLAGS.
+    asked, linking = plan.compile_flags, plan.link_flags
     linker = [*plan.compiler, "-shared"]
     # Of torch nothing: its include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI.
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), "-include", str(facts)]
@@ -138,8 +121,9 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
         cuda = ["-DUSE_CUDA", "-isystem", str(plan.cuda.include)]
         device = [*device_command(plan), *nvcc_flags(plan.architectures)]
+        shared = [*host, *torch_include, *cuda, *asked]
         objects = [
-            file.compile(device if source.suffix == ".cu" else [*host, *torch_include, *cuda, *asked], source, folder / "cuda", CSRC)
+            file.compile(device if source.suffix == ".cu" else shared, source, folder / "cuda", CSRC)
             for source in cuda_sources()
         ]
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
