@@ -29,7 +29,7 @@ PACKAGES = ("numpy", "pyyaml", "pytest", "ninja", "pybind11>=2.13", "setuptools>
 TESTS = ("tests/ops", "tests/reference", "tests/helpers", "tests/layers", "tests/test_backend.py")
 
 
-class Failure(Exception):
+class StepError(Exception):
     """A step that failed; its text is what goes into the table."""
 
 
@@ -56,7 +56,7 @@ class Matrix:
         """The command's output, which the log gets as well.
 
         Raises:
-            Failure: naming the step and the output's last line.
+            StepError: naming the step and the output's last line.
         """
         print(f"    {time.strftime('%T')} {what}", flush=True)
         environment = {**os.environ, **variables}
@@ -68,7 +68,7 @@ class Matrix:
             log.write(f"=== {what}: {' '.join(map(str, command))}\n{result.stdout}\n")
         if result.returncode != 0:
             lines = [line for line in result.stdout.strip().splitlines() if line.strip()]
-            raise Failure(f"{what} failed: {lines[-1] if lines else f'exit status {result.returncode}'}")
+            raise StepError(f"{what} failed: {lines[-1] if lines else f'exit status {result.returncode}'}")
         return result.stdout
 
     def environment(self, version: str) -> Path:
@@ -125,8 +125,8 @@ class Matrix:
             with tempfile.TemporaryDirectory() as elsewhere:  # where no checkout shadows what is installed
                 self._look(python, row, Path(elsewhere))
                 self._test(python, row, Path(elsewhere))
-        except Failure as failure:
-            row.tests = str(failure) if row.tests == "not run" else row.tests
+        except StepError as error:
+            row.tests = str(error) if row.tests == "not run" else row.tests
         row.seconds = time.monotonic() - started
 
     def _look(self, python: Path, row: Row, elsewhere: Path) -> None:
@@ -135,18 +135,18 @@ class Matrix:
         cuda = facts["CUDA_operators"]
         row.libraries = f"{facts['backend']} / {'loaded' if cuda == 'native' else cuda}"
         if facts["backend"] != "native" or "site-packages" not in facts["folder"]:
-            raise Failure(f"not native: {facts['CPU_operators']} in {facts['folder']}")
+            raise StepError(f"not native: {facts['CPU_operators']} in {facts['folder']}")
         # A torch with CUDA loads the library that was built where there is an nvcc.
         if "CUDA none" not in facts["torch"] and facts["built_with_CUDA"] != "none" and cuda != "native":
-            raise Failure(f"the CUDA library is not loaded: {cuda}")
+            raise StepError(f"the CUDA library is not loaded: {cuda}")
 
     def _test(self, python: Path, row: Row, elsewhere: Path) -> None:
         shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         command = [python, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *TESTS]
         try:
             output = self.run(command, "operators' tests", elsewhere)
-        except Failure as failure:
-            row.tests = str(failure).removeprefix("operators' tests failed: ").strip("= ")
+        except StepError as error:
+            row.tests = str(error).removeprefix("operators' tests failed: ").strip("= ")
             raise
         row.tests, row.ok = output.strip().splitlines()[-1].strip("= "), True
 
@@ -169,8 +169,8 @@ class Matrix:
         print(f"{version}, from source", flush=True)
         try:
             wheels[version] = self.wheel(version)
-        except Failure as failure:
-            self.rows.append(Row(version, version, tests=str(failure)))
+        except StepError as error:
+            self.rows.append(Row(version, version, tests=str(error)))
             return
         self.trial(version, version, wheels[version])
 
