@@ -32,14 +32,16 @@ constexpr const char* kUnknownReason = "torch wrote the reason to the standard e
   throw TorchError((text.empty() ? kUnknownReason : text) + " (" + call + " failed)");
 }
 
-// For the catch (...) of every operator.
-[[noreturn]] inline void named_rethrow(const char* op) {
+// For the catch (...) around an operator's `function`, such as "&resnet_cuda::deform_conv2d".
+[[noreturn]] inline void named_rethrow(const char* function) {
+  const std::string name = function;
+  const std::string op = name.substr(name.find_last_of(":&") + 1);
   try {
     throw;
   } catch (const TorchError& error) {
-    throw std::runtime_error(std::string(op) + ": " + error.what());
+    throw std::runtime_error(op + ": " + error.what());
   } catch (const std::bad_alloc&) {
-    throw std::runtime_error(std::string(op) + ": out of memory for the scratch memory of the CPU kernels");
+    throw std::runtime_error(op + ": out of memory for the scratch memory of the CPU kernels");
   }
 }
 

@@ -30,3 +30,13 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+
+// TORCH_BOX with the operator's name in front of what torch says about a failure in it, such as one to allocate.
+#define RESNET_CUDA_BOX(function)                                 \
+  [](StableIValue* stack, uint64_t arguments, uint64_t results) { \
+    try {                                                         \
+      TORCH_BOX(function)(stack, arguments, results);             \
+    } catch (...) {                                               \
+      ::resnet_cuda::named_rethrow(#function);                    \
+    }                                                             \
+  }

@@ -211,7 +211,7 @@ Tensor deform_conv2d(
     int64_t pad_h,
     int64_t pad_w,
     int64_t dilation_h,
-    int64_t dilation_w) try {
+    int64_t dilation_w) {
   DeformConvShape shape{};
   shape.stride_h = stride_h, shape.stride_w = stride_w;
   shape.pad_h = pad_h, shape.pad_w = pad_w;
@@ -240,8 +240,6 @@ Tensor deform_conv2d(
   }
   deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, output);
   return output;
-} catch (...) {
-  named_rethrow(kOp);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
@@ -260,7 +258,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     bool need_weight,
     bool need_offset,
     bool need_mask,
-    bool need_bias) try {
+    bool need_bias) {
   DeformConvShape shape{};
   shape.stride_h = stride_h, shape.stride_w = stride_w;
   shape.pad_h = pad_h, shape.pad_w = pad_w;
@@ -304,8 +302,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
           mask ? mask->scalar_type() : input.scalar_type(),
           mask ? output_memory_format(*mask) : MemoryFormat::Contiguous),
       result(gradients.bias, input.scalar_type(), MemoryFormat::Contiguous)};
-} catch (...) {
-  named_rethrow(kOp);
 }
 
 }  // namespace resnet_cuda

@@ -40,6 +40,6 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
 }  // namespace resnet_cuda
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
-  m.impl("deform_conv2d", TORCH_BOX(&resnet_cuda::deform_conv2d));
-  m.impl("deform_conv2d_backward", TORCH_BOX(&resnet_cuda::deform_conv2d_backward));
+  m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

@@ -121,6 +121,6 @@ void deform_conv2d_kernel(
 }  // namespace resnet_cuda
 
 RESNET_CUDA_CUDA_KERNELS(m) {
-  m.impl("deform_conv2d", TORCH_BOX(&resnet_cuda::deform_conv2d));
-  m.impl("deform_conv2d_backward", TORCH_BOX(&resnet_cuda::deform_conv2d_backward));
+  m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

@@ -147,7 +147,7 @@ void frozen_bn_relu_backward_kernel(
 }  // namespace resnet_cuda
 
 RESNET_CUDA_CUDA_KERNELS(m) {
-  m.impl("frozen_bn_relu", TORCH_BOX(&resnet_cuda::frozen_bn_relu));
-  m.impl("frozen_bn_relu_", TORCH_BOX(&resnet_cuda::frozen_bn_relu_));
-  m.impl("frozen_bn_relu_backward", TORCH_BOX(&resnet_cuda::frozen_bn_relu_backward));
+  m.impl("frozen_bn_relu", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu));
+  m.impl("frozen_bn_relu_", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_));
+  m.impl("frozen_bn_relu_backward", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_backward));
 }

@@ -64,7 +64,7 @@ def test_gradients_of_deform_conv2d():
     side = 1 << 25
     input, weight, offset = expanded(1, 1, side, side), torch.ones(1, 1, 1, 1), torch.zeros(1, 2, 2, 2)
     needs = (True, False, False, False, False)
-    with pytest.raises(RuntimeError, match=rf"^deform_conv2d: cannot allocate {side * side * 4} bytes"):
+    with pytest.raises(RuntimeError, match=rf"^deform_conv2d_backward: cannot allocate {side * side * 4} bytes"):
         torch.ops.resnet_cuda.deform_conv2d_backward(
             torch.ones(1, 1, 2, 2), input, weight, offset, None, *(side // 2, side // 2, 0, 0, 1, 1), *needs
         )
