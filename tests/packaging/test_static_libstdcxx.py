@@ -64,7 +64,8 @@ SAID = [
     "deform_conv2d: weight is torch.float64; it must be torch.float32 beside an input of torch.float32",
     "frozen_bn_relu: scale is of shape (10,); it must be (C,) = (4,), the channels of input",
     "shape (2, 4, 6, 7)",
-    "frozen_bn_relu: cannot allocate 4503599627370496 bytes for a tensor of shape (1099511627776, 4, 16, 16) of torch.float32 on cpu",
+    "frozen_bn_relu: cannot allocate 4503599627370496 bytes for a tensor of shape (1099511627776, 4, 16, 16) of "
+    "torch.float32 on cpu: ",
 ]
 
 
