@@ -47,7 +47,9 @@ def _why_missing() -> tuple[str, str]:
     if others:
         why = f"the extension in {_FOLDER} is for another Python ({', '.join(others)})"
     elif is_checkout:
-        why = f"the checkout at {parent} has not been compiled"
+        why = (
+            f"the checkout at {parent} has no compiled part (never compiled, or installed with RESNET_CUDA_BUILD=none)"
+        )
     else:
         why = f"{_FOLDER} was installed without its compiled part (RESNET_CUDA_BUILD=none)"
     if is_checkout:
