@@ -50,6 +50,7 @@ class Matrix:
     folder: Path
     architectures: str
     keep: bool
+    tests: tuple[str, ...] = TESTS
     rows: list[Row] = field(default_factory=list)
 
     def run(self, command: list[str | Path], what: str, cwd: Path | None = None, **variables: str) -> str:
@@ -142,7 +143,7 @@ class Matrix:
 
     def _test(self, python: Path, row: Row, elsewhere: Path) -> None:
         shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-        command = [python, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *TESTS]
+        command = [python, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", *self.tests]
         try:
             output = self.run(command, "operators' tests", elsewhere)
         except StepError as error:
@@ -188,10 +189,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="for the environments and the log; a new one by default")
     parser.add_argument("--keep", action="store_true", help="the environments, and use those of an earlier run")
     parser.add_argument("--architectures", default="8.0", help="TORCH_CUDA_ARCH_LIST of the builds (8.0)")
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="others than the operators' tests")
     chosen = parser.parse_args()
     folder = (chosen.folder or Path(tempfile.mkdtemp(prefix="matrix-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    matrix = Matrix(folder, chosen.architectures, chosen.keep)
+    matrix = Matrix(folder, chosen.architectures, chosen.keep, tuple(chosen.tests))
     matrix.of_all(list(chosen.torch))
     print(f"{matrix.table()}\nlog: {folder / 'log'}")
     return 0 if all(row.ok for row in matrix.rows) else 1
