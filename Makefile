@@ -1,6 +1,7 @@
 # make demo   train Mask R-CNN with deformable convolutions on a photograph of coins, evaluate it, draw a picture
 # make test   everything's tests
 # make gate   every CUDA kernel compiled for seven architectures, registers and machine code within limits; needs nvcc, no GPU
+# make matrix the package built with six versions of torch, and wheels run under others than they were built with
 # All set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
 # CUDA part is built too.
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc build_native -type f -not -name '*.pyc' -not -name '*.md') setup.py resnet_cuda/_version.py
 
-.PHONY: all install demo test gate lint format bench wheel clean
+.PHONY: all install demo test gate matrix lint format bench wheel clean
 
 all: install
 
@@ -40,6 +41,10 @@ test: $(STAMP)
 gate: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m compile_gate
 	RESNET_CUDA_TEST_REQUIRE_GATE=1 $(BIN)/python -m pytest -q tests/compile_gate
+
+# Needs no .venv. MATRIX_ARGS="--torch 2.10.0 newest --folder DIR --keep" for less and for looking at it afterwards.
+matrix:
+	$(PYTHON) tests/packaging/matrix.py $(MATRIX_ARGS)
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet ruff==0.17.6 clang-format==19.1.7

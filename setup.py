@@ -12,8 +12,10 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+PACKAGE = ROOT / "resnet_cuda"
 sys.path.insert(0, str(ROOT))  # under build isolation the checkout is not on the path
 
 from build_native import BuildError, build, make_plan  # noqa: E402
@@ -21,8 +23,26 @@ from build_native import BuildError, build, make_plan  # noqa: E402
 
 def version() -> str:
     """The version, read without importing the package."""
-    module = ast.parse((ROOT / "resnet_cuda" / "_version.py").read_text())
+    module = ast.parse((PACKAGE / "_version.py").read_text())
     return next(ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
+
+
+def remove_compiled(folder: Path) -> None:
+    """The libraries of an earlier build: a package may only have what was asked for this time."""
+    for pattern in ("_C.*so", "_cuda_kernels.so"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+class BuildPython(build_py):
+    """Begins with nothing: in ``build/lib*`` what an earlier build left would be packed, compiled or not."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "resnet_cuda", ignore_errors=True)
+        elif BuildNative.plan is None or BuildNative.plan.compiler is None:
+            remove_compiled(PACKAGE)
+        super().run()
 
 
 class BuildNative(build_ext):
@@ -30,6 +50,11 @@ class BuildNative(build_ext):
 
     plan = None
     libraries_built: tuple[Path, ...] = ()
+
+    def run(self) -> None:
+        if self.inplace and not self.extensions:
+            remove_compiled(PACKAGE)
+        super().run()
 
     def build_extension(self, ext: Extension) -> None:
         folder = Path(self.get_ext_fullpath(ext.name)).parent
@@ -44,13 +69,12 @@ class BuildNative(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         """For an editable install: all the libraries, not only the extension module."""
-        folder = ROOT / "resnet_cuda"
-        (folder / "_cuda_kernels.so").unlink(missing_ok=True)
+        (PACKAGE / "_cuda_kernels.so").unlink(missing_ok=True)
         for path in self.libraries_built:
             # A new file and not new contents: a running process keeps the old library.
-            temporary = folder / f".{path.name}.new"
+            temporary = PACKAGE / f".{path.name}.new"
             shutil.copy2(path, temporary)
-            temporary.replace(folder / path.name)
+            temporary.replace(PACKAGE / path.name)
 
     def get_outputs(self) -> list[str]:
         return [str(path) for path in self.libraries_built] or super().get_outputs()
@@ -68,7 +92,7 @@ def main() -> None:
             print(BuildNative.plan.describe(), flush=True)
         if BuildNative.plan.compiler is not None:
             extensions = [Extension("resnet_cuda._C", sources=[])]
-    setup(ext_modules=extensions, cmdclass={"build_ext": BuildNative})
+    setup(ext_modules=extensions, cmdclass={"build_py": BuildPython, "build_ext": BuildNative})
 
 
 main()

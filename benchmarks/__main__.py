@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, bench
 from benchmarks.environment import describe
 from benchmarks.process_memory import keep_freed_memory
 from benchmarks.results import Row, Settings
+from resnet_cuda import _backend, _extension
 
 # In the order in which they are measured. Last is what has peers with threads of their own, which stay: after them, in the
 # same process, memory-bound kernels were seen to take up to twice as long, ours and the peers' alike.
@@ -28,6 +31,7 @@ PARTS = {
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RESULTS = Path(__file__).parent / "results"
+REFERENCE_ASKED = f"{_backend.ENVIRONMENT_VARIABLE}=reference"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,6 +49,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="CPU: let the C library get the memory of every large result from the system anew",
     )
     parser.add_argument("--quick", action="store_true", help="a few small cases only")
+    parser.add_argument(
+        "--allow-reference",
+        action="store_true",
+        help=f"measure the PyTorch reference where nothing is compiled for the device, as {REFERENCE_ASKED} does",
+    )
     parser.add_argument("--output", type=Path, help="files to write, without ending; a dated name by default")
     chosen = parser.parse_args(arguments)
     unknown = [part for part in chosen.parts if part not in PARTS]
@@ -53,6 +62,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if chosen.repeats < 1:
         parser.error(f"--repeats is {chosen.repeats}; it must be at least 1")
     return chosen
+
+
+def why_refused(chosen: argparse.Namespace) -> str | None:
+    """Why nothing is measured: the figures would be the reference's, and nobody asked for them."""
+    if chosen.allow_reference or os.environ.get(_backend.ENVIRONMENT_VARIABLE, "").strip() == "reference":
+        return None
+    on_cuda = torch.device(chosen.device).type == "cuda"
+    if _extension.CUDA_LOADED if on_cuda else _extension.CPU_LOADED:
+        return None
+    reason = _extension.CUDA_ERROR if on_cuda and _extension.CPU_LOADED else _extension.CPU_ERROR
+    return (
+        f"benchmarks: the compiled operators for {chosen.device} are not there, so this would measure the slow PyTorch "
+        f"reference: {reason}. Compile them (pip install -e . in the checkout), or ask for the reference by "
+        f"--allow-reference or {REFERENCE_ASKED}"
+    )
 
 
 def measure(parts: list[str], settings: Settings) -> list[Row]:
@@ -69,6 +93,10 @@ def measure(parts: list[str], settings: Settings) -> list[Row]:
 
 def main(arguments: list[str] | None = None) -> int:
     chosen = parse(arguments)
+    refusal = why_refused(chosen)
+    if refusal is not None:
+        print(refusal, file=sys.stderr)
+        return 2
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)

@@ -63,9 +63,13 @@ def _write_facts(path: Path, plan: Plan, version: str) -> None:
         path.write_text(text)
 
 
-def _common_flags(plan: Plan) -> list[str]:
-    flags = [*STABLE_ABI, f"-I{CSRC}", "-isystem", str(plan.torch.root / "include")]
+def _own_flags() -> list[str]:
+    flags = [*STABLE_ABI, f"-I{CSRC}"]
     return [*flags, "-DRESNET_CUDA_X86=1"] if is_x86() else flags
+
+
+def _torch_include(plan: Plan) -> list[str]:
+    return ["-isystem", str(plan.torch.root / "include")]
 
 
 def device_command(plan: Plan) -> list[str]:
@@ -77,7 +81,8 @@ def device_command(plan: Plan) -> list[str]:
         "-O3",
         "-Xcompiler",
         "-fPIC,-fvisibility=hidden",
-        *_common_flags(plan),
+        *_own_flags(),
+        *_torch_include(plan),
     ]
     command += ["-DUSE_CUDA", "--expt-relaxed-constexpr"]
     return [*command, "-ccbin", plan.compiler[0]] if os.environ.get("CXX") else command
@@ -93,11 +98,24 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
 
     facts = folder / "build_facts.h"
     _write_facts(facts, plan, version)
-    common = _common_flags(plan)
+    torch_include = _torch_include(plan)
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
     warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
     # Nobody asks for errno; without it a loop with a square root becomes vectors.
-    host = [*plan.compiler, "-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", *warnings, *common]
+    host = [
+        *plan.compiler,
+        "-std=c++17",
+        "-O3",
+        "-fno-math-errno",
+        "-fPIC",
+        "-fvisibility=hidden",
+        *warnings,
+        *_own_flags(),
+    ]
+    # They come last, so that they overrule ours. What nvcc is to add it reads itself, in NVCC_APPEND_FLAGS.
+    asked, linking = plan.compile_flags, plan.link_flags
+    linker = [*plan.compiler, "-shared"]
+    # Of torch nothing: its include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI.
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), "-include", str(facts)]
     module = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
     outputs = {module: folder / module}
@@ -105,20 +123,21 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     file = NinjaFile()
     objects = []
     for source in cpu_sources():
-        extra = python if source.name == "bindings.cpp" else _instruction_set(source)
-        objects.append(file.compile([*host, *extra], source, folder / "cpu", CSRC))
-    file.link([*plan.compiler, "-shared"], objects, _libraries(plan), outputs[module])
+        extra = python if source.name == "bindings.cpp" else [*torch_include, *_instruction_set(source)]
+        objects.append(file.compile([*host, *extra, *asked], source, folder / "cpu", CSRC))
+    file.link(linker, objects, [*_libraries(plan), *linking], outputs[module])
 
     if plan.cuda:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
         cuda = ["-DUSE_CUDA", "-isystem", str(plan.cuda.include)]
         device = [*device_command(plan), *nvcc_flags(plan.architectures)]
+        shared = [*host, *torch_include, *cuda, *asked]
         objects = [
-            file.compile(device if source.suffix == ".cu" else [*host, *cuda], source, folder / "cuda", CSRC)
+            file.compile(device if source.suffix == ".cu" else shared, source, folder / "cuda", CSRC)
             for source in cuda_sources()
         ]
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
-        file.link([*plan.compiler, "-shared"], objects, [*_libraries(plan), *runtime], outputs["_cuda_kernels.so"])
+        file.link(linker, objects, [*_libraries(plan), *runtime, *linking], outputs["_cuda_kernels.so"])
     file.write(folder / "build.ninja")
     return outputs
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from build_native import architectures, toolkit
@@ -15,6 +16,7 @@ from build_native.errors import BuildError
 
 VARIABLE = "RESNET_CUDA_BUILD"
 CHOICES = ("auto", "cpu", "cuda", "none")
+OLDEST_TORCH = "2.10"
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,25 @@ class Plan:
     cuda: toolkit.Toolkit | None = None
     architectures: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    compile_flags: tuple[str, ...] = ()  # CPPFLAGS and CXXFLAGS
+    link_flags: tuple[str, ...] = ()  # LDFLAGS
 
     def describe(self) -> str:
         lines = [f"resnet_cuda build, {VARIABLE}={self.choice}"]
         if self.compiler is None:
             return "\n  ".join([*lines, "nothing is compiled: pure Python, everything runs on the reference"])
         lines.append(f"C++ compiler: {shlex.join(self.compiler)}")
-        lines.append(f"torch headers: {self.torch.version} at {self.torch.root} (runs with any torch from 2.10 on)")
+        lines.append(
+            f"torch headers: {self.torch.version} at {self.torch.root} (runs with any torch from {OLDEST_TORCH} on)"
+        )
         if self.cuda:
             lines.append(f"CUDA toolkit: {self.cuda.version} at {self.cuda.root}, {self.cuda.nvcc}")
             lines.append(f"GPU architectures: {' '.join(self.architectures)}")
         else:
             lines.append("CUDA toolkit: none used")
+        for what, flags in (("C++ files", self.compile_flags), ("linking", self.link_flags)):
+            if flags:
+                lines.append(f"flags for {what}: {shlex.join(flags)}")
         lines += self.remarks
         lines.append(f"will build: CPU kernels{' and CUDA kernels' if self.cuda else ' only'}")
         return "\n  ".join(lines)
@@ -57,6 +66,21 @@ def choice() -> str:
     if value not in CHOICES:
         raise BuildError(f"{VARIABLE} is {value!r}; allowed are {', '.join(CHOICES)}")
     return value
+
+
+def user_flags(*variables: str) -> tuple[str, ...]:
+    """The words of environment variables such as CXXFLAGS, in the order given.
+
+    Raises:
+        BuildError: for quotes that do not end.
+    """
+    words: list[str] = []
+    for variable in variables:
+        try:
+            words += shlex.split(os.environ.get(variable, ""))
+        except ValueError as error:
+            raise BuildError(f"{variable} is {os.environ[variable]!r}: {error}; quotes must end") from None
+    return tuple(words)
 
 
 def find_compiler() -> tuple[str, ...]:
@@ -79,11 +103,21 @@ def find_torch() -> Torch:
             "torch is not installed where the build runs. Install it first when building with --no-build-isolation, or set "
             f"{VARIABLE}=none"
         )
-    root = Path(spec.origin).parent
+    root, version = Path(spec.origin).parent, importlib.metadata.version("torch")
+    if _release(version) < _release(OLDEST_TORCH):
+        raise BuildError(
+            f"torch {version} at {root} is too old: resnet_cuda needs torch {OLDEST_TORCH} or later, to build and to run. "
+            f"pip install 'torch>={OLDEST_TORCH}', or set {VARIABLE}=none for a pure Python install"
+        )
     if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
-        version = importlib.metadata.version("torch")
-        raise BuildError(f"torch {version} has no stable ABI headers; resnet_cuda needs torch 2.10 or later")
-    return Torch(importlib.metadata.version("torch"), root)
+        raise BuildError(f"torch {version} at {root} has no headers of the stable ABI: it is not a whole installation")
+    return Torch(version, root)
+
+
+def _release(version: str) -> tuple[int, int]:
+    """(2, 10) of "2.10.0+cu128"; of what is no such number, as a build from source may have, more than any."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (1 << 30, 0)
 
 
 def make_plan() -> Plan:
@@ -96,9 +130,15 @@ def make_plan() -> Plan:
     chosen = choice()
     if chosen == "none":
         return Plan(chosen)
-    compiler, torch = find_compiler(), find_torch()
+    common = Plan(
+        chosen,
+        find_compiler(),
+        find_torch(),
+        compile_flags=user_flags("CPPFLAGS", "CXXFLAGS"),
+        link_flags=user_flags("LDFLAGS"),
+    )
     if chosen == "cpu":
-        return Plan(chosen, compiler, torch)
+        return common
     cuda, tried = toolkit.find_toolkit()
     remarks = tuple(f"not usable: {line}" for line in tried)
     if cuda is None:
@@ -108,6 +148,7 @@ def make_plan() -> Plan:
                 f"{VARIABLE}=cuda, but no usable CUDA toolkit was found: {details}. Install one (nvcc, {toolkit.HEADER}, "
                 f"{toolkit.RUNTIME}), put its nvcc on the PATH or set CUDA_HOME; or set {VARIABLE}=cpu"
             )
-        return Plan(chosen, compiler, torch, remarks=remarks)
+        return replace(common, remarks=remarks)
     chosen_architectures, origin = architectures.choose()
-    return Plan(chosen, compiler, torch, cuda, chosen_architectures, (*remarks, f"architectures from: {origin}"))
+    remarks = (*remarks, f"architectures from: {origin}")
+    return replace(common, cuda=cuda, architectures=chosen_architectures, remarks=remarks)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import sysconfig
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -15,7 +19,48 @@ CUDA_LOADED: bool = False
 CPU_ERROR: str | None = None
 CUDA_ERROR: str | None = None
 
-_module = None
+_module: ModuleType | None = None
+
+
+def _compiled_elsewhere() -> Path | None:
+    """Another folder of this package on the path that does have a library for this Python."""
+    for entry in sys.path:
+        folder = Path(entry or ".") / "resnet_cuda"
+        library = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+        if library.is_file() and folder.resolve() != _FOLDER.resolve():
+            return folder
+    return None
+
+
+def _why_missing() -> tuple[str, str]:
+    """Why there is no library to load, in short, and what to do."""
+    parent = _FOLDER.parent
+    is_checkout = (parent / "setup.py").is_file()
+    compiled = _compiled_elsewhere()
+    if compiled is not None:
+        return (
+            f"{_FOLDER}, which has no compiled part, shadows the installed {compiled}, which has one",
+            f"Run elsewhere than in {parent}"
+            + (f", or compile this one: pip install -e {parent}" if is_checkout else ", or take it off the path"),
+        )
+    others = sorted(path.name for path in _FOLDER.glob("_C.*so"))
+    if others:
+        why = f"the extension in {_FOLDER} is for another Python ({', '.join(others)})"
+    elif is_checkout:
+        why = (
+            f"the checkout at {parent} has no compiled part (never compiled, or installed with RESNET_CUDA_BUILD=none)"
+        )
+    else:
+        why = f"{_FOLDER} was installed without its compiled part (RESNET_CUDA_BUILD=none)"
+    if is_checkout:
+        return (
+            why,
+            f"Compile it, with a C++ compiler at hand: pip install -e {parent}, RESNET_CUDA_BUILD unset or 'auto'",
+        )
+    return why, (
+        "Reinstall it from its sources with a C++ compiler at hand: pip install --force-reinstall --no-deps SOURCES, "
+        "RESNET_CUDA_BUILD unset or 'auto'"
+    )
 
 
 def _load_cpu() -> None:
@@ -23,19 +68,22 @@ def _load_cpu() -> None:
     global _module, CPU_LOADED, CPU_ERROR
     try:
         # torch is imported above: its libraries must be in the process before ours look for their symbols.
-        from resnet_cuda import _C
-    except ImportError as error:
-        CPU_ERROR = str(error)
-        built = any(_FOLDER.glob("_C.*"))
-        cause = "cannot be loaded" if built else "is not built"
-        warnings.warn(
-            f"resnet_cuda: the compiled extension {cause}, so everything runs on the slow PyTorch reference ({error}). "
-            "Reinstall with a C++ compiler at hand: pip install --force-reinstall --no-deps resnet_cuda (from a checkout: "
-            "pip install --no-build-isolation .), RESNET_CUDA_BUILD not 'none'; torch must be 2.10 or later.",
-            stacklevel=2,
-        )
+        _module = importlib.import_module("resnet_cuda._C")
+        CPU_LOADED = True
         return
-    _module, CPU_LOADED = _C, True
+    except ModuleNotFoundError as error:
+        if error.name != "resnet_cuda._C":
+            raise
+        CPU_ERROR, remedy = _why_missing()
+    except ImportError as error:
+        CPU_ERROR = f"the compiled extension in {_FOLDER} cannot be loaded: {error}"
+        remedy = (
+            "Reinstall it from its sources with a C++ compiler at hand (from a checkout: pip install -e .), "
+            "RESNET_CUDA_BUILD unset or 'auto'; torch must be 2.10 or later"
+        )
+    warnings.warn(
+        f"resnet_cuda: {CPU_ERROR}. So everything runs on the slow PyTorch reference. {remedy}.", stacklevel=2
+    )
 
 
 def _load_cuda() -> None:
@@ -63,7 +111,7 @@ def build_info() -> dict[str, str]:
 
 def cpu_capability() -> str | None:
     """Instruction set of the CPU kernels here: "avx512_bf16", "avx512", "avx2" or "portable"; None where they are not loaded."""
-    return None if _module is None else _module.cpu_capability()
+    return None if _module is None else str(_module.cpu_capability())
 
 
 _load_cpu()

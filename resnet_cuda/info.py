@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
+from pathlib import Path
 
 import torch
 
@@ -32,9 +34,10 @@ def facts() -> dict[str, str]:
     """What ``info`` prints, by name."""
     built = _extension.build_info()
     cpu = f"native, {_extension.cpu_capability()}" if _extension.CPU_LOADED else f"reference ({_extension.CPU_ERROR})"
-    cuda = "native, not yet run on a GPU" if _extension.CUDA_LOADED else f"reference ({_extension.CUDA_ERROR})"
+    cuda = "native" if _extension.CUDA_LOADED else f"reference ({_extension.CUDA_ERROR})"
     return {
         "resnet_cuda": __version__,
+        "folder": str(Path(__file__).parent),
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "torchvision": _version("torchvision"),
@@ -50,6 +53,11 @@ def facts() -> dict[str, str]:
     }
 
 
-def print_info() -> None:
-    for name, value in facts().items():
+def print_info(as_json: bool = False) -> None:
+    """Prints a line per fact, or one JSON object whose keys have underscores for spaces."""
+    found = facts()
+    if as_json:
+        print(json.dumps({name.replace(" ", "_"): value for name, value in found.items()}, indent=2))
+        return
+    for name, value in found.items():
         print(f"{name:>18}: {value}")

@@ -2,20 +2,11 @@
 // operator's name, not with a source location, because it is the caller who reads them.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
-#include <sstream>
 #include <stdexcept>
-#include <string>
+
+#include "common/text.h"
 
 namespace resnet_cuda {
-
-template <typename... Parts>
-std::string join(const Parts&... parts) {
-  std::ostringstream text;
-  ((text << parts), ...);
-  return text.str();
-}
 
 template <typename Was, typename Allowed>
 [[noreturn]] void throw_argument_error(const char* op, const char* name, const Was& was, const Allowed& allowed) {
@@ -29,34 +20,6 @@ template <typename Was, typename Allowed>
       ::resnet_cuda::throw_argument_error((op), (name), (was), (allowed)); \
     }                                                                      \
   } while (false)
-
-// "of shape (2, 3, 5, 7)"
-inline std::string shape_of(const torch::stable::Tensor& tensor) {
-  std::ostringstream text;
-  text << "of shape (";
-  for (int64_t i = 0; i < tensor.dim(); ++i) {
-    text << (i == 0 ? "" : ", ") << tensor.size(i);
-  }
-  text << (tensor.dim() == 1 ? ",)" : ")");
-  return text.str();
-}
-
-inline std::string dtype_name(torch::headeronly::ScalarType dtype) {
-  return join("torch.", [&] {
-    switch (dtype) {
-      case torch::headeronly::ScalarType::Double:
-        return "float64";
-      case torch::headeronly::ScalarType::Float:
-        return "float32";
-      case torch::headeronly::ScalarType::Half:
-        return "float16";
-      case torch::headeronly::ScalarType::BFloat16:
-        return "bfloat16";
-      default:
-        return torch::headeronly::toString(dtype);
-    }
-  }());
-}
 
 inline bool is_supported_dtype(torch::headeronly::ScalarType dtype) {
   using torch::headeronly::ScalarType;
@@ -89,7 +52,12 @@ inline void check_beside(
     torch::headeronly::ScalarType first,
     torch::headeronly::ScalarType alternative) {
   const bool same_device = tensor.device() == input.device();
-  RESNET_CUDA_CHECK_ARGUMENT(same_device, op, name, "on another device", "on input's device");
+  RESNET_CUDA_CHECK_ARGUMENT(
+      same_device,
+      op,
+      name,
+      "on " + device_name(tensor.device()),
+      join("on ", device_name(input.device()), ", as input is"));
   const auto dtype = tensor.scalar_type();
   const auto allowed = [&] {
     return first == alternative ? dtype_name(first) : join(dtype_name(first), " or ", dtype_name(alternative));

@@ -1,16 +1,12 @@
 // Device guard, current stream, launch and launch check: one way to run a kernel body (device.cuh).
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 
 #include "common/device.cuh"
+#include "common/torch_stable.h"
 
 namespace resnet_cuda {
 
@@ -63,7 +59,7 @@ class Launcher {
 #else
   explicit Launcher(const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    RESNET_CUDA_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
     int index = 0;
     cudaGetDevice(&index);

@@ -21,7 +21,7 @@ inline Tensor strided_view(
 inline void batched_product(const Tensor& left, const Tensor& right, const Tensor& out) {
   std::array<StableIValue, 3> stack{
       torch::stable::detail::from(left), torch::stable::detail::from(right), torch::stable::detail::from(out)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::bmm", "out", stack.data(), TORCH_ABI_VERSION));
+  RESNET_CUDA_TORCH_CHECK(torch_call_dispatcher("aten::bmm", "out", stack.data(), TORCH_ABI_VERSION));
   // The dispatcher hands back `out` once more; taking it releases that handle.
   torch::stable::detail::to<Tensor>(stack[0]);
 }

@@ -1,7 +1,7 @@
 // Where schemas and CUDA kernels are registered. The tests compile the same files for the CPU under another namespace.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
+#include "common/torch_stable.h"
 
 #if !defined(RESNET_CUDA_NAMESPACE)
 #define RESNET_CUDA_NAMESPACE resnet_cuda

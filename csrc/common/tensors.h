@@ -1,12 +1,12 @@
 // Layout questions and allocations that the operators share, on the stable ABI.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <array>
 #include <cstdint>
 #include <vector>
+
+#include "common/text.h"
+#include "common/torch_stable.h"
 
 namespace resnet_cuda {
 
@@ -33,6 +33,47 @@ inline MemoryFormat output_memory_format(const Tensor& input) {
   return !input.is_contiguous() && is_channels_last(input) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
+inline int64_t element_bytes(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double:
+    case ScalarType::Long:
+      return 8;
+    case ScalarType::Float:
+    case ScalarType::Int:
+      return 4;
+    case ScalarType::Half:
+    case ScalarType::BFloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+// torch's own words, where there are any, stay in the text, so that whoever looks for "out of memory" finds it.
+[[noreturn]] inline void throw_allocation_error(
+    const int64_t* size,
+    int64_t dims,
+    ScalarType dtype,
+    const torch::stable::Device& device,
+    const std::string& reason) {
+  int64_t bytes = element_bytes(dtype);
+  bool fits = true;
+  for (int64_t i = 0; i < dims; ++i) {
+    fits = fits && !__builtin_mul_overflow(bytes, size[i], &bytes);
+  }
+  throw TorchError(join(
+      "cannot allocate ",
+      fits ? std::to_string(bytes) : "more than 2^63",
+      " bytes for a tensor of shape ",
+      tuple_text(size, dims),
+      " of ",
+      dtype_name(dtype),
+      " on ",
+      device_name(device),
+      ": ",
+      reason.empty() ? join("out of memory (", kUnknownReason, ")") : reason));
+}
+
 // By way of the dispatcher, so that profilers see it and PyTorch's deterministic mode fills it; by the one operator for
 // it that has a C function of its own, which needs no boxed arguments. Channels_last is for 4-D tensors.
 inline Tensor empty_beside(
@@ -41,11 +82,11 @@ inline Tensor empty_beside(
     ScalarType dtype,
     MemoryFormat memory_format = MemoryFormat::Contiguous) {
   int32_t device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
+  RESNET_CUDA_TORCH_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
   auto dtype_code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   const auto dims = static_cast<int64_t>(size.size());
   AtenTensorHandle contiguous;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_aten_new_empty(
+  const auto failed = aoti_torch_aten_new_empty(
       tensor.get(),
       size.data(),
       dims,
@@ -54,14 +95,17 @@ inline Tensor empty_beside(
       &device_type,
       tensor.get_device_index(),
       nullptr,
-      &contiguous));
+      &contiguous);
+  if (failed) {
+    throw_allocation_error(size.data(), dims, dtype, tensor.device(), torch_error_text());
+  }
   const Tensor result(contiguous);
   if (memory_format != MemoryFormat::ChannelsLast) {
     return result;
   }
   const std::array<int64_t, 4> strides = {size[1] * size[2] * size[3], 1, size[3] * size[1], size[1]};
   AtenTensorHandle permuted;
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  RESNET_CUDA_TORCH_CHECK(
       aoti_torch__reinterpret_tensor(result.get(), dims, size.data(), strides.data(), 0, &permuted));
   return Tensor(permuted);
 }
@@ -81,16 +125,31 @@ inline std::vector<int64_t> size_of(const Tensor& tensor) {
   return std::vector<int64_t>(sizes.begin(), sizes.end());
 }
 
+// What `copy` makes, which is as large as `tensor` in `dtype`.
+template <typename Copy>
+Tensor allocated(const Tensor& tensor, ScalarType dtype, const Copy& copy) {
+  try {
+    return copy();
+  } catch (const TorchError& error) {
+    throw_allocation_error(tensor.sizes().data(), tensor.dim(), dtype, tensor.device(), error.what());
+  }
+}
+
 // `tensor` dense in `memory_format`; itself where it is so already, without a call through the dispatcher, of which
 // every operator would make several. Channels_last is for 4-D tensors.
 inline Tensor as_dense(const Tensor& tensor, MemoryFormat memory_format) {
   const bool dense = memory_format == MemoryFormat::ChannelsLast ? is_channels_last(tensor) : tensor.is_contiguous();
-  return dense ? tensor : torch::stable::contiguous(tensor, memory_format);
+  return dense ? tensor : allocated(tensor, tensor.scalar_type(), [&] {
+    return torch::stable::contiguous(tensor, memory_format);
+  });
 }
 
 // The same in `dtype`.
 inline Tensor as_dense(const Tensor& tensor, ScalarType dtype, MemoryFormat memory_format) {
-  return as_dense(tensor.scalar_type() == dtype ? tensor : torch::stable::to(tensor, dtype), memory_format);
+  if (tensor.scalar_type() == dtype) {
+    return as_dense(tensor, memory_format);
+  }
+  return as_dense(allocated(tensor, dtype, [&] { return torch::stable::to(tensor, dtype); }), memory_format);
 }
 
 // Strides, in elements, of a dense 4-D tensor whose two spatial dimensions count as one, in whichever of the two

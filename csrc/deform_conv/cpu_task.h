@@ -2,12 +2,11 @@
 // slabs.
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "common/checks.h"
+#include "common/torch_stable.h"
 #include "deform_conv/deform_conv.h"
 #include "deform_conv/deform_conv_cpu.h"
 

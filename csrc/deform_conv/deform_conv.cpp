@@ -114,18 +114,20 @@ DeformConvShape checked_shape(
           shape.dilation_w,
           ")"));
 
-  const std::string offset_rule = join(
-      "(N, 2*G*kh*kw, Ho, Wo) with N = ",
-      shape.batch,
-      ", kh*kw = ",
-      shape.taps(),
-      ", Ho = ",
-      shape.out_height,
-      ", Wo = ",
-      shape.out_width,
-      ", G dividing C = ",
-      shape.channels);
-  RESNET_CUDA_CHECK_ARGUMENT(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule);
+  const auto offset_rule = [&] {
+    return join(
+        "(N, 2*G*kh*kw, Ho, Wo) with N = ",
+        shape.batch,
+        ", kh*kw = ",
+        shape.taps(),
+        ", Ho = ",
+        shape.out_height,
+        ", Wo = ",
+        shape.out_width,
+        ", G dividing C = ",
+        shape.channels);
+  };
+  RESNET_CUDA_CHECK_ARGUMENT(offset.dim() == 4, kOp, "offset", shape_of(offset), offset_rule());
   shape.offset_groups = offset.size(1) / (2 * shape.taps());
   RESNET_CUDA_CHECK_ARGUMENT(
       shape.offset_groups > 0 && offset.size(1) == 2 * shape.taps() * shape.offset_groups &&
@@ -134,7 +136,7 @@ DeformConvShape checked_shape(
       kOp,
       "offset",
       shape_of(offset),
-      offset_rule);
+      offset_rule());
   if (mask) {
     RESNET_CUDA_CHECK_ARGUMENT(
         mask->dim() == 4 && mask->size(0) == shape.batch && mask->size(1) == shape.offset_groups * shape.taps() &&

@@ -1,8 +1,6 @@
 // Backward of the deformable convolution on the CPU: threads, allocation and the order of the results around the loops
 // of deform_conv_cpu.h.
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -10,6 +8,7 @@
 #include "common/cache_line.h"
 #include "common/checks.h"
 #include "common/cpu_dispatch.h"
+#include "common/torch_stable.h"
 #include "deform_conv/cpu_task.h"
 #include "deform_conv/input_gradient_blocks.h"
 

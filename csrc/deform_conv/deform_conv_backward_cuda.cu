@@ -2,11 +2,10 @@
 // input's gradient gathered from it by lists; the gradients for offsets and masks, which leaves the sampled columns in
 // its place; the weight's gradient by another product. Only what is asked for; no floating-point atomics.
 
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 
 #include "common/checks.h"
+#include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"

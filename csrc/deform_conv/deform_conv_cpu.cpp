@@ -1,12 +1,10 @@
 // Deformable convolution on the CPU: threads and allocation around the loops of deform_conv_cpu.h; registers CPU.
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
 
 #include "common/aligned_buffer.h"
 #include "common/cpu_dispatch.h"
+#include "common/torch_stable.h"
 #include "deform_conv/cpu_task.h"
 
 namespace resnet_cuda {
@@ -42,6 +40,6 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
 }  // namespace resnet_cuda
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
-  m.impl("deform_conv2d", TORCH_BOX(&resnet_cuda::deform_conv2d));
-  m.impl("deform_conv2d_backward", TORCH_BOX(&resnet_cuda::deform_conv2d_backward));
+  m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

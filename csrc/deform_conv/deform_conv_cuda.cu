@@ -1,11 +1,10 @@
 // Forward of the deformable convolution on CUDA: the sampled columns of a chunk of pixels, then ATen's matrix product
 // straight into the output. Registers CUDA.
 
-#include <torch/csrc/stable/ops.h>
-
 #include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/registration.h"
+#include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
@@ -122,6 +121,6 @@ void deform_conv2d_kernel(
 }  // namespace resnet_cuda
 
 RESNET_CUDA_CUDA_KERNELS(m) {
-  m.impl("deform_conv2d", TORCH_BOX(&resnet_cuda::deform_conv2d));
-  m.impl("deform_conv2d_backward", TORCH_BOX(&resnet_cuda::deform_conv2d_backward));
+  m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

@@ -2,13 +2,11 @@
 
 #include "frozen_bn/frozen_bn_cpu.h"
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
 #include "common/aligned_buffer.h"
 #include "common/cache_line.h"
 #include "common/cpu_dispatch.h"
 #include "common/streaming.h"
+#include "common/torch_stable.h"
 #include "frozen_bn/frozen_bn.h"
 
 namespace resnet_cuda {
@@ -167,9 +165,9 @@ void frozen_bn_relu_backward_kernel(
 }  // namespace resnet_cuda
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
-  m.impl("frozen_bn_relu", TORCH_BOX(&resnet_cuda::frozen_bn_relu));
-  m.impl("frozen_bn_relu_", TORCH_BOX(&resnet_cuda::frozen_bn_relu_));
-  m.impl("frozen_batch_norm", TORCH_BOX(&resnet_cuda::frozen_batch_norm));
-  m.impl("frozen_batch_norm_", TORCH_BOX(&resnet_cuda::frozen_batch_norm_));
-  m.impl("frozen_bn_relu_backward", TORCH_BOX(&resnet_cuda::frozen_bn_relu_backward));
+  m.impl("frozen_bn_relu", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu));
+  m.impl("frozen_bn_relu_", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_));
+  m.impl("frozen_batch_norm", RESNET_CUDA_BOX(&resnet_cuda::frozen_batch_norm));
+  m.impl("frozen_batch_norm_", RESNET_CUDA_BOX(&resnet_cuda::frozen_batch_norm_));
+  m.impl("frozen_bn_relu_backward", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_backward));
 }

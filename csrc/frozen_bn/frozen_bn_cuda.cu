@@ -150,9 +150,9 @@ void frozen_bn_relu_backward_kernel(
 }  // namespace resnet_cuda
 
 RESNET_CUDA_CUDA_KERNELS(m) {
-  m.impl("frozen_bn_relu", TORCH_BOX(&resnet_cuda::frozen_bn_relu));
-  m.impl("frozen_bn_relu_", TORCH_BOX(&resnet_cuda::frozen_bn_relu_));
-  m.impl("frozen_batch_norm", TORCH_BOX(&resnet_cuda::frozen_batch_norm));
-  m.impl("frozen_batch_norm_", TORCH_BOX(&resnet_cuda::frozen_batch_norm_));
-  m.impl("frozen_bn_relu_backward", TORCH_BOX(&resnet_cuda::frozen_bn_relu_backward));
+  m.impl("frozen_bn_relu", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu));
+  m.impl("frozen_bn_relu_", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_));
+  m.impl("frozen_batch_norm", RESNET_CUDA_BOX(&resnet_cuda::frozen_batch_norm));
+  m.impl("frozen_batch_norm_", RESNET_CUDA_BOX(&resnet_cuda::frozen_batch_norm_));
+  m.impl("frozen_bn_relu_backward", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_backward));
 }

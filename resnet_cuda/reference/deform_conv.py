@@ -77,9 +77,17 @@ def _bilinear_sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return sampled + nan_term.unsqueeze(2)
 
 
+# Asked once, since Dynamo cannot trace the question before torch 2.12.
+_AUTOCAST_DEVICES = frozenset(
+    device_type
+    for device_type in ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
+    if torch.amp.is_autocast_available(device_type)
+)
+
+
 def _in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
     """Autocast would make the product in 16 bit; what it may cast are the operator's arguments, and not here."""
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
 

@@ -6,9 +6,17 @@
 
 #include <array>
 #include <optional>
+#include <stdexcept>
 #include <vector>
 
 using torch::stable::Tensor;
+
+// Without torch's macro for it, whose name changed in torch 2.13. (csrc is not there where a wheel alone is tested.)
+void call(const char* name, StableIValue* stack) {
+  if (torch_call_dispatcher(name, "", stack, TORCH_ABI_VERSION) != 0) {
+    throw std::runtime_error(name);
+  }
+}
 
 // `calls` times resnet_cuda::frozen_bn_relu(input, scale, shift, None, True), in parallel.
 std::vector<Tensor> frozen_bn_relu_in_parallel(Tensor input, Tensor scale, Tensor shift, int64_t calls) {
@@ -21,8 +29,7 @@ std::vector<Tensor> frozen_bn_relu_in_parallel(Tensor input, Tensor scale, Tenso
           torch::stable::detail::from(shift),
           torch::stable::detail::from(std::nullopt),
           torch::stable::detail::from(true)};
-      STABLE_TORCH_ERROR_CODE_CHECK(
-          torch_call_dispatcher("resnet_cuda::frozen_bn_relu", "", stack.data(), TORCH_ABI_VERSION));
+      call("resnet_cuda::frozen_bn_relu", stack.data());
       results[static_cast<size_t>(i)] = torch::stable::detail::to<Tensor>(stack[0]);
     }
   });
@@ -59,8 +66,7 @@ deform_conv2d_backward_in_parallel(Tensor grad, Tensor input, Tensor weight, Ten
           no,
           no,
           no};
-      STABLE_TORCH_ERROR_CODE_CHECK(
-          torch_call_dispatcher("resnet_cuda::deform_conv2d_backward", "", stack.data(), TORCH_ABI_VERSION));
+      call("resnet_cuda::deform_conv2d_backward", stack.data());
       results[static_cast<size_t>(i)] = torch::stable::detail::to<Tensor>(stack[0]);
       for (size_t other = 1; other < 5; ++other) {
         torch::stable::detail::to<Tensor>(stack[other]);

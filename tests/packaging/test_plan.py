@@ -114,6 +114,42 @@ def test_without_a_compiler_or_torch(fake_toolkit, monkeypatch):
     assert make_plan().compiler is None  # needs neither
 
 
+@pytest.mark.parametrize("version", ["2.9.1", "2.9.1+cu128", "1.13.1", "2.9.0a0+git12345"])
+def test_a_torch_that_is_too_old_is_named_before_the_compiler_starts(fake_toolkit, monkeypatch, version):
+    """2.9 has headers of a stable ABI, too, but not all that are needed."""
+    from build_native import BuildError, make_plan, plan
+
+    monkeypatch.setattr(plan.importlib.metadata, "version", lambda name: version)
+    with pytest.raises(BuildError) as error:
+        make_plan()
+    assert f"torch {version} at " in str(error.value)
+    assert "needs torch 2.10 or later" in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0+cpu", "2.10.0a0+git12345", "2.15.0", "3.0", "main"])
+def test_a_torch_that_is_new_enough(fake_toolkit, monkeypatch, version):
+    from build_native import make_plan, plan
+
+    monkeypatch.setenv("RESNET_CUDA_BUILD", "cpu")
+    monkeypatch.setattr(plan.importlib.metadata, "version", lambda name: version)
+    assert make_plan().torch.version == version
+
+
+def test_the_compilers_flags_are_part_of_the_plan(fake_toolkit, monkeypatch):
+    from build_native import BuildError, make_plan
+
+    monkeypatch.setenv("RESNET_CUDA_BUILD", "cpu")
+    monkeypatch.setenv("CPPFLAGS", "-DA='x y'")
+    monkeypatch.setenv("CXXFLAGS", "-O1  -g")
+    monkeypatch.setenv("LDFLAGS", "-static-libstdc++")
+    made = make_plan()
+    assert (made.compile_flags, made.link_flags) == (("-DA=x y", "-O1", "-g"), ("-static-libstdc++",))
+    assert "flags for C++ files: '-DA=x y' -O1 -g" in made.describe()
+    monkeypatch.setenv("LDFLAGS", "'-lm")
+    with pytest.raises(BuildError, match='LDFLAGS is "\'-lm": No closing quotation'):
+        make_plan()
+
+
 def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_path):
     from build_native import make_plan, native
 

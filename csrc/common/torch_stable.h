@@ -1,0 +1,42 @@
+// torch's stable headers, by way of which every file here gets them: the same with the headers of any torch from 2.10
+// on, and without a stream where a check of theirs or one of torch's C functions fails.
+#pragma once
+
+#if defined(TORCH_ERROR_CODE_CHECK) || defined(STABLE_TORCH_ERROR_CODE_CHECK) || defined(STD_TORCH_CHECK)
+#error "common/torch_stable.h must come before every header of torch's stable ABI"
+#endif
+
+#include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
+
+#include "common/torch_errors.h"
+
+// torch's three checks put their texts together with a stringstream, which in a library that has a libstdc++ of its own
+// (-static-libstdc++) crashes or cuts the text off. So torch's own inline functions, included below, get ours. The
+// check of a C function's code has the first of the two names up to torch 2.12 and the second from 2.13 on.
+#undef TORCH_ERROR_CODE_CHECK
+#undef STABLE_TORCH_ERROR_CODE_CHECK
+#undef STD_TORCH_CHECK
+#define TORCH_ERROR_CODE_CHECK(call) RESNET_CUDA_TORCH_CHECK(call)
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) RESNET_CUDA_TORCH_CHECK(call)
+#define STD_TORCH_CHECK(condition, ...)                                   \
+  if (C10_UNLIKELY_OR_CONST(!(condition))) {                              \
+    throw ::resnet_cuda::TorchError("torch's check failed: " #condition); \
+  }
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+// TORCH_BOX with the operator's name in front of what torch says about a failure in it, such as one to allocate.
+#define RESNET_CUDA_BOX(function)                                 \
+  [](StableIValue* stack, uint64_t arguments, uint64_t results) { \
+    try {                                                         \
+      TORCH_BOX(function)(stack, arguments, results);             \
+    } catch (...) {                                               \
+      ::resnet_cuda::named_rethrow(#function);                    \
+    }                                                             \
+  }

@@ -1,0 +1,164 @@
+"""What wheels, editable installs and source distributions hold, whatever was built in the checkout before."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import checkout as tree
+
+pytest.importorskip("setuptools")
+pytest.importorskip("ninja")
+BUILD = "from build_native import backend\nbackend.build_{kind}('dist')"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return tree.copy(tmp_path / "with space" / "checkout")
+
+
+@pytest.fixture
+def compiler(tmp_path):
+    return str(tree.stand_in(tmp_path / "compiler"))
+
+
+def build(checkout, kind, **variables):
+    """The archive that comes of it, and what was said."""
+    (checkout / "dist").mkdir(exist_ok=True)
+    before = set((checkout / "dist").iterdir())
+    said = tree.run(checkout, BUILD.format(kind=kind), **variables)
+    (archive,) = set((checkout / "dist").iterdir()) - before or before
+    return archive, said
+
+
+def names_in(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def leave_behind(checkout):
+    """What a build with a CUDA part, of another layout of the package, may have left in the checkout."""
+    package = checkout / "resnet_cuda"
+    (package / tree.CUDA).write_text("stale")
+    (package / tree.MODULE).write_text("stale")
+    for name in ("lib", f"lib.linux-x86_64-cpython-{sys.version_info[0]}{sys.version_info[1]}"):
+        folder = checkout / "build" / name / "resnet_cuda"
+        folder.mkdir(parents=True)
+        for stale in (tree.CUDA, tree.MODULE, "moved_away.py"):
+            (folder / stale).write_text("stale")
+
+
+def test_a_wheel_holds_only_what_this_build_made(checkout, compiler):
+    leave_behind(checkout)
+    wheel, _ = build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler)
+    names = names_in(wheel)
+    assert f"resnet_cuda/{tree.MODULE}" in names
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(f"resnet_cuda/{tree.MODULE}") == b"compiled\n"
+    assert not {f"resnet_cuda/{tree.CUDA}", "resnet_cuda/moved_away.py"} & names
+    assert "none-any" not in wheel.name
+
+
+def test_a_wheel_without_a_compiled_part(checkout):
+    leave_behind(checkout)
+    wheel, said = build(checkout, "wheel", RESNET_CUDA_BUILD="none", PATH="/nowhere")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = names_in(wheel)
+    assert not [name for name in names if name.endswith(".so") or "moved_away" in name]
+    assert "nothing is compiled" in said
+    package = Path(tree.ROOT) / "resnet_cuda"
+    expected = {str(path.relative_to(tree.ROOT)) for path in package.rglob("*.py")} | {"resnet_cuda/py.typed"}
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+    with zipfile.ZipFile(wheel) as archive:
+        assert b"resnet-cuda = resnet_cuda.__main__:main" in archive.read(entry_points)
+
+
+def test_an_editable_install_without_a_compiled_part_after_one_with_it(checkout, compiler):
+    package = checkout / "resnet_cuda"
+    build(checkout, "editable", RESNET_CUDA_BUILD="cpu", CXX=compiler)
+    assert (package / tree.MODULE).read_text() == "compiled\n"
+    (package / tree.CUDA).write_text("stale")
+    build(checkout, "editable", RESNET_CUDA_BUILD="cpu", CXX=compiler)
+    assert not (package / tree.CUDA).exists()
+    (package / tree.CUDA).write_text("stale")
+    build(checkout, "editable", RESNET_CUDA_BUILD="none")
+    assert not list(package.glob("*.so"))
+
+
+def test_in_place_likewise(checkout, compiler):
+    leave_behind(checkout)
+    in_place = "sys.argv = ['setup.py', 'build_ext', '--inplace']; import runpy; runpy.run_path('setup.py')"
+    tree.run(checkout, in_place, RESNET_CUDA_BUILD="none")
+    assert not list((checkout / "resnet_cuda").glob("*.so"))
+
+
+def test_a_source_distribution_holds_what_a_build_needs_and_nothing_else(checkout, compiler, tmp_path):
+    leave_behind(checkout)
+    archive, _ = build(checkout, "sdist", PATH="/nowhere")
+    with tarfile.open(archive) as file:
+        names = {member.name.split("/", 1)[1] for member in file.getmembers() if member.isfile()}
+        file.extractall(tmp_path / "unpacked")
+    folders = ("csrc", "build_native", "resnet_cuda")
+    expected = {
+        str(path.relative_to(checkout))
+        for folder in folders
+        for path in (checkout / folder).rglob("*")
+        if path.is_file() and path.suffix not in (".so", ".pyc")
+    }
+    expected |= {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "MANIFEST.in",
+        "pyproject.toml",
+        "setup.py",
+        "setup.cfg",
+        "PKG-INFO",
+    }
+    assert {name for name in names if ".egg-info/" not in name} == expected
+
+    (source,) = (tmp_path / "unpacked").iterdir()
+    from_it, _ = build(source, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler)
+    from_checkout, _ = build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler)
+    assert names_in(from_it) == {name for name in names_in(from_checkout) if not name.endswith(".tar.gz")}
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_torch_is_asked_for_only_to_compile(checkout, kind):
+    code = f"from build_native import backend\nprint(backend.get_requires_for_build_{kind}())"
+    assert "torch>=2.10" in tree.run(checkout, code, RESNET_CUDA_BUILD="cpu")
+    for other in ("torch", "ninja", "pybind11"):
+        assert other not in tree.run(checkout, code, RESNET_CUDA_BUILD="none")
+
+
+def test_the_compilers_flags_are_read(checkout, compiler):
+    flags = {
+        "CXXFLAGS": "-O1 '-DQUOTED=\"a b\"'",
+        "CPPFLAGS": "-DFIRST",
+        "LDFLAGS": "-Wl,--as-needed -static-libstdc++",
+    }
+    build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler, **flags)
+    commands = (Path(compiler).parent / "commands").read_text().splitlines()
+    compiling = [command for command in commands if " -c " in command]
+    linking = [command for command in commands if "-shared" in command]
+    assert compiling
+    assert all('-DFIRST -O1 -DQUOTED="a b"' in command for command in compiling)
+    assert all(command.index("-O3") < command.index("-O1") for command in compiling)
+    assert linking
+    assert all("-Wl,--as-needed -static-libstdc++" in command for command in linking)
+    with pytest.raises(RuntimeError, match=r"CXXFLAGS is .* No closing quotation"):
+        build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler, CXXFLAGS="'-O1")
+
+
+def test_torch_headers_do_not_stand_before_pybind11s(checkout, compiler):
+    """torch's include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI."""
+    build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler)
+    commands = (Path(compiler).parent / "commands").read_text().splitlines()
+    (bindings,) = [command for command in commands if command.count("bindings.cpp") and " -c " in command]
+    assert "torch/include" not in bindings
