@@ -204,3 +204,101 @@ def test_empty(emulated, shape, dtype, memory_format):
     emulated.frozen_bn_relu_(input, *constants, None, True)
     gradients = emulated.frozen_bn_relu_backward(input, constants[0], output, True, True)
     assert [gradient.shape for gradient in gradients] == [shape, shape]
+
+
+def layer_buffers(arguments: dict[str, Tensor | None]) -> tuple[Tensor, ...]:
+    """Weight, bias, mean and variance, none of them 0 or 1, in the dtype of the constants."""
+    scale, shift = arguments["scale"], arguments["shift"]
+    generator = torch.Generator().manual_seed(7)
+    mean = torch.randn(scale.shape, generator=generator, dtype=torch.float64).to(scale.dtype)
+    variance = (0.5 + torch.rand(scale.shape, generator=generator, dtype=torch.float64)).to(scale.dtype)
+    return scale, shift, mean, variance
+
+
+def layer_forward(emulated, input, buffers, residual, eps, inplace, need_scale=True):
+    if not inplace:
+        return emulated.frozen_batch_norm(input, *buffers, eps, residual, True, need_scale)
+    input = shifted(input, input.storage_offset())
+    return input, emulated.frozen_batch_norm_(input, *buffers, eps, residual, True, need_scale)
+
+
+# One block of threads and a pack with more channels than threads; more packs than one multiprocessor's threads; a tail.
+LAYER_SHAPES = (
+    (1, 1, 1, 1),
+    (2, 5, 3, 5),
+    (3, 7, 2, 2),
+    (2, 8, 3, 5),
+    (1, 2053, 5, 5),
+    (1, 64, 16, 30),
+    (1, 2048, 1, 1),
+)
+
+
+@pytest.mark.parametrize("inplace", [False, True], ids=["out of place", "in place"])
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("residual", [False, True], ids=["alone", "residual"])
+@pytest.mark.parametrize("shape", LAYER_SHAPES, ids=str)
+def test_layer_values_from_its_buffers(emulated, shape, residual, dtype, memory_format, inplace, monkeypatch):
+    monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", "1")
+    _, arguments = make(shape, dtype, memory_format, residual)
+    buffers = layer_buffers(arguments)
+    got, scale = layer_forward(emulated, arguments["input"], buffers, arguments["residual"], 1e-3, inplace)
+    weight, bias, mean, variance = (it.double() for it in buffers)
+    right_scale = weight / (variance + 1e-3).sqrt()
+    tolerance = {"rtol": 1e-14, "atol": 1e-14} if dtype == torch.float64 else {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(scale.double(), right_scale, msg=lambda text: f"the scale is off: {text}", **tolerance)
+    expected = reference.frozen_bn_relu(
+        arguments["input"].double(),
+        right_scale,
+        bias - mean * right_scale,
+        None if arguments["residual"] is None else arguments["residual"].double(),
+    )
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        got.double(), expected, rtol=eps, atol=32 * max(eps, 2.0**-23 if dtype != torch.float64 else 0)
+    )
+    assert got.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_layer_scale_unasked_is_empty_and_changes_nothing(emulated, dtype, memory_format):
+    _, arguments = make((2, 8, 5, 7), dtype, memory_format)
+    buffers = layer_buffers(arguments)
+    with_scale, _ = layer_forward(emulated, arguments["input"], buffers, arguments["residual"], 0.0, False)
+    without, scale = layer_forward(emulated, arguments["input"], buffers, arguments["residual"], 0.0, False, False)
+    assert scale.shape == (0,)
+    assert_bitwise_equal(without, with_scale, "output")
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_layer_buffers_may_begin_anywhere(emulated, which, dtype, memory_format):
+    _, arguments = make((2, 8, 5, 7), dtype, memory_format)
+    buffers = list(layer_buffers(arguments))
+    expected, scale = layer_forward(emulated, arguments["input"], buffers, arguments["residual"], 1e-5, False)
+    buffers[which] = shifted(buffers[which], 1)
+    got, moved_scale = layer_forward(emulated, arguments["input"], buffers, arguments["residual"], 1e-5, False)
+    assert_bitwise_equal(got, expected, "output")
+    assert_bitwise_equal(moved_scale, scale, "scale")
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_layer_channel_of_variance_0_at_eps_0_gives_its_bias(emulated, dtype, memory_format):
+    _, arguments = make((2, 9, 4, 5), dtype, memory_format, residual=False)
+    weight, bias, mean, variance = layer_buffers(arguments)
+    variance[3] = 0
+    got, scale = layer_forward(emulated, arguments["input"], (weight, bias, mean, variance), None, 0.0, False)
+    assert scale[3] == 0
+    assert scale.isfinite().all()
+    assert_bitwise_equal(got[:, 3], bias[3].relu().to(dtype).expand_as(got[:, 3]), "a dead channel")
+    assert got.isfinite().all()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_layer_writes_nothing_but_its_result(emulated, dtype, memory_format):
+    _, arguments = make((2, 5, 6, 7), dtype, memory_format)
+    buffers = layer_buffers(arguments)
+    before = [it.clone() for it in (arguments["input"], arguments["residual"], *buffers)]
+    layer_forward(emulated, arguments["input"], buffers, arguments["residual"], 1e-5, False)
+    for now, then in zip((arguments["input"], arguments["residual"], *buffers), before, strict=True):
+        assert torch.equal(now, then)
