@@ -101,7 +101,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     torch_include = _torch_include(plan)
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
     warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
-    # Nobody asks for errno; without it a loop with a square root becomes vectors.
+    # Nobody reads errno or the floating-point exception flags; without them a loop with a square root becomes vectors.
     host = [
         *plan.compiler,
         "-std=c++17",

@@ -52,7 +52,9 @@ template <typename Real>
 RESNET_CUDA_HOST_DEVICE ScaleAndShift<Real>
 normalisation_of(Real weight, Real bias, Real mean, Real variance, Real eps) {
   const Real denominator = variance + eps;
-  const Real scale = denominator == Real(0) ? Real(0) : weight * inverse_square_root(denominator);
+  // Computed whichever it is: then a loop over channels has no branch and becomes vectors.
+  const Real usual = weight * inverse_square_root(denominator);
+  const Real scale = denominator == Real(0) ? Real(0) : usual;
   return {scale, bias - mean * scale};
 }
 

@@ -32,13 +32,15 @@ _PASS = r"<(double|float|Half|BFloat16), (true|false)>"
 # What is seen and about a tenth more, up to the 64 registers with which four blocks of 256 threads fit, 80 for three.
 LIMITS = (
     Limit(rf"FrozenBnChannelsLast<FrozenBn(Forward|Backward){_PASS}, 1>", 60),
-    Limit(rf"FrozenBnChannelsLast<FrozenBnForward{_PASS}, [248]>", 64, wide={"LDG": 4, "STG": 2}),
+    # Two packs of each tensor that is read; scale and shift, or weight, bias, mean and variance.
+    Limit(r"FrozenBnChannelsLast<FrozenBnForward<\w+, false>, [248]>", 64, wide={"LDG": 6, "STG": 2}),
+    Limit(r"FrozenBnChannelsLast<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 2}),
     # Two packs of each tensor that is read, and the scales.
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 3, "STG": 4}),
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 5, "STG": 4}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
     # Two packs in flight, of each tensor that the pass reads.
-    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, false>, [248]>", 62, wide={"LDG": 2, "STG": 2}),
+    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, false>, [248]>", 64, wide={"LDG": 2, "STG": 2}),
     Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 2}),
     Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, false>, [248]>", 56, wide={"LDG": 2, "STG": 4}),
     Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 4}),

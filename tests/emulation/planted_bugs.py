@@ -282,8 +282,8 @@ BUGS = (
     PlantedBug(
         name="frozen_bn_dead_channel_divided_by_zero",
         file="frozen_bn/frozen_bn_math.h",
-        old="denominator == Real(0) ? Real(0) : weight",
-        new="weight",
+        old="denominator == Real(0) ? Real(0) : usual",
+        new="usual",
         library="operators/frozen_bn",
         tests=("test_frozen_bn.py", "-k", "float32 and variance_0_at_eps_0"),
         report=r"AssertionError|assert ",
