@@ -107,6 +107,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
         "-std=c++17",
         "-O3",
         "-fno-math-errno",
+        "-fno-trapping-math",
         "-fPIC",
         "-fvisibility=hidden",
         *warnings,
