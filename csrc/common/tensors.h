@@ -131,7 +131,9 @@ Tensor allocated(const Tensor& tensor, ScalarType dtype, const Copy& copy) {
   try {
     return copy();
   } catch (const TorchError& error) {
-    throw_allocation_error(tensor.sizes().data(), tensor.dim(), dtype, tensor.device(), error.what());
+    // Of a torch that keeps no words, what() says only which function failed.
+    const std::string reason = torch_error_text().empty() ? std::string() : error.what();
+    throw_allocation_error(tensor.sizes().data(), tensor.dim(), dtype, tensor.device(), reason);
   }
 }
 

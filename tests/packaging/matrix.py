@@ -80,7 +80,11 @@ class Matrix:
             self.run([sys.executable, "-m", "venv", folder], "venv")
             torch = "torch" if version == "newest" else f"torch=={version}"
             pip = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir"]
-            self.run([*pip, torch, *PACKAGES], f"pip install {torch}")
+            try:
+                self.run([*pip, torch, *PACKAGES], f"pip install {torch}")
+            except StepError:
+                shutil.rmtree(folder)  # half an environment would be taken for a whole one
+                raise
         return python
 
     def remove(self, version: str) -> None:
