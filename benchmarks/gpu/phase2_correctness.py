@@ -16,6 +16,7 @@ from benchmarks.gpu.side_by_side import errors, truth
 from benchmarks.gpu.variants import VARIANTS, candidate, tf32
 from benchmarks.measure import relative_error
 from resnet_cuda import ops, reference
+from resnet_cuda.ops import frozen_bn
 
 SHAPES, QUICK_SHAPES = 40, 4
 # Of the largest value. 16-bit results may be off by their own rounding and by that of the columns between the products.
@@ -77,7 +78,8 @@ def _deform_conv(rng: random.Random, dtype: torch.dtype, generator: torch.Genera
     )
 
 
-def _frozen_bn(rng: random.Random, dtype: torch.dtype, generator: torch.Generator) -> Problem:
+def _frozen_bn(rng: random.Random, dtype: torch.dtype, generator: torch.Generator, of_layer: bool) -> Problem:
+    """From scale and shift or, ``of_layer``, from the four buffers of a FrozenBatchNorm2d."""
     shape = (rng.choice((1, 2, 3)), rng.choice((1, 3, 8, 17, 64)), rng.randint(1, 33), rng.randint(1, 33))
 
     def eighths(*size: int) -> Tensor:
@@ -85,19 +87,29 @@ def _frozen_bn(rng: random.Random, dtype: torch.dtype, generator: torch.Generato
 
     # Sums and products of such numbers are exact in float32: rounding cannot decide what the ReLU lets through.
     residual = rng.random() < 0.5
+    options = {"relu": rng.random() < 0.75}
+    if of_layer:
+        # The inverse square root may round: 1/256 keeps every sum, a multiple of 1/128, away from 0.
+        constants = {
+            "weight": eighths(shape[1]),
+            "bias": eighths(shape[1]) + 1 / 256,
+            "running_mean": eighths(shape[1]),
+            "running_var": 4.0 ** torch.randint(-1, 2, (shape[1],), generator=generator).double(),
+        }
+        options["eps"] = 0.0
+    else:
+        constants = {"scale": eighths(shape[1]), "shift": eighths(shape[1])}
     arguments = {
         "input": eighths(*shape),
-        "scale": eighths(shape[1]),
-        "shift": eighths(shape[1]),
+        **constants,
         "residual": eighths(*shape) if residual else None,
         "grad": eighths(*shape),
     }
-    options = {"relu": rng.random() < 0.75}
     wanted = ("input", "residual") if residual else ("input",)
-    name = f"frozen_bn_relu {shape}, residual {residual}, {options}"
-    return Problem(
-        name, dtype, arguments, options, wanted, ops.frozen_bn_relu, reference.frozen_bn_relu, rng.random() < 0.5
-    )
+    operator = "frozen_batch_norm" if of_layer else "frozen_bn_relu"
+    name = f"{operator} {shape}, residual {residual}, {options}"
+    functions = getattr(frozen_bn, operator), getattr(reference, operator)
+    return Problem(name, dtype, arguments, options, wanted, *functions, rng.random() < 0.5)
 
 
 def run_problem(problem: Problem, function: Callable, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
@@ -107,7 +119,8 @@ def run_problem(problem: Problem, function: Callable, device: torch.device, dtyp
     for name, value in problem.arguments.items():
         if value is None:
             continue
-        leaf = value.to(device, constants if name in ("scale", "shift") else dtype)
+        is_constant = value.dim() == 1 and name not in problem.wanted
+        leaf = value.to(device, constants if is_constant else dtype)
         if problem.channels_last and leaf.dim() == 4:
             leaf = leaf.contiguous(memory_format=torch.channels_last)
         leaves[name] = leaf.detach().requires_grad_(name in problem.wanted)
@@ -148,12 +161,16 @@ def check(context: Context, problem: Problem) -> None:
 
 
 def problems(count: int, seed: int = 1) -> Sequence[Problem]:
-    """Two deformable convolutions to one norm."""
+    """Two deformable convolutions to one norm, every other norm a layer's."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    return [
-        (_frozen_bn if index % 3 == 2 else _deform_conv)(rng, DTYPES[index % len(DTYPES)], generator)
-        for index in range(count)
-    ]
+    found = []
+    for index in range(count):
+        dtype = DTYPES[index % len(DTYPES)]
+        if index % 3 == 2:
+            found.append(_frozen_bn(rng, dtype, generator, of_layer=index % 6 == 5))
+        else:
+            found.append(_deform_conv(rng, dtype, generator))
+    return found
 
 
 def check_large(context: Context, stage: str) -> None:

@@ -49,7 +49,7 @@ def buffers_broadcast_in_forward(rank: int) -> list[float]:
 
 
 def written_by_collectives(rank: int) -> list[float]:
-    network = randomise(torchvision_style(), seed=10 + rank)
+    network = randomise(torchvision_style(dcn=False), seed=10 + rank)
     level_sums(network)
     for name, buffer in network.named_buffers():
         if "bias" in name:

@@ -10,6 +10,7 @@ from helpers.networks import assert_equal, cfg_built, gradients, loss_of, torchv
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from resnet_cuda import use_backend
 from resnet_cuda.resnet import Bottleneck
 
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
@@ -49,10 +50,7 @@ def x():
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)).requires_grad_()
 
 
-@pytest.mark.parametrize("autocast", list(AUTOCAST))
-@pytest.mark.parametrize("reentrant", [False, True], ids=["not_reentrant", "reentrant"])
-@pytest.mark.parametrize("unit", ["block", "stage"])
-def test_equal_gradients(unit, reentrant, autocast, make, x, backend):
+def compare(make, x, unit, reentrant, autocast):
     expected = run(make(), x, AUTOCAST[autocast])
     got = run(checkpointed(make(), unit, use_reentrant=reentrant), x, AUTOCAST[autocast])
     if not reentrant:
@@ -63,6 +61,24 @@ def test_equal_gradients(unit, reentrant, autocast, make, x, backend):
     assert got.keys() == expected.keys()
     for name, right in expected.items():
         assert (got[name] - right).abs().max() <= bound * right.abs().max(), name
+
+
+@pytest.mark.parametrize("autocast", list(AUTOCAST))
+@pytest.mark.parametrize("reentrant", [False, True], ids=["not_reentrant", "reentrant"])
+@pytest.mark.parametrize("unit", ["block", "stage"])
+def test_equal_gradients(unit, reentrant, autocast, x, native):
+    compare(torchvision_style, x, unit, reentrant, autocast)
+
+
+@pytest.mark.parametrize("unit", ["block", "stage"])
+def test_equal_gradients_of_a_cfg_built_network(unit, x, native):
+    compare(cfg_built, x, unit, False, "float32")
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=["not_reentrant", "reentrant"])
+def test_equal_gradients_on_the_reference(reentrant, x):
+    with use_backend("reference"):
+        compare(torchvision_style, x, "block", reentrant, "float32")
 
 
 def save_convolutions(context, operator, *arguments, **keywords):
@@ -81,22 +97,23 @@ def save_our_operators(context, operator, *arguments, **keywords):
 
 @pytest.mark.parametrize("policy", [save_convolutions, save_everything, save_our_operators])
 @pytest.mark.parametrize("unit", ["block", "stage"])
-def test_selective(unit, policy, make, x, native):
+def test_selective(unit, policy, x, native):
     """A result that a policy keeps must not be overwritten by the norm behind it."""
+    make = torchvision_style
     expected = run(make(), x)
     contexts = functools.partial(create_selective_checkpoint_contexts, policy)
     got = run(checkpointed(make(), unit, use_reentrant=False, context_fn=contexts), x)
     assert_equal(got, expected, rtol=0, atol=0)
 
 
-def test_saved_tensors_hooks(make, x, backend):
+def test_saved_tensors_hooks(make, x, native):
     expected = run(make(), x)
     with torch.autograd.graph.saved_tensors_hooks(lambda it: it.clone(), lambda it: it.clone()):
         got = run(make(), x)
     assert_equal(got, expected, rtol=0, atol=0)
 
 
-def test_save_on_cpu(make, x, backend):
+def test_save_on_cpu(make, x, native):
     expected = run(make(), x)
     with torch.autograd.graph.save_on_cpu():
         got = run(make(), x)
@@ -104,7 +121,7 @@ def test_save_on_cpu(make, x, backend):
 
 
 @pytest.mark.parametrize("unit", ["block", "stage"])
-def test_a_gradient_penalty_through_a_checkpoint(unit, make, x, native):
+def test_a_gradient_penalty_through_a_checkpoint(unit, x, native):
     """Second derivatives of what is recomputed; the mode without re-entrance allows them."""
 
     def penalty(network):
@@ -112,6 +129,6 @@ def test_a_gradient_penalty_through_a_checkpoint(unit, make, x, native):
         (first**2).sum().backward()
         return gradients(network)
 
-    expected = penalty(make())
-    got = penalty(checkpointed(make(), unit, use_reentrant=False))
+    expected = penalty(torchvision_style())
+    got = penalty(checkpointed(torchvision_style(), unit, use_reentrant=False))
     assert_equal(got, expected)

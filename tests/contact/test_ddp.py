@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(scenario: str, folder: Path, backend: str) -> list[list[float]]:
+def run(scenario: str, folder: Path) -> list[list[float]]:
     """What each of the two ranks printed."""
     # The package that these tests test, wherever the child starts.
     import resnet_cuda
 
     place = str(Path(resnet_cuda.__file__).parents[1])
-    environment = os.environ | {"RESNET_CUDA_BACKEND": backend, "PYTHONPATH": place}
+    environment = os.environ | {"RESNET_CUDA_BACKEND": "native", "PYTHONPATH": place}
     ranks = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), scenario, str(rank), str(folder / "meeting")],
@@ -53,15 +53,15 @@ def run(scenario: str, folder: Path, backend: str) -> list[list[float]]:
     "scenario",
     ["buffers_broadcast_in_forward", "written_by_collectives", "checkpointed_gradients", "average_of_weights"],
 )
-def test_both_ranks_compute_the_same_function(scenario, tmp_path, backend):
-    first, second = run(scenario, tmp_path, backend)
+def test_both_ranks_compute_the_same_function(scenario, tmp_path, native):
+    first, second = run(scenario, tmp_path)
     assert any(first)
     assert second == pytest.approx(first, rel=1e-5)
 
 
 def test_what_is_broadcast_is_what_is_computed_with(tmp_path, native):
     """Not only the same on both ranks, but the function of rank 0's new statistics."""
-    first, _ = run("buffers_broadcast_in_forward", tmp_path, "native")
+    first, _ = run("buffers_broadcast_in_forward", tmp_path)
     network = torchvision_style()
     for module in network.modules():
         if isinstance(module, FrozenBatchNorm2d):
