@@ -30,7 +30,8 @@ def conv_norm_act(
     """
     out = conv(x)
     if type(norm).forward is FrozenBatchNorm2d.forward and not is_watched(norm):
-        return norm(out, residual=residual, relu=relu, inplace=_is_ours_alone(conv))
+        # A subclass of Tensor may have shown its results to whoever wrote it.
+        return norm(out, residual=residual, relu=relu, inplace=type(out) is Tensor and _is_ours_alone(conv))
     out = norm(out)
     if residual is not None:
         out = out + residual
@@ -41,7 +42,7 @@ def is_watched(module: nn.Module) -> bool:
     """Whether calling ``module`` runs more than its class's forward: hooks, global ones included, or a forward set on it."""
     own = module.__dict__
     for name in _HOOKS:
-        if own[name]:
+        if own.get(name):
             return True
     for name in _GLOBAL_HOOKS:
         if getattr(module_globals, name):

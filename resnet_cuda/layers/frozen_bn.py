@@ -26,6 +26,11 @@ class FrozenBatchNorm2d(nn.Module):
         eps: added to the variance; 1e-5 as in torchvision and detectron2, 0 in maskrcnn-benchmark's backbones.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
         self.num_features = num_features

@@ -286,6 +286,28 @@ def test_another_shortcut(x, backend):
         torch.testing.assert_close(got, right)
 
 
+class Recorded(torch.Tensor):
+    """As loggers and debuggers make them: each operation's result is kept."""
+
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), keywords=None):
+        result = super().__torch_function__(function, types, arguments, keywords or {})
+        if function is torch.nn.functional.conv2d or function is torch.conv2d:
+            cls.kept.append((result, result.as_subclass(torch.Tensor).clone()))
+        return result
+
+
+def test_a_subclass_of_tensor_that_keeps_results(x, native):
+    Recorded.kept.clear()
+    with torch.no_grad():
+        torchvision_style(False)(x.as_subclass(Recorded))
+    assert len(Recorded.kept) > 10
+    for kept, at_the_call in Recorded.kept:
+        assert torch.equal(kept.as_subclass(torch.Tensor), at_the_call)
+
+
 def test_in_place_where_nobody_watches(x, native):
     """What the rules above are for: without watchers a block allocates one activation per convolution and no more."""
     norm, memory = FrozenBatchNorm2d(8), []

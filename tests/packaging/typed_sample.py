@@ -31,6 +31,7 @@ assert_type(layers.DFConv2d(64, 64, deformable_groups=2), layers.DFConv2d)
 assert_type(layers.FrozenBatchNorm2d(64, eps=0.0), layers.FrozenBatchNorm2d)
 assert_type(layers.group_norm(64), nn.GroupNorm)
 assert_type(layers.FrozenBatchNorm2d(64).forward(x, residual=x, relu=True, inplace=True), Tensor)
+assert_type(layers.FrozenBatchNorm2d(64).running_var, Tensor)
 assert_type(layers.DFConv2d(64, 64).forward(x), Tensor)
 
 backbone = resnet_cuda.resnet_fpn_backbone("resnet50", dcn_stages=(False, True, True, True), norm_layer="gn")
