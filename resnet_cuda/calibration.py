@@ -85,7 +85,9 @@ def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
         if isinstance(entry, Tensor) and entry.dim() == 3:
             loose.append(_checked(entry, (3,)))
             continue
-        if isinstance(entry, (list, tuple)) and entry and all(isinstance(image, Tensor) for image in entry):
+        if isinstance(entry, (list, tuple)) and len(entry) == 1 and getattr(entry[0], "ndim", 0) == 4:
+            yield _checked(entry[0], (4,))  # as a DataLoader gives the batches of a TensorDataset
+        elif isinstance(entry, (list, tuple)) and entry and all(isinstance(image, Tensor) for image in entry):
             yield [_checked(image, (3,)) for image in entry]
         else:
             yield _checked(entry, (4,))

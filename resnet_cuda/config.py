@@ -195,6 +195,8 @@ class CfgNode(dict):
                 section = section.setdefault(part, {})
                 if not isinstance(section, dict):
                     raise ValueError(f"merge_from_list: key {name!r} is in {part}, which another pair gives a value")
+            if isinstance(section.get(parts[-1]), dict):
+                raise ValueError(f"merge_from_list: key {name!r} is a section, in which another pair sets a key")
             section[parts[-1]] = value
         self.merge_from_dict(content)
 

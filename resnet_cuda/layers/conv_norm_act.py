@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_globals
 from torch.utils._device import DeviceContext
 
+from resnet_cuda import ops
 from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
+from resnet_cuda.ops._registration import needs_registered_op, transformed
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
@@ -52,18 +54,30 @@ def is_watched(module: nn.Module) -> bool:
 
 def _is_ours_alone(conv: nn.Module) -> bool:
     """Whether nobody but the caller can hold the tensor that ``conv`` has just returned."""
-    if torch.compiler.is_compiling() or is_watched(conv):  # a graph is functional; the compiler reuses the memory
+    if needs_registered_op() or transformed():  # graphs are functional, and vmap may batch one tensor and not the other
+        return False
+    if is_watched(conv):
         return False
     if type(conv) is DFConv2d:
         conv = conv.conv
         if is_watched(conv):
             return False
-    return type(conv) in _CONVOLUTIONS and not _a_mode_watches()
+    return type(conv) in _CONVOLUTIONS and not _is_patched(conv) and not _a_function_mode_watches()
 
 
-def _a_mode_watches() -> bool:
-    """Selective checkpointing, counters and recorders see each operation's result and may keep it."""
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return True
+def _is_patched(conv: nn.Module) -> bool:
+    """Whether somebody has replaced one of the functions that the result passes through, as recorders do."""
+    return _functions() != _FUNCTIONS or "_conv_forward" in conv.__dict__
+
+
+def _functions() -> tuple[object, ...]:
+    return F.conv2d, nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Module.__call__, ops.deform_conv2d
+
+
+_FUNCTIONS = _functions()
+
+
+def _a_function_mode_watches() -> bool:
+    """Such a mode sees each function's result and may keep it."""
     modes = (torch._C._get_function_stack_at(index) for index in range(torch._C._len_torch_function_stack()))
     return any(type(mode) is not DeviceContext for mode in modes)  # which only says where new tensors are made

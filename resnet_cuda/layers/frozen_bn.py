@@ -55,7 +55,7 @@ class FrozenBatchNorm2d(nn.Module):
         before = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in before.items():
-            if self._buffers[name].dtype in _NARROW and buffer.dtype not in _NARROW:
+            if buffer is not None and self._buffers[name].dtype in _NARROW and buffer.dtype not in _NARROW:
                 self._buffers[name] = buffer.to(self._buffers[name].device)
         return self
 

@@ -65,11 +65,17 @@ def refuse_autograd(name: str, instead: str) -> None:
 
 
 def needs_registered_op() -> bool:
-    """Whether torch.compile or torch.export is tracing: then the graph must hold the registered operator.
+    """Whether something traces or watches: then it must see the registered, functional operator.
 
-    Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of the Python overhead.
+    That is torch.compile and torch.export, torch.jit.trace, and every dispatch mode (make_fx, fake tensors, selective
+    checkpointing, counters). Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of the
+    Python overhead.
     """
-    return torch.compiler.is_compiling()
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def transformed() -> bool:

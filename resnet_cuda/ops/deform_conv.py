@@ -73,7 +73,7 @@ def deform_conv2d(
     check_tensor(op, "mask", mask, optional=True)
     target = autocast_dtype(input)
     input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
-    if not _backend.use_native_for(input) or (transformed() and not needs_registered_op()):
+    if not _backend.use_native_for(input) or transformed():
         return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
     geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
 from resnet_cuda import _extension, reference
+from resnet_cuda._arguments import flag
 from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
     NAMESPACE,
@@ -55,15 +58,17 @@ def frozen_bn_relu(
         TypeError: for an argument that is not a tensor.
     """
     constants = (scale, shift)
-    if _no_gradient_needed(input, residual, constants):
+    if _no_gradient_needed(input, residual, constants, relu, inplace):
         return _without_autograd("frozen_bn_relu", ("scale", "shift"), input, constants, residual, relu, inplace)
 
     op = "frozen_bn_relu"
+    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     residual = _checked(op, ("scale", "shift"), input, constants, residual, inplace)
-    tracing = needs_registered_op()
-    if not use_native_for(input) or (transformed() and not tracing):
+    if inplace and input.is_neg():
+        return input.copy_(frozen_bn_relu(input, scale, shift, residual, relu))
+    if not use_native_for(input) or transformed():
         return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
-    if tracing:
+    if needs_registered_op():
         return _in_a_graph(input, scale, shift, residual, relu, inplace)
     return _FrozenBn.apply(input, residual, relu, inplace, scale, shift)
 
@@ -91,29 +96,42 @@ def frozen_batch_norm(
         weight, bias, running_mean, running_var: (C,), any floating dtype, constant.
         eps: added to the variance. A channel of variance 0 at eps 0 gives its bias.
     """
+    eps = eps if type(eps) is float else _checked_eps(eps)
     constants = (weight, bias, running_mean, running_var, eps)
-    if _no_gradient_needed(input, residual, constants[:4]):
+    if _no_gradient_needed(input, residual, constants[:4], relu, inplace):
         return _without_autograd("frozen_batch_norm", _BUFFERS, input, constants, residual, relu, inplace)
 
     op = "frozen_batch_norm"
+    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     residual = _checked(op, _BUFFERS, input, constants[:4], residual, inplace)
-    tracing = needs_registered_op()
-    if not use_native_for(input) or (transformed() and not tracing):
+    if inplace and input.is_neg():
+        return input.copy_(frozen_batch_norm(input, *constants, residual, relu))
+    if not use_native_for(input) or transformed():
         return reference.frozen_batch_norm(input, *constants, residual, relu, inplace)
-    if tracing:
+    if needs_registered_op():
         compute = torch.float64 if input.dtype == torch.float64 else torch.float32
         scale, shift = scale_and_shift(*constants, compute)
         return _in_a_graph(input, scale, shift, residual, relu, inplace)
     return _FrozenBn.apply(input, residual, relu, inplace, *constants)
 
 
-def _no_gradient_needed(input: object, residual: object, constants: tuple[object, ...]) -> bool:
+def _checked_eps(eps: object) -> float:
+    if isinstance(eps, bool) or not isinstance(eps, Real):
+        raise TypeError(f"frozen_batch_norm: eps is {eps!r}; it must be a number")
+    return float(eps)
+
+
+def _no_gradient_needed(
+    input: object, residual: object, constants: tuple[object, ...], relu: object, inplace: object
+) -> bool:
     """Whether the kernel may be called as it is.
 
     A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
     does in a loop, a tenth of a millisecond in all: hence a way of its own, with as little as can be.
     """
     if not isinstance(input, Tensor) or not (residual is None or isinstance(residual, Tensor)):
+        return False
+    if type(relu) is not bool or type(inplace) is not bool or (inplace and input.is_neg()):
         return False
     for constant in constants:
         if not isinstance(constant, Tensor):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from resnet_cuda._arguments import flag
 from resnet_cuda.reference.checks import (
     check_frozen_batch_norm,
     check_frozen_bn_relu,
@@ -27,6 +28,7 @@ def frozen_bn_relu(
 ) -> Tensor:
     """:func:`resnet_cuda.ops.frozen_bn_relu` in pure PyTorch: same arguments, results and errors."""
     op = "frozen_bn_relu"
+    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     for name, value in (("input", input), ("scale", scale), ("shift", shift)):
         check_tensor(op, name, value)
     check_tensor(op, "residual", residual, optional=True)
@@ -48,6 +50,7 @@ def frozen_batch_norm(
 ) -> Tensor:
     """:func:`resnet_cuda.ops.frozen_bn.frozen_batch_norm` in pure PyTorch: same arguments, results and errors."""
     op = "frozen_batch_norm"
+    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     buffers = (weight, bias, running_mean, running_var)
     check_tensor(op, "input", input)
     for name, value in zip(("weight", "bias", "running_mean", "running_var"), buffers, strict=True):
@@ -66,7 +69,7 @@ def scale_and_shift(
     A channel of variance 0 at eps 0 was constant where its statistics were measured: its normalised value is taken as 0,
     not as 0/0, and its result is the bias.
     """
-    weight, bias, mean, variance = (it.detach().to(dtype) for it in (weight, bias, running_mean, running_var))
+    weight, bias, mean, variance = (it.to(dtype) for it in (weight, bias, running_mean, running_var))
     variance = variance + eps
     scale = torch.where(variance == 0, torch.zeros_like(variance), weight * variance.rsqrt())
     return scale, bias - mean * scale

@@ -122,3 +122,40 @@ def test_another_device_is_named_beside_inputs(name):
     arguments = {key: value.cuda() for key, value in NORM.items()} | {name: NORM[name]}
     with pytest.raises((ValueError, RuntimeError), match=rf"{name} is on cpu; it must be on .*cuda:0"):
         ops.frozen_bn_relu(**arguments)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_in_place_on_a_tensor_with_the_negative_bit(gradient, backend):
+    """The imaginary part of a conjugate is a view whose values are the negated memory."""
+    values = torch.randn(2, 3, 4, 5)
+    expected = ops.frozen_bn_relu(values, NORM["scale"], NORM["shift"])
+
+    def negative():
+        return torch.complex(values, -values).conj().imag
+
+    assert negative().is_neg()
+    residual = torch.zeros_like(values).requires_grad_(gradient)
+    input = negative()
+    assert ops.frozen_bn_relu(input, NORM["scale"], NORM["shift"], residual, inplace=True) is input
+    torch.testing.assert_close(input, expected)
+    layer = FrozenBatchNorm2d(3)
+    torch.testing.assert_close(layer(negative(), inplace=True), layer(values))
+
+
+@pytest.mark.parametrize("value", ["False", 1, None, torch.tensor(True)], ids=str)
+@pytest.mark.parametrize("name", ["relu", "inplace"])
+def test_flags_are_bools(name, value, backend):
+    """A string is true whatever it says."""
+    for function in (ops.frozen_bn_relu, reference.frozen_bn_relu):
+        with pytest.raises(ValueError, match=rf"^frozen_bn_relu: {name} is .*; it must be True or False"):
+            function(**NORM, **{name: value})
+    with pytest.raises(ValueError, match=rf"^frozen_batch_norm: {name} is .*; it must be True or False"):
+        FrozenBatchNorm2d(3)(NORM["input"], **{name: value})
+
+
+@pytest.mark.parametrize("eps", [None, "1e-5", True])
+def test_eps_is_a_number(eps, backend):
+    layer = FrozenBatchNorm2d(3)
+    layer.eps = eps
+    with pytest.raises(TypeError, match=r"frozen_batch_norm: eps is .*; it must be a number"):
+        layer(NORM["input"])

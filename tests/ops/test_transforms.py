@@ -104,3 +104,21 @@ def test_a_gradient_for_the_constants_is_refused(backend):
     layer = FrozenBatchNorm2d(2)
     with pytest.raises(ValueError, match=r"frozen_batch_norm: bias is a tensor that requires a gradient"):
         grad(lambda bias: functional_call(layer, {"bias": bias}, (x,)).sum())(torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+def test_forward_mode_for_a_buffer(name, backend):
+    """Nobody waits for a gradient there; the tangent is that of the definition, and not 0."""
+    layer, x = FrozenBatchNorm2d(2).double(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    layer.running_mean.uniform_(-1, 1)
+    layer.running_var.uniform_(0.5, 2)
+
+    def definition(value):
+        it = {key: buffer[:, None, None] for key, buffer in (dict(layer.named_buffers()) | {name: value}).items()}
+        return (x - it["running_mean"]) / (it["running_var"] + layer.eps).sqrt() * it["weight"] + it["bias"]
+
+    value = getattr(layer, name)
+    expected = jvp(definition, (value,), (torch.ones_like(value),))[1]
+    assert expected.any()
+    got = jvp(lambda it: functional_call(layer, {name: it}, (x,)), (value,), (torch.ones_like(value),))[1]
+    torch.testing.assert_close(got, expected)
