@@ -64,7 +64,7 @@ def frozen_bn_relu(
     op = "frozen_bn_relu"
     relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     residual = _checked(op, ("scale", "shift"), input, constants, residual, inplace)
-    if inplace and input.is_neg():
+    if inplace and _is_negated(input):
         return input.copy_(frozen_bn_relu(input, scale, shift, residual, relu))
     if not use_native_for(input) or transformed():
         return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
@@ -104,7 +104,7 @@ def frozen_batch_norm(
     op = "frozen_batch_norm"
     relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     residual = _checked(op, _BUFFERS, input, constants[:4], residual, inplace)
-    if inplace and input.is_neg():
+    if inplace and _is_negated(input):
         return input.copy_(frozen_batch_norm(input, *constants, residual, relu))
     if not use_native_for(input) or transformed():
         return reference.frozen_batch_norm(input, *constants, residual, relu, inplace)
@@ -131,7 +131,7 @@ def _no_gradient_needed(
     """
     if not isinstance(input, Tensor) or not (residual is None or isinstance(residual, Tensor)):
         return False
-    if type(relu) is not bool or type(inplace) is not bool or (inplace and input.is_neg()):
+    if type(relu) is not bool or type(inplace) is not bool or (inplace and _is_negated(input)):
         return False
     for constant in constants:
         if not isinstance(constant, Tensor):
@@ -143,6 +143,11 @@ def _no_gradient_needed(
             if constant.requires_grad:
                 return False
     return not transformed() and use_native_for(input) and not needs_registered_op()
+
+
+def _is_negated(input: Tensor) -> bool:
+    """Whether the tensor's values are its memory negated: torch has no way to call an operator in place on it."""
+    return not torch.compiler.is_compiling() and input.is_neg()  # which cannot be traced
 
 
 def _without_autograd(op, names, input, constants, residual, relu, inplace):

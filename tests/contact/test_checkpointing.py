@@ -50,17 +50,21 @@ def x():
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)).requires_grad_()
 
 
-def compare(make, x, unit, reentrant, autocast):
-    expected = run(make(), x, AUTOCAST[autocast])
-    got = run(checkpointed(make(), unit, use_reentrant=reentrant), x, AUTOCAST[autocast])
-    if not reentrant:
-        assert_equal(got, expected, rtol=0, atol=0)
-        return
-    # A part's gradients reach its input together, so that sums of two are made in another order.
-    bound = 1e-5 if autocast == "float32" else 2e-2
+def assert_near(got, expected, bound):
+    """Of each tensor's largest value."""
     assert got.keys() == expected.keys()
     for name, right in expected.items():
         assert (got[name] - right).abs().max() <= bound * right.abs().max(), name
+
+
+def compare(make, x, unit, reentrant, autocast):
+    expected = run(make(), x, AUTOCAST[autocast])
+    got = run(checkpointed(make(), unit, use_reentrant=reentrant), x, AUTOCAST[autocast])
+    if reentrant:
+        # A part's gradients reach its input together, so that sums of two are made in another order.
+        assert_near(got, expected, 1e-5 if autocast == "float32" else 2e-2)
+    else:
+        assert_equal(got, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("autocast", list(AUTOCAST))
@@ -103,7 +107,8 @@ def test_selective(unit, policy, x, native):
     expected = run(make(), x)
     contexts = functools.partial(create_selective_checkpoint_contexts, policy)
     got = run(checkpointed(make(), unit, use_reentrant=False, context_fn=contexts), x)
-    assert_equal(got, expected, rtol=0, atol=0)
+    # Under a dispatch mode a norm's scale and shift are made by torch's operations, whose last bit may differ.
+    assert_near(got, expected, 1e-4)
 
 
 def test_saved_tensors_hooks(make, x, native):
