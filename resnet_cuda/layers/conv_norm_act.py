@@ -78,6 +78,6 @@ _FUNCTIONS = _functions()
 
 
 def _a_function_mode_watches() -> bool:
-    """Such a mode sees each function's result and may keep it."""
-    modes = (torch._C._get_function_stack_at(index) for index in range(torch._C._len_torch_function_stack()))
-    return any(type(mode) is not DeviceContext for mode in modes)  # which only says where new tensors are made
+    """Such a mode sees each function's result and may keep it; that of ``torch.device`` only says where tensors are made."""
+    count = torch._C._len_torch_function_stack()
+    return count > 0 and any(type(torch._C._get_function_stack_at(it)) is not DeviceContext for it in range(count))
