@@ -66,6 +66,18 @@ def test_each_from_source_and_the_ends_crossed(matrix):
     assert not list(matrix.folder.glob("torch-*"))  # removed: each weighs gigabytes
 
 
+def test_what_make_test_has_tested_is_built_and_looked_at_only(matrix):
+    matrix.tested = ("newest",)
+    matrix.of_all(["2.10.0", "newest"])
+    assert [row.tests for row in matrix.rows][1] == "by make test"
+    assert matrix.steps.count("operators' tests") == 3  # the other's own, and both crossed
+    assert matrix.steps.count("info") == 4
+    matrix.cuda = "reference"
+    matrix.rows.clear()
+    matrix.of_all(["newest"])
+    assert not matrix.rows[0].ok
+
+
 def test_one_version_alone(matrix):
     matrix.of_all(["newest"])
     assert [row.built_with for row in matrix.rows] == ["newest"]
