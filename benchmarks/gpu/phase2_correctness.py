@@ -106,9 +106,11 @@ def _frozen_bn(rng: random.Random, dtype: torch.dtype, generator: torch.Generato
         "grad": eighths(*shape),
     }
     wanted = ("input", "residual") if residual else ("input",)
-    operator = "frozen_batch_norm" if of_layer else "frozen_bn_relu"
+    if of_layer:
+        operator, functions = "frozen_batch_norm", (frozen_bn.frozen_batch_norm, reference.frozen_batch_norm)
+    else:
+        operator, functions = "frozen_bn_relu", (ops.frozen_bn_relu, reference.frozen_bn_relu)
     name = f"{operator} {shape}, residual {residual}, {options}"
-    functions = getattr(frozen_bn, operator), getattr(reference, operator)
     return Problem(name, dtype, arguments, options, wanted, *functions, rng.random() < 0.5)
 
 

@@ -61,17 +61,25 @@ def test_an_import_that_fails(checkout, gpu_run, installed, tmp_path):
 FAULTS = {
     "raises": ("raise ValueError('planted')", "ValueError: planted"),
     "dies": ("import os; os.abort()", "Fatal Python error: Aborted"),
-    "is wrong": ("return _right(*arguments, **options) * 1.01", "off by"),
+    "is wrong": ("return _right(*arguments, **options) * 1.1", "off by"),
 }
 
 
-@pytest.mark.parametrize("operator", ["deform_conv2d", "frozen_bn_relu"])
-@pytest.mark.parametrize("fault", FAULTS)
+WHERE = {"deform_conv2d": "__init__.py", "frozen_bn_relu": "__init__.py", "frozen_batch_norm": "frozen_bn.py"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "fault"),
+    [
+        *((operator, fault) for operator in ("deform_conv2d", "frozen_bn_relu") for fault in FAULTS),
+        ("frozen_batch_norm", "is wrong"),
+    ],
+)
 def test_a_first_call_that_fails(fault, operator, checkout, gpu_run, installed, tmp_path):
     python, package = installed
     line, reason = FAULTS[fault]
     planted = f"\n\n_right = {operator}\n\n\ndef {operator}(*arguments, **options):\n    {line}\n"
-    with (package / "ops" / "__init__.py").open("a") as file:
+    with (package / "ops" / WHERE[operator]).open("a") as file:
         file.write(planted)
     begin = time.monotonic()
     result = gpu_run(checkout, tmp_path / "out", "--no-build", python=python)
