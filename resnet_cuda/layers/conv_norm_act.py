@@ -26,9 +26,9 @@ def conv_norm_act(
 ) -> Tensor:
     """``relu(norm(conv(x)) + residual)``.
 
-    A FrozenBatchNorm2d does norm, sum and ReLU in one pass that overwrites the convolution's result. Only where nobody can
-    tell: a hook on ``norm`` is shown the norm alone, and what a hook on ``conv``, a module of another class in its place or
-    a dispatch mode may have kept is not overwritten.
+    A FrozenBatchNorm2d does norm, sum and ReLU in one pass that overwrites the convolution's result. Only where nobody
+    can tell: a hook on ``norm`` is shown the norm alone, and what a hook on ``conv``, a module of another class in its
+    place or a dispatch mode may have kept is not overwritten.
     """
     out = conv(x)
     if type(norm).forward is FrozenBatchNorm2d.forward and not is_watched(norm):
@@ -41,7 +41,7 @@ def conv_norm_act(
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether calling ``module`` runs more than its class's forward: hooks, global ones included, or a forward set on it."""
+    """Whether calling ``module`` runs more than its class's forward: hooks, global ones too, or a forward set on it."""
     own = module.__dict__
     for name in _HOOKS:
         if own.get(name):
@@ -78,6 +78,6 @@ _FUNCTIONS = _functions()
 
 
 def _a_function_mode_watches() -> bool:
-    """Such a mode sees each function's result and may keep it; that of ``torch.device`` only says where tensors are made."""
+    """Such a mode sees each result and may keep it; that of ``torch.device`` only says where tensors are made."""
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(type(torch._C._get_function_stack_at(it)) is not DeviceContext for it in range(count))

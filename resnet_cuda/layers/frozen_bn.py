@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.layers.dead_channels import warn_of_dead_channels
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
+from resnet_cuda.reference.checks import compute_dtype
 from resnet_cuda.reference.frozen_bn import scale_and_shift
 
 _NARROW = (torch.float16, torch.bfloat16)
@@ -18,8 +19,8 @@ class FrozenBatchNorm2d(nn.Module):
     The buffers have torchvision's, maskrcnn-benchmark's and detectron2's names; they stay float32 under ``.half()`` and
     ``.bfloat16()``, and 16-bit activations stay 16-bit. The forward is one pass over memory.
 
-    Every call uses the values that the buffers have then, whoever wrote them: DDP's broadcast, an average of weights, a NumPy
-    view. The gradient of a call is that of the values it used.
+    Every call uses the values that the buffers have then, whoever wrote them: DDP's broadcast, an average of weights, a
+    NumPy view. The gradient of a call is that of the values it used.
 
     Args:
         num_features: C.
@@ -52,7 +53,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, both (C,), float32 or float64."""
-        dtype = torch.float64 if self.running_var.dtype == torch.float64 else torch.float32
+        dtype = compute_dtype(self.running_var)
         return scale_and_shift(self.weight, self.bias, self.running_mean, self.running_var, self.eps, dtype)
 
     def _apply(self, fn, recurse=True):

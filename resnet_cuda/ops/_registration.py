@@ -68,8 +68,8 @@ def needs_registered_op() -> bool:
     """Whether something traces or watches: then it must see the registered, functional operator.
 
     That is torch.compile and torch.export, torch.jit.trace, and every dispatch mode (make_fx, fake tensors, selective
-    checkpointing, counters). Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of the
-    Python overhead.
+    checkpointing, counters). Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of
+    the Python overhead.
     """
     return (
         torch.compiler.is_compiling()

@@ -42,8 +42,8 @@ def deform_conv2d(
     The derivative for the offset is the right-hand one everywhere (torchvision's rule). An infinite position is outside;
     a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and none for the input.
 
-    Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation are those of the reference,
-    and as slow.
+    Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation are those of the
+    reference, and as slow.
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.

@@ -25,6 +25,7 @@ from resnet_cuda.reference.checks import (
     check_frozen_bn_relu,
     check_needs_no_gradient,
     check_tensor,
+    compute_dtype,
     output_memory_format,
 )
 from resnet_cuda.reference.frozen_bn import scale_and_shift
@@ -109,8 +110,7 @@ def frozen_batch_norm(
     if not use_native_for(input) or transformed():
         return reference.frozen_batch_norm(input, *constants, residual, relu, inplace)
     if needs_registered_op():
-        compute = torch.float64 if input.dtype == torch.float64 else torch.float32
-        scale, shift = scale_and_shift(*constants, compute)
+        scale, shift = scale_and_shift(*constants, compute_dtype(input))
         return _in_a_graph(input, scale, shift, residual, relu, inplace)
     return _FrozenBn.apply(input, residual, relu, inplace, *constants)
 
@@ -126,8 +126,8 @@ def _no_gradient_needed(
 ) -> bool:
     """Whether the kernel may be called as it is.
 
-    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what it
-    does in a loop, a tenth of a millisecond in all: hence a way of its own, with as little as can be.
+    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what
+    it does in a loop, a tenth of a millisecond in all: hence a way of its own, with as little as can be.
     """
     if not isinstance(input, Tensor) or not (residual is None or isinstance(residual, Tensor)):
         return False
@@ -266,7 +266,7 @@ def _setup_backward_context(ctx, inputs, output):
 
 
 def _second_gradients(ctx, of_grad_input, of_grad_residual):
-    """The derivative of the backward operator, which is linear in grad and flat in the output that it reads the ReLU off."""
+    """The derivative of the backward operator: linear in grad, flat in the output that it reads the ReLU off."""
     scale, output = ctx.saved_tensors
     need_input, need_residual = ctx.needs
     second = None
@@ -297,8 +297,7 @@ def _fake_layer(input, weight, bias, running_mean, running_var, eps, residual, r
 
 def _fake_layer_in_place(input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale):
     check_frozen_batch_norm(input, weight, bias, running_mean, running_var, residual)
-    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    return input.new_empty((input.shape[1] if need_scale else 0,), dtype=dtype)
+    return input.new_empty((input.shape[1] if need_scale else 0,), dtype=compute_dtype(input))
 
 
 def _empty_result(input):

@@ -17,6 +17,11 @@ from resnet_cuda._arguments import pair
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """What the operators compute in beside ``tensor``: float64 for float64, else float32."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
 class DeformConvShape(NamedTuple):
     """Sizes that follow from the arguments of a deformable convolution."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.reference.checks import check_deform_conv2d, check_tensor, output_memory_format, pair
+from resnet_cuda.reference.checks import check_deform_conv2d, check_tensor, compute_dtype, output_memory_format, pair
 
 
 def _sampling_positions(
@@ -125,7 +125,7 @@ def deform_conv2d(
     batch, channels, _, _ = input.shape
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
     taps = kernel_h * kernel_w
-    compute = torch.float64 if input.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(input)
 
     positions = offset.to(compute).unflatten(1, (shape.offset_groups, taps, 2))
     y, x = _sampling_positions(positions, (kernel_h, kernel_w), stride, padding, dilation)

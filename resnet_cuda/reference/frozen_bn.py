@@ -14,6 +14,7 @@ from resnet_cuda.reference.checks import (
     check_frozen_batch_norm,
     check_frozen_bn_relu,
     check_tensor,
+    compute_dtype,
     output_memory_format,
 )
 
@@ -33,7 +34,7 @@ def frozen_bn_relu(
         check_tensor(op, name, value)
     check_tensor(op, "residual", residual, optional=True)
     check_frozen_bn_relu(input, scale, shift, residual)
-    compute = _compute_dtype(input)
+    compute = compute_dtype(input)
     return _apply(input, scale.to(compute), shift.to(compute), residual, relu, inplace)
 
 
@@ -57,7 +58,7 @@ def frozen_batch_norm(
         check_tensor(op, name, value)
     check_tensor(op, "residual", residual, optional=True)
     check_frozen_batch_norm(input, weight, bias, running_mean, running_var, residual)
-    scale, shift = scale_and_shift(*buffers, eps, _compute_dtype(input))
+    scale, shift = scale_and_shift(*buffers, eps, compute_dtype(input))
     return _apply(input, scale, shift, residual, relu, inplace)
 
 
@@ -66,17 +67,13 @@ def scale_and_shift(
 ) -> tuple[Tensor, Tensor]:
     """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, each (C,), computed in ``dtype``.
 
-    A channel of variance 0 at eps 0 was constant where its statistics were measured: its normalised value is taken as 0,
-    not as 0/0, and its result is the bias.
+    A channel of variance 0 at eps 0 was constant where its statistics were measured: its normalised value is taken as
+    0, not as 0/0, and its result is the bias.
     """
     weight, bias, mean, variance = (it.to(dtype) for it in (weight, bias, running_mean, running_var))
     variance = variance + eps
     scale = torch.where(variance == 0, torch.zeros_like(variance), weight * variance.rsqrt())
     return scale, bias - mean * scale
-
-
-def _compute_dtype(input: Tensor) -> torch.dtype:
-    return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
 def _apply(input: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, relu: bool, inplace: bool) -> Tensor:

@@ -2,10 +2,10 @@
 
     python tests/packaging/matrix.py [--torch 2.10.0 2.11.0 newest] [--tested newest] [--folder DIR] [--keep]
 
-For each version: a virtual environment, the wheel built in it from the source distribution (with the CUDA part where there is
-an nvcc), installed, its ``info`` and the operators' tests. Then the newest version's wheel under the oldest version and the
-other way round. Exit status 1 where anything failed. An environment is removed when its work is done, so that two lie on the
-disk at most, 6 GB each.
+For each version: a virtual environment, the wheel built in it from the source distribution (with the CUDA part where
+there is an nvcc), installed, its ``info`` and the operators' tests. Then the newest version's wheel under the oldest
+version and the other way round. Exit status 1 where anything failed. An environment is removed when its work is done,
+so that two lie on the disk at most, 6 GB each.
 """
 
 from __future__ import annotations
