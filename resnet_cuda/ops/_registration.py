@@ -1,4 +1,4 @@
-"""What the operators share on the Python side of the dispatcher: autocast rules, and who else is at work in a call."""
+"""What the operators share on the Python side of the dispatcher: autocast, tracing, functorch transforms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 NAMESPACE = "resnet_cuda"
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
-# Holds the Python kernels of the operators whose schemas the compiled library has registered.
+# Python kernels for the operators whose schemas the compiled library registers.
 library = torch.library.Library(NAMESPACE, "IMPL")
 
 
@@ -26,17 +26,17 @@ def autocast_dtype(input: object) -> torch.dtype | None:
 
 
 def cast(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
-    """``tensor`` in ``dtype`` where there is one to cast to; float64 and what is no floating tensor stays as it is."""
+    """``tensor`` in ``dtype``. Unchanged where dtype is None, and where tensor is None, float64 or not floating."""
     if dtype is None or not isinstance(tensor, Tensor) or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def register_autocast(name: str, cast_arguments: Callable) -> None:
-    """Registers ``cast_arguments(dtype, *arguments) -> arguments`` in front of ``name`` on both autocast keys.
+    """Registers ``cast_arguments(dtype, *arguments) -> arguments`` as the autocast rule of ``name``, CPU and CUDA.
 
-    ``torch.library.register_autocast`` casts every tensor to one fixed dtype; here offsets and the norm's constants stay
-    float32 and the dtype is the one that the user gave to ``torch.autocast``.
+    ``torch.library.register_autocast`` would cast every tensor to one fixed dtype. Here offsets and the norm's constants
+    stay float32, and dtype is the one given to ``torch.autocast``.
     """
     packet = getattr(torch.ops.resnet_cuda, name).default
     for device_type, key in _AUTOCAST_KEYS.items():
@@ -52,7 +52,7 @@ def register_autocast(name: str, cast_arguments: Callable) -> None:
 
 
 def refuse_autograd(name: str, instead: str) -> None:
-    """Makes ``name`` an error where a gradient is asked for: it has no derivative of its own and would lose it."""
+    """Makes ``name`` raise where an argument requires a gradient: it has no derivative, the gradient would be lost."""
     packet = getattr(torch.ops.resnet_cuda, name).default
 
     def kernel(*arguments):
@@ -65,11 +65,10 @@ def refuse_autograd(name: str, instead: str) -> None:
 
 
 def needs_registered_op() -> bool:
-    """Whether something traces or watches: then it must see the registered, functional operator.
+    """Whether a tracer or a dispatch mode is active, which must see the registered, functional operator.
 
-    That is torch.compile and torch.export, torch.jit.trace, and every dispatch mode (make_fx, fake tensors, selective
-    checkpointing, counters). Otherwise an ``autograd.Function`` around the bare kernel does the same with a third of
-    the Python overhead.
+    True under torch.compile, torch.export, torch.jit.trace and every dispatch mode (make_fx, fake tensors, selective
+    checkpointing, FLOP counters). Eager calls use an ``autograd.Function`` instead, with a third of the overhead.
     """
     return (
         torch.compiler.is_compiling()
@@ -79,8 +78,8 @@ def needs_registered_op() -> bool:
 
 
 def transformed() -> bool:
-    """Whether a transform of ``torch.func`` (grad, vjp, jvp, vmap, ...) or forward-mode differentiation is at work.
+    """Whether a transform of ``torch.func`` (grad, vjp, jvp, vmap, ...) or forward-mode differentiation is active.
 
-    The compiled operators have no rules for these. The reference is made of operations that have them all.
+    The compiled operators have no rules for these; the reference is made of torch operators, which do.
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

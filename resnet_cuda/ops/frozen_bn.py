@@ -46,8 +46,7 @@ def frozen_bn_relu(
         shift: (C,), likewise.
         residual: input's shape and dtype, or None.
         relu: whether to clamp at 0; NaN stays NaN, and the gradient at 0 is 0.
-        inplace: overwrite input and return it. Legal wherever nobody needs input's values for a backward, as after a
-            convolution.
+        inplace: overwrite input and return it. Legal wherever no backward needs input's values, as after a convolution.
 
     Returns:
         input's shape and dtype, channels_last where the input is. Arithmetic is in float32 (float64 for a float64 input)
@@ -74,9 +73,9 @@ def frozen_batch_norm(
     relu: bool = False,
     inplace: bool = False,
 ) -> Tensor:
-    """:func:`frozen_bn_relu` with the scale and shift of a FrozenBatchNorm2d, from its buffers as they are at the call.
+    """:func:`frozen_bn_relu` with the scale and shift of a FrozenBatchNorm2d's buffers.
 
-    The kernels make scale and shift themselves, so nothing derived from the buffers is kept, and none can be stale.
+    The kernels compute scale and shift at every call: nothing is cached, so nothing can be stale.
 
     Args:
         input, residual, relu, inplace: as for :func:`frozen_bn_relu`.
@@ -161,8 +160,8 @@ class _FrozenBn(torch.autograd.Function):
 
 
 def _gradients(grad, scale, output, need_input, need_residual):
-    """For input and residual: None where there is none."""
-    # Without a ReLU the residual's gradient is the incoming one: nothing to compute or to write.
+    """The gradients of input and residual, each None where it is not needed."""
+    # Without a ReLU the residual's gradient is grad itself.
     passes_on = need_residual and output is None
     if passes_on and not need_input:
         return None, grad
@@ -216,7 +215,7 @@ def _setup_backward_context(ctx, inputs, output):
 
 
 def _second_gradients(ctx, of_grad_input, of_grad_residual):
-    """The derivative of the backward operator: linear in grad, flat in the output that it reads the ReLU off."""
+    """The derivative of the backward operator: linear in grad, zero for output (ReLU's second derivative)."""
     scale, output = ctx.saved_tensors
     need_input, need_residual = ctx.needs
     second = None
