@@ -35,8 +35,8 @@ def cast(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
 def register_autocast(name: str, cast_arguments: Callable) -> None:
     """Registers ``cast_arguments(dtype, *arguments) -> arguments`` as the autocast rule of ``name``, CPU and CUDA.
 
-    ``torch.library.register_autocast`` would cast every tensor to one fixed dtype. Here offsets and the norm's constants
-    stay float32, and dtype is the one given to ``torch.autocast``.
+    ``torch.library.register_autocast`` would cast every tensor to one fixed dtype. Here offsets and the norm's
+    constants stay float32, and dtype is the one given to ``torch.autocast``.
     """
     packet = getattr(torch.ops.resnet_cuda, name).default
     for device_type, key in _AUTOCAST_KEYS.items():

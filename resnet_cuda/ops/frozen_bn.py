@@ -49,8 +49,8 @@ def frozen_bn_relu(
         inplace: overwrite input and return it. Legal wherever no backward needs input's values, as after a convolution.
 
     Returns:
-        input's shape and dtype, channels_last where the input is. Arithmetic is in float32 (float64 for a float64 input)
-        with one rounding at the end. Under autocast input keeps its dtype and residual is cast to it.
+        input's shape and dtype, channels_last where the input is. Arithmetic is in float32 (float64 for a float64
+        input) with one rounding at the end. Under autocast input keeps its dtype and residual is cast to it.
 
     Raises:
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
@@ -95,7 +95,7 @@ def _checked_eps(eps: object) -> float:
 
 
 def _run(op, names, input, constants, residual, relu, inplace):
-    """``op`` is a function of ``resnet_cuda.reference`` and an operator; ``constants`` are its arguments after input."""
+    """``op`` names the operator and its reference; ``constants`` are their arguments after input."""
     relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     residual = _checked(op, names, input, constants, residual, inplace)
     if not use_native_for(input) or transformed():
@@ -187,7 +187,7 @@ def _setup_context(ctx, inputs, output):
 
 
 def _layer_backward(ctx, grad, _grad_scale):
-    """Of frozen_batch_norm(input, *buffers, eps, residual, relu, need_scale) -> (output, scale); scale is a constant."""
+    """Of frozen_batch_norm(input, *buffers, eps, residual, relu, need_scale) -> (output, scale)."""
     need_input, *_, need_residual, _, _ = ctx.needs_input_grad
     grad_input, grad_residual = _gradients(grad, *ctx.saved_tensors, need_input, need_residual)
     return grad_input, None, None, None, None, None, grad_residual, None, None
