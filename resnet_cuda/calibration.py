@@ -62,7 +62,7 @@ def _write_statistics(layer: Any, mean: Tensor, variance: Tensor) -> None:
 
 
 def _unwrapped(model: Any) -> nn.Module:
-    """``model`` without DistributedDataParallel, whose forward synchronises, and torch.compile, which ignores new hooks."""
+    """``model`` without DistributedDataParallel, which synchronises, and torch.compile, which ignores new hooks."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module

@@ -66,7 +66,7 @@ class LastLevelMaxPool(nn.Module):
 
 
 class LastLevelP6P7(nn.Module):
-    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002), from P5 where in_channels == out_channels, else from C5.
+    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002): of P5 where in_channels == out_channels, else of C5.
 
     Parameters: ``p6``, ``p7``. P7 is computed from ReLU(P6), as in maskrcnn-benchmark, torchvision and detectron2.
     Called as ``top(c5, p5)`` [maskrcnn-benchmark] or ``top(results, inputs, names)`` [torchvision].

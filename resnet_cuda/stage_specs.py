@@ -1,4 +1,4 @@
-"""Which stages a body has [maskrcnn_benchmark.modeling.backbone.resnet]. A new depth is one line in ``BLOCK_COUNTS``."""
+"""Which stages a body has [maskrcnn_benchmark.modeling.backbone.resnet]; a new depth is a line in ``BLOCK_COUNTS``."""
 
 from __future__ import annotations
 

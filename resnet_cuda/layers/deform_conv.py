@@ -1,4 +1,4 @@
-"""Modules around the deformable convolution whose offsets come from elsewhere."""
+"""Deformable convolutions as modules that take their offsets as arguments."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class DeformConv2d(nn.Module):
 
 
 class _WithOffsetGroups(DeformConv2d):
-    """maskrcnn-benchmark's modules state the number of offset groups, which the operator reads off the offset."""
+    """A DeformConv2d with maskrcnn-benchmark's argument ``deformable_groups``; the offset must have as many groups."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class _WithOffsetGroups(DeformConv2d):
         bias: bool = False,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        deformable_groups = integer(type(self).__name__, "deformable_groups", deformable_groups)
-        if deformable_groups < 1 or self.in_channels % deformable_groups:
+        layer = type(self).__name__
+        deformable_groups = integer(layer, "deformable_groups", deformable_groups, 1)
+        if self.in_channels % deformable_groups:
             raise ValueError(
-                f"{type(self).__name__}: deformable_groups is {deformable_groups}; it must divide in_channels = "
-                f"{self.in_channels}"
+                f"{layer}: deformable_groups is {deformable_groups}; it must divide in_channels = {self.in_channels}"
             )
         self.deformable_groups = deformable_groups
 

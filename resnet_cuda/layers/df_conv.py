@@ -14,16 +14,17 @@ from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 class DFConv2d(nn.Module):
     """A deformable convolution and the convolution that predicts its offsets [maskrcnn_benchmark.layers.DFConv2d].
 
-    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are, as in
-    detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go through a
-    sigmoid. Offsets start at 0, so v1 starts as the plain convolution and v2 as half of it (sigmoid(0) = 0.5).
+    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are,
+    as in detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go
+    through a sigmoid. Offsets start at 0, so v1 starts as the plain convolution and v2 as half of it (sigmoid(0) = 0.5).
 
     Args:
         in_channels, out_channels, groups, bias: as for a convolution.
         with_modulated_dcn: v2 (offsets and mask) or v1 (offsets only).
         kernel_size, stride, dilation: one int or (vertical, horizontal).
         deformable_groups: G, the channel groups with offsets of their own; it divides in_channels.
-        padding: one int or (vertical, horizontal); None keeps the size at stride 1, ``dilation * (kernel_size - 1) // 2``.
+        padding: one int or (vertical, horizontal); None is ``dilation * (kernel_size - 1) // 2``, which keeps the size
+            at stride 1.
     """
 
     def __init__(

@@ -19,8 +19,11 @@ class FrozenBatchNorm2d(nn.Module):
     The buffers have torchvision's, maskrcnn-benchmark's and detectron2's names; they stay float32 under ``.half()`` and
     ``.bfloat16()``, and 16-bit activations stay 16-bit. The forward is one pass over memory.
 
-    Every call uses the values that the buffers have then, whoever wrote them: DDP's broadcast, an average of weights, a
-    NumPy view. The gradient of a call is that of the values it used.
+    Every call uses the buffers' current values, whoever wrote them: DDP's broadcast, an average of weights, a NumPy
+    view. Its backward uses the same values.
+
+    There is no ``momentum``: no call updates the statistics. :func:`resnet_cuda.calibrate` measures them once, and
+    ``torch.nn.BatchNorm2d`` (``norm_layer="bn"``) tracks them.
 
     Args:
         num_features: C.
@@ -44,10 +47,10 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False, inplace: bool = False) -> Tensor:
         """Normalises ``x`` (N, C, H, W), adds ``residual``, applies ReLU; ``inplace`` overwrites x."""
         buffers = self._buffers
-        try:  # without Module.__getattr__, which costs half a microsecond each time
+        try:  # not through Module.__getattr__, which costs half a microsecond each
             weight, bias = buffers["weight"], buffers["bias"]
             mean, variance = buffers["running_mean"], buffers["running_var"]
-        except KeyError:  # somebody has made one a parameter
+        except KeyError:  # one has been replaced by a parameter
             weight, bias, mean, variance = self.weight, self.bias, self.running_mean, self.running_var
         return frozen_batch_norm(x, weight, bias, mean, variance, self.eps, residual, relu, inplace)
 
@@ -65,7 +68,7 @@ class FrozenBatchNorm2d(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
-        # BatchNorm2d has this counter, a frozen layer has no use for it.
+        # BatchNorm2d's counter, which a frozen layer does not have.
         state_dict.pop(prefix + "num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         warn_of_dead_channels(prefix, self.running_var, self.eps)
