@@ -56,6 +56,8 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	@echo "lines of more than 120 characters:"
+	@LC_ALL=C.UTF-8 git grep --untracked -nIE '^.{121,}' -- . ':!*.json' ':!*.jsonl' ':!*.csv'; test $$? -eq 1
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .

@@ -46,13 +46,8 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False, inplace: bool = False) -> Tensor:
         """Normalises ``x`` (N, C, H, W), adds ``residual``, applies ReLU; ``inplace`` overwrites x."""
-        buffers = self._buffers
-        try:  # not through Module.__getattr__, which costs half a microsecond each
-            weight, bias = buffers["weight"], buffers["bias"]
-            mean, variance = buffers["running_mean"], buffers["running_var"]
-        except KeyError:  # one has been replaced by a parameter
-            weight, bias, mean, variance = self.weight, self.bias, self.running_mean, self.running_var
-        return frozen_batch_norm(x, weight, bias, mean, variance, self.eps, residual, relu, inplace)
+        buffers = self.weight, self.bias, self.running_mean, self.running_var
+        return frozen_batch_norm(x, *buffers, self.eps, residual, relu, inplace)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, both (C,), float32 or float64."""

@@ -28,7 +28,6 @@ from resnet_cuda.reference.checks import (
     compute_dtype,
     output_memory_format,
 )
-from resnet_cuda.reference.frozen_bn import scale_and_shift
 
 
 def frozen_bn_relu(
@@ -58,20 +57,7 @@ def frozen_bn_relu(
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
         TypeError: for an argument that is not a tensor.
     """
-    constants = (scale, shift)
-    if _no_gradient_needed(input, residual, constants, relu, inplace):
-        return _without_autograd("frozen_bn_relu", ("scale", "shift"), input, constants, residual, relu, inplace)
-
-    op = "frozen_bn_relu"
-    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
-    residual = _checked(op, ("scale", "shift"), input, constants, residual, inplace)
-    if inplace and _is_negated(input):
-        return input.copy_(frozen_bn_relu(input, scale, shift, residual, relu))
-    if not use_native_for(input) or transformed():
-        return reference.frozen_bn_relu(input, scale, shift, residual, relu, inplace)
-    if needs_registered_op():
-        return _in_a_graph(input, scale, shift, residual, relu, inplace)
-    return _FrozenBn.apply(input, residual, relu, inplace, scale, shift)
+    return _run("frozen_bn_relu", ("scale", "shift"), input, (scale, shift), residual, relu, inplace)
 
 
 _BUFFERS = ("weight", "bias", "running_mean", "running_var")
@@ -97,22 +83,10 @@ def frozen_batch_norm(
         weight, bias, running_mean, running_var: (C,), any floating dtype, constant.
         eps: added to the variance. A channel of variance 0 at eps 0 gives its bias.
     """
-    eps = eps if type(eps) is float else _checked_eps(eps)
+    if type(eps) is not float:
+        eps = _checked_eps(eps)
     constants = (weight, bias, running_mean, running_var, eps)
-    if _no_gradient_needed(input, residual, constants[:4], relu, inplace):
-        return _without_autograd("frozen_batch_norm", _BUFFERS, input, constants, residual, relu, inplace)
-
-    op = "frozen_batch_norm"
-    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
-    residual = _checked(op, _BUFFERS, input, constants[:4], residual, inplace)
-    if inplace and _is_negated(input):
-        return input.copy_(frozen_batch_norm(input, *constants, residual, relu))
-    if not use_native_for(input) or transformed():
-        return reference.frozen_batch_norm(input, *constants, residual, relu, inplace)
-    if needs_registered_op():
-        scale, shift = scale_and_shift(*constants, compute_dtype(input))
-        return _in_a_graph(input, scale, shift, residual, relu, inplace)
-    return _FrozenBn.apply(input, residual, relu, inplace, *constants)
+    return _run("frozen_batch_norm", _BUFFERS, input, constants, residual, relu, inplace)
 
 
 def _checked_eps(eps: object) -> float:
@@ -121,50 +95,39 @@ def _checked_eps(eps: object) -> float:
     return float(eps)
 
 
-def _no_gradient_needed(
-    input: object, residual: object, constants: tuple[object, ...], relu: object, inplace: object
-) -> bool:
-    """Whether the kernel may be called as it is.
-
-    A call's Python is cold when a layer has gone through megabytes since the last one, and then costs twenty times what
-    it does in a loop, a tenth of a millisecond in all: hence a way of its own, with as little as can be.
-    """
-    if not isinstance(input, Tensor) or not (residual is None or isinstance(residual, Tensor)):
-        return False
-    if type(relu) is not bool or type(inplace) is not bool or (inplace and _is_negated(input)):
-        return False
-    for constant in constants:
-        if not isinstance(constant, Tensor):
-            return False
-    if torch.is_grad_enabled():
-        if input.requires_grad or (residual is not None and residual.requires_grad):
-            return False
-        for constant in constants:
-            if constant.requires_grad:
-                return False
-    return not transformed() and use_native_for(input) and not needs_registered_op()
+def _run(op, names, input, constants, residual, relu, inplace):
+    """``op`` is a function of ``resnet_cuda.reference`` and an operator; ``constants`` are its arguments after input."""
+    relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
+    residual = _checked(op, names, input, constants, residual, inplace)
+    if not use_native_for(input) or transformed():
+        return getattr(reference, op)(input, *constants, residual, relu, inplace)
+    if needs_registered_op():
+        output, _ = _call(input, constants, residual, relu, False, True)
+        # Graphs are functional; the compiler removes the copy where input is an intermediate.
+        return input.copy_(output) if inplace else output
+    if inplace and input.is_neg():  # torch cannot call an operator in place on a lazily negated tensor
+        return input.copy_(_FrozenBn.apply(input, residual, relu, False, *constants))
+    output = _FrozenBn.apply(input, residual, relu, inplace, *constants)
+    return input if inplace else output  # without grad mode, output is another tensor object where input is a leaf
 
 
-def _is_negated(input: Tensor) -> bool:
-    """Whether the tensor's values are its memory negated: torch has no way to call an operator in place on it."""
-    return not torch.compiler.is_compiling() and input.is_neg()  # which cannot be traced
-
-
-def _without_autograd(op, names, input, constants, residual, relu, inplace):
-    """The kernel where no gradient is needed. Autocast's rules are the dispatcher's."""
-    try:
-        with torch._C._AutoDispatchBelowAutograd():
-            output, _ = _call(input, constants, residual, relu, inplace, False)
-    except NotImplementedError:  # the dispatcher's, for tensors that are not dense
-        _check_tensors(op, names, input, constants, residual)
-        raise
-    if inplace:  # somebody may have saved the tensor for a backward
-        torch.autograd.graph.increment_version(input)
-    return output
+def _checked(op, names, input, constants, residual, inplace) -> Tensor | None:
+    """Checks what the compiled operator cannot; returns the residual, cast to input's dtype under autocast."""
+    check_tensor(op, "input", input)
+    for name, constant in zip(names, constants, strict=False):  # without eps, which comes last
+        check_tensor(op, name, constant)
+        check_needs_no_gradient(op, name, constant)
+    check_tensor(op, "residual", residual, optional=True)
+    if inplace and input.requires_grad and input.is_leaf and torch.is_grad_enabled():
+        # Raised before anything is overwritten; autograd would raise afterwards.
+        raise RuntimeError(
+            f"{op}: input is a leaf that requires its gradient; it must be another tensor for inplace=True"
+        )
+    return cast(residual, input.dtype) if autocast_dtype(input) is not None else residual
 
 
 def _call(input, constants, residual, relu, inplace, need_scale):
-    """The operator for these constants, scale and shift or four buffers and eps: its result, and the scale if asked."""
+    """The operator for these constants: scale and shift, or four buffers and eps. Returns its result and the scale."""
     if len(constants) == 2:
         if not inplace:
             return _FORWARD(input, *constants, residual, relu), constants[0]
@@ -175,63 +138,30 @@ def _call(input, constants, residual, relu, inplace, need_scale):
     return input, _LAYER_IN_PLACE(input, *constants, residual, relu, need_scale)
 
 
-def _check_tensors(op, names, input, constants, residual) -> None:
-    check_tensor(op, "input", input)
-    for name, constant in zip(names, constants, strict=False):
-        check_tensor(op, name, constant)
-    check_tensor(op, "residual", residual, optional=True)
-
-
-def _checked(op, names, input, constants, residual, inplace) -> Tensor | None:
-    """What the compiled operator cannot check; gives the residual, in input's dtype under autocast."""
-    _check_tensors(op, names, input, constants, residual)
-    for name, constant in zip(names, constants, strict=True):
-        check_needs_no_gradient(op, name, constant)
-    if inplace and input.requires_grad and input.is_leaf and torch.is_grad_enabled():
-        # Said before anything is overwritten; autograd would say it afterwards.
-        raise RuntimeError(
-            f"{op}: input is a leaf that requires its gradient; it must be another tensor for inplace=True"
-        )
-    return cast(residual, input.dtype) if autocast_dtype(input) is not None else residual
-
-
-def _in_a_graph(input, scale, shift, residual, relu, inplace):
-    """Functional: the compiler removes the copy where input is an intermediate."""
-    output = _FORWARD(input, scale, shift, residual, relu)
-    return input.copy_(output) if inplace else output
-
-
 class _FrozenBn(torch.autograd.Function):
-    """Eager autograd around the bare kernels. Saves the output where there is a ReLU, and nothing else of that size."""
+    """Eager autograd: a third of the Python overhead of the registered operator's.
+
+    Saves the output where there is a ReLU, and nothing else of that size.
+    """
 
     @staticmethod
     def forward(ctx, input, residual, relu, inplace, *constants):
-        with torch._C._AutoDispatchBelowAutograd():
-            output, scale = _call(input, constants, residual, relu, inplace, True)
+        output, scale = _call(input, constants, residual, relu, inplace, any(ctx.needs_input_grad[:2]))
         if inplace:
             ctx.mark_dirty(input)
-        # A layer's scale is that of this call, whatever is written to its buffers before the backward.
+        # The scale of this call: the layer's buffers may be written to before the backward.
         ctx.save_for_backward(scale, output if relu else None)
         ctx.constants = len(constants)
         return output
 
     @staticmethod
     def backward(ctx, grad):
-        # Before autograd is left out: activation checkpointing computes them again here, and records it.
-        saved = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # create_graph: the registered operator has a derivative
-            gradients = _gradients(grad, saved, needs)
-        else:
-            with torch._C._AutoDispatchBelowAutograd():
-                gradients = _gradients(grad, saved, needs)
-        return *gradients, *((None,) * (2 + ctx.constants))  # relu, inplace and the constants
+        grad_input, grad_residual = _gradients(grad, *ctx.saved_tensors, *ctx.needs_input_grad[:2])
+        return grad_input, grad_residual, *((None,) * (2 + ctx.constants))  # relu, inplace and the constants
 
 
-def _gradients(grad, saved, needs):
+def _gradients(grad, scale, output, need_input, need_residual):
     """For input and residual: None where there is none."""
-    scale, output = saved
-    need_input, need_residual = needs
     # Without a ReLU the residual's gradient is the incoming one: nothing to compute or to write.
     passes_on = need_residual and output is None
     if passes_on and not need_input:
@@ -245,18 +175,38 @@ def _gradients(grad, saved, needs):
 
 
 def _backward(ctx, grad):
-    """Of the registered frozen_bn_relu(input, scale, shift, residual, relu)."""
-    need_input, _, _, need_residual = ctx.needs_input_grad[:4]
-    grad_input, grad_residual = _gradients(grad, ctx.saved_tensors, (need_input, need_residual))
+    """Of frozen_bn_relu(input, scale, shift, residual, relu)."""
+    need_input, _, _, need_residual, _ = ctx.needs_input_grad
+    grad_input, grad_residual = _gradients(grad, *ctx.saved_tensors, need_input, need_residual)
     return grad_input, None, None, grad_residual, None
 
 
 def _setup_context(ctx, inputs, output):
     _input, scale, shift, _residual, relu = inputs
-    with torch.enable_grad():  # off in here, but it was on, or this would not run
-        check_needs_no_gradient("frozen_bn_relu", "scale", scale)
-        check_needs_no_gradient("frozen_bn_relu", "shift", shift)
+    _check_constants("frozen_bn_relu", ("scale", "shift"), (scale, shift))
     ctx.save_for_backward(scale, output if relu else None)
+
+
+def _layer_backward(ctx, grad, _grad_scale):
+    """Of frozen_batch_norm(input, *buffers, eps, residual, relu, need_scale) -> (output, scale); scale is a constant."""
+    need_input, *_, need_residual, _, _ = ctx.needs_input_grad
+    grad_input, grad_residual = _gradients(grad, *ctx.saved_tensors, need_input, need_residual)
+    return grad_input, None, None, None, None, None, grad_residual, None, None
+
+
+def _setup_layer_context(ctx, inputs, output):
+    _input, *buffers, _eps, _residual, relu, need_scale = inputs
+    output, scale = output
+    _check_constants("frozen_batch_norm", _BUFFERS, buffers)
+    if not need_scale:
+        raise ValueError("frozen_batch_norm: need_scale is False; it must be True where a gradient is needed")
+    ctx.save_for_backward(scale, output if relu else None)
+
+
+def _check_constants(op, names, constants):
+    with torch.enable_grad():  # off in here, but it was on, or this would not run
+        for name, constant in zip(names, constants, strict=True):
+            check_needs_no_gradient(op, name, constant)
 
 
 def _setup_backward_context(ctx, inputs, output):
@@ -336,10 +286,12 @@ if _extension.CPU_LOADED:
     torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_backward", _fake_backward)
     torch.library.register_autograd(f"{NAMESPACE}::frozen_bn_relu", _backward, setup_context=_setup_context)
     torch.library.register_autograd(
+        f"{NAMESPACE}::frozen_batch_norm", _layer_backward, setup_context=_setup_layer_context
+    )
+    torch.library.register_autograd(
         f"{NAMESPACE}::frozen_bn_relu_backward", _second_gradients, setup_context=_setup_backward_context
     )
     refuse_autograd("frozen_bn_relu_", "resnet_cuda.ops.frozen_bn_relu")
-    refuse_autograd("frozen_batch_norm", "resnet_cuda.layers.FrozenBatchNorm2d")
     refuse_autograd("frozen_batch_norm_", "resnet_cuda.layers.FrozenBatchNorm2d")
     register_autocast("frozen_bn_relu", _cast_arguments)
     register_autocast("frozen_bn_relu_", _cast_arguments)

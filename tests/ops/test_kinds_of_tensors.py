@@ -106,13 +106,14 @@ def test_operators_without_a_derivative_say_so(registered):
     operators = torch.ops.resnet_cuda
     for call in (
         lambda: operators.frozen_bn_relu_(input, NORM["scale"], NORM["shift"], None, True),
-        lambda: operators.frozen_batch_norm(input, *buffers, 1e-5, None, True, False),
         lambda: operators.frozen_batch_norm_(input, *buffers, 1e-5, None, True, False),
     ):
         with pytest.raises(RuntimeError, match=r"has no derivative; call resnet_cuda\."):
             call()
         with torch.no_grad():
             call()
+    with pytest.raises(ValueError, match="need_scale is False; it must be True where a gradient is needed"):
+        operators.frozen_batch_norm(input, *buffers, 1e-5, None, True, False)
 
 
 @pytest.mark.cuda

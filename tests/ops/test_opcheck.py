@@ -129,6 +129,9 @@ def test_frozen_bn_relu_backward(memory_format, needs, relu, device):
 def test_frozen_batch_norm(operator, with_scale, memory_format, device):
     a = norm(device, memory_format, torch.bfloat16, True)
     buffers = a["scale"], a["shift"], torch.randn_like(a["scale"]), torch.rand_like(a["scale"])
+    if operator == "frozen_batch_norm" and with_scale:
+        a["input"].requires_grad_()
+        a["residual"].requires_grad_()
     check(operator, (a["input"], *buffers, 1e-5, a["residual"], True, with_scale))
 
 

@@ -43,28 +43,36 @@ def test_gradgradcheck_of_deform_conv2d(function, native):
     assert torch.autograd.gradgradcheck(lambda *values: function(**dict(zip(names, values, strict=True))), tensors)
 
 
+NORM_OPERATORS = ("function", "in place", "layer", "registered", "registered layer")
+
+
 def norm_operators():
     scale, shift = torch.tensor([1.5, -0.5, 0.25]).double(), torch.tensor([0.3, 0.1, -0.2]).double()
     layer = FrozenBatchNorm2d(3).double()
     layer.weight.copy_(scale)
     layer.bias.copy_(shift)
-    registered = torch.ops.resnet_cuda.frozen_bn_relu
+    layer.running_mean.copy_(torch.tensor([0.5, -1, 2]))
+    layer.running_var.copy_(torch.tensor([4, 0.25, 1]))
+    buffers = tuple(layer.buffers())
+    registered, registered_layer = torch.ops.resnet_cuda.frozen_bn_relu, torch.ops.resnet_cuda.frozen_batch_norm
     return {
         "function": lambda x, r, relu: ops.frozen_bn_relu(x, scale, shift, r, relu),
         "in place": lambda x, r, relu: ops.frozen_bn_relu(x * 1, scale, shift, r, relu, inplace=True),
         "layer": lambda x, r, relu: layer(x, r, relu),
         "registered": lambda x, r, relu: registered(x, scale, shift, r, relu),
+        "registered layer": lambda x, r, relu: registered_layer(x, *buffers, 1e-5, r, relu, True)[0],
     }
 
 
 @pytest.mark.parametrize("relu", [False, True], ids=["affine", "relu"])
 @pytest.mark.parametrize("residual", [False, True], ids=["alone", "residual"])
-@pytest.mark.parametrize("name", ["function", "in place", "layer", "registered"])
-def test_gradgradcheck_of_frozen_bn_relu(name, residual, relu, native):
+@pytest.mark.parametrize("name", NORM_OPERATORS)
+def test_gradcheck_and_gradgradcheck_of_frozen_bn_relu(name, residual, relu, native):
     function = norm_operators()[name]
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     r = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True) if residual else None
     # Squared, so that the incoming gradient depends on the input, too.
+    assert torch.autograd.gradcheck(lambda *leaves: function(*leaves, relu), (x, r))
     assert torch.autograd.gradgradcheck(lambda *leaves: function(*leaves, relu) ** 2, (x, r))
 
 
