@@ -87,3 +87,8 @@ def pair(where: str, name: str, value: int | Sequence[int], minimum: int | None 
     if minimum is not None and (numbers[0] < minimum or numbers[1] < minimum):
         raise ValueError(f"{_subject(where, name)} is {value!r}; it must be at least {minimum}")
     return _plain(numbers[0]), _plain(numbers[1])
+
+
+def conv_geometry(where: str, stride: Any, padding: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
+    """Stride, padding and dilation, each an int or two, as pairs (vertical, horizontal)."""
+    return pair(where, "stride", stride, 1), pair(where, "padding", padding, 0), pair(where, "dilation", dilation, 1)

@@ -44,8 +44,8 @@ def state_dict_of(backbone_name: str, weights: Any) -> Mapping[str, Tensor]:
 def load_classification_weights(body: TorchvisionBody, state_dict: Mapping[str, Tensor]) -> None:
     """Loads a classification network's weights into a body, all or nothing.
 
-    A deformable layer takes the plain convolution's weight; its offset convolution keeps its own. ``fc`` and stages that
-    the body does not have are ignored.
+    A deformable layer takes the plain convolution's weight; its offset convolution keeps its own. ``fc`` and stages
+    that the body does not have are ignored.
 
     Raises:
         ValueError: naming the first keys that are missing, unknown or of another shape.

@@ -78,6 +78,6 @@ _FUNCTIONS = _functions()
 
 
 def _in_function_mode() -> bool:
-    """Whether a TorchFunctionMode may keep results; that of ``torch.device(...)`` only changes where tensors are made."""
+    """Whether a TorchFunctionMode may keep results; ``torch.device(...)``'s only chooses where tensors are made."""
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(type(torch._C._get_function_stack_at(it)) is not DeviceContext for it in range(count))

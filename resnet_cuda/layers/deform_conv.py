@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import ops
-from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda._arguments import conv_geometry, flag, integer, pair
 
 
 class DeformConv2d(nn.Module):
@@ -41,9 +41,7 @@ class DeformConv2d(nn.Module):
                 raise ValueError(f"{layer}: {name} is {channels}; it must be divisible by groups = {groups}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(layer, "kernel_size", kernel_size, 1)
-        self.stride = pair(layer, "stride", stride, 1)
-        self.padding = pair(layer, "padding", padding, 0)
-        self.dilation = pair(layer, "dilation", dilation, 1)
+        self.stride, self.padding, self.dilation = conv_geometry(layer, stride, padding, dilation)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
