@@ -174,7 +174,7 @@ def _predict(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def demo(folder: Path, seed: int, options: TrainOptions = COINS_TRAINING, goal: float = GOAL) -> int:
-    """Coins: data set, training, evaluation on the held-out row, picture. Returns 1 where it misses the goal, else 0."""
+    """Coins: data set, training, evaluation on the held-out row, picture. Returns 1 below the goal, else 0."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begin = time.perf_counter()
     splits = coins.make(folder / "data")

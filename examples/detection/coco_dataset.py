@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from detection.images import read_image
 
 Sample = tuple[Tensor, dict[str, Any]]
+Transform = Callable[[Sample, torch.Generator], Sample]
 DAMAGED = ("refuse", "skip")
 
 
@@ -166,6 +167,3 @@ def _read_json(path: Path) -> dict[str, Any]:
                 if not isinstance(entry, dict) or key not in entry:
                     raise ValueError(f"{path}: entry {number} of {section!r} has no {key!r}")
     return content
-
-
-Transform = Callable[[Sample, torch.Generator], Sample]
