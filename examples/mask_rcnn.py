@@ -1,6 +1,6 @@
 """Mask R-CNN on a resnet_cuda backbone: train, evaluate, predict.
 
-python examples/mask_rcnn.py                       the coins, from nothing to a picture, in minutes
+python examples/mask_rcnn.py                       the demo: coins, from scratch to a picture, in minutes
 python examples/mask_rcnn.py train --images DIR --annotations FILE --output DIR
 torchrun --nproc-per-node 2 examples/mask_rcnn.py train ...
 python examples/mask_rcnn.py evaluate --checkpoint FILE --images DIR --annotations FILE
@@ -32,7 +32,7 @@ from torch.utils.data import Dataset
 COINS_TRAINING = TrainOptions(
     iterations=400, batch=4, learning_rate=1.5e-3, warmup=30, workers=1, save_every=80, weight_decay=1e-3
 )
-GOAL = 0.7  # mask AP50 on the held-out coins below which the demo has failed
+GOAL = 0.7  # the demo fails where mask AP50 on the held-out coins is lower
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +106,7 @@ def _coins() -> dict[str, coins.Split]:
     folder = Path("runs/coins/data")
     if distributed.rank() == 0:
         coins.make(folder)
-    distributed.wait()
+    distributed.barrier()
     return coins.make(folder)
 
 
@@ -161,9 +161,8 @@ def _evaluate(arguments: argparse.Namespace, device: torch.device) -> None:
     dataset, _ = _dataset(arguments, "val")
     names = _class_names(dataset)
     if names != options.class_names:
-        raise ValueError(
-            f"{arguments.checkpoint} knows the classes {', '.join(options.class_names)}; the data set has {', '.join(names)}"
-        )
+        known = ", ".join(options.class_names)
+        raise ValueError(f"{arguments.checkpoint} knows the classes {known}; the data set has {', '.join(names)}")
     metrics = evaluate(model, dataset, device, arguments.workers)
     if distributed.rank() == 0:
         print(json.dumps({name: round(value, 4) for name, value in metrics.items()}))
@@ -175,7 +174,7 @@ def _predict(arguments: argparse.Namespace, device: torch.device) -> None:
 
 
 def demo(folder: Path, seed: int, options: TrainOptions = COINS_TRAINING, goal: float = GOAL) -> int:
-    """Coins: data set, training, evaluation on the held-out row, picture. Gives 1 where the goal is missed."""
+    """Coins: data set, training, evaluation on the held-out row, picture. Returns 1 below the goal, else 0."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begin = time.perf_counter()
     splits = coins.make(folder / "data")
@@ -192,9 +191,8 @@ def demo(folder: Path, seed: int, options: TrainOptions = COINS_TRAINING, goal: 
         folder / "demo.png", image, target, pictures.confident(prediction, 0.5), COINS.class_names, model, title
     )
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    print(
-        f"held-out coins: {title} (goal: AP50 {goal}); {time.perf_counter() - begin:.0f} s; picture: {folder / 'demo.png'}"
-    )
+    seconds = time.perf_counter() - begin
+    print(f"held-out coins: {title} (goal: AP50 {goal}); {seconds:.0f} s; picture: {folder / 'demo.png'}")
     return 0 if metrics["AP50"] >= goal else 1
 
 
@@ -207,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         device = distributed.start(chosen.device)
         {"train": _train, "evaluate": _evaluate, "predict": _predict}[chosen.command](chosen, device)
     except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
-        # What the user can put right needs no traceback.
+        # The user's mistake: the message without a traceback.
         print(f"mask_rcnn.py: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     finally:

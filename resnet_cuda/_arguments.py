@@ -1,8 +1,7 @@
-"""Rules for plain arguments: flags, integers and pairs of integers. A wrong one is an error, not another meaning.
+"""Checks of plain arguments: flags, integers and pairs of integers, in layers, operators and configurations alike.
 
-Imports torch only, so that the reference and the layers can share it. torch.compile traces ``pair``: an integer that
-is an int or a SymInt already is passed on untouched, since converting a SymInt would tie the compiled graph to its
-value.
+torch.compile traces ``integer`` and ``pair``: an int or a SymInt is returned as it is, since converting a SymInt would
+specialise the compiled graph on its value.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ def _subject(where: str, name: str) -> str:
 
 
 def _is_integer(value: object) -> bool:
-    """An int, a NumPy integer or a SymInt; True and False count as none."""
-    if isinstance(value, (int, torch.SymInt)):  # by itself: torch.compile never comes to the abstract class
+    """An int, a NumPy integer or a SymInt; not a bool."""
+    if isinstance(value, (int, torch.SymInt)):  # first, because torch.compile cannot trace the abstract class
         return not isinstance(value, bool)
     return isinstance(value, Integral)
 
@@ -35,7 +34,7 @@ def flag(where: str, name: str, value: object) -> bool:
     """``value`` as a bool.
 
     Raises:
-        ValueError: for anything but a bool or a NumPy bool. A string is true whatever it says, so it is no flag.
+        ValueError: for anything but a bool or a NumPy bool: a string such as "False" would be true.
     """
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{_subject(where, name)} is {value!r}; it must be True or False")
@@ -43,7 +42,7 @@ def flag(where: str, name: str, value: object) -> bool:
 
 
 def flags(where: str, name: str, values: Sequence[object], count: int | None = None) -> tuple[bool, ...]:
-    """``values`` as bools, ``count`` of them where there is one."""
+    """``values``, a tuple, list or 1-D array, as bools; ``count`` of them where it is given."""
     amount = "of" if count is None else f"{count} of"
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = list(values)
@@ -60,7 +59,7 @@ def integer(where: str, name: str, value: Any, minimum: int | None = None) -> in
     """``value``, an int or a NumPy integer, as an int of at least ``minimum``.
 
     Raises:
-        ValueError: for anything else; a bool is no integer.
+        ValueError: for anything else, bools included.
     """
     if not _is_integer(value):
         raise ValueError(f"{_subject(where, name)} is {value!r}; it must be an integer")
@@ -70,10 +69,10 @@ def integer(where: str, name: str, value: Any, minimum: int | None = None) -> in
 
 
 def pair(where: str, name: str, value: int | Sequence[int], minimum: int | None = None) -> tuple[int, int]:
-    """``value`` as (vertical, horizontal), each at least ``minimum`` where there is one.
+    """``value``, an integer or an iterable of two, as (vertical, horizontal), each at least ``minimum`` if given.
 
     Raises:
-        ValueError: unless it is an integer or an iterable of two, as torch's layers take it.
+        ValueError: for anything else.
     """
     if isinstance(value, (tuple, list)):
         numbers = tuple(value)
@@ -88,3 +87,8 @@ def pair(where: str, name: str, value: int | Sequence[int], minimum: int | None 
     if minimum is not None and (numbers[0] < minimum or numbers[1] < minimum):
         raise ValueError(f"{_subject(where, name)} is {value!r}; it must be at least {minimum}")
     return _plain(numbers[0]), _plain(numbers[1])
+
+
+def conv_geometry(where: str, stride: Any, padding: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
+    """Stride, padding and dilation, each an int or two, as pairs (vertical, horizontal)."""
+    return pair(where, "stride", stride, 1), pair(where, "padding", padding, 0), pair(where, "dilation", dilation, 1)

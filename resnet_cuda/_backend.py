@@ -1,7 +1,7 @@
 """Which implementation of the operators runs: the compiled one or the reference in PyTorch.
 
-The choice is one name in this module and not a context variable, so that ``torch.compile`` can trace it as a guarded
-constant. It holds for the whole process, all threads included.
+The choice is a global of this module and not a context variable, so that ``torch.compile`` can guard on it. It holds
+for the whole process, all threads included.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _set(name: str, origin: str) -> str:
 
 
 class use_backend:  # noqa: N801 - reads as a function, as torch.no_grad and torch.set_grad_enabled do
-    """Chooses the implementation of the operators, at once; as a context manager, until the block ends.
+    """Chooses the implementation of the operators, from the call on; as a context manager, until the block ends.
 
     Args:
         name: ``"native"`` (the compiled operators; an error where they are missing), ``"reference"`` (pure PyTorch)
@@ -76,14 +76,14 @@ class use_backend:  # noqa: N801 - reads as a function, as torch.no_grad and tor
 
 
 def use_native_for(tensor: torch.Tensor) -> bool:
-    """Whether the compiled operator takes tensors on ``tensor``'s device under the present choice.
+    """Whether the compiled operator runs for tensors on ``tensor``'s device under the current choice.
 
     Raises:
-        RuntimeError: where ``"native"`` was asked for and there is no compiled kernel for the device.
+        RuntimeError: where ``"native"`` was chosen and there is no compiled kernel for the device.
     """
     if _choice == "reference" or not _extension.CPU_LOADED:
         return False
-    if tensor.is_cpu:  # without making a device object
+    if tensor.is_cpu:  # the common case, without the cost of a torch.device object
         return True
     device = tensor.device
     if device.type == "meta" or (device.type == "cuda" and _extension.CUDA_LOADED):

@@ -1,4 +1,4 @@
-"""Loads the compiled libraries; the only file that does. A missing or broken one leaves the package on the reference."""
+"""Loads the compiled libraries, and says why one is missing or broken: then the package runs on the reference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 _FOLDER = Path(__file__).parent
 CUDA_LIBRARY = _FOLDER / "_cuda_kernels.so"
+_BUILD_MODE = "RESNET_CUDA_BUILD unset or 'auto'"
 
 CPU_LOADED: bool = False
 CUDA_LOADED: bool = False
@@ -23,7 +24,7 @@ _module: ModuleType | None = None
 
 
 def _compiled_elsewhere() -> Path | None:
-    """Another folder of this package on the path that does have a library for this Python."""
+    """Another folder of this package on ``sys.path``, with a library for this Python."""
     for entry in sys.path:
         folder = Path(entry or ".") / "resnet_cuda"
         library = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -33,15 +34,15 @@ def _compiled_elsewhere() -> Path | None:
 
 
 def _why_missing() -> tuple[str, str]:
-    """Why there is no library to load, in short, and what to do."""
+    """The message for a missing library: why there is none, and what to do."""
     parent = _FOLDER.parent
     is_checkout = (parent / "setup.py").is_file()
     compiled = _compiled_elsewhere()
     if compiled is not None:
+        other = f"compile this one: pip install -e {parent}" if is_checkout else "take it off the path"
         return (
             f"{_FOLDER}, which has no compiled part, shadows the installed {compiled}, which has one",
-            f"Run elsewhere than in {parent}"
-            + (f", or compile this one: pip install -e {parent}" if is_checkout else ", or take it off the path"),
+            f"Run elsewhere than in {parent}, or {other}",
         )
     others = sorted(path.name for path in _FOLDER.glob("_C.*so"))
     if others:
@@ -53,14 +54,9 @@ def _why_missing() -> tuple[str, str]:
     else:
         why = f"{_FOLDER} was installed without its compiled part (RESNET_CUDA_BUILD=none)"
     if is_checkout:
-        return (
-            why,
-            f"Compile it, with a C++ compiler at hand: pip install -e {parent}, RESNET_CUDA_BUILD unset or 'auto'",
-        )
-    return why, (
-        "Reinstall it from its sources with a C++ compiler at hand: pip install --force-reinstall --no-deps SOURCES, "
-        "RESNET_CUDA_BUILD unset or 'auto'"
-    )
+        return why, f"Compile it, with a C++ compiler at hand: pip install -e {parent}, {_BUILD_MODE}"
+    command = "pip install --force-reinstall --no-deps SOURCES"
+    return why, f"Reinstall it from its sources with a C++ compiler at hand: {command}, {_BUILD_MODE}"
 
 
 def _load_cpu() -> None:
@@ -79,7 +75,7 @@ def _load_cpu() -> None:
         CPU_ERROR = f"the compiled extension in {_FOLDER} cannot be loaded: {error}"
         remedy = (
             "Reinstall it from its sources with a C++ compiler at hand (from a checkout: pip install -e .), "
-            "RESNET_CUDA_BUILD unset or 'auto'; torch must be 2.10 or later"
+            f"{_BUILD_MODE}; torch must be 2.10 or later"
         )
     warnings.warn(
         f"resnet_cuda: {CPU_ERROR}. So everything runs on the slow PyTorch reference. {remedy}.", stacklevel=2
@@ -87,7 +83,7 @@ def _load_cpu() -> None:
 
 
 def _load_cuda() -> None:
-    """Loads the CUDA kernels where the running torch has CUDA; a CPU-only torch has no use and no symbols for them."""
+    """Loads the CUDA kernels where the running torch has CUDA; a CPU-only torch lacks the symbols that they need."""
     global CUDA_LOADED, CUDA_ERROR
     if not CPU_LOADED:
         CUDA_ERROR = "the compiled extension is not loaded"
@@ -110,7 +106,8 @@ def build_info() -> dict[str, str]:
 
 
 def cpu_capability() -> str | None:
-    """Instruction set of the CPU kernels here: "avx512_bf16", "avx512", "avx2" or "portable"; None where they are not loaded."""
+    """Instruction set of the CPU kernels on this machine: "avx512_bf16", "avx512", "avx2" or "portable"; None where
+    they are not loaded."""
     return None if _module is None else str(_module.cpu_capability())
 
 

@@ -12,15 +12,9 @@ from resnet_cuda.blocks import norm_of_config
 from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
 from resnet_cuda.registry import Registry
 from resnet_cuda.resnet import _STAGE_SPECS, ResNet
-
-# A body that is none of these is looked up among the stage tables, whose error knows about FBNet.
-BACKBONES = Registry("MODEL.BACKBONE.CONV_BODY")
+from resnet_cuda.stage_specs import BLOCK_COUNTS, RETURNED_STAGES
 
 
-@BACKBONES.register("R-50-C4")
-@BACKBONES.register("R-50-C5")
-@BACKBONES.register("R-101-C4")
-@BACKBONES.register("R-101-C5")
 def build_resnet_backbone(cfg: Any) -> nn.Sequential:
     """``body`` alone; its list has one level, of ``out_channels`` channels (1024 for C4, 2048 for C5)."""
     body = ResNet(cfg)
@@ -29,41 +23,48 @@ def build_resnet_backbone(cfg: Any) -> nn.Sequential:
     return model
 
 
-@BACKBONES.register("R-50-FPN")
-@BACKBONES.register("R-101-FPN")
-@BACKBONES.register("R-152-FPN")
 def build_resnet_fpn_backbone(cfg: Any) -> nn.Sequential:
     """``body`` and ``fpn``; P2 to P5 and, by max pooling, P6."""
     body = ResNet(cfg)
-    out_channels = integer("", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, 1)
-    fpn = FPN(list(body.stage_channels.values()), out_channels, _conv_block(cfg), LastLevelMaxPool())
-    return _with_pyramid(body, fpn)
+    return _with_fpn(cfg, body, list(body.stage_channels.values()), LastLevelMaxPool())
 
 
-@BACKBONES.register("R-50-FPN-RETINANET")
-@BACKBONES.register("R-101-FPN-RETINANET")
 def build_resnet_fpn_p3p7_backbone(cfg: Any) -> nn.Sequential:
     """``body`` and ``fpn``; P3 to P5, P6 from C5 (``MODEL.RETINANET.USE_C5``) or from P5, P7 from P6."""
     body = ResNet(cfg)
-    out_channels = integer("", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, 1)
+    out_channels = _fpn_channels(cfg)
     channels = list(body.stage_channels.values())
     use_c5 = flag("", "MODEL.RETINANET.USE_C5", cfg.MODEL.RETINANET.USE_C5)
     top = LastLevelP6P7(channels[-1] if use_c5 else out_channels, out_channels)
-    # By its configuration, not by comparing channels: C5 and P5 might have equally many.
+    # LastLevelP6P7 compares channels; C5 and P5 may have equally many, and the configuration decides.
     top.use_P5 = not use_c5
-    return _with_pyramid(body, FPN([0, *channels[1:]], out_channels, _conv_block(cfg), top))
+    return _with_fpn(cfg, body, [0, *channels[1:]], top)
 
 
-def _conv_block(cfg: Any):
+def _fpn_channels(cfg: Any) -> int:
+    return integer("", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, 1)
+
+
+def _with_fpn(cfg: Any, body: ResNet, in_channels: list[int], top: nn.Module) -> nn.Sequential:
     use_gn = flag("", "MODEL.FPN.USE_GN", cfg.MODEL.FPN.USE_GN)
     use_relu = flag("", "MODEL.FPN.USE_RELU", cfg.MODEL.FPN.USE_RELU)
-    return conv_with_kaiming_uniform(use_gn, use_relu, norm_of_config(cfg))
-
-
-def _with_pyramid(body: ResNet, fpn: FPN) -> nn.Sequential:
+    conv_block = conv_with_kaiming_uniform(use_gn, use_relu, norm_of_config(cfg))
+    fpn = FPN(in_channels, _fpn_channels(cfg), conv_block, top)
     model = nn.Sequential(OrderedDict([("body", body), ("fpn", fpn)]))
     model.out_channels = fpn.out_channels
     return model
+
+
+_BUILDERS = {
+    "C4": build_resnet_backbone,
+    "C5": build_resnet_backbone,
+    "FPN": build_resnet_fpn_backbone,
+    "FPN-RETINANET": build_resnet_fpn_p3p7_backbone,
+}
+BACKBONES = Registry(
+    "MODEL.BACKBONE.CONV_BODY",
+    {f"R-{depth}-{kind}": _BUILDERS[kind] for depth in BLOCK_COUNTS for kind in RETURNED_STAGES},
+)
 
 
 def build_backbone(cfg: Any) -> nn.Sequential:
@@ -79,8 +80,9 @@ def build_backbone(cfg: Any) -> nn.Sequential:
     """
     name = cfg.MODEL.BACKBONE.CONV_BODY
     if name not in BACKBONES:
-        _ = _STAGE_SPECS[name]  # raises for what nobody registered
+        _ = _STAGE_SPECS[name]  # its KeyError lists the known names, and knows FBNet
         raise KeyError(
-            f"MODEL.BACKBONE.CONV_BODY {name!r} has stages but no builder; register one in resnet_cuda.backbones.BACKBONES"
+            f"MODEL.BACKBONE.CONV_BODY {name!r} has stages but no builder; "
+            "register one in resnet_cuda.backbones.BACKBONES"
         )
     return BACKBONES[name](cfg)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act, group_norm
-from resnet_cuda.layers.conv_norm_act import is_watched
+from resnet_cuda.layers.conv_norm_act import is_hooked
 from resnet_cuda.registry import Registry
 
 NormFunction = Callable[[int], nn.Module]
@@ -20,17 +20,35 @@ NormFunction = Callable[[int], nn.Module]
 FixedBatchNorm = partial(FrozenBatchNorm2d, eps=0.0)
 
 
+def conv3x3(
+    channels: int, dcn_config: dict[str, Any], stride: int = 1, groups: int = 1, dilation: int = 1
+) -> Conv2d | DFConv2d:
+    """A block's 3x3 convolution, deformable where ``dcn_config["stage_with_dcn"]``; ``channels`` in and out."""
+    if not flag("", "dcn_config['stage_with_dcn']", dcn_config.get("stage_with_dcn", False)):
+        return Conv2d(channels, channels, 3, stride, dilation, dilation, groups, bias=False)
+    return DFConv2d(
+        channels,
+        channels,
+        with_modulated_dcn=dcn_config.get("with_modulated_dcn", False),
+        stride=stride,
+        groups=groups,
+        dilation=dilation,
+        deformable_groups=dcn_config.get("deformable_groups", 1),
+    )
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 with a shortcut; the 3x3 may be deformable.
 
-    Parameters: ``conv1..3``, ``bn1..3`` and, where the shape changes, ``downsample.0`` and ``downsample.1``; a deformable
-    ``conv2`` is a :class:`~resnet_cuda.layers.DFConv2d`.
+    Parameters: ``conv1..3``, ``bn1..3`` and, where the shape changes, ``downsample.0`` and ``downsample.1``; a
+    deformable ``conv2`` is a :class:`~resnet_cuda.layers.DFConv2d`.
 
     Args:
         in_channels, bottleneck_channels, out_channels: of input, 3x3 and output.
         num_groups: groups of the 3x3 (ResNeXt).
-        stride_in_1x1: whether the first 1x1 has the stride (MSRA, Caffe2) or the 3x3 (torchvision, GN and ResNeXt weights).
-        stride: 1 or 2. A dilated block has none.
+        stride_in_1x1: True: the first 1x1 has the stride (MSRA's and Caffe2's weights). False: the 3x3 has it
+            (torchvision's, GN's and ResNeXt's).
+        stride: 1 or 2. A dilated block ignores it and keeps the size.
         dilation: of the 3x3.
         norm_func: makes a norm from its number of channels.
         dcn_config: ``stage_with_dcn``, ``with_modulated_dcn``, ``deformable_groups``.
@@ -49,8 +67,6 @@ class Bottleneck(nn.Module):
         dcn_config: dict[str, Any] | None = None,
     ):
         super().__init__()
-        dcn_config = dcn_config or {}
-        deformable = flag("Bottleneck", "dcn_config['stage_with_dcn']", dcn_config.get("stage_with_dcn", False))
         if dilation > 1:
             stride = 1
         self.downsample = None
@@ -62,31 +78,9 @@ class Bottleneck(nn.Module):
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = Conv2d(in_channels, bottleneck_channels, kernel_size=1, stride=stride_1x1, bias=False)
         self.bn1 = norm_func(bottleneck_channels)
-        if deformable:
-            self.conv2 = DFConv2d(
-                bottleneck_channels,
-                bottleneck_channels,
-                with_modulated_dcn=dcn_config.get("with_modulated_dcn", False),
-                kernel_size=3,
-                stride=stride_3x3,
-                groups=num_groups,
-                dilation=dilation,
-                deformable_groups=dcn_config.get("deformable_groups", 1),
-            )
-            # DeformConv2d starts as torch's convolution does; the block's other convolutions do not.
-            nn.init.kaiming_uniform_(self.conv2.conv.weight, a=1)
-        else:
-            self.conv2 = Conv2d(
-                bottleneck_channels,
-                bottleneck_channels,
-                kernel_size=3,
-                stride=stride_3x3,
-                padding=dilation,
-                bias=False,
-                groups=num_groups,
-                dilation=dilation,
-            )
-            nn.init.kaiming_uniform_(self.conv2.weight, a=1)
+        self.conv2 = conv3x3(bottleneck_channels, dcn_config or {}, stride_3x3, num_groups, dilation)
+        conv2 = self.conv2.conv if isinstance(self.conv2, DFConv2d) else self.conv2
+        nn.init.kaiming_uniform_(conv2.weight, a=1)
         self.bn2 = norm_func(bottleneck_channels)
         self.conv3 = Conv2d(bottleneck_channels, out_channels, kernel_size=1, bias=False)
         self.bn3 = norm_func(out_channels)
@@ -100,16 +94,17 @@ class Bottleneck(nn.Module):
 
 
 def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
-    """What a block adds to its last norm; ``downsample`` is a convolution and its norm, or what a user has put there."""
+    """What a block adds to its last norm's result: ``x``, or ``downsample(x)``, fused where it is a convolution and a
+    norm that no hook observes."""
     if downsample is None:
         return x
-    if type(downsample) is nn.Sequential and len(downsample) == 2 and not is_watched(downsample):
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and not is_hooked(downsample):
         return conv_norm_act(*downsample, x, relu=False)
     return downsample(x)
 
 
 class BaseStem(nn.Module):
-    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2. Parameters: ``conv1``, ``bn1``."""
+    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2; parameters ``conv1``, ``bn1``."""
 
     def __init__(self, cfg: Any, norm_func: NormFunction):
         super().__init__()
@@ -137,17 +132,8 @@ class BottleneckWithFixedBatchNorm(Bottleneck):
         dilation: int = 1,
         dcn_config: dict[str, Any] | None = None,
     ):
-        super().__init__(
-            in_channels,
-            bottleneck_channels,
-            out_channels,
-            num_groups,
-            stride_in_1x1,
-            stride,
-            dilation,
-            FixedBatchNorm,
-            dcn_config,
-        )
+        channels = in_channels, bottleneck_channels, out_channels
+        super().__init__(*channels, num_groups, stride_in_1x1, stride, dilation, FixedBatchNorm, dcn_config)
 
 
 class BottleneckWithGN(Bottleneck):
@@ -165,17 +151,8 @@ class BottleneckWithGN(Bottleneck):
         dcn_config: dict[str, Any] | None = None,
         norm_func: NormFunction = group_norm,
     ):
-        super().__init__(
-            in_channels,
-            bottleneck_channels,
-            out_channels,
-            num_groups,
-            stride_in_1x1,
-            stride,
-            dilation,
-            norm_func,
-            dcn_config,
-        )
+        channels = in_channels, bottleneck_channels, out_channels
+        super().__init__(*channels, num_groups, stride_in_1x1, stride, dilation, norm_func, dcn_config)
 
 
 class StemWithFixedBatchNorm(BaseStem):

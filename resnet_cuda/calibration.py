@@ -1,9 +1,8 @@
 """Statistics for FrozenBatchNorm2d in a network that starts from scratch.
 
-A frozen norm learns nothing: its statistics come with pretrained weights. Without those it passes its input through,
-and the residual sums of a deep network double the variance block by block. So mean and variance of each layer's input
-are measured on a few images, once, and stay. One pass over one batch suffices: a layer's buffers are set before it
-computes what the next one sees.
+A frozen norm's statistics come with pretrained weights. Without those it passes its input through, and the residual
+sums of a deep network double the variance from block to block. So mean and variance of each layer's input are measured
+once, on a few images. One pass over one batch suffices: a layer's buffers are set before its own forward runs.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from torch import Tensor, nn
 from resnet_cuda.layers import FrozenBatchNorm2d
 
 _STATISTICS = ("running_mean", "running_var")
-# A standard deviation below this share of the mean is rounding noise.
+# A standard deviation of less than this times the mean is rounding noise.
 _NOISE = 1e-6
 _RULE = "a tensor (N, 3, H, W), a list of tensors (3, H, W) or an iterable of such batches"
 
 
 class _Measurement:
-    """A forward pre-hook: mean and variance per channel over all that a layer has seen (Chan et al. 1979)."""
+    """A forward pre-hook: mean and variance per channel over all of a layer's inputs so far (Chan et al. 1979)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,7 +43,7 @@ class _Measurement:
             raise ValueError(
                 f"calibrate: the input of layer {self.name} is not finite; images and the weights before it must be"
             )
-        _set(layer, mean, variance)
+        _write_statistics(layer, mean, variance)
         total = self.count + count
         difference = mean.double() - self.mean.to(mean.device)
         squares = self.squares.to(mean.device) + variance.double() * count
@@ -53,17 +52,17 @@ class _Measurement:
         self.count = total
 
     def finish(self, layer: FrozenBatchNorm2d) -> None:
-        _set(layer, self.mean, self.squares / self.count)
+        _write_statistics(layer, self.mean, self.squares / self.count)
 
 
-def _set(layer: Any, mean: Tensor, variance: Tensor) -> None:
-    """A channel that does not vary is centred only: divided by its rounding noise it would be the loudest of all."""
+def _write_statistics(layer: Any, mean: Tensor, variance: Tensor) -> None:
+    """A constant channel gets variance 1: dividing by the rounding noise of its variance would amplify that noise."""
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(torch.where(variance > (_NOISE * mean).square(), variance, torch.ones_like(variance)))
 
 
 def _unwrapped(model: Any) -> nn.Module:
-    """Without DistributedDataParallel, whose forward waits for others, and torch.compile, which runs no new hooks."""
+    """``model`` without DistributedDataParallel, which synchronises, and torch.compile, which ignores new hooks."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
@@ -74,7 +73,7 @@ def _unwrapped(model: Any) -> nn.Module:
 
 
 def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
-    """``images`` as batches: (N, 3, H, W) tensors, or lists of (3, H, W) images of sizes of their own."""
+    """``images`` as batches: (N, 3, H, W) tensors, or lists of (3, H, W) images that may differ in size."""
     if isinstance(images, Tensor):
         yield _checked(images, (4,))
         return
@@ -110,13 +109,13 @@ def _checked(image: Any, dimensions: tuple[int, ...]) -> Tensor:
 
 
 def _is_detector(model: nn.Module) -> bool:
-    """Whether it is one of torchvision's; that package is not imported for it."""
+    """Whether it is one of torchvision's; does not import torchvision."""
     module = sys.modules.get("torchvision.models.detection.transform")
     return module is not None and isinstance(getattr(model, "transform", None), module.GeneralizedRCNNTransform)
 
 
 def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[Tensor]) -> None:
-    """One batch through all frozen norms; of a torchvision detector only as far as it has them."""
+    """Runs one batch; of a torchvision detector only the backbone where all frozen norms are in it."""
     if _is_detector(model):
         inside = set(model.backbone.modules())
         if all(layer in inside for layer in layers.values()):
@@ -135,8 +134,8 @@ def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[
 
 
 @contextlib.contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each module's mode and the random numbers as before afterwards."""
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module's mode and the random number generators are restored."""
     modes = {module: module.training for module in model.modules()}
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     indices = sorted(device.index for device in devices)
@@ -153,15 +152,15 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     """Measures the statistics of every :class:`~resnet_cuda.layers.FrozenBatchNorm2d` in ``model`` on ``images``.
 
-    For a network from scratch: afterwards each layer gives mean 0 and variance 1 on these images (times its ``weight``,
-    plus its ``bias``, which stay as they are). Do not call it on pretrained weights, whose statistics belong to them.
-    Like torch's batch norm the variance is over N, H and W. A channel that is constant on all images gets variance 1.
+    For a network from scratch: afterwards each layer normalises these images to mean 0 and variance 1, before its
+    ``weight`` and ``bias``, which do not change. Do not call it on pretrained weights: their statistics belong to them.
+    The variance is over N, H and W, as in torch's batch norm. A channel that is constant on all images gets variance 1.
 
-    Over several batches each layer's statistics are those of all of them together, while the layers before it used each
+    Over several batches each layer's statistics are those of all batches together, while the layers before it used each
     batch's own, as batch norm does in training [fvcore.nn.update_bn_stats]; over one batch they are exact.
 
-    Training mode, ``requires_grad``, hooks and torch's random number generators are left as they were; after an error
-    the buffers, too. With several processes calibrate in one and broadcast the buffers.
+    Training mode, ``requires_grad``, hooks and torch's random number generators are restored; after an error the
+    buffers, too. With several processes calibrate in one and broadcast the buffers.
 
     Args:
         model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs where
@@ -189,7 +188,7 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     measurements = {name: _Measurement(name) for name in layers}
     handles = [layer.register_forward_pre_hook(measurements[name], with_kwargs=True) for name, layer in layers.items()]
     try:
-        with _as_it_was(model):
+        with _evaluation_mode(model):
             batches = 0
             for batch in _batches(images):
                 batches += 1

@@ -23,18 +23,19 @@ _INTERNAL = ("_path", "_known", "_open", "_frozen")
 class CfgNode(dict):
     """A section: a dictionary whose keys are attributes, too, with the methods of yacs' CfgNode.
 
-    A key that the backbone reads has a type, that of its default, and its section has no others. All else is foreign:
-    any key, any value that YAML has, kept as it came. Dictionaries become sections. A wrong merge changes nothing.
+    A key that the backbone reads has the type of its default, and an unknown key beside it is an error. All other keys
+    are foreign: any key and any value that YAML can hold, kept unchanged. Dictionaries become sections. A merge that
+    raises changes nothing.
 
     Differences from yacs: foreign keys need not exist before they are merged and have no type; a frozen node refuses
     every way of writing, merges and ``[]`` included; a merge of strings reads Python literals at every depth.
 
     Args:
-        init_dict: the foreign content; sections by themselves, ``cfg.SOLVER = CfgNode({"BASE_LR": 0.02})``.
+        init_dict: foreign content, for a section of its own: ``cfg.SOLVER = CfgNode({"BASE_LR": 0.02})``.
     """
 
     def __init__(self, init_dict: Mapping[Any, Any] | None = None):
-        self._become("", {}, True)
+        self._set_internals("", {}, True)
         if init_dict is not None:
             if not isinstance(init_dict, Mapping):
                 raise ValueError(f"CfgNode: init_dict is {init_dict!r}; it must be a dictionary")
@@ -42,8 +43,8 @@ class CfgNode(dict):
             for key, value in init_dict.items():
                 self[key] = value
 
-    def _become(self, path: str, known: Mapping[str, Any], is_open: bool) -> None:
-        """``known``: defaults of keys, or {...} of sections, that have rules; ``is_open``: others are allowed."""
+    def _set_internals(self, path: str, known: Mapping[str, Any], is_open: bool) -> None:
+        """``known``: defaults of the keys, or the sections, that the backbone reads; ``is_open``: allow other keys."""
         for name, value in zip(_INTERNAL, (path, known, is_open, False), strict=True):
             object.__setattr__(self, name, value)
 
@@ -81,7 +82,7 @@ class CfgNode(dict):
         for key, value in self.items():
             if isinstance(value, CfgNode):
                 result[key] = value._plain()
-            else:  # a string that the backbone reads is never read as a literal
+            else:  # a string that the backbone reads needs no quoting: checked() does not decode it
                 result[key] = value if isinstance(self._known.get(key), str) else encoded(value, self._name(key))
         return result
 
@@ -151,7 +152,7 @@ class CfgNode(dict):
     # Merging
 
     def merge_from_file(self, cfg_filename: str | os.PathLike) -> None:
-        """Takes over what one of maskrcnn-benchmark's YAML files says; nothing at all where the file is wrong.
+        """Merges one of maskrcnn-benchmark's YAML files; nothing of it where the file is wrong.
 
         ``_BASE_`` names a file, or several, that it builds upon, as in detectron2.
 
@@ -166,11 +167,11 @@ class CfgNode(dict):
             raise ValueError(f"{cfg_filename}: {error}") from None
 
     def merge_from_other_cfg(self, cfg_other: Mapping[Any, Any]) -> None:
-        """The same for another node, yacs' own included."""
+        """Merges another node, or one of yacs."""
         self.merge_from_dict(cfg_other)
 
     def merge_from_dict(self, content: Mapping[Any, Any]) -> None:
-        """The same for nested dictionaries."""
+        """Merges nested dictionaries."""
         if not isinstance(content, Mapping):
             raise ValueError(f"the configuration is {type(content).__name__}; it must be sections with keys")
         check_size(content)
@@ -180,7 +181,7 @@ class CfgNode(dict):
             node._write(key, value)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """``["MODEL.RESNETS.NUM_GROUPS", 32, ...]`` [yacs]; values may be strings, as from a command line."""
+        """Merges ``["MODEL.RESNETS.NUM_GROUPS", 32, ...]`` [yacs]; values may be strings from a command line."""
         if isinstance(cfg_list, (str, Mapping)) or not isinstance(cfg_list, Sequence):
             raise ValueError(f"merge_from_list: cfg_list is {cfg_list!r}; it must be a list of keys and values")
         if len(cfg_list) % 2:
@@ -204,11 +205,11 @@ class CfgNode(dict):
         return isinstance(self._known.get(key), Mapping)
 
     def _plan(self, content: Mapping[Any, Any], changes: list[tuple[CfgNode, Any, Any]]) -> None:
-        """Checks everything and notes what to write, in order."""
+        """Checks ``content`` and appends to ``changes`` what is to be written, in order."""
         for key, value in content.items():
             existing = self.get(key)
             if isinstance(existing, CfgNode):
-                if value is None and existing._known is DEFAULTS:  # `MODEL:` with nothing behind it
+                if value is None and existing._known is DEFAULTS:  # an empty `MODEL:`
                     continue
                 if isinstance(value, str) and not self._known_section(key):
                     value = decoded(value)
@@ -224,7 +225,7 @@ class CfgNode(dict):
             changes.append((self, key, new))
 
     def _value(self, key: Any, value: Any, decode: bool) -> Any:
-        """What is stored for ``value``: checked where the backbone reads it, else a copy."""
+        """What is stored for ``value``: checked where the backbone reads ``key``, else a copy."""
         if key in self._known:
             return checked(self._name(key), self._known[key], value)
         if not self._open:
@@ -236,7 +237,7 @@ class CfgNode(dict):
         if not isinstance(value, Mapping):
             return plain(value, self._name(key))
         section = CfgNode()
-        section._become(self._name(key), {}, True)
+        section._set_internals(self._name(key), {}, True)
         for name, entry in value.items():
             section._write(name, section._value(name, entry, decode))
         return section
@@ -244,11 +245,11 @@ class CfgNode(dict):
     # Freezing and copying
 
     def freeze(self) -> None:
-        """Makes every way of writing, here and in all sections below, an AttributeError."""
+        """Makes every write to this node and its sections an AttributeError."""
         self._set_frozen(True)
 
     def defrost(self) -> None:
-        """Takes :meth:`freeze` back."""
+        """Undoes :meth:`freeze`."""
         self._set_frozen(False)
 
     def is_frozen(self) -> bool:
@@ -261,9 +262,9 @@ class CfgNode(dict):
                 value._set_frozen(frozen)
 
     def clone(self) -> CfgNode:
-        """A copy that shares nothing, frozen where this is."""
+        """A deep copy, frozen where this node is."""
         clone = CfgNode()
-        clone._become(self._path, self._known, self._open)
+        clone._set_internals(self._path, self._known, self._open)
         for key, value in self.items():
             clone._write(key, value.clone() if isinstance(value, CfgNode) else plain(value, self._name(key)))
         object.__setattr__(clone, "_frozen", self._frozen)
@@ -275,7 +276,7 @@ class CfgNode(dict):
         return self.clone()
 
     def __reduce__(self) -> tuple:
-        known = None if self._known is DEFAULTS else self._known  # `is` must hold in another process, too
+        known = None if self._known is DEFAULTS else self._known  # so that `is DEFAULTS` holds after unpickling
         return _restored, (self._path, known, self._open, self._frozen, dict(self))
 
 
@@ -283,7 +284,7 @@ def _restored(
     path: str, known: Mapping[str, Any] | None, is_open: bool, frozen: bool, entries: dict[Any, Any]
 ) -> CfgNode:
     node = CfgNode()
-    node._become(path, DEFAULTS if known is None else known, is_open)
+    node._set_internals(path, DEFAULTS if known is None else known, is_open)
     for key, value in entries.items():
         node._write(key, value)
     object.__setattr__(node, "_frozen", frozen)
@@ -293,11 +294,11 @@ def _restored(
 def get_cfg() -> CfgNode:
     """A configuration with every key that the backbone reads, at maskrcnn-benchmark's defaults."""
     cfg, model = CfgNode(), CfgNode()
-    cfg._become("", {"MODEL": DEFAULTS}, True)
-    model._become("MODEL", DEFAULTS, True)
+    cfg._set_internals("", {"MODEL": DEFAULTS}, True)
+    model._set_internals("MODEL", DEFAULTS, True)
     for name, entries in DEFAULTS.items():
         section = CfgNode()
-        section._become(f"MODEL.{name}", entries, name in SHARED_SECTIONS)
+        section._set_internals(f"MODEL.{name}", entries, name in SHARED_SECTIONS)
         for key, value in entries.items():
             section._write(key, value)
         model._write(name, section)

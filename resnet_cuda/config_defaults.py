@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# A section that is listed here is ours: an unknown key in it is an error. Keys of other sections (SOLVER, MODEL.RPN)
-# and those of MODEL.RETINANET besides USE_C5 are for parts of a detector that are not here, and are kept as they come.
+# An unknown key in one of these sections is an error, except in SHARED_SECTIONS, whose other keys belong to a detector.
+# Sections that are not listed (SOLVER, MODEL.RPN) are kept unchecked.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "BACKBONE": {"CONV_BODY": "R-50-C4", "FREEZE_CONV_BODY_AT": 2},
     "RESNETS": {

@@ -1,4 +1,4 @@
-"""YAML files of configurations, with the files that they build upon (``_BASE_``). No file can run code."""
+"""Configuration files in YAML, with the files that they build upon (``_BASE_``). No file can run code."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from resnet_cuda.config_values import check_size
 BASE = "_BASE_"
 
 
-def load(path: str | os.PathLike, below: tuple[Path, ...] = ()) -> dict[Any, Any]:
-    """The content of ``path`` over that of its bases: one name or several, relative to the file [fvcore.common.config].
+def load(path: str | os.PathLike, parents: tuple[Path, ...] = ()) -> dict[Any, Any]:
+    """The content of ``path`` merged over that of its bases, whose names are relative to it [fvcore.common.config].
+
+    Args:
+        path: the YAML file.
+        parents: the files whose ``_BASE_`` led here, to find a cycle.
 
     Raises:
-        ValueError: for what is no YAML file, holds no sections, or builds upon itself.
+        ValueError: for a file that is not YAML, holds no sections, or builds upon itself.
         OSError: where a file cannot be read.
     """
     file = Path(path)
     place = file.resolve()
-    if place in below:
+    if place in parents:
         raise ValueError(f"{file} builds upon itself by {BASE}")
     content = _parsed(file)
     check_size(content)
@@ -35,7 +39,7 @@ def load(path: str | os.PathLike, below: tuple[Path, ...] = ()) -> dict[Any, Any
             raise ValueError(f"{BASE} is {base!r}; it must be the path of a file, or a list of such")
         name = file.parent / os.path.expanduser(base)
         try:
-            _merge(load(name, (*below, place)), merged)
+            _merge(load(name, (*parents, place)), merged)
         except ValueError as error:
             raise ValueError(f"{BASE} {name}: {error}") from None
     _merge(content, merged)
@@ -46,7 +50,7 @@ def _parsed(file: Path) -> Any:
     raw = file.read_bytes()
     try:
         content = yaml.safe_load(raw.decode("utf-8"))
-    except (Exception, RecursionError) as error:  # PyYAML lets its own mistakes out: KeyError of `!!bool x`, and others
+    except Exception as error:  # not only YAMLError: PyYAML raises KeyError for `!!bool x`, RecursionError, and others
         raise ValueError(f"{file} is no YAML file: {error or type(error).__name__}") from error
     return {} if content is None else content
 
@@ -63,5 +67,5 @@ def _merge(source: dict[Any, Any], target: dict[Any, Any], path: str = "") -> No
 
 
 def _own(value: Any) -> Any:
-    """A section of its own, so that merging into it does not reach an anchor's other places."""
+    """A copy of a section: a YAML anchor's sections are one object, and merging must change only one of them."""
     return {key: _own(entry) for key, entry in value.items()} if isinstance(value, dict) else value

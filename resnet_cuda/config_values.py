@@ -1,4 +1,4 @@
-"""What a configuration's values may be, how YAML writes them, and the check of those that the backbone reads."""
+"""A configuration's values: which are allowed, how YAML holds them, and the check of those that the backbone reads."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from typing import Any
 
 import numpy as np
 
-MOST_ENTRIES = 100_000
-DEEPEST = 64
+from resnet_cuda._arguments import flag, flags, integer
+
+MAX_ENTRIES = 100_000
+MAX_DEPTH = 64
 
 
 def decoded(value: Any) -> Any:
-    """Strings that hold a Python literal, as the YAML files write tuples, become what they say [yacs]."""
+    """The value of a string that holds a Python literal, as the YAML files write tuples; else ``value`` [yacs]."""
     if not isinstance(value, str):
         return value
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler, about texts such as 1or
+            warnings.simplefilter("ignore")  # the parser's SyntaxWarning about strings such as "1or 2"
             literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
-    try:  # complex numbers and what else Python knows and a configuration does not
+    try:  # a literal that no configuration holds, such as a complex number, stays a string
         return plain(literal, "") if not isinstance(literal, (bytes, set)) else value
     except ValueError:
         return value
 
 
 def encoded(value: Any, path: str) -> Any:
-    """``value`` as YAML has it, such that :func:`decoded` gives it back: tuples, strings that look like literals."""
+    """``value`` such that :func:`decoded` gives it back from YAML: tuples and strings that look like literals are
+    written as their ``repr``."""
     if isinstance(value, str):
         same = decoded(value)
         return value if isinstance(same, str) and same == value else repr(value)
@@ -50,17 +53,17 @@ def _holds_a_tuple(value: Any) -> bool:
 
 
 def plain(value: Any, path: str) -> Any:
-    """A copy of a foreign value in Python's own types.
+    """A copy of ``value`` in Python's built-in types: NumPy scalars and subclasses are converted.
 
     Raises:
-        ValueError: for what no YAML file holds.
+        ValueError: for a type that YAML cannot hold.
     """
     if value is None or isinstance(value, (bool, bytes, datetime.date)):
         return value
     if isinstance(value, np.generic):
         return plain(value.item(), path) if isinstance(value, (np.bool_, np.number, np.str_)) else _refuse(value, path)
     if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, an enumeration's member say, the text itself
+        return str.__str__(value)  # the text of a subclass too, such as an enumeration's member
     for number in (int, float):
         if isinstance(value, number):
             return number(value)
@@ -79,16 +82,16 @@ def _refuse(value: Any, path: str) -> Any:
 
 
 def check_size(content: Any) -> None:
-    """Refuses what a few anchors of a YAML file can make: content without end, and content of exponential size."""
+    """Refuses what YAML anchors can make: content that contains itself, and content of exponential size."""
     count, waiting = 0, [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
-        if depth > DEEPEST:
-            raise ValueError(f"the configuration is nested more than {DEEPEST} deep, or contains itself")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"the configuration is nested more than {MAX_DEPTH} deep, or contains itself")
         entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
         count += len(entries)
-        if count > MOST_ENTRIES:
-            raise ValueError(f"the configuration has more than {MOST_ENTRIES} entries, or contains itself")
+        if count > MAX_ENTRIES:
+            raise ValueError(f"the configuration has more than {MAX_ENTRIES} entries, or contains itself")
         waiting.extend((entry, depth + 1) for entry in entries)
 
 
@@ -106,21 +109,11 @@ def checked(path: str, default: Any, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(default, tuple):
-        if isinstance(value, np.ndarray) and value.ndim == 1:
-            value = value.tolist()
-        if (
-            not isinstance(value, (tuple, list))
-            or len(value) != len(default)
-            or not all(isinstance(entry, (bool, np.bool_)) for entry in value)
-        ):
-            raise ValueError(f"{path} is {value!r}; it must be {len(default)} of True and False")
-        return tuple(bool(entry) for entry in value)
+        return flags("", path, value, len(default))
     if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise ValueError(f"{path} is {value!r}; it must be True or False")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float) if isinstance(default, float) else int):
-        raise ValueError(
-            f"{path} is {value!r}; it must be {'a number' if isinstance(default, float) else 'an integer'}"
-        )
-    return type(default)(value)
+        return flag("", path, value)
+    if isinstance(default, int):
+        return int(integer("", path, value))  # a plain int, of an IntEnum too
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{path} is {value!r}; it must be a number")
+    return float(value)

@@ -1,4 +1,4 @@
-"""Feature pyramids (Lin et al. 2016, arXiv:1612.03144): maskrcnn-benchmark's and torchvision's, which differ in names only."""
+"""Feature pyramids (Lin et al. 2016, arXiv:1612.03144): maskrcnn-benchmark's and torchvision's, with their names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ConvBlock = Callable[..., nn.Module]
 def conv_with_kaiming_uniform(
     use_gn: bool = False, use_relu: bool = False, norm_func: Callable[[int], nn.Module] = group_norm
 ) -> ConvBlock:
-    """A maker of the pyramid's convolutions, with GN and ReLU behind them if asked
+    """A function that makes the pyramid's convolutions, each followed by GN and ReLU if asked
     [maskrcnn_benchmark.modeling.make_layers.conv_with_kaiming_uniform]."""
     use_gn = flag("conv_with_kaiming_uniform", "use_gn", use_gn)
     use_relu = flag("conv_with_kaiming_uniform", "use_relu", use_relu)
@@ -40,7 +40,7 @@ def conv_with_kaiming_uniform(
         if use_gn:
             modules.append(norm_func(out_channels))
         if use_relu:
-            # Not in place: a hook may have kept the convolution's result.
+            # Not in place: a hook may keep the convolution's result.
             modules.append(nn.ReLU())
         return nn.Sequential(*modules) if len(modules) > 1 else conv
 
@@ -48,15 +48,15 @@ def conv_with_kaiming_uniform(
 
 
 def merge_top_down(lateral: Tensor, above: Tensor) -> Tensor:
-    """``lateral`` plus the level above, enlarged to its size: any image size works, not only multiples of 32."""
+    """``lateral`` plus the level above, upsampled to its size: any image size works, not only multiples of 32."""
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 
 
 class LastLevelMaxPool(nn.Module):
-    """P6 (torchvision's "pool") by taking every other pixel of the last level.
+    """P6 (torchvision's "pool"): every other pixel of the last level.
 
-    Called as maskrcnn-benchmark does, ``top(p5)``, it gives a list; as torchvision does, ``top(results, inputs, names)``, the
-    longer results and names.
+    ``top(p5)`` gives a list [maskrcnn-benchmark]; ``top(results, inputs, names)`` gives results and names with P6
+    appended [torchvision].
     """
 
     def forward(self, x, y=None, names: list[str] | None = None):
@@ -66,10 +66,10 @@ class LastLevelMaxPool(nn.Module):
 
 
 class LastLevelP6P7(nn.Module):
-    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002), from P5 where in_channels == out_channels, else from C5.
+    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002): of P5 where in_channels == out_channels, else of C5.
 
-    Parameters: ``p6``, ``p7``. P7 reads P6 behind a ReLU, as in maskrcnn-benchmark, torchvision and detectron2. Called as
-    ``top(c5, p5)`` [maskrcnn-benchmark] or ``top(results, inputs, names)`` [torchvision].
+    Parameters: ``p6``, ``p7``. P7 is computed from ReLU(P6), as in maskrcnn-benchmark, torchvision and detectron2.
+    Called as ``top(c5, p5)`` [maskrcnn-benchmark] or ``top(results, inputs, names)`` [torchvision].
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -95,7 +95,7 @@ class LastLevelP6P7(nn.Module):
 class FPN(nn.Module):
     """maskrcnn-benchmark's pyramid: ``forward`` (a list of C levels, finest first) gives a tuple of P levels.
 
-    Parameters: ``fpn_inner1..``, ``fpn_layer1..`` by the level's place in ``in_channels_list``, ``top_blocks``.
+    Parameters: ``fpn_inner1..``, ``fpn_layer1..``, numbered by position in ``in_channels_list``, and ``top_blocks``.
 
     Args:
         in_channels_list: channels of each input level; 0 leaves the level out (RetinaNet has no P2).
@@ -138,8 +138,8 @@ class FPN(nn.Module):
 class FeaturePyramidNetwork(nn.Module):
     """torchvision's pyramid [torchvision.ops.FeaturePyramidNetwork]: an OrderedDict in, an OrderedDict out.
 
-    Parameters: ``inner_blocks.{i}.0``, ``layer_blocks.{i}.0``, ``extra_blocks``. ``extra_blocks`` is called as torchvision calls
-    its own, so its classes work here too.
+    Parameters: ``inner_blocks.{i}.0``, ``layer_blocks.{i}.0``, ``extra_blocks``. ``extra_blocks`` is called as in
+    torchvision, so that its classes work here too.
     """
 
     def __init__(self, in_channels_list: Sequence[int], out_channels: int, extra_blocks: nn.Module | None = None):

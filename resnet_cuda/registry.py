@@ -1,4 +1,4 @@
-"""Named things that users can add to [maskrcnn_benchmark.utils.registry]."""
+"""Registries: entries by name, to which users can add [maskrcnn_benchmark.utils.registry]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Registry(dict):
-    """A dictionary whose unknown names are errors that list the known ones, and whose names cannot be taken twice.
+    """A dictionary in which an unknown name is a KeyError that lists the known ones, and no name is registered twice.
 
     >>> BLOCKS = Registry("block")
     >>> @BLOCKS.register("MyBlock")

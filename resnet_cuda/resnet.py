@@ -1,7 +1,7 @@
 """The ResNet body and its RoI head [maskrcnn_benchmark.modeling.backbone.resnet, name for name].
 
-Blocks and stems are in :mod:`resnet_cuda.blocks`, the tables of stages in :mod:`resnet_cuda.stage_specs`; both are importable
-from here. The three registries (``_STAGE_SPECS``, ``_TRANSFORMATION_MODULES``, ``_STEM_MODULES``) are there to be added to.
+Blocks and stems are in :mod:`resnet_cuda.blocks`, the tables of stages in :mod:`resnet_cuda.stage_specs`; both are
+importable from here. Users may add to the registries ``_STAGE_SPECS``, ``_TRANSFORMATION_MODULES``, ``_STEM_MODULES``.
 """
 
 from __future__ import annotations
@@ -72,26 +72,25 @@ def _make_stage(
     dilation: int = 1,
     dcn_config: dict[str, Any] | None = None,
 ) -> nn.Sequential:
-    """``block_count`` blocks, of which the first has the stride and the change of channels."""
-    blocks = []
-    for index in range(block_count):
-        blocks.append(
-            transformation_module(
-                in_channels if index == 0 else out_channels,
-                bottleneck_channels,
-                out_channels,
-                num_groups,
-                stride_in_1x1,
-                first_stride if index == 0 else 1,
-                dilation=dilation,
-                dcn_config=dcn_config or {},
-            )
+    """``block_count`` blocks; the first one strides and changes the number of channels."""
+    blocks = (
+        transformation_module(
+            in_channels if index == 0 else out_channels,
+            bottleneck_channels,
+            out_channels,
+            num_groups,
+            stride_in_1x1,
+            first_stride if index == 0 else 1,
+            dilation=dilation,
+            dcn_config=dcn_config or {},
         )
+        for index in range(block_count)
+    )
     return nn.Sequential(*blocks)
 
 
 class ResNet(nn.Module):
-    """Stem and stages; ``forward`` (N, 3, H, W) gives the list of the outputs that the stage table returns.
+    """Stem and stages; ``forward`` (N, 3, H, W) gives a list of the stages' outputs that the stage table returns.
 
     Args:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg` (a yacs CfgNode, a SimpleNamespace).
@@ -151,14 +150,14 @@ class ResNet(nn.Module):
         self.out_channels = in_channels
         name = "MODEL.BACKBONE.FREEZE_CONV_BODY_AT"
         self._freeze_backbone(integer("", name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT))
-        untrained.watch(self)
+        untrained.warn_at_first_training_step(self)
 
     def _freeze_backbone(self, freeze_at: int) -> None:
-        """Freezes the parameters of the stem and of stages 1 to ``freeze_at - 1``; nothing where it is not positive."""
+        """Freezes the stem and stages 1 to ``freeze_at - 1``; nothing where ``freeze_at`` is not positive."""
         if freeze_at > len(self.stages) + 1:
             raise ValueError(
-                f"MODEL.BACKBONE.FREEZE_CONV_BODY_AT is {freeze_at}; it must be at most {len(self.stages) + 1}, the stem and "
-                "all stages"
+                f"MODEL.BACKBONE.FREEZE_CONV_BODY_AT is {freeze_at}; it must be at most {len(self.stages) + 1}, "
+                "the stem and all stages"
             )
         for index in range(max(freeze_at, 0)):
             module = self.stem if index == 0 else getattr(self, f"layer{index}")
@@ -182,7 +181,7 @@ class ResNetHead(nn.Module):
         block_module: a name in ``_TRANSFORMATION_MODULES``.
         stages: StageSpecs.
         num_groups, width_per_group, stride_in_1x1, res2_out_channels: as in the body.
-        stride_init: stride of the first stage; None for the body's (2 behind C2). With dilation there is none.
+        stride_init: stride of the first stage; None for the body's (1 for C2, else 2). Dilated blocks ignore it.
         dilation: of every block's 3x3 (``MODEL.RESNETS.RES5_DILATION``).
         dcn_config: ``stage_with_dcn``, ``with_modulated_dcn``, ``deformable_groups``.
     """
@@ -220,7 +219,7 @@ class ResNetHead(nn.Module):
                 stride = stride_init
             stage = _make_stage(
                 block,
-                # Behind another stage of the head its output; at first half as many channels, the body's last stage.
+                # The head's first stage reads the body's last one, which has half as many channels.
                 self.out_channels or out_channels // 2,
                 num_groups * width_per_group * factor,
                 out_channels,
@@ -234,7 +233,7 @@ class ResNetHead(nn.Module):
             self.add_module(name, stage)
             self.stages.append(name)
             self.out_channels = out_channels
-        untrained.watch(self)
+        untrained.warn_at_first_training_step(self)
 
     def forward(self, x: Tensor) -> Tensor:
         for name in self.stages:
@@ -247,7 +246,7 @@ def _positive(settings: Any, key: str) -> int:
 
 
 def _with_norm_of(cfg: Any, block: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Blocks of users have maskrcnn-benchmark's signature; only our GN block takes the sizes of its groups."""
+    """``block``; a BottleneckWithGN with the configuration's group sizes, which users' blocks have no argument for."""
     if isinstance(block, type) and issubclass(block, BottleneckWithGN):
         return partial(block, norm_func=norm_of_config(cfg))
     return block

@@ -1,10 +1,26 @@
-"""Which stages a body has [maskrcnn_benchmark.modeling.backbone.resnet]."""
+"""Which stages a body has [maskrcnn_benchmark.modeling.backbone.resnet]; a new depth is a line in ``BLOCK_COUNTS``."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from resnet_cuda.registry import Registry
+
+# Bottlenecks of C2 to C5 by depth (He et al. 2015, table 1). Every route builds the depths that stand here: CONV_BODY
+# "R-<depth>-<kind>" with each kind of RETURNED_STAGES, and resnet_fpn_backbone("resnet<depth>").
+BLOCK_COUNTS: dict[int, tuple[int, int, int, int]] = {
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+# The stages whose outputs a kind of body returns, 1 for C2; it has no stages after the last of them.
+RETURNED_STAGES: dict[str, tuple[int, ...]] = {
+    "C4": (3,),
+    "C5": (4,),
+    "FPN": (1, 2, 3, 4),
+    "FPN-RETINANET": (1, 2, 3, 4),
+}
 
 
 class StageSpec(NamedTuple):
@@ -15,21 +31,23 @@ class StageSpec(NamedTuple):
     return_features: bool
 
 
-def _stages(block_counts: tuple[int, ...], returned: tuple[int, ...]) -> tuple[StageSpec, ...]:
-    return tuple(StageSpec(index, count, index in returned) for index, count in enumerate(block_counts, 1))
+def _stages(depth: int, kind: str) -> tuple[StageSpec, ...]:
+    returned = RETURNED_STAGES[kind]
+    counts = BLOCK_COUNTS[depth][: max(returned)]
+    return tuple(StageSpec(index, count, index in returned) for index, count in enumerate(counts, 1))
 
 
-ResNet50StagesTo5 = _stages((3, 4, 6, 3), (4,))
-ResNet50StagesTo4 = _stages((3, 4, 6), (3,))
-ResNet101StagesTo5 = _stages((3, 4, 23, 3), (4,))
-ResNet101StagesTo4 = _stages((3, 4, 23), (3,))
-ResNet50FPNStagesTo5 = _stages((3, 4, 6, 3), (1, 2, 3, 4))
-ResNet101FPNStagesTo5 = _stages((3, 4, 23, 3), (1, 2, 3, 4))
-ResNet152FPNStagesTo5 = _stages((3, 8, 36, 3), (1, 2, 3, 4))
+ResNet50StagesTo5 = _stages(50, "C5")
+ResNet50StagesTo4 = _stages(50, "C4")
+ResNet101StagesTo5 = _stages(101, "C5")
+ResNet101StagesTo4 = _stages(101, "C4")
+ResNet50FPNStagesTo5 = _stages(50, "FPN")
+ResNet101FPNStagesTo5 = _stages(101, "FPN")
+ResNet152FPNStagesTo5 = _stages(152, "FPN")
 
 
 class _StageSpecs(Registry):
-    """Knows why the one body of maskrcnn-benchmark's files that is no ResNet is missing."""
+    """Says why FBNet, the one body of maskrcnn-benchmark's files that is not a ResNet, is missing."""
 
     def __missing__(self, name: object):
         if name == "FBNet":
@@ -40,15 +58,5 @@ class _StageSpecs(Registry):
 
 _STAGE_SPECS = _StageSpecs(
     "MODEL.BACKBONE.CONV_BODY",
-    {
-        "R-50-C4": ResNet50StagesTo4,
-        "R-50-C5": ResNet50StagesTo5,
-        "R-101-C4": ResNet101StagesTo4,
-        "R-101-C5": ResNet101StagesTo5,
-        "R-50-FPN": ResNet50FPNStagesTo5,
-        "R-50-FPN-RETINANET": ResNet50FPNStagesTo5,
-        "R-101-FPN": ResNet101FPNStagesTo5,
-        "R-101-FPN-RETINANET": ResNet101FPNStagesTo5,
-        "R-152-FPN": ResNet152FPNStagesTo5,
-    },
+    {f"R-{depth}-{kind}": _stages(depth, kind) for depth in BLOCK_COUNTS for kind in RETURNED_STAGES},
 )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.fpn import FeaturePyramidNetwork, LastLevelMaxPool
-from resnet_cuda.layers import DFConv2d
 from resnet_cuda.torchvision_body import TorchvisionBody, norm_function
+from resnet_cuda.weights import load_classification_weights, state_dict_of
 
 
 class BackboneWithFPN(nn.Module):
-    """``body`` and ``fpn``: (N, 3, H, W) to an OrderedDict of levels. ``out_channels`` is every level's."""
+    """``body`` and ``fpn``: (N, 3, H, W) to an OrderedDict of levels, each of ``out_channels`` channels."""
 
     def __init__(self, body: TorchvisionBody, fpn: FeaturePyramidNetwork, out_channels: int):
         super().__init__()
@@ -45,20 +44,22 @@ def resnet_fpn_backbone(
 ) -> BackboneWithFPN:
     """A ResNet with a feature pyramid, for ``torchvision.models.detection`` [torchvision's resnet_fpn_backbone].
 
-    ``forward`` (N, 3, H, W), any H and W, gives an OrderedDict "0".."3", "pool". Without deformable stages the keys of its
-    ``state_dict()`` are those of torchvision's function.
+    ``forward`` (N, 3, H, W), any H and W, gives an OrderedDict "0".."3", "pool". Without deformable stages the keys of
+    its ``state_dict()`` are those of torchvision's function.
 
     Args:
-        backbone_name: resnet18, 34, 50, 101, 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2 or
-            wide_resnet101_2.
-        weights: None; a state dict of a classification network with torchvision's keys; a torchvision weights enum or its
-            name ("DEFAULT", "IMAGENET1K_V1"), which needs torchvision. A deformable layer takes the plain convolution's
-            weight, its offsets start at 0.
+        backbone_name: resnet18, 34, 50, 101, 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2
+            or wide_resnet101_2.
+        weights: None; a state dict of a classification network with torchvision's keys; a torchvision weights enum or
+            its name ("DEFAULT", "IMAGENET1K_V1"), which needs torchvision. A deformable layer takes the plain
+            convolution's weight, its offsets start at 0. See :mod:`resnet_cuda.weights`.
         trainable_layers: how many of layer4, layer3, layer2, layer1, stem are trained, counted from the last.
         returned_layers: stages to return, of 1 (C2) to 4 (C5); all by default.
         extra_blocks: makes further levels, called as torchvision calls its own; max pooling by default.
-        norm_layer: "frozen_bn" (fused with residual and ReLU), "bn", "sync_bn", "gn" or a callable of the channels.
-        dcn_stages: four bools, which of C2 to C5 are deformable: the 3x3 of bottlenecks, the second 3x3 of basic blocks.
+        norm_layer: "frozen_bn" (fused with residual and ReLU), "bn", "sync_bn", "gn" or a callable of the channels,
+            such as ``functools.partial(torch.nn.BatchNorm2d, momentum=0.01)``.
+        dcn_stages: four bools, which of C2 to C5 are deformable: the 3x3 of bottlenecks, the second 3x3 of basic
+            blocks.
         modulated: DCNv2 or v1.
         deformable_groups: offset groups of the deformable layers.
         width: channels of the stem, 64 in every published network; narrower ones train quickly on small data.
@@ -85,7 +86,7 @@ def resnet_fpn_backbone(
         backbone_name, norm_function(norm_layer), returned_layers, dcn_stages, modulated, deformable_groups, width
     )
     if weights is not None:
-        load_classification_weights(body, _state_dict_of(backbone_name, weights))
+        load_classification_weights(body, state_dict_of(backbone_name, weights))
     _freeze(body, trainable_layers)
     channels = [body.stage_channels[f"layer{layer}"] for layer in returned_layers]
     fpn = FeaturePyramidNetwork(channels, fpn_channels, LastLevelMaxPool() if extra_blocks is None else extra_blocks)
@@ -98,69 +99,3 @@ def _freeze(body: TorchvisionBody, trainable_layers: int) -> None:
         trained.append("bn1")
     for name, parameter in body.named_parameters():
         parameter.requires_grad = name.split(".", 1)[0] in trained
-
-
-def _state_dict_of(backbone_name: str, weights: Any) -> Mapping[str, Tensor]:
-    if isinstance(weights, Mapping):
-        return weights
-    if isinstance(weights, str):
-        try:
-            from torchvision.models import get_model_weights
-        except ImportError as error:
-            raise ValueError(
-                f"weights is {weights!r}; a name needs torchvision, which cannot be imported: {error}"
-            ) from error
-        known = get_model_weights(backbone_name)
-        if weights not in known.__members__:
-            raise ValueError(f"weights is {weights!r}; allowed for {backbone_name} are {', '.join(known.__members__)}")
-        weights = known[weights]
-    if not hasattr(weights, "get_state_dict"):
-        raise ValueError(
-            f"weights is {weights!r}; it must be None, a state dict, a torchvision weights enum or its name"
-        )
-    return weights.get_state_dict(progress=True, check_hash=True)
-
-
-def load_classification_weights(body: TorchvisionBody, state_dict: Mapping[str, Tensor]) -> None:
-    """Loads a classification network's weights into a body, all or nothing.
-
-    Raises:
-        ValueError: naming keys that are missing, unknown or of another shape. Not missed are the offset convolutions and the
-            stages that the body does not have.
-    """
-    expected = body.state_dict()
-    deformable = [name for name, layer in body.named_modules() if isinstance(layer, DFConv2d)]
-    renamed = {f"{name}.weight": f"{name}.conv.weight" for name in deformable}
-    found: dict[str, Tensor] = {}
-    unknown = []
-    for key, value in state_dict.items():
-        key = renamed.get(key, key)
-        if key in expected:
-            found[key] = value
-        elif not key.startswith("fc.") and not key.endswith("num_batches_tracked") and not _of_absent_stage(key, body):
-            unknown.append(key)
-    offsets = tuple(f"{name}.offset." for name in deformable)
-    missing = [
-        key
-        for key in expected
-        if key not in found and not key.startswith(offsets) and not key.endswith("num_batches_tracked")
-    ]
-    wrong = [
-        f"{key} {tuple(value.shape)} for {tuple(expected[key].shape)}"
-        for key, value in found.items()
-        if value.shape != expected[key].shape
-    ]
-    problems = [
-        f"{kind}: {', '.join(keys[:5])}{' and others' if len(keys) > 5 else ''}"
-        for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
-        if keys
-    ]
-    if problems:
-        raise ValueError(f"weights do not fit the body; {'; '.join(problems)}")
-    with torch.no_grad():
-        body.load_state_dict(found, strict=False)
-
-
-def _of_absent_stage(key: str, body: TorchvisionBody) -> bool:
-    stage = key.split(".", 1)[0]
-    return stage in ("layer2", "layer3", "layer4") and stage not in body.stages

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from resnet_cuda import untrained
 from resnet_cuda._arguments import flags
-from resnet_cuda.blocks import Bottleneck, NormFunction, shortcut_of
-from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act
+from resnet_cuda.blocks import Bottleneck, NormFunction, conv3x3, shortcut_of
+from resnet_cuda.layers import Conv2d, DeformConv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act
 from resnet_cuda.registry import Registry
+from resnet_cuda.stage_specs import BLOCK_COUNTS
 
 
 class Variant(NamedTuple):
     """A row of torchvision's ResNet table."""
 
     bottleneck: bool
-    blocks: tuple[int, int, int, int]
+    block_counts: tuple[int, int, int, int]
     groups: int = 1
     width_per_group: int = 64
 
@@ -32,20 +33,18 @@ VARIANTS = Registry(
     {
         "resnet18": Variant(False, (2, 2, 2, 2)),
         "resnet34": Variant(False, (3, 4, 6, 3)),
-        "resnet50": Variant(True, (3, 4, 6, 3)),
-        "resnet101": Variant(True, (3, 4, 23, 3)),
-        "resnet152": Variant(True, (3, 8, 36, 3)),
-        "resnext50_32x4d": Variant(True, (3, 4, 6, 3), 32, 4),
-        "resnext101_32x8d": Variant(True, (3, 4, 23, 3), 32, 8),
-        "resnext101_64x4d": Variant(True, (3, 4, 23, 3), 64, 4),
-        "wide_resnet50_2": Variant(True, (3, 4, 6, 3), 1, 128),
-        "wide_resnet101_2": Variant(True, (3, 4, 23, 3), 1, 128),
+        **{f"resnet{depth}": Variant(True, counts) for depth, counts in BLOCK_COUNTS.items()},
+        "resnext50_32x4d": Variant(True, BLOCK_COUNTS[50], 32, 4),
+        "resnext101_32x8d": Variant(True, BLOCK_COUNTS[101], 32, 8),
+        "resnext101_64x4d": Variant(True, BLOCK_COUNTS[101], 64, 4),
+        "wide_resnet50_2": Variant(True, BLOCK_COUNTS[50], 1, 128),
+        "wide_resnet101_2": Variant(True, BLOCK_COUNTS[101], 1, 128),
     },
 )
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups, or as many of them as divide a narrow layer."""
+    """32 groups, or for a narrow layer the greatest common divisor of 32 and its channels."""
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
@@ -60,7 +59,7 @@ def norm_function(norm_layer: str | NormFunction) -> NormFunction:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut (ResNet-18, -34); a deformable stage makes the second one deformable."""
+    """Two 3x3 convolutions with a shortcut (ResNet-18, -34); in a deformable stage the second one is deformable."""
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, norm_func: NormFunction, dcn_config: dict[str, Any]
@@ -68,15 +67,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.bn1 = norm_func(channels)
-        if dcn_config["stage_with_dcn"]:
-            self.conv2 = DFConv2d(
-                channels,
-                channels,
-                with_modulated_dcn=dcn_config["with_modulated_dcn"],
-                deformable_groups=dcn_config["deformable_groups"],
-            )
-        else:
-            self.conv2 = Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = conv3x3(channels, dcn_config)
         self.bn2 = norm_func(channels)
         self.downsample = None
         if stride != 1 or in_channels != channels:
@@ -92,8 +83,9 @@ def _bottleneck(
 ) -> Bottleneck:
     width = planes * variant.width_per_group // 64 * variant.groups
     block = Bottleneck(in_channels, width, 4 * planes, variant.groups, False, stride, 1, norm_func, dcn_config)
-    # torchvision registers the shortcut last, and an optimizer's state goes by the order of the parameters.
-    block.downsample = block._modules.pop("downsample", None) if block.downsample is not None else None
+    # torchvision registers the shortcut last, and an optimizer's state dict numbers parameters in that order.
+    if block.downsample is not None:
+        block.downsample = block._modules.pop("downsample")
     return block
 
 
@@ -101,16 +93,14 @@ def _initialise(module: nn.Module) -> None:
     """torchvision's: Kaiming normal, fan out. The convolutions that predict offsets keep their zeros."""
     offsets = {layer.offset for layer in module.modules() if isinstance(layer, DFConv2d)}
     for layer in module.modules():
-        if isinstance(layer, DFConv2d):
-            nn.init.kaiming_normal_(layer.conv.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.Conv2d) and layer not in offsets:
+        if isinstance(layer, (nn.Conv2d, DeformConv2d)) and layer not in offsets:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 class TorchvisionBody(nn.Module):
     """``forward`` (N, 3, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
-    Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; stages behind the last returned one do not exist.
+    Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one.
 
     Args:
         backbone_name: a name in ``VARIANTS``.
@@ -137,7 +127,7 @@ class TorchvisionBody(nn.Module):
         dcn_stages = flags("TorchvisionBody", "dcn_stages", dcn_stages, 4)
         self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = norm_func(width)
-        self.names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
+        self.output_names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
         self.stages = [f"layer{layer}" for layer in range(1, max(returned_layers) + 1)]
         self.stage_channels: dict[str, int] = {}
         make: Callable[..., nn.Module] = partial(_bottleneck, variant) if variant.bottleneck else BasicBlock
@@ -150,14 +140,14 @@ class TorchvisionBody(nn.Module):
                 "deformable_groups": deformable_groups,
             }
             blocks = []
-            for block in range(variant.blocks[index]):
+            for block in range(variant.block_counts[index]):
                 stride = 2 if index > 0 and block == 0 else 1
                 blocks.append(make(in_channels, planes, stride, norm_func, dcn_config))
                 in_channels = planes * (4 if variant.bottleneck else 1)
             self.add_module(stage, nn.Sequential(*blocks))
             self.stage_channels[stage] = in_channels
         _initialise(self)
-        untrained.watch(self)
+        untrained.warn_at_first_training_step(self)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         x = conv_norm_act(self.conv1, self.bn1, x)
@@ -165,6 +155,6 @@ class TorchvisionBody(nn.Module):
         outputs: OrderedDict[str, Tensor] = OrderedDict()
         for stage in self.stages:
             x = getattr(self, stage)(x)
-            if stage in self.names:
-                outputs[self.names[stage]] = x
+            if stage in self.output_names:
+                outputs[self.output_names[stage]] = x
         return outputs

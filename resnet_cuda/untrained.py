@@ -1,13 +1,13 @@
-"""One warning where a network is trained whose frozen norms never got their statistics.
+"""One warning where a network is trained whose frozen norms were never given statistics.
 
-It comes with the first forward pass in training mode, not with the construction: building without weights and loading
-a state dict right after is the normal way, and nothing is wrong then. The check is a forward pre-hook that takes
-itself off at its first answer, so later training steps cost nothing.
+It is given at the first forward pass in training mode, not at construction: building without weights and loading a
+state dict right after is the normal way. The check is a forward pre-hook that removes itself once it has run, so later
+training steps cost nothing.
 
-How many layers are trained makes no difference. With random weights and these norms the C5 of a ResNet-50 has a
-standard deviation of 24, that of a ResNet-101 85,000, and 1.2 with batch or group normalisation. Mask R-CNN on that
-ResNet-50 has a loss of NaN after two or three steps of SGD (0.005, momentum 0.9), whether none, three or all five
-parts of the body are trained; with the other norms it learns.
+With random weights and untouched frozen norms the C5 of a ResNet-50 has a standard deviation of 24, that of a
+ResNet-101 of 85,000, against 1.2 with batch or group normalisation. Mask R-CNN on that ResNet-50 has a loss of NaN
+after two or three steps of SGD (0.005, momentum 0.9), however many parts of the body are trained; with the other norms
+it learns.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ TEXT = (
 )
 
 
-def watch(body: nn.Module) -> None:
-    """Lets the first forward pass of ``body`` in training mode warn where its frozen norms are all as constructed."""
+def warn_at_first_training_step(body: nn.Module) -> None:
+    """Makes the first forward pass of ``body`` in training mode warn where its frozen norms are all as constructed."""
     if any(isinstance(layer, FrozenBatchNorm2d) for layer in body.modules()):
         body.register_forward_pre_hook(_check)
 
 
 def _check(body: nn.Module, arguments: tuple) -> None:
-    # In evaluation mode it is a look at shapes or speed, and training may still come.
-    if not body.training or _values_are_out_of_reach():
+    # Evaluation may be for shapes or speed; the check stays for a training that follows.
+    if not body.training or _cannot_read_values():
         return
     for key, hook in list(body._forward_pre_hooks.items()):
         if hook is _check:
             del body._forward_pre_hooks[key]
     norms = [layer for layer in body.modules() if isinstance(layer, FrozenBatchNorm2d)]
-    if norms and all(_as_constructed(layer) for layer in norms):  # ends at the first one that is not
+    if norms and all(_as_constructed(layer) for layer in norms):
         warnings.warn(TEXT.format(name=type(body).__name__, count=len(norms)), stacklevel=2)
 
 
 def _as_constructed(layer: FrozenBatchNorm2d) -> bool:
     values = ((layer.running_mean, 0), (layer.bias, 0), (layer.running_var, 1), (layer.weight, 1))
     if any(type(buffer) is not torch.Tensor or buffer.is_meta for buffer, _ in values):
-        return False  # fake, of a subclass, or without values
+        return False  # a fake tensor, a subclass, or meta: no values to compare
     return all(bool(torch.eq(buffer, value).all()) for buffer, value in values)
 
 
-def _values_are_out_of_reach() -> bool:
-    """Where something traces, transforms or captures, a look at a value would break it, fix it or be recorded."""
+def _cannot_read_values() -> bool:
+    """Whether reading a value would fail or be recorded: under tracing, functorch, dispatch modes or graph capture."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()

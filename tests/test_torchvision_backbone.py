@@ -122,7 +122,7 @@ def test_deformable_stages_take_plain_weights(name, modulated):
 
 
 def test_weights_that_do_not_fit_change_nothing():
-    from resnet_cuda.torchvision_backbone import load_classification_weights
+    from resnet_cuda.weights import load_classification_weights
 
     body = resnet_fpn_backbone("resnet18", width=16).body
     before = {key: value.clone() for key, value in body.state_dict().items()}

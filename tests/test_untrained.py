@@ -141,7 +141,7 @@ def test_values_that_are_out_of_reach():
     batched = torch.rand(2, 1, 3, 32, 32)
     torch.func.vmap(lambda image: model.body.conv1(image))(batched)
     body = nn.Sequential(FrozenBatchNorm2d(3))
-    untrained.watch(body)
+    untrained.warn_at_first_training_step(body)
     stacked = {name: torch.stack([value, value]) for name, value in body.named_buffers()}
 
     def ensemble(buffers, image):

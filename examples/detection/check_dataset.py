@@ -1,4 +1,4 @@
-"""Says at once what a custom data set lacks, instead of failing deep in a worker."""
+"""Names what a custom data set lacks before training starts, instead of failing in a worker process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ def check_dataset(dataset: object) -> None:
     """Checks that a data set, or its class, defines ``__init__``, ``__getitem__`` and ``__len__``.
 
     Raises:
-        TypeError: naming the class and the methods that it lacks. What ``torch.utils.data.Dataset`` inherits to every class
-            (a ``__getitem__`` that only raises, ``object``'s ``__init__``) does not count.
+        TypeError: naming the class and the methods that it lacks. Those that ``torch.utils.data.Dataset`` has itself (a
+            ``__getitem__`` that only raises, ``object``'s ``__init__``) do not count.
     """
     kind = dataset if isinstance(dataset, type) else type(dataset)
     own = [base for base in kind.__mro__ if base not in (object, Dataset) and base.__module__ != "typing"]
-    lacking = [method for method in METHODS if not any(method in vars(base) for base in own)]
-    if lacking:
-        raise TypeError(
-            f"data set {kind.__module__}.{kind.__qualname__} lacks {', '.join(lacking)}; it must define {', '.join(METHODS)}"
-        )
+    missing = [method for method in METHODS if not any(method in vars(base) for base in own)]
+    if missing:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        raise TypeError(f"data set {name} lacks {', '.join(missing)}; it must define {', '.join(METHODS)}")
 
 
 def dataset_class(name: str) -> type:

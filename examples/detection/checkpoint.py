@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, and that load without running code."""
+"""Checkpoints: written atomically, loaded without running code from the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEYS = ("model", "optimizer", "iteration", "options", "seed")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes beside ``path`` and renames: whoever is killed at any moment leaves the old file or the new one."""
+    """Writes atomically: to a file beside ``path``, then renamed. A kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     with unfinished.open("wb") as file:
@@ -34,7 +34,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for files that are no checkpoints
+    except Exception as error:  # torch raises many kinds for a file that is not a checkpoint
         raise ValueError(f"{path} is no readable checkpoint: {error}") from error
     missing = [key for key in KEYS if not isinstance(state, dict) or key not in state]
     if missing:

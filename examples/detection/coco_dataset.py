@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detection.images import read_image
+
 Sample = tuple[Tensor, dict[str, Any]]
+Transform = Callable[[Sample, torch.Generator], Sample]
 DAMAGED = ("refuse", "skip")
 
 
@@ -26,14 +28,14 @@ class DamagedSampleError(ValueError):
 class CocoInstances(Dataset):
     """Images with instance masks.
 
-    A sample is the image (3, H, W), float32 in 0..1, RGB, and its target: ``boxes`` (n, 4) x1 y1 x2 y2 in pixels, ``labels`` (n,)
-    from 1 on, ``masks`` (n, H, W) uint8, ``image_id`` int, ``iscrowd`` (n,).
+    A sample is the image (3, H, W), float32 in 0..1, RGB, and its target: ``boxes`` (n, 4) x1 y1 x2 y2 in pixels,
+    ``labels`` (n,) from 1 on, ``masks`` (n, H, W) uint8, ``image_id`` int, ``iscrowd`` (n,).
 
     Args:
         images: the folder that the JSON's file names are relative to.
         annotations: the instances JSON (polygons or RLE).
-        damaged: "refuse" raises DamagedSampleError for an unreadable image or a wrong annotation; "skip" warns, leaves the
-            annotation out, or gives the next readable image in place of the damaged one.
+        damaged: "refuse" raises DamagedSampleError for an unreadable image or a wrong annotation; "skip" warns, leaves
+            out the annotation, or gives the next readable image in place of the damaged one.
 
     Raises:
         FileNotFoundError, ValueError: naming the path and what is wrong with it.
@@ -63,8 +65,8 @@ class CocoInstances(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        for step in range(len(self)):
-            entry = self.images[(index + step) % len(self)]
+        for skipped in range(len(self)):
+            entry = self.images[(index + skipped) % len(self)]
             try:
                 return self._sample(entry)
             except DamagedSampleError as error:
@@ -83,11 +85,10 @@ class CocoInstances(Dataset):
     def _sample(self, entry: dict[str, Any]) -> Sample:
         path = self.folder / entry["file_name"]
         try:
-            with Image.open(path) as file:
-                image = np.asarray(file.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-            raise DamagedSampleError(f"{path}: {error}") from error
-        size = image.shape[:2]
+            image = read_image(path)
+        except ValueError as error:
+            raise DamagedSampleError(str(error)) from error
+        size = tuple(image.shape[-2:])
         instances = []
         for annotation in self._annotations_of[entry["id"]]:
             try:
@@ -95,7 +96,7 @@ class CocoInstances(Dataset):
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
                 self._report(f"{path}: annotation {annotation.get('id')} in {self.annotations}: {reason}")
-        return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255, _target(instances, entry["id"], size)
+        return image, _target(instances, entry["id"], size)
 
     def _instance(self, annotation: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, int, int]:
         category = annotation["category_id"]
@@ -135,7 +136,7 @@ def _target(instances: list[tuple[np.ndarray, int, int]], image_id: int, size: t
     for index, (mask, _, _) in enumerate(instances):
         masks[index] = torch.from_numpy(mask)
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        # The box reaches to the far edge of its last pixel, so it always has an area.
+        # To the far edge of the last pixel, so that the box of a single pixel has an area.
         boxes[index] = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     return {
         "boxes": boxes,
@@ -166,6 +167,3 @@ def _read_json(path: Path) -> dict[str, Any]:
                 if not isinstance(entry, dict) or key not in entry:
                     raise ValueError(f"{path}: entry {number} of {section!r} has no {key!r}")
     return content
-
-
-Transform = Callable[[Sample, torch.Generator], Sample]

@@ -1,7 +1,7 @@
 """The embedded data set: scikit-image's photograph of 24 coins as a small COCO data set.
 
-Masks come from the marker-based watershed of scikit-image's documentation. The lowest row of coins is held out: training
-crops are cut above a line that runs between the rows, so no pixel of the held-out part is ever trained on.
+Masks come from the marker-based watershed of scikit-image's documentation. The lowest row of coins is held out:
+training crops are cut above a line that runs between the rows, so no pixel of the held-out part is trained on.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 COINS = 24
-BACKGROUND, FOREGROUND = 30, 150  # grey values that are surely one or the other
-SMALLEST = 500  # pixels; the smallest coin has about 1100
+BACKGROUND, FOREGROUND = 30, 150  # watershed markers: grey values below the first, above the second
+MIN_PIXELS = 500  # of a coin; the smallest has about 1100
 HELD_OUT_ROW = 225  # first image row of the held-out part, between the third and the fourth row of coins
 CROP = (96, 192)  # height and width of a training crop
 TRAINING_CROPS = 192
-LEAST_VISIBLE = 0.35  # of a coin's area, for its part in a crop to count as an instance
-VERSION = 2
+MIN_VISIBLE = 0.35  # share of a coin's area in a crop below which it is no instance
+VERSION = 2  # a data set of another version is made anew
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def photograph() -> np.ndarray:
 
 
 def instance_masks(photo: np.ndarray) -> np.ndarray:
-    """Masks of the coins, (24, H, W) bool, by watershed on the gradient from sure markers."""
+    """Masks of the coins, (24, H, W) bool, by watershed on the gradient image."""
     from scipy import ndimage
     from skimage.filters import sobel
     from skimage.segmentation import watershed
@@ -52,7 +52,7 @@ def instance_masks(photo: np.ndarray) -> np.ndarray:
     coins = ndimage.binary_fill_holes(watershed(sobel(photo), markers) == 2)
     labels, count = ndimage.label(coins)
     masks = [labels == label for label in range(1, count + 1)]
-    masks = [mask for mask in masks if mask.sum() >= SMALLEST]
+    masks = [mask for mask in masks if mask.sum() >= MIN_PIXELS]
     if len(masks) != COINS:
         raise RuntimeError(f"the watershed found {len(masks)} coins, expected {COINS}: is this another photograph?")
     return np.stack(masks)
@@ -96,13 +96,13 @@ def _training_crops(photo: np.ndarray, masks: np.ndarray, seed: int) -> list[tup
         window = (slice(top, top + CROP[0]), slice(left, left + CROP[1]))
         cut = masks[:, window[0], window[1]]
         visible = cut.sum(axis=(1, 2)) / areas
-        if (visible >= LEAST_VISIBLE).any():
-            crops.append((photo[window], cut[visible >= LEAST_VISIBLE]))
+        if (visible >= MIN_VISIBLE).any():
+            crops.append((photo[window], cut[visible >= MIN_VISIBLE]))
     return crops
 
 
 def make(folder: Path, seed: int = 0) -> dict[str, Split]:
-    """The data set in ``folder``, made once: parts "train" and "val". A half-made one never appears under that name."""
+    """Makes the data set in ``folder`` unless it is there: parts "train" and "val". A kill leaves no half-made one."""
     splits = {name: Split(folder / name, folder / f"instances_{name}.json") for name in ("train", "val")}
     marker = folder / "version"
     if marker.exists() and marker.read_text() == f"{VERSION} {seed}":

@@ -1,4 +1,4 @@
-"""One process or several (torchrun): rank, device, gathering."""
+"""One process or several (torchrun): rank, device, collectives. With one process collectives do nothing."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def ranks() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """Every rank's value, in the order of ranks, on every rank."""
     if not dist.is_initialized():
         return [value]
-    values: list[Any] = [None] * ranks()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def same_everywhere(module: torch.nn.Module) -> None:
-    """Gives every rank the parameters and buffers of rank 0."""
+def broadcast(module: torch.nn.Module) -> None:
+    """Copies rank 0's parameters and buffers to every rank."""
     if dist.is_initialized():
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
-def wait() -> None:
+def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

@@ -27,19 +27,20 @@ CALIBRATION_IMAGES = 16
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train. The learning rate rises over ``warmup`` iterations and falls by a half cosine to a hundredth."""
+    """How to train. The learning rate rises over ``warmup`` iterations, then falls to a hundredth by half a cosine."""
 
     iterations: int = 90_000
     batch: int = 2
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
+    clip_norm: float = 10.0  # of all gradients together
     warmup: int = 500
     workers: int = 2
     seed: int = 0
     save_every: int = 1000
     resume: bool = True
     bfloat16: bool = False
-    stop_after: int | None = None  # iterations of this process, for runs in pieces
+    stop_after: int | None = None  # iterations of this run, which a later one resumes
 
 
 def learning_rate(options: TrainOptions, iteration: int) -> float:
@@ -50,10 +51,11 @@ def learning_rate(options: TrainOptions, iteration: int) -> float:
 
 
 def _calibrate(model: MaskRCNN, dataset: Dataset, device: torch.device, seed: int) -> None:
+    """Measures the frozen norms' statistics on random images, on rank 0 for all."""
     indices = random.Random(seed).sample(range(len(dataset)), min(CALIBRATION_IMAGES, len(dataset)))
     if distributed.rank() == 0:
         resnet_cuda.calibrate(model, [dataset[index][0].to(device) for index in indices])
-    distributed.same_everywhere(model)
+    distributed.broadcast(model)
 
 
 def train(
@@ -69,8 +71,8 @@ def train(
     A resumed run sees the same samples under the same augmentation as one that was never interrupted.
 
     Raises:
-        TypeError: for a data set without one of the three methods.
-        ValueError: for a checkpoint of another model, or a loss that is no number.
+        TypeError: for a data set that lacks a method, see :func:`check_dataset`.
+        ValueError: for a checkpoint of another model or seed, or a loss that is NaN or infinite.
     """
     check_dataset(dataset)
     torch.manual_seed(options.seed)
@@ -99,10 +101,10 @@ def train(
                 "seed": options.seed,
             }
             checkpoint.save(path, state)
-        distributed.wait()
+        distributed.barrier()
 
     wrapped = model
-    if distributed.ranks() > 1:
+    if distributed.world_size() > 1:
         wrapped = DistributedDataParallel(
             model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
         )
@@ -114,7 +116,7 @@ def train(
         seed=options.seed,
         start=first * options.batch,
         rank=distributed.rank(),
-        ranks=distributed.ranks(),
+        world_size=distributed.world_size(),
     )
     model.train()
     bar = tqdm(
@@ -149,7 +151,7 @@ def _step(
     options: TrainOptions,
     iteration: int,
 ) -> float:
-    # The detector samples anchors and proposals at random; seeding each step makes a resumed run repeat them.
+    # The detector samples anchors and proposals at random: seeded at each step, so that a resumed run repeats them.
     torch.manual_seed((options.seed * 1_000_003 + iteration) * 1009 + distributed.rank())
     images = [image.to(device, non_blocking=True) for image in images]
     targets = [
@@ -168,13 +170,13 @@ def _step(
         raise ValueError(f"the loss of iteration {iteration} is {value} ({parts}); a lower --learning-rate may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
     optimizer.step()
     return value
 
 
 def _without_crowds(target: dict) -> dict:
-    """Crowd regions count in the evaluation only; custom data sets need not know of them."""
+    """Crowd regions count in the evaluation only; a custom data set may have no ``iscrowd``."""
     if "iscrowd" not in target:
         return target
     single = target["iscrowd"] == 0

@@ -42,24 +42,24 @@ def results_of(image_id: int, prediction: dict[str, Tensor], category_ids: list[
 def predict_all(
     model: MaskRCNN, dataset: Dataset, category_ids: list[int], device: torch.device, workers: int = 0
 ) -> list[dict[str, Any]]:
-    """Detections for every image, those of all ranks, on every rank."""
+    """The detections of all ranks in COCO's results format, on every rank."""
     model.eval()
     results = []
-    loader = evaluation_loader(dataset, workers=workers, rank=distributed.rank(), ranks=distributed.ranks())
+    loader = evaluation_loader(dataset, workers=workers, rank=distributed.rank(), world_size=distributed.world_size())
     for images, targets in tqdm(
         loader, desc="evaluate", disable=distributed.rank() != 0, file=sys.stdout, mininterval=5
     ):
         predictions = model([image.to(device) for image in images])
         for prediction, target in zip(predictions, targets, strict=True):
             results += results_of(int(target["image_id"]), prediction, category_ids)
-    return [result for part in distributed.gather(results) for result in part]
+    return [result for part in distributed.all_gather(results) for result in part]
 
 
 def mask_ap(annotations: Path, results: list[dict[str, Any]]) -> dict[str, float]:
-    """COCO's metrics for masks; all 0 where nothing was detected. -1 is COCO's word for "no such objects"."""
+    """COCO's metrics for masks, over all classes; all 0 where nothing was detected, -1 for sizes without objects."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
-        # COCO's own loader reads an info section that small data sets do without.
+        # loadRes copies an info section, which small data sets lack.
         truth.dataset.setdefault("info", {})
         if not results:
             return dict.fromkeys(METRICS, 0.0)
@@ -67,6 +67,7 @@ def mask_ap(annotations: Path, results: list[dict[str, Any]]) -> dict[str, float
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
+    # By class: evaluation.eval["precision"], of axes (IoU threshold, recall, class, size, most detections).
     return dict(zip(METRICS, (float(value) for value in evaluation.stats), strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Batches in an order that depends on the seed alone, so that a resumed run sees what an uninterrupted one would."""
+"""Batches whose order depends on the seed alone, so that a resumed run repeats an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from detection.coco_dataset import Sample, Transform
 
 
 class EndlessSampler(Sampler):
-    """(position, index) for ever: epoch after epoch in a new order, split over ranks; ``start`` positions are left out."""
+    """Endless (position, index): each epoch in a new order, split over ranks; skips each rank's first ``start``."""
 
-    def __init__(self, length: int, seed: int, rank: int = 0, ranks: int = 1, start: int = 0):
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0):
         if length < 1:
             raise ValueError("the data set is empty")
-        self.length, self.seed, self.rank, self.ranks, self.start = length, seed, rank, ranks, start
+        self.length, self.seed, self.rank, self.world_size, self.start = length, seed, rank, world_size, start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        position = self.start * self.ranks + self.rank
+        position = self.start * self.world_size + self.rank
         epoch, order = -1, torch.empty(0)
         while True:
             if position // self.length != epoch:
@@ -28,11 +28,11 @@ class EndlessSampler(Sampler):
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
                 order = torch.randperm(self.length, generator=generator)
             yield position, int(order[position % self.length])
-            position += self.ranks
+            position += self.world_size
 
 
 class Augmented(Dataset):
-    """Samples of another data set under transforms whose random numbers go by the position in the run."""
+    """Samples of another data set under transforms, whose random numbers are seeded by the position in the run."""
 
     def __init__(self, dataset: Dataset, transforms: Sequence[Transform], seed: int):
         self.dataset, self.transforms, self.seed = dataset, transforms, seed
@@ -50,7 +50,7 @@ class Augmented(Dataset):
 
 
 def collate(samples: list[Sample]) -> tuple[list, list]:
-    """Images of different sizes stay a list."""
+    """Lists, not tensors: images may differ in size."""
     images, targets = zip(*samples, strict=True)
     return list(images), list(targets)
 
@@ -64,14 +64,14 @@ def training_loader(
     seed: int,
     start: int = 0,
     rank: int = 0,
-    ranks: int = 1,
+    world_size: int = 1,
 ) -> DataLoader:
-    """Endless batches of ``batch`` samples per rank; the first ``start`` samples of each rank are left out."""
+    """Endless batches of ``batch`` samples per rank; skips the first ``start`` samples of each rank."""
     check_dataset(dataset)
     return DataLoader(
         Augmented(dataset, transforms, seed),
         batch_size=batch,
-        sampler=EndlessSampler(len(dataset), seed, rank, ranks, start),
+        sampler=EndlessSampler(len(dataset), seed, rank, world_size, start),
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
@@ -79,13 +79,13 @@ def training_loader(
     )
 
 
-def evaluation_loader(dataset: Dataset, *, workers: int, rank: int = 0, ranks: int = 1) -> DataLoader:
-    """Every sample once, each on one rank, in order."""
+def evaluation_loader(dataset: Dataset, *, workers: int, rank: int = 0, world_size: int = 1) -> DataLoader:
+    """Every sample once, in order, split over ranks."""
     check_dataset(dataset)
     return DataLoader(
         dataset,
         batch_size=1,
-        sampler=list(range(rank, len(dataset), ranks)),
+        sampler=list(range(rank, len(dataset), world_size)),
         num_workers=workers,
         collate_fn=collate,
     )

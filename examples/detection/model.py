@@ -14,7 +14,7 @@ import resnet_cuda
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What a checkpoint needs to build its model again. The defaults are torchvision's Mask R-CNN R-50-FPN with DCNv2."""
+    """What a checkpoint stores to rebuild its model. The defaults are torchvision's Mask R-CNN R-50-FPN, with DCNv2."""
 
     class_names: tuple[str, ...] = ()
     backbone: str = "resnet50"
@@ -44,8 +44,8 @@ class ModelOptions:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-# Small enough to learn the coins on two cores in minutes. Images are enlarged by 4/3: crops of 96 rows to 128, the held-out
-# strip of 384 columns to 512.
+# Small enough to learn the coins on two cores in minutes. Images are enlarged by 4/3: crops of 96 rows to 128, the
+# held-out strip of 384 columns to 512.
 COINS = ModelOptions(
     class_names=("coin",),
     backbone="resnet18",
@@ -62,7 +62,7 @@ COINS = ModelOptions(
 
 
 def build_model(options: ModelOptions) -> MaskRCNN:
-    """The detector, from scratch."""
+    """The detector with random weights."""
     if not options.class_names:
         raise ValueError("class_names is empty; it must name at least one class")
     backbone = resnet_cuda.resnet_fpn_backbone(

@@ -1,67 +1,65 @@
-"""Pictures to look at: detections over a photograph, ground truth, where a deformable layer samples."""
+"""Pictures: detections and ground truth over a photograph, and where a deformable layer samples."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from detection.evaluate import MASK_THRESHOLD
 from resnet_cuda.layers import DFConv2d
 
-COLOURS = [
-    (0.12, 0.47, 0.71),
-    (1.0, 0.5, 0.05),
-    (0.17, 0.63, 0.17),
-    (0.84, 0.15, 0.16),
-    (0.58, 0.4, 0.74),
-    (0.09, 0.75, 0.81),
-]
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#17becf")
+WIDTH = 960  # pixels of the picture
 
 
-def _show(axes: Axes, image: Tensor, title: str) -> None:
-    axes.imshow(image.permute(1, 2, 0).cpu().numpy())
+def _enlarged(images: Tensor) -> Tensor:
+    """(n, C, H, W) at the picture's width."""
+    height = round(images.shape[-2] * WIDTH / images.shape[-1])
+    return F.interpolate(images.float().cpu(), size=(height, WIDTH), mode="bilinear").clamp(0, 1)
+
+
+def _with_masks(image: Tensor, masks: Tensor) -> Tensor:
+    """``image`` (3, H, W) at the picture's width, with masks (n, H, W) in 0..1 over it."""
+    picture = _enlarged(image[None])[0]
+    if len(masks) == 0:
+        return picture
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(masks))]
+    return draw_segmentation_masks(picture, _enlarged(masks[:, None])[:, 0] >= MASK_THRESHOLD, 0.4, colours)
+
+
+def _with_detections(image: Tensor, prediction: dict[str, Tensor], class_names: tuple[str, ...]) -> Tensor:
+    picture = _with_masks(image, prediction["masks"][:, 0])
+    if len(prediction["boxes"]) == 0:
+        return picture
+    captions = [
+        f"{class_names[label - 1]} {score:.2f}"
+        for label, score in zip(prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True)
+    ]
+    boxes = prediction["boxes"] * (WIDTH / image.shape[-1])
+    font = {"font": findfont("DejaVu Sans"), "font_size": 11}
+    return draw_bounding_boxes(picture, boxes, captions, "yellow", width=2, fill_labels=True, **font)
+
+
+def _show(axes: Axes, picture: Tensor, title: str) -> None:
+    axes.imshow(picture.permute(1, 2, 0).numpy())
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_axis_off()
-    # Boxes and sampling points beyond the border must not shrink the photograph.
-    axes.set_xlim(-0.5, image.shape[-1] - 0.5)
-    axes.set_ylim(image.shape[-2] - 0.5, -0.5)
-    axes.set_autoscale_on(False)
-
-
-def _draw_masks(axes: Axes, masks: np.ndarray) -> None:
-    for index, mask in enumerate(masks):
-        colour = COLOURS[index % len(COLOURS)]
-        axes.imshow(np.dstack([np.full(mask.shape, c) for c in colour] + [0.4 * mask]))
-        axes.contour(mask, [0.5], colors=[colour], linewidths=1)
-
-
-def _draw_boxes(axes: Axes, prediction: dict[str, Tensor], class_names: tuple[str, ...]) -> None:
-    scores, labels = prediction["scores"].tolist(), prediction["labels"].tolist()
-    for (x1, y1, x2, y2), score, label in zip(prediction["boxes"].tolist(), scores, labels, strict=True):
-        axes.add_patch(_rectangle(x1, y1, x2 - x1, y2 - y1))
-        text = f"{class_names[label - 1]} {score:.2f}"
-        axes.text(x1, y1 - 1, text, fontsize=6, color="black", bbox={"facecolor": "yellow", "pad": 0.5, "linewidth": 0})
-
-
-def _rectangle(x: float, y: float, width: float, height: float):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, y), width, height, fill=False, edgecolor="yellow", linewidth=0.8)
+    axes.set_autoscale_on(False)  # sampling points outside the photograph must not shrink it
 
 
 def confident(prediction: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
+    """The detections whose score is at least ``threshold``, on the CPU."""
     keep = prediction["scores"] >= threshold
     return {name: value[keep].cpu() for name, value in prediction.items()}
-
-
-def _binary(prediction: dict[str, Tensor]) -> np.ndarray:
-    return (prediction["masks"][:, 0] >= 0.5).float().numpy()
 
 
 @torch.no_grad()
@@ -83,12 +81,12 @@ def sampling_points(model: MaskRCNN, image: Tensor, layer: DFConv2d, places: Ten
     conv = layer.conv
     taps = conv.kernel_size[0] * conv.kernel_size[1]
     offsets = seen["output"][0, : 2 * taps].unflatten(0, (taps, 2)).cpu()  # (K, (dy, dx), Ho, Wo)
-    # From the photograph to the layer's input: enlarged by the transform (padding is on the far side), then strided.
-    enlarged = torch.tensor(batch.image_sizes[0][::-1]) / torch.tensor(image.shape[:0:-1])
+    # From the photograph to the layer's input: the transform resizes (and pads at the far side), the body strides.
+    resized = torch.tensor(batch.image_sizes[0][::-1]) / torch.tensor(image.shape[:0:-1])
     strides = torch.tensor(
         [batch.tensors.shape[-1] / seen["input"].shape[-1], batch.tensors.shape[-2] / seen["input"].shape[-2]]
     )
-    scale = enlarged / strides  # x, y
+    scale = resized / strides  # x, y
     in_input = places * scale - 0.5
     stride, padding, dilation = (torch.tensor(value[::-1]) for value in (conv.stride, conv.padding, conv.dilation))
     tap_y, tap_x = torch.meshgrid(torch.arange(conv.kernel_size[0]), torch.arange(conv.kernel_size[1]), indexing="ij")
@@ -114,11 +112,12 @@ def _draw_sampling(axes: Axes, model: MaskRCNN, image: Tensor, places: Tensor) -
     layer = last_deformable_layer(model)
     if layer is None or len(places) == 0:
         return
+    scale = WIDTH / image.shape[-1]
     points = sampling_points(model, image, layer, places)
-    for index, (place, samples) in enumerate(zip(places, points, strict=True)):
-        colour = COLOURS[index % len(COLOURS)]
+    for index, (place, samples) in enumerate(zip(places * scale, points * scale, strict=True)):
         axes.plot(*place, marker="+", color="white", markersize=9, markeredgewidth=1.5)
-        axes.scatter(samples[:, 0], samples[:, 1], s=12, color=[colour], edgecolors="white", linewidths=0.4)
+        colour = COLOURS[index % len(COLOURS)]
+        axes.scatter(samples[:, 0], samples[:, 1], s=12, color=colour, edgecolors="white", linewidths=0.4)
 
 
 def _figure(rows: int, image: Tensor) -> tuple[Figure, list[Axes]]:
@@ -131,9 +130,7 @@ def _figure(rows: int, image: Tensor) -> tuple[Figure, list[Axes]]:
 def draw_detections(path: Path, image: Tensor, prediction: dict[str, Tensor], class_names: tuple[str, ...]) -> None:
     """The photograph with the detections over it."""
     figure, (axes,) = _figure(1, image)
-    _show(axes, image, f"{len(prediction['scores'])} detections")
-    _draw_masks(axes, _binary(prediction))
-    _draw_boxes(axes, prediction, class_names)
+    _show(axes, _with_detections(image, prediction, class_names), f"{len(prediction['scores'])} detections")
     _save(figure, path)
 
 
@@ -147,14 +144,14 @@ def draw_comparison(
     title: str,
 ) -> None:
     """Photograph, ground truth, detections, and where a deformable layer samples for the detections' centres."""
+    photograph = _enlarged(image[None])[0]
+    detections = f"detections: {len(prediction['scores'])}. {title}"
+    sampling = "a deformable layer of C4: for the output pixel at +, its 3x3 taps sample at the dots"
     figure, axes = _figure(4, image)
-    _show(axes[0], image, "photograph, held out from training")
-    _show(axes[1], image, f"ground truth: {len(target['boxes'])}")
-    _draw_masks(axes[1], target["masks"].numpy().astype(float))
-    _show(axes[2], image, f"detections: {len(prediction['scores'])}. {title}")
-    _draw_masks(axes[2], _binary(prediction))
-    _draw_boxes(axes[2], prediction, class_names)
-    _show(axes[3], image, "a deformable layer of C4: for the output pixel at +, its 3x3 taps sample at the dots")
+    _show(axes[0], photograph, "photograph, held out from training")
+    _show(axes[1], _with_masks(image, target["masks"]), f"ground truth: {len(target['boxes'])}")
+    _show(axes[2], _with_detections(image, prediction, class_names), detections)
+    _show(axes[3], photograph, sampling)
     boxes = prediction["boxes"]
     _draw_sampling(axes[3], model, image, torch.stack([boxes[:, [0, 2]].mean(1), boxes[:, [1, 3]].mean(1)], dim=1))
     _save(figure, path)
@@ -162,4 +159,4 @@ def draw_comparison(
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=WIDTH / figure.get_figwidth())

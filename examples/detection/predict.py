@@ -6,27 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torchvision.models.detection import MaskRCNN
 
 from detection.evaluate import results_of
+from detection.images import read_image
 from detection.pictures import confident, draw_detections
-
-
-def read_image(path: Path) -> torch.Tensor:
-    """(3, H, W) float32 in 0..1.
-
-    Raises:
-        ValueError: naming the file.
-    """
-    try:
-        with Image.open(path) as file:
-            image = np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Augmentation of image and target together. Each takes its random numbers from the generator that it is given."""
+"""Augmentation of image and target together, with random numbers from a given generator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def _chance(generator: torch.Generator, probability: float) -> bool:
 
 
 def flip_horizontally(sample: Sample, generator: torch.Generator) -> Sample:
-    """Mirrors left and right, every other time."""
+    """Mirrors left and right with probability 0.5."""
     return _flip(sample, -1) if _chance(generator, 0.5) else sample
 
 
 def flip_vertically(sample: Sample, generator: torch.Generator) -> Sample:
-    """Mirrors top and bottom, every other time."""
+    """Mirrors top and bottom with probability 0.5."""
     return _flip(sample, -2) if _chance(generator, 0.5) else sample
 
 

@@ -1,7 +1,7 @@
-"""maskrcnn_benchmark.layers.Conv2d."""
+"""Plain convolution [maskrcnn_benchmark.layers.Conv2d]."""
 
 from torch import nn
 
 
 class Conv2d(nn.Conv2d):
-    """``torch.nn.Conv2d`` under maskrcnn-benchmark's name; torch itself takes empty batches today."""
+    """``torch.nn.Conv2d`` under maskrcnn-benchmark's name. Theirs added empty batches, which torch's now takes."""

@@ -1,4 +1,4 @@
-"""A convolution, its norm, residual sum and ReLU: fused where nobody watches the modules in between."""
+"""Convolution, norm, residual sum and ReLU: fused and in place where no hook or mode could observe the difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnet_cuda.ops._registration import needs_registered_op, transformed
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
-# Each gives a tensor of its own that its backward does not need.
+# Each returns a new tensor that its backward does not read, so that the norm may overwrite it.
 _CONVOLUTIONS = (Conv2d, nn.Conv2d, DeformConv, ModulatedDeformConv)
 
 
@@ -26,22 +26,22 @@ def conv_norm_act(
 ) -> Tensor:
     """``relu(norm(conv(x)) + residual)``.
 
-    A FrozenBatchNorm2d does norm, sum and ReLU in one pass that overwrites the convolution's result. Only where nobody
-    can tell: a hook on ``norm`` is shown the norm alone, and what a hook on ``conv``, a module of another class in its
-    place or a dispatch mode may have kept is not overwritten.
+    A FrozenBatchNorm2d does norm, sum and ReLU in one pass over the convolution's result, in place. It is not fused
+    where ``norm`` has hooks, which must see the norm's own result, and not in place where something else may hold the
+    convolution's result: a hook on ``conv``, a module of another class in its place, a function or dispatch mode.
     """
     out = conv(x)
-    if type(norm).forward is FrozenBatchNorm2d.forward and not is_watched(norm):
-        # A subclass of Tensor may have shown its results to whoever wrote it.
-        return norm(out, residual=residual, relu=relu, inplace=type(out) is Tensor and _is_ours_alone(conv))
+    if type(norm).forward is FrozenBatchNorm2d.forward and not is_hooked(norm):
+        # A Tensor subclass may have recorded the result in __torch_function__.
+        return norm(out, residual=residual, relu=relu, inplace=type(out) is Tensor and _may_overwrite_result(conv))
     out = norm(out)
     if residual is not None:
         out = out + residual
     return F.relu(out) if relu else out
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Whether calling ``module`` runs more than its class's forward: hooks, global ones too, or a forward set on it."""
+def is_hooked(module: nn.Module) -> bool:
+    """Whether calling ``module`` runs more than its class's forward: hooks, global hooks, or a forward set on it."""
     own = module.__dict__
     for name in _HOOKS:
         if own.get(name):
@@ -52,21 +52,21 @@ def is_watched(module: nn.Module) -> bool:
     return "forward" in own
 
 
-def _is_ours_alone(conv: nn.Module) -> bool:
-    """Whether nobody but the caller can hold the tensor that ``conv`` has just returned."""
-    if needs_registered_op() or transformed():  # graphs are functional, and vmap may batch one tensor and not the other
+def _may_overwrite_result(conv: nn.Module) -> bool:
+    """Whether only the caller can hold the tensor that ``conv`` has just returned."""
+    if needs_registered_op() or transformed():  # graphs are functional; vmap may batch only one of the tensors
         return False
-    if is_watched(conv):
+    if is_hooked(conv):
         return False
     if type(conv) is DFConv2d:
         conv = conv.conv
-        if is_watched(conv):
+        if is_hooked(conv):
             return False
-    return type(conv) in _CONVOLUTIONS and not _is_patched(conv) and not _a_function_mode_watches()
+    return type(conv) in _CONVOLUTIONS and not _is_patched(conv) and not _in_function_mode()
 
 
 def _is_patched(conv: nn.Module) -> bool:
-    """Whether somebody has replaced one of the functions that the result passes through, as recorders do."""
+    """Whether a function that the result passes through has been replaced, as profilers and recorders do."""
     return _functions() != _FUNCTIONS or "_conv_forward" in conv.__dict__
 
 
@@ -77,7 +77,7 @@ def _functions() -> tuple[object, ...]:
 _FUNCTIONS = _functions()
 
 
-def _a_function_mode_watches() -> bool:
-    """Such a mode sees each result and may keep it; that of ``torch.device`` only says where tensors are made."""
+def _in_function_mode() -> bool:
+    """Whether a TorchFunctionMode may keep results; ``torch.device(...)``'s only chooses where tensors are made."""
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(type(torch._C._get_function_stack_at(it)) is not DeviceContext for it in range(count))

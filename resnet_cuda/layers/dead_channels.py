@@ -1,4 +1,4 @@
-"""One warning for statistics under which channels of a frozen norm say nothing about its input."""
+"""One warning for statistics that make channels of a frozen norm constant or NaN."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from torch import Tensor, nn
 
 
 def warn_of_dead_channels(prefix: str, variance: Tensor, eps: float) -> None:
-    """Warns where ``variance + eps``, (C,), is not positive: there is nothing to divide by.
+    """Warns where an entry of ``variance + eps``, (C,), is not positive.
 
-    A variance of 0 is what a channel that is 0 on every training image leaves behind (Caffe2's weights have none, since
-    they are folded; torchvision's go down to denormal numbers, which are positive). Tensors without values, as those of
-    ``torch.device("meta")``, are not looked at.
+    A channel that is 0 on every training image has variance 0. Published weights have none: Caffe2's are folded, and
+    torchvision's smallest variances are denormal but positive. Meta tensors and subclasses are not checked.
     """
     if type(variance) not in (Tensor, nn.Parameter) or variance.is_meta or not variance.is_floating_point():
         return
     with torch.no_grad():
-        divided_by = variance + eps
-        if bool((divided_by > 0).all()):
+        denominator = variance + eps
+        if bool((denominator > 0).all()):
             return
-        zeros = int((divided_by == 0).sum())
-        others = int((~(divided_by >= 0)).sum())
+        zeros = int((denominator == 0).sum())
+        others = int((~(denominator >= 0)).sum())
     parts = []
     if zeros:
         parts.append(f"0 in {zeros} of {variance.numel()} channels, which give their bias whatever the input is")

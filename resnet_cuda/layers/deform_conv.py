@@ -1,4 +1,4 @@
-"""Modules around the deformable convolution whose offsets come from elsewhere."""
+"""Deformable convolutions as modules that take their offsets as arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import ops
-from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda._arguments import conv_geometry, flag, integer, pair
 
 
 class DeformConv2d(nn.Module):
@@ -41,9 +41,7 @@ class DeformConv2d(nn.Module):
                 raise ValueError(f"{layer}: {name} is {channels}; it must be divisible by groups = {groups}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(layer, "kernel_size", kernel_size, 1)
-        self.stride = pair(layer, "stride", stride, 1)
-        self.padding = pair(layer, "padding", padding, 0)
-        self.dilation = pair(layer, "dilation", dilation, 1)
+        self.stride, self.padding, self.dilation = conv_geometry(layer, stride, padding, dilation)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
@@ -66,7 +64,7 @@ class DeformConv2d(nn.Module):
 
 
 class _WithOffsetGroups(DeformConv2d):
-    """maskrcnn-benchmark's modules state the number of offset groups, which the operator reads off the offset."""
+    """A DeformConv2d with maskrcnn-benchmark's argument ``deformable_groups``; the offset must have as many groups."""
 
     def __init__(
         self,
@@ -81,11 +79,11 @@ class _WithOffsetGroups(DeformConv2d):
         bias: bool = False,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        deformable_groups = integer(type(self).__name__, "deformable_groups", deformable_groups)
-        if deformable_groups < 1 or self.in_channels % deformable_groups:
+        layer = type(self).__name__
+        deformable_groups = integer(layer, "deformable_groups", deformable_groups, 1)
+        if self.in_channels % deformable_groups:
             raise ValueError(
-                f"{type(self).__name__}: deformable_groups is {deformable_groups}; it must divide in_channels = "
-                f"{self.in_channels}"
+                f"{layer}: deformable_groups is {deformable_groups}; it must divide in_channels = {self.in_channels}"
             )
         self.deformable_groups = deformable_groups
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda._arguments import conv_geometry, flag, integer, pair
 from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 
@@ -14,16 +14,17 @@ from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 class DFConv2d(nn.Module):
     """A deformable convolution and the convolution that predicts its offsets [maskrcnn_benchmark.layers.DFConv2d].
 
-    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are, as in
-    detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go through a
-    sigmoid. Offsets start at 0, so v1 starts as the plain convolution and v2 as half of it (sigmoid(0) = 0.5).
+    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are,
+    as in detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go
+    through a sigmoid. Offsets start at 0, so v1 starts as the plain convolution and v2 as half of it: sigmoid(0) = 0.5.
 
     Args:
         in_channels, out_channels, groups, bias: as for a convolution.
         with_modulated_dcn: v2 (offsets and mask) or v1 (offsets only).
         kernel_size, stride, dilation: one int or (vertical, horizontal).
         deformable_groups: G, the channel groups with offsets of their own; it divides in_channels.
-        padding: one int or (vertical, horizontal); None keeps the size at stride 1, ``dilation * (kernel_size - 1) // 2``.
+        padding: one int or (vertical, horizontal); None is ``dilation * (kernel_size - 1) // 2``, which keeps the size
+            at stride 1.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class DFConv2d(nn.Module):
         kernel_size, dilation = pair(layer, "kernel_size", kernel_size, 1), pair(layer, "dilation", dilation, 1)
         if padding is None:
             padding = tuple(step * (taps - 1) // 2 for step, taps in zip(dilation, kernel_size, strict=True))
+        stride, padding, dilation = conv_geometry(layer, stride, padding, dilation)
         self.with_modulated_dcn = with_modulated_dcn
         self.offset_channels = 2 * deformable_groups * kernel_size[0] * kernel_size[1]
         mask_channels = self.offset_channels // 2 if with_modulated_dcn else 0
@@ -53,8 +55,8 @@ class DFConv2d(nn.Module):
             integer(layer, "in_channels", in_channels, 1),
             self.offset_channels + mask_channels,
             kernel_size,
-            pair(layer, "stride", stride, 1),
-            pair(layer, "padding", padding, 0),
+            stride,
+            padding,
             dilation,
         )
         nn.init.zeros_(self.offset.weight)

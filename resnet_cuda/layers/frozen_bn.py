@@ -19,8 +19,11 @@ class FrozenBatchNorm2d(nn.Module):
     The buffers have torchvision's, maskrcnn-benchmark's and detectron2's names; they stay float32 under ``.half()`` and
     ``.bfloat16()``, and 16-bit activations stay 16-bit. The forward is one pass over memory.
 
-    Every call uses the values that the buffers have then, whoever wrote them: DDP's broadcast, an average of weights, a
-    NumPy view. The gradient of a call is that of the values it used.
+    Every call uses the buffers' current values, whoever wrote them: DDP's broadcast, an average of weights, a NumPy
+    view. Its backward uses the same values.
+
+    There is no ``momentum``: no call updates the statistics. :func:`resnet_cuda.calibrate` measures them once, and
+    ``torch.nn.BatchNorm2d`` (``norm_layer="bn"``) tracks them.
 
     Args:
         num_features: C.
@@ -60,7 +63,7 @@ class FrozenBatchNorm2d(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
-        # BatchNorm2d has this counter, a frozen layer has no use for it.
+        # BatchNorm2d's counter, which a frozen layer does not have.
         state_dict.pop(prefix + "num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         warn_of_dead_channels(prefix, self.running_var, self.eps)

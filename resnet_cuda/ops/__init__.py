@@ -1,4 +1,4 @@
-"""The operators: compiled where the extension is there for the tensor's device, else the reference."""
+"""The operators: compiled where the extension supports the tensor's device, else the reference."""
 
 from resnet_cuda import _extension
 from resnet_cuda.ops.deform_conv import deform_conv2d

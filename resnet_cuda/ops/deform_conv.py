@@ -1,4 +1,4 @@
-"""Deformable convolution v1 and v2: public function, shape function, autograd and autocast of the compiled operator."""
+"""Deformable convolution v1 and v2: public function, fake function, autograd and autocast of the compiled operator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from resnet_cuda import _backend, _extension, reference
+from resnet_cuda._arguments import conv_geometry
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
@@ -18,10 +19,9 @@ from resnet_cuda.ops._registration import (
 )
 from resnet_cuda.reference.checks import (
     check_deform_conv2d,
+    check_deform_conv2d_tensors,
     check_gradient,
-    check_tensor,
     output_memory_format,
-    pair,
 )
 
 
@@ -38,9 +38,10 @@ def deform_conv2d(
     """Deformable convolution v1 (no mask) or v2; the signature of ``torchvision.ops.deform_conv2d``.
 
     Each of the kernel's ``kh*kw`` taps reads the input at its regular position plus a learned offset, bilinearly, times
-    its mask. A position ``(y, x)`` gives 0 unless ``-1 < y < H`` and ``-1 < x < W``; pixels beyond the image count as 0.
-    The derivative for the offset is the right-hand one everywhere (torchvision's rule). An infinite position is outside;
-    a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and none for the input.
+    its mask. A position ``(y, x)`` gives 0 unless ``-1 < y < H`` and ``-1 < x < W``; pixels outside the image are 0.
+    The derivative for the offset is the right-hand one everywhere (torchvision's rule). An infinite position is
+    outside; a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and no gradient for
+    the input.
 
     Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation are those of the
     reference, and as slow.
@@ -58,7 +59,7 @@ def deform_conv2d(
 
     Returns:
         (N, O, Ho, Wo), input's dtype, channels_last where the input is. Under autocast input, weight and bias are cast
-        to its dtype and offset and mask stay as they are; float64 is left alone.
+        to its dtype, offset and mask are not; for a float64 input nothing is cast.
 
     Raises:
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
@@ -66,59 +67,46 @@ def deform_conv2d(
 
     Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).
     """
-    op = "deform_conv2d"
-    for name, value in (("input", input), ("offset", offset), ("weight", weight)):
-        check_tensor(op, name, value)
-    check_tensor(op, "bias", bias, optional=True)
-    check_tensor(op, "mask", mask, optional=True)
-    target = autocast_dtype(input)
-    input, weight, bias = cast(input, target), cast(weight, target), cast(bias, target)
+    check_deform_conv2d_tensors(input, offset, weight, bias, mask)
+    input, weight, offset, mask, bias = _autocast(autocast_dtype(input), input, weight, offset, mask, bias)
     if not _backend.use_native_for(input) or transformed():
         return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
-    geometry = (*pair(op, "stride", stride, 1), *pair(op, "padding", padding, 0), *pair(op, "dilation", dilation, 1))
-    arguments = (input, weight, offset, mask, bias, *geometry)
+    stride, padding, dilation = conv_geometry("deform_conv2d", stride, padding, dilation)
+    arguments = (input, weight, offset, mask, bias, *stride, *padding, *dilation)
     if needs_registered_op() or not torch.is_grad_enabled():
         return torch.ops.resnet_cuda.deform_conv2d.default(*arguments)
     return _DeformConv2d.apply(*arguments)
 
 
-class _DeformConv2d(torch.autograd.Function):
-    """Eager autograd around the bare kernels."""
-
-    @staticmethod
-    def forward(ctx, input, weight, offset, mask, bias, *geometry):
-        ctx.save_for_backward(input, weight, offset, mask)
-        ctx.geometry = geometry
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.resnet_cuda.deform_conv2d.default(input, weight, offset, mask, bias, *geometry)
-
-    @staticmethod
-    def backward(ctx, grad):
-        # Before autograd is left out: activation checkpointing computes them again here, and records it.
-        saved = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: the registered operator has a derivative
-            return _gradients(ctx, grad, saved)
-        with torch._C._AutoDispatchBelowAutograd():
-            return _gradients(ctx, grad, saved)
-
-
-def _gradients(ctx, grad: Tensor, saved: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """The gradients that are asked for, in the order of the operator's arguments."""
-    needs = ctx.needs_input_grad[:5]  # input, weight, offset, mask, bias
-    gradients = torch.ops.resnet_cuda.deform_conv2d_backward.default(grad, *saved, *ctx.geometry, *needs)
-    asked = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
-    return *asked, *(None for _ in ctx.geometry)
+def _autocast(dtype: torch.dtype | None, input, weight, offset, mask, bias, *geometry):
+    """Autocast's rule. Not for offset and mask: in 16 bit an offset would lose the fraction of a pixel."""
+    return cast(input, dtype), cast(weight, dtype), offset, mask, cast(bias, dtype), *geometry
 
 
 def _backward(ctx, grad):
-    return _gradients(ctx, grad, ctx.saved_tensors)
+    """The gradients that are asked for, in the order of the operator's arguments."""
+    needs = ctx.needs_input_grad[:5]  # input, weight, offset, mask, bias
+    gradients = torch.ops.resnet_cuda.deform_conv2d_backward.default(grad, *ctx.saved_tensors, *ctx.geometry, *needs)
+    asked = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
+    return *asked, *(None for _ in ctx.geometry)
 
 
 def _setup_context(ctx, inputs, output):
     input, weight, offset, mask, _bias, *geometry = inputs
     ctx.save_for_backward(input, weight, offset, mask)
     ctx.geometry = tuple(geometry)
+
+
+class _DeformConv2d(torch.autograd.Function):
+    """Eager autograd: a third of the Python overhead of the registered operator's."""
+
+    backward = staticmethod(_backward)
+
+    @staticmethod
+    def forward(ctx, *arguments):
+        _setup_context(ctx, arguments, None)
+        return torch.ops.resnet_cuda.deform_conv2d.default(*arguments)
 
 
 def _setup_backward_context(ctx, inputs, output):
@@ -130,7 +118,7 @@ def _setup_backward_context(ctx, inputs, output):
 def _second_gradients(ctx, *cotangents):
     """The derivative of the backward operator, by differentiating the reference twice.
 
-    ``cotangents`` are for the gradients of input, weight, offset, mask and bias, the operator's results.
+    ``cotangents`` are those of its results: the gradients of input, weight, offset, mask and bias.
     """
     grad, *tensors = ctx.saved_tensors
     need_mask = tensors[3] is not None and ctx.needs[3]
@@ -185,10 +173,6 @@ def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
     )
 
 
-def _cast_arguments(dtype, input, weight, offset, mask, bias, *geometry):
-    return cast(input, dtype), cast(weight, dtype), offset, mask, cast(bias, dtype), *geometry
-
-
 if _extension.CPU_LOADED:
     torch.library.register_fake(f"{NAMESPACE}::deform_conv2d", _fake)
     torch.library.register_fake(f"{NAMESPACE}::deform_conv2d_backward", _fake_backward)
@@ -196,4 +180,4 @@ if _extension.CPU_LOADED:
     torch.library.register_autograd(
         f"{NAMESPACE}::deform_conv2d_backward", _second_gradients, setup_context=_setup_backward_context
     )
-    register_autocast("deform_conv2d", _cast_arguments)
+    register_autocast("deform_conv2d", _autocast)

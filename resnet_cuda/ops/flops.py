@@ -1,14 +1,12 @@
-"""FLOP formulas for ``torch.utils.flop_counter.FlopCounterMode``, which otherwise counts a deformable layer as
-nothing.
+"""FLOP formulas for ``torch.utils.flop_counter.FlopCounterMode``, which would count a deformable convolution as 0.
 
-The convention is that of torch's convolutions: twice the multiplications of the matrix product. The bias is not
-counted, as there, and neither is the sampling: its seven or so operations per sample are O times fewer than the
-product's, and a deformable layer without its offsets' convolution then counts what the plain convolution of its shape
-does. FrozenBN has no formula and counts 0, as torch's batch norm does. On the reference back end torch counts the
-product by itself.
+The convention is that of torch's convolutions: twice the multiplications of the matrix product, so that a deformable
+convolution counts as much as the plain one of its shape. Neither the bias is counted, as there, nor the sampling, whose
+seven or so operations per sample are O times fewer than the product's. FrozenBN has no formula and counts 0, as torch's
+batch norm does. On the reference back end torch counts the product itself.
 
-``torch.utils.flop_counter`` imports Triton where there is one, a tenth of a second and more. So the formulas are
-registered when somebody imports it, and at once where somebody has.
+Importing ``torch.utils.flop_counter`` takes a tenth of a second and more, since it imports Triton where there is one.
+So the formulas are registered when it is imported, or at once where it is already.
 """
 
 from __future__ import annotations
@@ -26,16 +24,16 @@ _COUNTER = "torch.utils.flop_counter"
 
 
 def _product(weight_shape, grad_or_output_shape) -> int:
-    """Of (O/groups, C/groups*kh*kw) and (C/groups*kh*kw, N*Ho*Wo), for each group."""
+    """FLOPs of (O/groups, C/groups*kh*kw) times (C/groups*kh*kw, N*Ho*Wo), over all groups."""
     return 2 * prod(grad_or_output_shape) * prod(weight_shape[1:])
 
 
-def _forward_flops(input_shape, weight_shape, *rest: Any, out_shape=None, **names: Any) -> int:
+def _forward_flops(_input_shape, weight_shape, *rest: Any, out_shape=None, **names: Any) -> int:
     return _product(weight_shape, out_shape)
 
 
-def _backward_flops(grad_shape, input_shape, weight_shape, *rest: Any, out_shape=None, **names: Any) -> int:
-    """A product for the weight, and one for the sampled columns, from which input, offset and mask get theirs."""
+def _backward_flops(grad_shape, _input_shape, weight_shape, *rest: Any, out_shape=None, **names: Any) -> int:
+    """A product for the weight's gradient, and one for the columns', which those of input, offset and mask need."""
     need_input, need_weight, need_offset, need_mask, _need_bias = rest[-5:]
     products = int(need_weight) + int(need_input or need_offset or need_mask)
     return products * _product(weight_shape, grad_shape)
@@ -44,12 +42,12 @@ def _backward_flops(grad_shape, input_shape, weight_shape, *rest: Any, out_shape
 def _register(counter: ModuleType) -> None:
     for name, formula in (("deform_conv2d", _forward_flops), ("deform_conv2d_backward", _backward_flops)):
         operator = getattr(torch.ops.resnet_cuda, name)
-        if operator not in counter.flop_registry:  # a reloaded package registers nothing twice
+        if operator not in counter.flop_registry:  # registered already where the package is reloaded
             counter.register_flop_formula(operator)(formula)
 
 
 class _WhenImported(importlib.abc.MetaPathFinder):
-    """Finds ``torch.utils.flop_counter`` as everyone else does, and registers behind its execution."""
+    """Finds ``torch.utils.flop_counter`` by the other finders, and registers the formulas after it has run."""
 
     def __init__(self) -> None:
         self._searching = False
@@ -77,7 +75,7 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 
 
 def register_flop_formulas() -> None:
-    """Now where the counter is imported already, else when it is."""
+    """Registers the formulas, at once where the counter is imported, else at its import."""
     if _COUNTER in sys.modules:
         _register(sys.modules[_COUNTER])
     else:

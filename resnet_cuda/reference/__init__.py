@@ -1,4 +1,4 @@
-"""The operators' definition in pure PyTorch: what runs without the extension and what the tests compare with."""
+"""The operators' definition in pure PyTorch: it runs where the extension does not, and the tests compare with it."""
 
 from resnet_cuda.reference.deform_conv import deform_conv2d
 from resnet_cuda.reference.frozen_bn import frozen_batch_norm, frozen_bn_relu

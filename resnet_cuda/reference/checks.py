@@ -1,4 +1,4 @@
-"""The operators' argument rules in Python: for the reference and for the shape functions that torch.compile runs.
+"""The operators' argument rules in Python: for the reference and for the fake functions that torch.compile runs.
 
 The compiled operators check the same rules in ``csrc/*/*.cpp``, for both devices at once. Every message names the
 operator, the argument, what it was and what is allowed.
@@ -12,31 +12,34 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from resnet_cuda._arguments import pair
+from resnet_cuda._arguments import conv_geometry
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """What the operators compute in beside ``tensor``: float64 for float64, else float32."""
+    """The dtype that the operators compute in: float64 for a float64 ``tensor``, else float32."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 class DeformConvShape(NamedTuple):
-    """Sizes that follow from the arguments of a deformable convolution."""
+    """Sizes that follow from the arguments of a deformable convolution, and its geometry as pairs."""
 
     groups: int
     offset_groups: int
     out_height: int
     out_width: int
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
 
 
 def check_tensor(op: str, name: str, value: object, optional: bool = False) -> None:
-    """``value`` is a dense tensor, which sparse, nested, quantized and MKLDNN ones are not.
+    """Checks that ``value`` is a dense tensor: not sparse, nested, quantized or MKLDNN.
 
     Raises:
-        TypeError: where it is no tensor.
-        ValueError: where it is one of another kind.
+        TypeError: for anything that is not a tensor.
+        ValueError: for a tensor of another kind.
     """
     if optional and value is None:
         return
@@ -49,7 +52,7 @@ def check_tensor(op: str, name: str, value: object, optional: bool = False) -> N
 
 
 def _fail(op: str, name: str, was: object, allowed: str) -> NoReturn:
-    """Called behind a test, and never to make one: formatting a dynamic size would tie a compiled graph to its value."""
+    """Call only after a check has failed: formatting a dynamic size specialises a compiled graph on its value."""
     raise ValueError(f"{op}: {name} is {was}; it must be {allowed}")
 
 
@@ -76,21 +79,29 @@ def check_input(op: str, input: Tensor, name: str = "input") -> None:
         _fail(op, name, _shape(input), "4-D, (N, C, H, W)")
 
 
+def check_deform_conv2d_tensors(
+    input: object, offset: object, weight: object, bias: object = None, mask: object = None
+) -> None:
+    """Raises TypeError or ValueError for the first argument that is not a dense tensor (bias, mask: or None)."""
+    for name, value in (("input", input), ("offset", offset), ("weight", weight)):
+        check_tensor("deform_conv2d", name, value)
+    check_tensor("deform_conv2d", "bias", bias, optional=True)
+    check_tensor("deform_conv2d", "mask", mask, optional=True)
+
+
 def check_deform_conv2d(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
     bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
 ) -> DeformConvShape:
     """Raises ValueError for the first rule of :func:`deform_conv2d` that the arguments break."""
     op = "deform_conv2d"
-    pair(op, "stride", stride, 1)
-    pair(op, "padding", padding, 0)
-    pair(op, "dilation", dilation, 1)
+    stride, padding, dilation = conv_geometry(op, stride, padding, dilation)
     check_input(op, input)
     position_dtypes = (input.dtype,) if input.dtype == torch.float64 else (input.dtype, torch.float32)
     _check_beside(op, "weight", weight, input, (input.dtype,))
@@ -135,7 +146,7 @@ def check_deform_conv2d(
         _fail(op, "mask", _shape(mask), f"(N, G*kh*kw, Ho, Wo) = {expected}")
     if bias is not None and not _has_shape(bias, (out_channels,)):
         _fail(op, "bias", _shape(bias), f"(O,) = ({out_channels},)")
-    return DeformConvShape(groups, offset_groups, out_height, out_width)
+    return DeformConvShape(groups, offset_groups, out_height, out_width, stride, padding, dilation)
 
 
 def _offset_rule(batch: int, taps: int, out_height: int, out_width: int, channels: int) -> str:
@@ -150,7 +161,7 @@ def _check_constant(op: str, name: str, constant: Tensor, beside: Tensor, dtypes
 
 
 def check_needs_no_gradient(op: str, name: str, constant: Tensor) -> None:
-    """A constant whose gradient somebody waits for would get none, silently."""
+    """Refuses a constant that requires a gradient: it would get none, silently."""
     if constant.requires_grad and torch.is_grad_enabled():
         _fail(op, name, "a tensor that requires a gradient", "a constant: detach it, or use a BatchNorm2d to train it")
 
@@ -191,7 +202,7 @@ def check_frozen_batch_norm(
 
 
 def check_gradient(op: str, grad: Tensor, input: Tensor, expected: Sequence[int], name: str = "grad") -> None:
-    """``name`` has ``expected`` sizes, and device and dtype of ``input``."""
+    """Checks that ``grad``, called ``name``, is of shape ``expected`` and of ``input``'s device and dtype."""
     _check_beside(op, name, grad, input, (input.dtype,))
     if not _has_shape(grad, expected):
         _fail(op, name, _shape(grad), f"of shape {tuple(expected)}")
@@ -206,8 +217,8 @@ def check_frozen_bn_backward(grad: Tensor, scale: Tensor, output: Tensor | None)
 
 
 def output_memory_format(input: Tensor) -> torch.memory_format:
-    """channels_last for an input that is laid out so and not also contiguous, else contiguous."""
-    if torch._C._are_functorch_transforms_active():  # which cannot be asked about layouts
+    """channels_last for an input that is channels_last and not also contiguous, else contiguous."""
+    if torch._C._are_functorch_transforms_active():  # is_contiguous(memory_format=...) fails there
         return torch.contiguous_format
     if input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous():
         return torch.channels_last

@@ -12,7 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.reference.checks import check_deform_conv2d, check_tensor, compute_dtype, output_memory_format, pair
+from resnet_cuda.reference.checks import (
+    check_deform_conv2d,
+    check_deform_conv2d_tensors,
+    compute_dtype,
+    output_memory_format,
+)
 
 
 def _sampling_positions(
@@ -40,11 +45,11 @@ def _sampling_positions(
 def _bilinear_sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Values of ``image`` [N, G, C/G, H, W] at ``y``, ``x`` [N, G, K, Ho, Wo]: [N, G, C/G, K, Ho, Wo].
 
-    A position is read where ``-1 <= y < H``: at exactly -1 the value is 0 as the contract says, while autograd sees
-    the bilinear patch on the right of the position, whose slope is the right-hand derivative that the contract asks for.
+    A position is read where ``-1 <= y < H``. At exactly -1 the value is 0, as the operator's rule says, while autograd
+    differentiates the bilinear patch to the right of the position: the right-hand derivative, as the rule says.
     """
     height, width = image.shape[-2:]
-    # A NaN position has no pixels to read; it gives NaN by the term added below. `where` keeps its gradient off the rest.
+    # A NaN position reads no pixel; the term added below makes it NaN. `where` keeps its gradient out of the rest.
     is_nan = torch.isnan(y) | torch.isnan(x)
     outside = torch.full_like(y, -2.0)
     patch_y = torch.where(is_nan, outside, y).clamp(-2.0, height)
@@ -62,12 +67,12 @@ def _bilinear_sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
         index = torch.where(in_image, row * width + column, 0).flatten(-3)  # [N, G, K*Ho*Wo]
         corner = flat.gather(-1, index.unsqueeze(2).expand(-1, -1, flat.shape[2], -1))
         corner = corner.unflatten(-1, y.shape[-3:])  # [N, G, C/G, K, Ho, Wo]
-        # At exactly -1 the corner's weight is 0, and 0 times a non-finite pixel would not be the 0 of the contract.
+        # At exactly -1 the corner's weight is 0, and 0 times a non-finite pixel would be NaN instead of 0.
         usable = in_image.unsqueeze(2) & (strictly_inside.unsqueeze(2) | torch.isfinite(corner))
         corner = torch.where(usable, corner, torch.zeros_like(corner))
         weight_y = fraction_y if step_y else 1 - fraction_y
         weight_x = fraction_x if step_x else 1 - fraction_x
-        # Outside, the clamped position's weights must not reach autograd either.
+        # Outside the image the weight is 0 for autograd, too.
         weight = torch.where(readable, weight_y * weight_x, torch.zeros_like(weight_y))
         sampled = sampled + weight.unsqueeze(2) * corner
 
@@ -77,7 +82,7 @@ def _bilinear_sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return sampled + nan_term.unsqueeze(2)
 
 
-# Asked once, since Dynamo cannot trace the question before torch 2.12.
+# Evaluated at import: Dynamo cannot trace is_autocast_available before torch 2.12.
 _AUTOCAST_DEVICES = frozenset(
     device_type
     for device_type in ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
@@ -86,7 +91,7 @@ _AUTOCAST_DEVICES = frozenset(
 
 
 def _in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
-    """Autocast would make the product in 16 bit; what it may cast are the operator's arguments, and not here."""
+    """Disables autocast, which would compute the matrix product in 16 bit; ops.deform_conv2d has cast the arguments."""
     if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
@@ -107,20 +112,7 @@ def deform_conv2d(
     16-bit arguments are computed in float32 throughout and rounded once at the end. Memory: ``kh*kw`` copies of a
     (resampled) input, several times over for autograd.
     """
-    op = "deform_conv2d"
-    for name, value, optional in (
-        ("input", input, False),
-        ("offset", offset, False),
-        ("weight", weight, False),
-        ("bias", bias, True),
-        ("mask", mask, True),
-    ):
-        check_tensor(op, name, value, optional)
-    stride, padding, dilation = (
-        pair(op, "stride", stride, 1),
-        pair(op, "padding", padding, 0),
-        pair(op, "dilation", dilation, 1),
-    )
+    check_deform_conv2d_tensors(input, offset, weight, bias, mask)
     shape = check_deform_conv2d(input, weight, offset, mask, bias, stride, padding, dilation)
     batch, channels, _, _ = input.shape
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
@@ -128,9 +120,9 @@ def deform_conv2d(
     compute = compute_dtype(input)
 
     positions = offset.to(compute).unflatten(1, (shape.offset_groups, taps, 2))
-    y, x = _sampling_positions(positions, (kernel_h, kernel_w), stride, padding, dilation)
+    y, x = _sampling_positions(positions, (kernel_h, kernel_w), shape.stride, shape.padding, shape.dilation)
     image = input.to(compute).unflatten(1, (shape.offset_groups, channels // shape.offset_groups))
-    columns = _bilinear_sample(image, y, x)  # [N, G, C/G, K, Ho, Wo]
+    columns = _bilinear_sample(image, y, x)  # the im2col matrix, [N, G, C/G, K, Ho, Wo]
     if mask is not None:
         columns = columns * mask.to(compute).unflatten(1, (shape.offset_groups, 1, taps))
 

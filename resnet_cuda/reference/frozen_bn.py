@@ -1,6 +1,6 @@
-"""FrozenBatchNorm + residual + ReLU in pure PyTorch: the operators' definition, where it rounds included.
+"""FrozenBatchNorm + residual + ReLU in pure PyTorch: the operators' definition, rounding included.
 
-float64 input is computed in float64, every other in float32: multiply, add the shift, add the residual, clamp; then one
+Computed in float64 for a float64 input, else in float32: multiply, add the shift, add the residual, clamp; then one
 rounding to the input's dtype.
 """
 
@@ -67,8 +67,7 @@ def scale_and_shift(
 ) -> tuple[Tensor, Tensor]:
     """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, each (C,), computed in ``dtype``.
 
-    A channel of variance 0 at eps 0 was constant where its statistics were measured: its normalised value is taken as
-    0, not as 0/0, and its result is the bias.
+    A channel whose variance plus eps is 0 gets scale 0, so that its result is the bias and not 0/0.
     """
     weight, bias, mean, variance = (it.to(dtype) for it in (weight, bias, running_mean, running_var))
     variance = variance + eps
@@ -85,6 +84,6 @@ def _apply(input: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None,
         output = output.relu()
     output = output.to(input.dtype)
     if inplace:
-        # The copy is recorded by autograd, so the graph behind `input` goes on as for any other in-place operation.
+        # Autograd records the copy, as any other in-place operation.
         return input.copy_(output)
     return output.contiguous(memory_format=output_memory_format(input))

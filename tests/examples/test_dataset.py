@@ -51,6 +51,26 @@ def test_a_damaged_image(coco, damage):
     assert target["image_id"] == 30
 
 
+@pytest.mark.parametrize("name", ["16.png", "16.tif"])
+def test_a_16_bit_image_keeps_its_values(name, tmp_path):
+    from detection.images import read_image
+    from PIL import Image
+
+    grey = np.arange(0, 65536, 2048, dtype=np.uint16).reshape(4, 8)
+    Image.fromarray(grey).save(tmp_path / name)
+    image = read_image(tmp_path / name)
+    torch.testing.assert_close(image, torch.from_numpy(grey / 65535).float().expand(3, -1, -1))
+
+
+def test_pixels_without_a_range_are_refused(coco):
+    from detection.coco_dataset import CocoInstances, DamagedSampleError
+    from PIL import Image
+
+    Image.fromarray(np.ones((48, 64), dtype=np.float32)).save(coco[0] / "image2.png", format="TIFF")
+    with pytest.raises(DamagedSampleError, match=r"image2\.png .*mode F; they must be 8-bit or 16-bit"):
+        CocoInstances(*coco)[1]
+
+
 DAMAGED_ANNOTATIONS = {
     "no segmentation": (lambda a: a.pop("segmentation"), "segmentation"),
     "two points": (lambda a: a.update(segmentation=[[1, 2, 3, 4]]), "three points"),

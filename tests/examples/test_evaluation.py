@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -97,6 +98,10 @@ def test_pictures_show_something(coco, tiny_model, tmp_path):
     image, target = CocoInstances(*coco)[0]
     prediction = pictures.confident(perfect(target), 0.5)
     pictures.draw_detections(tmp_path / "a" / "one.png", image, prediction, tiny_model.class_names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nothing = pictures.confident(perfect(target), threshold=2)
+        pictures.draw_detections(tmp_path / "none.png", image, nothing, tiny_model.class_names)
     model = build_model(tiny_model)
     pictures.draw_comparison(tmp_path / "b.png", image, target, prediction, tiny_model.class_names, model, "title")
     for path in (tmp_path / "a" / "one.png", tmp_path / "b.png"):
