@@ -20,7 +20,7 @@ from benchmarks.process_memory import keep_freed_memory
 from benchmarks.results import Row, Settings
 from resnet_cuda import _backend, _extension
 
-# In the order in which they are measured. Last is what has peers with threads of their own, which stay: after them, in the
+# In the order in which they are measured. The part whose peers keep thread pools of their own is last: after it, in the
 # same process, memory-bound kernels were seen to take up to twice as long, ours and the peers' alike.
 PARTS = {
     "frozen_bn": bench_frozen_bn.run,

@@ -24,7 +24,7 @@ def cases(settings: Settings) -> list[DeformConvCase]:
 
 
 def matrix_product(case: DeformConvCase, tensors: DeformConvTensors) -> Callable[[], None]:
-    """The products that every implementation has to make, on columns that nobody sampled."""
+    """The products that every implementation has to make, on random im2col columns."""
     pixels = case.batch * case.height * case.width
     depth = 9 * case.in_channels // case.groups
     like = {"device": tensors.input.device, "dtype": tensors.input.dtype}
@@ -41,7 +41,7 @@ def matrix_product(case: DeformConvCase, tensors: DeformConvTensors) -> Callable
 
 
 def tiled_matrix_product(case: DeformConvCase, tensors: DeformConvTensors) -> Callable[[], None]:
-    """The same products in the pieces that a kernel makes them in (``TILE`` pixels at a time), each a call of ATen's."""
+    """The same products, ``TILE`` pixels at a time as in a kernel, each a call of ATen's."""
     depth = 9 * case.in_channels // case.groups
     weight = torch.randn(case.groups, depth, case.out_channels // case.groups, dtype=tensors.input.dtype)
     columns = torch.randn(TILE, depth, dtype=tensors.input.dtype)

@@ -1,9 +1,8 @@
 """FrozenBatchNorm + residual + ReLU beside torchvision's layer and a plain copy of the same bytes.
 
-Two copies to be held against. The floor moves as many bytes as the variant: ``in place`` reads and writes a tensor that is
-there, the others also allocate their result, and so does their copy. The machine's copy bandwidth is that of a copy larger
-than any cache, made before the first turn of each case and every fifth behind it: a shared machine's memory is now faster,
-now slower.
+Each variant has two copies beside it. The floor moves as many bytes as the variant, and allocates its result where the
+variant does. The machine's copy bandwidth is that of a copy larger than any cache, made before the first turn of a case
+and before every fifth one after it, since a shared machine's bandwidth changes.
 """
 
 from __future__ import annotations
@@ -150,6 +149,33 @@ TENSORS = {
 }
 
 
+def prepare(
+    size: tuple[int, ...],
+    variant: str,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    device: torch.device,
+    seed: int = 0,
+) -> dict[str, Callable]:
+    """The calls of a variant's candidates on random activations of ``size``, made on ``device``."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    def activation() -> Tensor:
+        return random(*size).to(dtype).contiguous(memory_format=memory_format)
+
+    input, residual, grad = activation(), activation(), activation()
+    scale, shift = random(size[1]).abs() + 0.5, random(size[1])
+    return (VARIANTS | MORE_VARIANTS)[variant](input, scale, shift, residual, grad)
+
+
+def bytes_moved(size: tuple[int, ...], variant: str, dtype: torch.dtype) -> int:
+    """What a variant reads and writes."""
+    return TENSORS[variant] * torch.Size(size).numel() * dtype.itemsize
+
+
 def _row(
     name: str,
     size: tuple[int, ...],
@@ -159,17 +185,7 @@ def _row(
     settings: Settings,
     bandwidth: CopyBandwidth,
 ) -> Row:
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(settings.device)
-
-    def activation() -> Tensor:
-        return random(*size).to(dtype).contiguous(memory_format=memory_format)
-
-    input, residual, grad = activation(), activation(), activation()
-    scale, shift = random(size[1]).abs() + 0.5, random(size[1])
-    candidates = VARIANTS[variant](input, scale, shift, residual, grad)
+    candidates = prepare(size, variant, dtype, memory_format, settings.device)
     layout = "channels_last" if memory_format == torch.channels_last else "contiguous"
     case = f"{name}, {variant}, {str(dtype).removeprefix('torch.')}, {layout}"
     check_agreement(case, "eager", candidates["eager"](), candidates[OURS](), TOLERANCE[dtype])
@@ -177,5 +193,5 @@ def _row(
     timings = compare(
         candidates, settings.device, settings.repeats, settings.budget_seconds, interlude=bandwidth.sample
     )
-    traffic = Traffic(TENSORS[variant] * input.nbytes, bandwidth.bytes_per_second)
+    traffic = Traffic(bytes_moved(size, variant, dtype), bandwidth.bytes_per_second)
     return Row("frozen_bn_relu", case, timings, FLOOR, traffic=traffic)

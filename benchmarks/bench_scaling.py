@@ -1,4 +1,4 @@
-"""How much the deformable convolution gains from the machine's threads: all of them and one, in turns in one process."""
+"""How much the deformable convolution gains from threads: with all of them and with one, in turns in one process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _row(case: DeformConvCase, settings: Settings, threads: int, backward: bool)
     candidates = {name: _with_threads(threads, call) for name, call in calls.items()}
     candidates |= {name + ONE_THREAD: _with_threads(1, call) for name, call in calls.items()}
     try:
-        # Each timed call comes behind one with as many threads: to change their number starts threads.
+        # Each timed call follows an untimed one with as many threads: changing their number starts threads.
         timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds, own_threads=True)
     finally:
         torch.set_num_threads(threads)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+UNIFORM = "uniform"
+
 
 @dataclass(frozen=True)
 class DeformConvCase:
@@ -22,12 +24,6 @@ class DeformConvCase:
     groups: int = 1
     offset_groups: int = 1
     modulated: bool = True
-
-    @property
-    def gflop(self) -> float:
-        """Multiplications and additions of the matrix product alone, in 10^9."""
-        pixels = self.batch * self.height * self.width
-        return 2 * pixels * 9 * self.in_channels // self.groups * self.out_channels / 1e9
 
 
 @dataclass
@@ -47,9 +43,13 @@ def make_deform_conv(
     dtype: torch.dtype,
     channels_last: bool,
     seed: int = 0,
-    offset_pixels: float = 1.0,
+    offset_pixels: float | str = 1.0,
 ) -> DeformConvTensors:
-    """Random arguments, made on ``device``; ``offset_pixels`` is the standard deviation of the offsets."""
+    """Random arguments, made on ``device``.
+
+    ``offset_pixels`` is the offsets' standard deviation; with "uniform" all sampling positions in the image are equally
+    likely.
+    """
     generator = torch.Generator(device).manual_seed(seed)
 
     def random(*shape: int, factor: float = 1.0) -> Tensor:
@@ -58,13 +58,27 @@ def make_deform_conv(
 
     size = (case.height, case.width)
     weight = random(case.out_channels, case.in_channels // case.groups, 3, 3)
-    return DeformConvTensors(
+    uniform = offset_pixels == UNIFORM
+    tensors = DeformConvTensors(
         input=random(case.batch, case.in_channels, case.height * case.stride, case.width * case.stride),
-        offset=random(case.batch, 18 * case.offset_groups, *size, factor=offset_pixels),
+        offset=random(case.batch, 18 * case.offset_groups, *size, factor=0.0 if uniform else offset_pixels),
         weight=(weight / (9 * case.in_channels // case.groups) ** 0.5).contiguous(),
         mask=random(case.batch, 9 * case.offset_groups, *size).sigmoid() if case.modulated else None,
         grad=random(case.batch, case.out_channels, *size),
     )
+    if uniform:
+        tensors.offset = _uniform_offsets(case, device, seed).to(dtype)
+    return tensors
+
+
+def _uniform_offsets(case: DeformConvCase, device: torch.device, seed: int) -> Tensor:
+    """Offsets (N, 18 * offset groups, Ho, Wo) from each output pixel to uniform positions in the image, stride 1."""
+    generator = torch.Generator(device).manual_seed(1000 + seed)
+    size = torch.tensor([case.height, case.width], device=device).reshape(2, 1, 1)
+    shape = (case.batch, 9 * case.offset_groups, 2, case.height, case.width)
+    position = torch.rand(*shape, generator=generator, device=device) * size
+    pixel = torch.stack(torch.meshgrid(*(torch.arange(n, device=device) for n in shape[-2:]), indexing="ij"))
+    return (position - pixel).flatten(1, 2)
 
 
 # An image of 800x1344 (maskrcnn-benchmark's usual size) and one of 480x640, stages C3 to C5.
@@ -84,6 +98,9 @@ DEFORM_CONV = (
 QUICK = ("C4 480x640", "C5 480x640")
 SCALING = DEFORM_CONV[:3]
 
+# 3x3 layers at 800x1344 by stage: channels, height, width.
+STAGES = {"C3": (128, 100, 168), "C4": (256, 50, 84), "C5": (512, 25, 42)}
+
 # name: (N, C, H, W) of what a block writes at 800x1344.
 FROZEN_BN = {
     "C2 800x1344": (1, 256, 200, 336),
@@ -92,3 +109,9 @@ FROZEN_BN = {
     "C5 800x1344": (1, 2048, 25, 42),
 }
 QUICK_FROZEN_BN = ("C4 800x1344",)
+
+
+def layer(stage: str, batch: int, quick: bool = False) -> DeformConvCase:
+    """A stage's 3x3 layer at 800x1344, v2; with ``quick`` a few pixels and channels under the same name."""
+    channels, height, width = (8, 6, 7) if quick else STAGES[stage]
+    return DeformConvCase(f"{stage}, batch {batch}", batch, channels, channels, height, width)

@@ -1,4 +1,4 @@
-"""What a result was measured on: machine, versions, commit."""
+"""What a result was measured on: machine, versions, commit; a GPU's clocks."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
 import torch
 
 import resnet_cuda
+from benchmarks.peers import PACKAGES
 from resnet_cuda import _extension
-
-PACKAGES = ("torchvision", "onnxruntime", "openvino", "mmcv")
 
 
 def processor() -> str:
-    """The processor's name and the instruction set that our kernels use on it."""
+    """The processor's name."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -68,3 +68,46 @@ def describe(device: torch.device) -> dict[str, object]:
         properties = torch.cuda.get_device_properties(device)
         facts["gpu"] = f"{properties.name}, {properties.multi_processor_count} SMs, {properties.total_memory >> 30} GiB"
     return facts
+
+
+def describe_extension(device: torch.device) -> dict[str, object]:
+    """Which package was imported, from where, with which kernels; and what of CUDA it depends on."""
+    facts: dict[str, object] = {
+        "imported": resnet_cuda.__file__,
+        "cpu_extension": "loaded" if _extension.CPU_LOADED else _extension.CPU_ERROR,
+        "cuda_extension": "loaded" if _extension.CUDA_LOADED else _extension.CUDA_ERROR,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    if device.type == "cuda":
+        facts["capability"] = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        facts["l2_bytes"] = torch.cuda.get_device_properties(device).L2_cache_size
+    return facts
+
+
+CLOCKS = {  # in a record: of nvidia-smi
+    "sm_mhz": "clocks.sm",
+    "memory_mhz": "clocks.mem",
+    "most_sm_mhz": "clocks.max.sm",
+    "celsius": "temperature.gpu",
+    "watts": "power.draw",
+    "driver": "driver_version",
+}
+
+
+def read_clocks(device: torch.device) -> dict[str, object]:
+    """Clock rates, temperature and power by the names of ``CLOCKS``; or why there are none, under ``unknown``."""
+    command = shutil.which("nvidia-smi")
+    if device.type != "cuda" or command is None:
+        return {"unknown": "no GPU" if device.type != "cuda" else "no nvidia-smi"}
+    fields = [f"--query-gpu={','.join(CLOCKS.values())}", "--format=csv,noheader,nounits"]
+    identifier = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    this_gpu = [] if identifier is None else ["-i", f"GPU-{identifier}"]
+    try:
+        result = subprocess.run([command, *fields, *this_gpu], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"unknown": str(error)}
+    values = [value.strip() for value in (result.stdout.strip().splitlines() or [""])[0].split(",")]
+    if result.returncode != 0 or len(values) != len(CLOCKS):
+        return {"unknown": (result.stdout + result.stderr).strip()[:200]}
+    return dict(zip(CLOCKS, values, strict=True))

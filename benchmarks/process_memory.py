@@ -1,12 +1,16 @@
-"""Where the memory of results comes from while CPU kernels are timed.
+"""The memory that a call adds, and where the C library gets the memory of results while CPU kernels are timed.
 
-By default the C library gives every large result back to the system and gets it anew, page by page, at a fault each: on a virtual
-machine that takes several times as long as writing it, and a comparison of memory-bound kernels would measure the system.
+By default glibc gives every large result back to the system and gets it anew, with a page fault per page: on a virtual
+machine that takes several times as long as writing the result, and memory-bound kernels could not be compared.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 
@@ -20,9 +24,36 @@ def keep_freed_memory() -> bool:
         return False
 
 
-def release_freed_memory() -> None:
+def _release_freed_memory() -> None:
     """Gives it back once, so that what the next call needs shows in the resident memory."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):
         return
+
+
+def peak_megabytes(call: Callable[[], object], device: torch.device) -> float | None:
+    """The most memory that one call holds beyond what is held before it, its results included; None: not known."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    _release_freed_memory()
+    try:
+        # Linux sets the high-water mark of the resident set back to the present size.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    before = _status_megabytes("VmRSS")
+    call()
+    return max(0.0, _status_megabytes("VmHWM") - before)
+
+
+def _status_megabytes(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"/proc/self/status has no line {key}")

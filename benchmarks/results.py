@@ -25,7 +25,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that one call has to read and write, and the bytes per second of a large copy made just before and after."""
+    """Bytes that one call has to read and write, and the bytes per second of large copies between its turns."""
 
     moved: int
     copy_bandwidth: float

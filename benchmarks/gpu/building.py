@@ -1,7 +1,5 @@
 """What is to be measured is put into a folder of its own: built here, or brought as libraries from another machine."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -14,35 +12,19 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.gpu.places import ROOT, Places
-from benchmarks.gpu.processes import Outcome, run_command
-from benchmarks.gpu.records import Results
+from benchmarks.gpu.processes import ROOT, Outcome, Places, run_command
+from benchmarks.records import Results
 
 CAPABILITY = "import torch; print('{}.{}'.format(*torch.cuda.get_device_capability()))"
-QUERY = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
 CUDA_LIBRARY = "_cuda_kernels.so"
-STAMP = "built-from"
-
-
-def architecture(seconds: float) -> str | None:
-    """The compute capability of the first GPU, such as 9.0, by nvidia-smi or by torch; None where there is none."""
-    for command in (QUERY, [sys.executable, "-c", CAPABILITY]):
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT.parent)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        found = re.match(r"\d+\.\d+\s", result.stdout)
-        if result.returncode == 0 and found:
-            return found[0].strip()
-    return None
+INPUTS = ("RESNET_CUDA_BUILD", "TORCH_CUDA_ARCH_LIST", "CXX", "CUDA_HOME")
 
 
 def sources_stamp(environment: dict[str, str]) -> str:
     """Changes with the sources, the Python and what the build is asked for."""
-    wanted = {name: environment.get(name) for name in ("RESNET_CUDA_BUILD", "TORCH_CUDA_ARCH_LIST", "CXX", "CUDA_HOME")}
-    digest = hashlib.sha256(json.dumps([sys.version, wanted]).encode())
-    folders = ("csrc", "build_native", "resnet_cuda")
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    digest = hashlib.sha256(json.dumps([sys.version, {name: environment.get(name) for name in INPUTS}]).encode())
+    folders = [ROOT / name for name in ("csrc", "build_native", "resnet_cuda")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     for path in sorted([*files, ROOT / "setup.py", ROOT / "pyproject.toml"]):
         if path.suffix not in (".so", ".pyc"):
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
@@ -61,63 +43,48 @@ def missing_libraries(package: Path, device: str) -> str | None:
 
 
 def build(places: Places, seconds: float, results: Results) -> Outcome:
-    """``pip install`` of this checkout into ``places.site``; nothing is done where that was built from the same files."""
-    begin = time.monotonic()
-    environment = dict(os.environ)
+    """``pip install`` of this checkout into ``places.site``, unless that was built from the same files."""
+    begin, log, environment = time.monotonic(), places.output / "build.log", dict(os.environ)
+    log.unlink(missing_ok=True)
     if places.device == "cuda":
         environment.setdefault("RESNET_CUDA_BUILD", "cuda")
         if not environment.get("TORCH_CUDA_ARCH_LIST"):
-            found = architecture(seconds / 3)
-            if found is None:
-                error = "there is no GPU, so it is not known what to build for"
-                return Outcome("error", time.monotonic() - begin, error)
-            environment["TORCH_CUDA_ARCH_LIST"] = found
-    stamp, stamp_file = sources_stamp(environment), places.site / STAMP
+            asked = run_command([sys.executable, "-c", CAPABILITY], seconds / 2, log, environment, places.imports)
+            if asked.status != "ok":
+                error = f"there is no GPU, so it is not known what to build for: {asked.error}"
+                return Outcome(asked.status, asked.seconds, error)
+            environment["TORCH_CUDA_ARCH_LIST"] = re.findall(r"^\d+\.\d+$", log.read_text(), re.MULTILINE)[-1]
+    stamp, stamp_file = sources_stamp(environment), places.site / "built-from"
     reused = stamp_file.exists() and stamp_file.read_text() == stamp
-    outcome = Outcome("ok", 0.0)
+    status, error = "ok", None
     if not reused:
         shutil.rmtree(places.site, ignore_errors=True)
         command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index"]
         command += ["--verbose", "--disable-pip-version-check", "--target", str(places.site), str(ROOT)]
-        left = seconds - (time.monotonic() - begin)
-        outcome = run_command(command, left, places.output / "build.log", environment, places.imports)
+        outcome = run_command(command, seconds - (time.monotonic() - begin), log, environment, places.imports)
+        status, error = outcome.status, outcome.error
     package = places.site / "resnet_cuda"
-    results.write(
-        kind="build",
-        architectures=environment.get("TORCH_CUDA_ARCH_LIST"),
-        libraries=sorted(path.name for path in package.glob("*.so")),
-        reused=reused,
-        seconds=round(outcome.seconds, 1),
-    )
-    status, error = outcome.status, outcome.error
+    built = {"libraries": sorted(path.name for path in package.glob("*.so")), "reused": reused}
+    results.write(kind="build", architectures=environment.get("TORCH_CUDA_ARCH_LIST"), **built)
     if status == "error":  # the compiler's first word says more than pip's last
-        lines = (places.output / "build.log").read_text(errors="replace").splitlines()
+        lines = log.read_text(errors="replace").splitlines()
         error = next((line.strip()[-400:] for line in lines if re.search(r"\berror: |^\s*resnet_cuda: ", line)), error)
     elif status == "ok" and environment.get("RESNET_CUDA_BUILD") != "none":
         missing = missing_libraries(package, places.device)
         status, error = ("ok", None) if missing is None else ("error", f"after the build {missing}")
-    if status == "ok" and not reused:
+    if status == "ok":
         stamp_file.write_text(stamp)
     return Outcome(status, time.monotonic() - begin, error)
 
 
-def library_folders() -> list[str]:
-    """Where the libraries of torch and of its CUDA packages lie; torch is not imported."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
-        return []
-    torch = Path(next(iter(spec.submodule_search_locations)))
-    return [str(folder) for folder in (torch / "lib", *sorted(torch.parent.glob("nvidia/*/lib")))]
-
-
 def unresolved(library: Path, seconds: float) -> list[str]:
-    """What ldd does not find for a library, torch's libraries being at hand: other libraries, versions of symbols."""
-    paths = [*library_folders(), os.environ.get("LD_LIBRARY_PATH", "")]
-    environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(path for path in paths if path)}
+    """The libraries and symbol versions that ldd does not find, torch's and its CUDA packages' being on the path."""
+    torch = Path(importlib.util.find_spec("torch").origin).parent  # which is not imported
+    folders = [torch / "lib", *sorted(torch.parent.glob("nvidia/*/lib")), os.environ.get("LD_LIBRARY_PATH", "")]
+    environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(str(folder) for folder in folders if str(folder))}
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": max(1.0, seconds)}
     try:
-        result = subprocess.run(
-            ["ldd", str(library)], env=environment, capture_output=True, text=True, timeout=max(1.0, seconds)
-        )
+        result = subprocess.run(["ldd", str(library)], **options)
     except FileNotFoundError:
         return []  # the import decides
     if result.returncode != 0:
@@ -127,27 +94,17 @@ def unresolved(library: Path, seconds: float) -> list[str]:
 
 
 def libraries(places: Places, seconds: float, results: Results) -> Outcome:
-    """Puts this checkout's Python files and the libraries of ``places.libraries`` together in ``places.site``; asks ldd.
-
-    The step behind this one imports them.
-    """
+    """This checkout's Python files and the libraries of ``places.libraries`` go to ``places.site``; ldd is asked."""
     begin = time.monotonic()
-
-    def failed(error: str) -> Outcome:
-        return Outcome("error", time.monotonic() - begin, f"--libraries {places.libraries}: {error}")
-
-    if not places.libraries.is_dir():
-        return failed("there is no such folder")
-    missing = missing_libraries(places.libraries, places.device)
-    if missing is not None:
-        return failed(missing)
-    shutil.rmtree(places.site, ignore_errors=True)
-    package = places.site / "resnet_cuda"
-    shutil.copytree(ROOT / "resnet_cuda", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    copied = [shutil.copy2(path, package) for path in sorted(places.libraries.glob("*.so"))]
-    results.write(kind="libraries", libraries={Path(path).name: Path(path).stat().st_size for path in copied})
-    for path in copied:
-        lacking = unresolved(Path(path), seconds - (time.monotonic() - begin))
-        if lacking:
-            return failed(f"{Path(path).name}: {'; '.join(lacking)}")
-    return Outcome("ok", time.monotonic() - begin)
+    error = None if places.libraries.is_dir() else "there is no such folder"
+    error = error or missing_libraries(places.libraries, places.device)
+    if error is None:
+        shutil.rmtree(places.site, ignore_errors=True)
+        package = places.site / "resnet_cuda"
+        shutil.copytree(ROOT / "resnet_cuda", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        copied = [Path(shutil.copy2(path, package)) for path in sorted(places.libraries.glob("*.so"))]
+        results.write(kind="libraries", libraries={path.name: path.stat().st_size for path in copied})
+        lacking = {path.name: unresolved(path, seconds - (time.monotonic() - begin)) for path in copied}
+        error = next((f"{name}: {'; '.join(lines)}" for name, lines in lacking.items() if lines), None)
+    error = error and f"--libraries {places.libraries}: {error}"
+    return Outcome("error" if error else "ok", time.monotonic() - begin, error)

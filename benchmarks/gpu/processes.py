@@ -1,6 +1,4 @@
-"""Child processes with deadlines: a command, and a worker that runs phases. Nothing here needs torch."""
-
-from __future__ import annotations
+"""Child processes: where they run, what they import, their deadlines. Nothing here needs torch."""
 
 import contextlib
 import json
@@ -14,34 +12,63 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "build" / "gpu_run"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where logs and results go, where children run, and what they import.
+
+    ``imports``, where they run, holds ``benchmarks`` and nothing else: the checkout is never on their path, since a
+    package without libraries there would be measured in place of the installed one.
+    """
+
+    output: Path
+    imports: Path
+    site: Path | None  # where the package to be measured was put; None: it is installed
+    device: str
+    quick: bool
+    libraries: Path | None = None  # a folder with libraries from another machine
+
+    def environment(self) -> dict[str, str]:
+        """For the children. Of $PYTHONPATH all is kept but a checkout whose package has no libraries."""
+        paths = [str(path) for path in (self.site, self.imports) if path]
+        for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+            package = Path(entry) / "resnet_cuda"
+            if entry and (not package.is_dir() or any(package.glob("_C*.so"))):
+                paths.append(str(Path(entry).resolve()))
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """``status`` is ok, error or timeout."""
+    """``status`` is ok, error, timeout or skipped."""
 
     status: str
     seconds: float
     error: str | None = None
 
 
-def end(process: subprocess.Popen) -> None:
-    """Ends a child and all that it started (each child leads a process group of its own)."""
+def _start(command: list[str], log: Path, environment: Mapping[str, str], folder: Path, **options) -> subprocess.Popen:
+    """Starts a child that leads a process group of its own, with its output appended to ``log``."""
+    with log.open("ab", buffering=0) as output:
+        output.write(f"$ {' '.join(command)}\n".encode())
+        options = {"stdout": output, "stderr": output, "start_new_session": True, **options}
+        return subprocess.Popen(command, env=dict(environment), cwd=folder, **options)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a child and all that it started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def last_line(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1][-400:] if lines else "no output"
-
-
-def reason(log: Path) -> str:
-    """Why a Python process ended: the fault that it was told of, if any, else its last line."""
-    lines = log.read_text(errors="replace").splitlines()[-200:]
-    fault = next((line.strip() for line in reversed(lines) if line.startswith("Fatal Python error")), None)
-    return fault or f"last: {last_line(log)}"
 
 
 def run_command(command: list[str], seconds: float, log: Path, environment: Mapping[str, str], folder: Path) -> Outcome:
@@ -56,106 +83,65 @@ def run_commands(
     begin, processes, outcomes = time.monotonic(), [], []
     try:
         for command, log in commands:
-            with log.open("ab") as output:
-                output.write(f"$ {' '.join(command)}\n".encode())
-                output.flush()
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=dict(environment),
-                    cwd=folder,
-                    start_new_session=True,
-                )
-            processes.append(process)
+            processes.append(_start(command, log, environment, folder, stdin=subprocess.DEVNULL))
         for process, (_, log) in zip(processes, commands, strict=True):
             try:
                 code = process.wait(timeout=max(0.0, begin + seconds - time.monotonic()))
             except subprocess.TimeoutExpired:
-                error = f"cut after {seconds:.0f} s; last: {last_line(log)}"
+                error = f"cut after {seconds:.0f} s; last: {_last_line(log)}"
                 outcomes.append(Outcome("timeout", time.monotonic() - begin, error))
                 continue
-            error = f"exit status {code}; last: {last_line(log)}" if code else None
+            error = f"exit status {code}; last: {_last_line(log)}" if code else None
             outcomes.append(Outcome("error" if code else "ok", time.monotonic() - begin, error))
     finally:
         for process in processes:
-            end(process)
+            _end(process)
     return outcomes
 
 
 class Worker:
-    """A process that runs phases one after the other, so that what they compare ran in one process.
+    """A process that runs one step after the other: it imports everything once.
 
-    It is started at the first phase, and again at the next one after a phase that hung, failed (its CUDA context may be
+    It is started at the first step, and again at the next one after a step that hung, failed (its CUDA context may be
     broken) or ended the process.
     """
 
-    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str], folder: Path):
-        self._command = [sys.executable, "-u", "-X", "faulthandler", "-m", "benchmarks.gpu.worker", *arguments]
-        self._log, self._environment, self._folder = log, dict(environment), folder
+    def __init__(self, log: Path, environment: Mapping[str, str], folder: Path):
+        self._log, self._environment, self._folder = log, environment, folder
         self._process: subprocess.Popen | None = None
-        self._answers = -1
 
-    def _start(self) -> subprocess.Popen:
-        answers, answer_end = os.pipe()
-        with self._log.open("ab") as output:
-            process = subprocess.Popen(
-                [*self._command, "--answer-to", str(answer_end)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-                cwd=self._folder,
-                start_new_session=True,
-                pass_fds=(answer_end,),
-            )
-        os.close(answer_end)
-        self._process, self._answers = process, answers
-        return process
-
-    def run(self, phase: str, target: str, seconds: float) -> Outcome:
-        """Calls ``target`` (``module:function``); its records carry ``phase``."""
+    def run(self, seconds: float, **request: object) -> Outcome:
+        """Calls ``run`` (``module:function``) with a Context of what else is in the request."""
         begin = time.monotonic()
-        process = self._process or self._start()
-        request = json.dumps({"phase": phase, "run": target, "seconds": seconds}) + "\n"
-        try:
-            process.stdin.write(request.encode())
-            process.stdin.flush()
-        except BrokenPipeError:
+        if self._process is None:
+            command = [sys.executable, "-u", "-X", "faulthandler", "-m", "benchmarks.gpu.worker"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._process = _start(command, self._log, self._environment, self._folder, **pipes)
+        with contextlib.suppress(BrokenPipeError):  # it is gone, as the end of its answers shows
+            self._process.stdin.write(json.dumps({**request, "seconds": seconds}).encode() + b"\n")
+            self._process.stdin.flush()
+        answers = self._process.stdout.fileno()
+        if not select.select([answers], [], [], seconds)[0]:
+            status, error = "timeout", f"cut after {seconds:.0f} s; last: {_last_line(self._log)}"
+        elif answer := os.read(answers, 65536):  # written in one call
+            error = json.loads(answer)["error"]
+            status = "ok" if error is None else "error"
+        else:
+            status, error = "error", f"the worker ended with status {self._process.wait()}; {self._reason()}"
+        if status != "ok":
             self.stop()
-            return Outcome("error", time.monotonic() - begin, f"the worker is gone; {reason(self._log)}")
-        answer = self._read_answer(begin + seconds)
-        spent = time.monotonic() - begin
-        if answer is None:
-            self.stop()
-            return Outcome("timeout", spent, f"cut after {seconds:.0f} s; last: {last_line(self._log)}")
-        if not answer.endswith(b"\n"):
-            code = process.wait()
-            self.stop()
-            return Outcome("error", spent, f"the worker ended with status {code}; {reason(self._log)}")
-        error = json.loads(answer)["error"]
-        if error is not None:
-            self.stop()
-            return Outcome("error", spent, error)
-        return Outcome("ok", spent)
+        return Outcome(status, time.monotonic() - begin, error)
 
-    def _read_answer(self, until: float) -> bytes | None:
-        """One line; less than a line where the process ended; None at the deadline."""
-        answer = b""
-        while not answer.endswith(b"\n"):
-            ready, _, _ = select.select([self._answers], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                return None
-            part = os.read(self._answers, 65536)
-            if not part:
-                return answer
-            answer += part
-        return answer
+    def _reason(self) -> str:
+        """Why it ended: the fault that Python's faulthandler tells of, if any, else its last line."""
+        lines = self._log.read_text(errors="replace").splitlines()[-200:]
+        fault = next((line.strip() for line in reversed(lines) if line.startswith("Fatal Python error")), None)
+        return fault or f"last: {_last_line(self._log)}"
 
     def stop(self) -> None:
         if self._process is not None:
-            end(self._process)
-            self._process.stdin.close()
-            os.close(self._answers)
-            self._process, self._answers = None, -1
+            _end(self._process)
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.stdout.close()
+            self._process = None

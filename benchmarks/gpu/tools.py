@@ -1,140 +1,151 @@
-"""NVIDIA's tools around small programs of ours, each below its deadline. Nothing here needs torch."""
-
-from __future__ import annotations
+"""Steps that are programs: pytest, and NVIDIA's tools around a step of ours. Nothing here needs torch."""
 
 import csv
+import importlib.util
+import json
+import os
 import re
 import shutil
 import sys
 import time
-from pathlib import Path
 
-from benchmarks.gpu.places import Places
-from benchmarks.gpu.processes import Outcome, run_command, run_commands
-from benchmarks.gpu.records import Results
+from benchmarks.gpu.processes import ROOT, Outcome, Places, run_command, run_commands
+from benchmarks.records import Results
 
+FOLDERS = ("cuda", "ops", "layers")
+WORDS = ("PASSED", "FAILED", "ERROR", "SKIPPED")
 SANITIZERS = {"memcheck": r"ERROR SUMMARY: 0 errors", "racecheck": r"RACECHECK SUMMARY: 0 hazards displayed"}
-DONE = "done: "  # what ``sanitized`` prints before each shape that was right
-SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
+SANITIZED = ("correctness:sanitized", "sanitizer")
+DONE = "done: "  # what is printed before each shape that was right
 PROFILED = ("C4", "C3")
-# ncu's names in the raw page: ours. What a version does not have is left out.
-METRICS = {
-    "gpu__time_duration.sum": "us",
-    "launch__grid_size": "grid",
-    "launch__registers_per_thread": "registers",
-    "sm__throughput.avg.pct_of_peak_sustained_elapsed": "sm_percent",
-    "l1tex__throughput.avg.pct_of_peak_sustained_active": "l1_percent",
-    "lts__throughput.avg.pct_of_peak_sustained_elapsed": "l2_percent",
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed": "dram_percent",
-    "l1tex__t_sector_hit_rate.pct": "l1_hit_percent",
-    "lts__t_sector_hit_rate.pct": "l2_hit_percent",
-    "sm__warps_active.avg.pct_of_peak_sustained_active": "warps_percent",
-    "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": "stall_long_scoreboard",
-    "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio": "stall_barrier",
-    "smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active.ratio": "stall_math_pipe",
-    "smsp__average_warps_issue_stalled_lg_throttle_per_issue_active.ratio": "stall_lg_throttle",
-    "smsp__average_warps_issue_stalled_mio_throttle_per_issue_active.ratio": "stall_mio_throttle",
-    "smsp__average_warps_issue_stalled_short_scoreboard_per_issue_active.ratio": "stall_short_scoreboard",
-}
-MICROSECONDS = {"nsecond": 1e-3, "ns": 1e-3, "usecond": 1.0, "us": 1.0, "msecond": 1e3, "ms": 1e3}
+SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
+# What is kept of ncu's raw page: time, launch, throughputs, hit rates, warps, reasons of stalls.
+METRICS = (
+    r"gpu__time_duration|launch__|throughput\.avg\.pct|hit_rate|sm__warps_active|issue_stalled_\w+_per_issue_active"
+)
+
+
+def tests(places: Places, seconds: float, results: Results) -> Outcome:
+    """All tests for a GPU, in six processes where pytest-xdist is there; a dry run only collects them."""
+    folders = [str(ROOT / "tests" / name) for name in FOLDERS if (ROOT / "tests" / name).is_dir()]
+    if not folders:
+        return Outcome("error", 0.0, "this checkout has no tests/")
+    log, dry = places.output / "tests.log", places.device != "cuda"
+    log.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-v", "--tb=short", "-p", "no:cacheprovider"]
+    command += [
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(ROOT),
+        *(["--collect-only"] if dry else parallel()),
+    ]
+    outcome = run_command([*command, *folders], seconds, log, places.environment(), places.imports)
+    counts = counted(log.read_text(errors="replace"))
+    results.write(kind="tests", collected_only=dry, whole=outcome.status != "timeout", **counts)
+    if outcome.status == "ok" and not dry and not counts["passed"]:
+        return Outcome("error", outcome.seconds, "no test has passed")
+    return outcome
+
+
+def parallel() -> list[str]:
+    """pytest-xdist's options, if it is installed. Tests differ in length: a process that is done takes others'."""
+    return ["-n", "6", "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
+
+
+def counted(log: str) -> dict[str, object]:
+    """From ``pytest -v``'s lines, with xdist's ("[gw0] [ 1%] PASSED name") or without ("name PASSED [ 1%]")."""
+    found = re.findall(rf"^\[gw\d+\] \[ *\d+%\] ({'|'.join(WORDS)}) (\S+)", log, re.MULTILINE)
+    found += [pair[::-1] for pair in re.findall(rf"^(\S+::.*?) ({'|'.join(WORDS)})\b", log, re.MULTILINE)]
+    counts = {word.lower(): sum(one == word for one, _ in found) for word in WORDS}
+    return counts | {"failures": [name for word, name in found if word in ("FAILED", "ERROR")][:50]}
 
 
 def find(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
 
 
-def _program(places: Places, module: str) -> list[str]:
-    quick = ["--quick"] if places.quick else []
-    return [sys.executable, "-m", f"benchmarks.gpu.{module}", "--device", places.device, *quick]
+def _program(places: Places, run: str, step: str) -> list[str]:
+    """A process of its own for a function that takes a Context."""
+    request = {"step": step, "phase": None, "run": f"benchmarks.gpu.{run}", "seconds": 600, "results": os.devnull}
+    request |= {"device": places.device, "quick": places.quick}
+    return [sys.executable, "-m", "benchmarks.gpu.worker", json.dumps(request)]
 
 
-def _without(tool: str, places: Places, seconds: float, results: Results, module: str) -> Outcome:
-    """The program alone, where it can run at all: a dry run then says whether it works."""
+def _without(tool: str, places: Places, seconds: float, results: Results, *program: str) -> Outcome:
+    """The program alone, so that a dry run says whether it works."""
     reason = f"there is no {tool}" if places.device == "cuda" else "it needs a GPU"
     results.write(kind="not measured", item=tool, reason=reason)
-    if places.device == "cuda" and module == "profiled":
-        return Outcome("ok", 0.0)
-    return run_command(
-        _program(places, module), seconds, places.output / f"{tool}.log", places.environment(), places.imports
-    )
+    log = places.output / f"{tool}.log"
+    return run_command(_program(places, *program), seconds, log, places.environment(), places.imports)
 
 
 def sanitizer(places: Places, seconds: float, results: Results) -> Outcome:
     """memcheck and racecheck, at the same time, over small shapes, our kernels only."""
     tool, begin = find("compute-sanitizer"), time.monotonic()
     if places.device != "cuda" or tool is None:
-        return _without("compute-sanitizer", places, seconds, results, "sanitized")
-    # Each tensor gets an allocation of its own: an access behind its end is then no access to a neighbour.
+        return _without("compute-sanitizer", places, seconds, results, *SANITIZED)
+    # Each tensor gets an allocation of its own: an access past its end is then no access to a neighbour.
     environment = {**places.environment(), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-
+    options = ["--kernel-name", "kns=resnet_cuda", "--error-exitcode", "9", *_program(places, *SANITIZED)]
     logs = {name: places.output / f"{name}.log" for name in SANITIZERS}
-    commands = []
-    for name, log in logs.items():
+    for log in logs.values():
         log.unlink(missing_ok=True)
-        options = ["--tool", name, "--kernel-name", "kns=resnet_cuda", "--error-exitcode", "9"]
-        commands.append(([tool, *options, *_program(places, "sanitized")], log))
-    worst = Outcome("ok", 0.0)
-    for name, outcome in zip(SANITIZERS, run_commands(commands, seconds, environment, places.imports), strict=True):
+    commands = [([tool, "--tool", name, *options], log) for name, log in logs.items()]
+    failures = {}
+    for name, outcome in zip(logs, run_commands(commands, seconds, environment, places.imports), strict=True):
         text = logs[name].read_text(errors="replace")
         clean = outcome.status == "ok" and re.search(SANITIZERS[name], text) is not None
-        results.write(
-            kind="sanitizer",
-            item=name,
-            clean=clean,
-            verdict="no verdict" if outcome.status == "timeout" else "clean" if clean else "not clean",
-            shapes=len(re.findall(rf"^{DONE}", text, re.MULTILINE)),
-            summary=re.findall(r"^========= (.*SUMMARY.*)$", text, re.MULTILINE)[-1:],
-            error=outcome.error,
-        )
-        if not clean and worst.status != "error":
+        verdict = "no verdict" if outcome.status == "timeout" else "clean" if clean else "not clean"
+        facts = {"clean": clean, "verdict": verdict, "shapes": len(re.findall(rf"^{DONE}", text, re.MULTILINE))}
+        summary = re.findall(r"^========= (.*SUMMARY.*)$", text, re.MULTILINE)[-1:]
+        results.write(kind="sanitizer", item=name, **facts, summary=summary, error=outcome.error)
+        if not clean:
             error = f"{name}: {outcome.error or 'its summary is not that of a clean run'}"
-            worst = Outcome("timeout" if outcome.status == "timeout" else "error", 0.0, error)
-    return Outcome(worst.status, time.monotonic() - begin, worst.error)
+            failures.setdefault("timeout" if outcome.status == "timeout" else "error", error)
+    status = min(failures, default="ok")  # an error before a timeout
+    return Outcome(status, time.monotonic() - begin, failures.get(status))
 
 
 def ncu(places: Places, seconds: float, results: Results) -> Outcome:
-    """One chunk of a forward and a backward at C4, then C3, every kernel of it, those of cuBLAS too; caches as they are."""
+    """Every kernel of one chunk, forward and backward, at C4, then C3; caches are left as they are."""
     tool, begin = find("ncu"), time.monotonic()
     if places.device != "cuda" or tool is None:
-        return _without("ncu", places, seconds, results, "profiled")
-    worst = Outcome("ok", 0.0)
+        return _without("ncu", places, seconds, results, "kernels:profiled", "C4")
+    status, error = "ok", None
     for index, stage in enumerate(PROFILED):
         left = (seconds - (time.monotonic() - begin)) / (len(PROFILED) - index)
         table, log = places.output / f"ncu-{stage}.csv", places.output / "ncu.log"
         table.unlink(missing_ok=True)
         command = [tool, "--profile-from-start", "off", "--cache-control", "none", "--csv", "--page", "raw"]
         command += [option for section in SECTIONS for option in ("--section", section)]
-        command += ["--log-file", str(table), *_program(places, "profiled"), "--stage", stage]
+        command += ["--log-file", str(table), *_program(places, "kernels:profiled", stage)]
         outcome = run_command(command, left, log, places.environment(), places.imports)
-        kernels = read_table(table)
+        text = table.read_text(errors="replace") if table.exists() else ""
+        kernels = read_table(text)
         for kernel in kernels:
             results.write(kind="ncu", stage=stage, **kernel)
         if outcome.status != "ok" or not kernels:
-            said = re.findall(r"^==ERROR== (.*)$", table.read_text(errors="replace") if table.exists() else "", re.M)
-            error = said[0] if said else outcome.error or "ncu has written no kernel"
-            results.write(kind="not measured", item=f"ncu, {stage}", reason=error)
-            worst = Outcome("error" if outcome.status == "ok" else outcome.status, 0.0, f"{stage}: {error}")
+            said = re.findall(r"^==ERROR== (.*)$", text, re.MULTILINE)
+            reason = said[0] if said else outcome.error or "ncu has written no kernel"
+            results.write(kind="not measured", item=f"ncu, {stage}", reason=reason)
+            status, error = "error" if outcome.status == "ok" else outcome.status, f"{stage}: {reason}"
             if said:  # no permission, say: the next stage would end in the same way
                 break
-    return Outcome(worst.status, time.monotonic() - begin, worst.error)
+    return Outcome(status, time.monotonic() - begin, error)
 
 
-def read_table(path: Path) -> list[dict[str, object]]:
-    """The kernels of ncu's raw CSV page; its second line holds the units. Other lines (``==PROF==``) are passed over."""
-    if not path.exists():
-        return []
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.startswith('"')]
-    rows = list(csv.DictReader(lines))
-    if len(rows) < 2:
-        return []
-    units, kernels = rows[0], []
-    for row in rows[1:]:
+def read_table(text: str) -> list[dict[str, object]]:
+    """The kernels of ncu's raw CSV page: "metric, unit" to number. Other lines (``==PROF==``) are passed over."""
+    rows = list(csv.DictReader(line for line in text.splitlines() if line.startswith('"')))
+    kernels = []
+    for row in rows[1:]:  # the first one holds the units
         kernel: dict[str, object] = {"name": (row.get("Kernel Name") or "")[:300]}
-        for metric, label in METRICS.items():
-            try:
-                value = float((row.get(metric) or "").replace(",", ""))
-            except ValueError:
-                continue
-            kernel[label] = round(value * MICROSECONDS.get(units.get(metric) or "", 1.0), 4) if label == "us" else value
+        for metric in filter(
+            re.compile(METRICS).search, filter(None, row)
+        ):  # a ragged row has None as a name, or a value
+            value = (row[metric] or "").replace(",", "")
+            if re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", value):
+                kernel[f"{metric}, {rows[0][metric]}".removesuffix(", ")] = float(value)
         kernels.append(kernel)
     return kernels

@@ -1,10 +1,9 @@
-"""Runs phases on request in one process: a line of JSON on stdin asks for one, a line on a pipe says how it went."""
+"""Runs the step that its argument asks for in JSON, or those that come in lines of JSON on stdin.
 
-from __future__ import annotations
+For these, standard output says how a step went; all else that is printed goes to standard error.
+"""
 
-import argparse
 import contextlib
-import importlib
 import json
 import os
 import sys
@@ -15,44 +14,42 @@ import torch
 
 import resnet_cuda
 from benchmarks.gpu.context import Context, first_line
-from benchmarks.gpu.records import Results
+from benchmarks.gpu.steps import load
+from benchmarks.records import Results
 
 
-def run_phase(request: dict, device: torch.device, quick: bool, results: Results) -> str | None:
-    """The error of the phase, in a line; None where there was none."""
-    print(f"--- phase {request['phase']}", flush=True)
+def run_step(request: dict) -> str | None:
+    """The error of the step, in a line; None where there was none."""
+    print(f"--- {request['step']}", flush=True)
+    path, quick = Path(request["results"]), request["quick"]
+    device = torch.device(request["device"], 0 if request["device"] == "cuda" else None)
+    # What one process has measured may be compared; ``run`` says which process a record is of.
+    results = Results(path, device=device.type, quick=quick, run=f"{path.stem}, process {os.getpid()}")
+    if quick and device.type == "cpu":
+        torch.set_num_threads(1)  # tiny shapes, and other programs beside it
     try:
-        module, _, function = request["run"].partition(":")
-        run = getattr(importlib.import_module(module), function or "run")
-        run(Context(device, quick, results, request["phase"], request["seconds"]))
+        with contextlib.suppress(RuntimeError):  # where the extension is not loaded the first step says so, and why
+            resnet_cuda.use_backend("native")
+        context = Context(device, quick, results, request["step"], request["phase"], request["seconds"])
+        load(request["run"])(context)
+        context.check()
         if device.type == "cuda":
+            del context
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
     except Exception as error:
         traceback.print_exc()
-        sys.stderr.flush()
-        return first_line(error)
+        return first_line(error)[:3000]
     return None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--answer-to", type=int, required=True)
-    chosen = parser.parse_args()
-    # What one process has measured may be compared; ``run`` says which process a record is of.
-    run = f"{chosen.output.stem}, process {os.getpid()}"
-    results = Results(chosen.output, device=chosen.device, quick=chosen.quick, run=run)
-    device = torch.device(chosen.device, 0 if chosen.device == "cuda" else None)
-    if chosen.quick and device.type == "cpu":
-        torch.set_num_threads(1)  # tiny shapes, and other programs beside it
-    with contextlib.suppress(RuntimeError):  # where the extension is not loaded the first phase says so, and why
-        resnet_cuda.use_backend("native")
+    if sys.argv[1:]:
+        sys.exit(run_step(json.loads(sys.argv[1])))
+    answers = os.dup(1)
+    os.dup2(2, 1)
     for line in sys.stdin:
-        error = run_phase(json.loads(line), device, chosen.quick, results)
-        os.write(chosen.answer_to, (json.dumps({"error": error}) + "\n").encode())
+        os.write(answers, json.dumps({"error": run_step(json.loads(line))}).encode())
 
 
 if __name__ == "__main__":

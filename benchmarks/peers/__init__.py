@@ -1,7 +1,11 @@
-"""Other people's deformable convolutions, each behind the same function; absent packages give a reason instead."""
+"""Other implementations of deformable convolution, all called in the same way.
+
+To add one: a file ``<package>_peer.py`` here with its ``NAME`` and ``make() -> Peer``, and the package in ``PACKAGES``.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,10 +14,12 @@ from torch import Tensor
 
 from benchmarks.cases import DeformConvCase, DeformConvTensors
 
+PACKAGES = ("torchvision", "onnxruntime", "openvino", "mmcv")  # in the order of the tables
+
 
 @dataclass(frozen=True)
 class Peer:
-    """``forward(case, tensors)`` prepares a call that gives the output; ``differentiable``: autograd goes through it."""
+    """``forward(case, tensors)`` prepares a call that gives the output; ``differentiable``: it has a backward."""
 
     name: str
     forward: Callable[[DeformConvCase, DeformConvTensors], Callable[[], Tensor]]
@@ -22,14 +28,18 @@ class Peer:
     dtypes: tuple[torch.dtype, ...]
 
 
-def available() -> tuple[list[Peer], dict[str, str]]:
-    """The peers that can be imported here, and why the others cannot."""
-    from benchmarks.peers import mmcv_peer, onnxruntime_peer, openvino_peer, torchvision_peer
+def load(package: str) -> Peer:
+    """The peer of one of ``PACKAGES``. Raises ImportError where it is not installed."""
+    return importlib.import_module(f"{__name__}.{package}_peer").make()
 
+
+def available() -> tuple[list[Peer], dict[str, str]]:
+    """The peers that can be imported here, and why the others cannot, by name."""
     peers, missing = [], {}
-    for module in (torchvision_peer, onnxruntime_peer, openvino_peer, mmcv_peer):
+    for package in PACKAGES:
         try:
-            peers.append(module.make())
+            peers.append(load(package))
         except (ImportError, OSError, RuntimeError) as error:
-            missing[module.NAME] = str(error).splitlines()[0]
+            name = importlib.import_module(f"{__name__}.{package}_peer").NAME
+            missing[name] = str(error).splitlines()[0]
     return peers, missing

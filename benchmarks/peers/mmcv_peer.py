@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.peers import Peer
+
 NAME = "mmcv"
 
 
-def make():
+def make() -> Peer:
     from mmcv.ops import deform_conv2d, modulated_deform_conv2d
-
-    from benchmarks.peers import Peer
 
     def forward(case, tensors):
         geometry = (case.stride, 1, 1, case.groups, case.offset_groups)

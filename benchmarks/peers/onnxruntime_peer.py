@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.peers import Peer
+
 NAME = "ONNX Runtime"
 
 
@@ -30,11 +32,9 @@ def _model(case, tensors) -> bytes:
     return model.SerializeToString()
 
 
-def make():
+def make() -> Peer:
     import onnx  # noqa: F401 - the model is written with it
     import onnxruntime
-
-    from benchmarks.peers import Peer
 
     def forward(case, tensors):
         options = onnxruntime.SessionOptions()

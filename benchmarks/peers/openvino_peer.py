@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.peers import Peer
+
 NAME = "OpenVINO"
 
 
-def make():
+def make() -> Peer:
     import openvino
-
-    from benchmarks.peers import Peer
 
     opset = openvino.opset8
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.peers import Peer
+
 NAME = "torchvision"
 
 
-def make():
+def make() -> Peer:
     from torchvision.ops import deform_conv2d
-
-    from benchmarks.peers import Peer
 
     def forward(case, tensors):
         def call():

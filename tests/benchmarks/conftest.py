@@ -56,9 +56,9 @@ def installed(tmp_path):
     return folder / "bin" / "python", package
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gpu_run():
-    """``gpu_run(checkout, output, *options, python=, **environment)``: a dry run of the script, as a finished process."""
+    """``gpu_run(checkout, output, *options, python=, **environment)``: a dry run of the script, when it has ended."""
 
     def call(root, output, *options, python=sys.executable, seconds=110, **environment):
         # From the checkout itself, where its package would come first if the script let it.

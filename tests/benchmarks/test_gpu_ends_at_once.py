@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torchvision")
 
 from benchmarks.gpu.__main__ import ENDED_EARLY
-from benchmarks.gpu.records import latest, read
+from benchmarks.records import latest, read
 
 SECONDS = 60  # far less than the steps behind would take
 
@@ -63,8 +63,6 @@ FAULTS = {
     "dies": ("import os; os.abort()", "Fatal Python error: Aborted"),
     "is wrong": ("return _right(*arguments, **options) * 1.1", "off by"),
 }
-
-
 WHERE = {"deform_conv2d": "__init__.py", "frozen_bn_relu": "__init__.py", "frozen_batch_norm": "frozen_bn.py"}
 
 

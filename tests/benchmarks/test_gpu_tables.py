@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import expected, names, predictions_page, tables
-from benchmarks.gpu.predictions_page import Notes, predictions_tables, read_reasons
-from benchmarks.gpu.records import read
+from benchmarks import predictions, tables
+from benchmarks.predictions import NO_REASON, NOT_YET, predictions_tables, read_reasons
+from benchmarks.records import read
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "benchmarks" / "results" / "gpu-predictions.md"
 FIRST_RUN = PAGE.with_name("2026-11-26-h200-first-run.jsonl")
 
 
+OURS_AUTOCAST, OURS_BFLOAT16 = "resnet_cuda, autocast bfloat16", "resnet_cuda, bfloat16"
+TORCHVISION = "torchvision, autocast bfloat16, TF32 off"
+
+
 def measured(candidate, microseconds, direction="forward", phase="4"):
-    facts = expected.deform_conv(direction, candidate)
-    return {"kind": "time", "device": "cuda", "phase": phase, "gpu_us": microseconds, "times_of_ours": {}, **facts}
+    facts = {"op": "deform_conv2d", "direction": direction, "stage": "C4", "batch": 8, "candidate": candidate}
+    facts |= {"kind": "time", "device": "cuda", "phase": phase, "offset_pixels": 2.0}
+    return facts | {"gpu_us": microseconds, "times_of_ours": {}}
 
 
 def section(text, title):
@@ -36,52 +41,44 @@ RATIOS = "deform_conv2d, C4, batch 8: how many times"
 def test_without_results_every_cell_says_so():
     text = predictions_tables([], {})
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| | ")]
-    assert len(rows) == len(expected.rows()) > 50
-    assert all(row.split(" | ")[3:4] == [tables.NOT_YET] for row in rows)
+    assert len(rows) == len(list(predictions.rows())) > 50
+    assert all(row.split(" | ")[3:4] == [NOT_YET] for row in rows)
     for row in tables.readme_table([]).splitlines()[2:]:
-        assert set(row.strip("| ").split(" | ")[2:]) <= {tables.NOT_YET, ""}
+        assert set(row.strip("| ").split(" | ")[2:]) <= {NOT_YET, ""}
     for row in tables.frozen_bn_table([]).splitlines()[2:]:
-        assert row.split(" | ")[2:] == [tables.NOT_YET, tables.NOT_YET, f"{tables.NOT_YET} |"]
+        assert row.split(" | ")[2:] == [NOT_YET, NOT_YET, f"{NOT_YET} |"]
     for row in tables.backbone_table([]).splitlines()[2:]:
-        assert row.count(tables.NOT_YET) == 6
+        assert row.count(NOT_YET) == 6
 
 
 def test_keys_are_unique():
-    keys = [row.key for row in expected.rows()]
+    keys = [row["key"] for _, row in predictions.rows()]
     assert len(keys) == len(set(keys))
 
 
-def test_a_measurement_stands_beside_its_prediction():
-    records = [measured(names.OURS_AUTOCAST, 100.0), measured(names.TORCHVISION_AUTOCAST, 1400.0)]
+OWN, PEER = measured(OURS_AUTOCAST, 100.0) | {"run": 1}, measured(TORCHVISION, 1400.0) | {"run": 1}
+LATER = measured(OURS_AUTOCAST, 50.0) | {"run": 2}
+
+
+@pytest.mark.parametrize(
+    ("records", "shown"),
+    [
+        ([OWN, PEER], ["14", "+12%"]),
+        ([OWN, PEER | {"phase": "3"}], [NOT_YET, ""]),  # of another step
+        ([PEER, LATER], [NOT_YET, ""]),  # of another process
+        ([OWN, PEER, LATER], ["14", "+12%"]),
+    ],
+)
+def test_a_ratio_is_of_one_process(records, shown):
     table = section(predictions_tables(records, {}), RATIOS)
-    item = "forward, bfloat16 against torchvision autocast"
-    assert cells(table, item)[1:] == ["12.5", "8x / 20x", "14", "+12%"]
-
-
-def test_no_ratio_across_processes():
-    """Phase 3's peer and phase 4's ours may have run in two processes."""
-    records = [measured(names.OURS_AUTOCAST, 100.0), measured(names.TORCHVISION_AUTOCAST, 1400.0, phase="3")]
-    table = section(predictions_tables(records, {}), RATIOS)
-    assert cells(table, "forward, bfloat16 against torchvision autocast")[3] == tables.NOT_YET
-
-
-def test_no_ratio_across_runs():
-    """Of two files, say; within each there is one."""
-    item = "forward, bfloat16 against torchvision autocast"
-    first = [
-        measured(names.OURS_AUTOCAST, 100.0) | {"run": 1},
-        measured(names.TORCHVISION_AUTOCAST, 1400.0) | {"run": 1},
-    ]
-    later = measured(names.OURS_AUTOCAST, 50.0) | {"run": 2}
-    for records, ratio in ((first, "14"), ([first[1], later], tables.NOT_YET), ([*first, later], "14")):
-        assert cells(section(predictions_tables(records, {}), RATIOS), item)[3] == ratio
+    assert cells(table, "forward, bfloat16 against torchvision autocast")[1:] == ["12.5", "8x / 20x", *shown]
 
 
 def test_the_readme_prefers_a_time_beside_a_peer():
     """A later one by itself has no ratio."""
-    beside = measured(names.OURS_AUTOCAST, 100.0) | {"times_of_ours": {names.TORCHVISION_AUTOCAST: 14.0}}
-    alone = measured(names.OURS_AUTOCAST, 90.0)
-    for records, shown in (([beside, alone], ["100", "14.0x"]), ([alone], ["90", tables.NOT_YET])):
+    beside = measured(OURS_AUTOCAST, 100.0) | {"times_of_ours": {TORCHVISION: 14.0}}
+    alone = measured(OURS_AUTOCAST, 90.0)
+    for records, shown in (([beside, alone], ["100", "14.0x"]), ([alone], ["90", NOT_YET])):
         row = tables.readme_table(records).splitlines()[2]
         assert row.split(" | ")[2:4] == shown
 
@@ -98,6 +95,13 @@ def test_several_files_make_one_page(tmp_path, capsys):
     assert "tables 1.jsonl 2.jsonl --table" in capsys.readouterr().out
 
 
+def test_headlines_that_were_measured_twice():
+    first, again = measured(OURS_BFLOAT16, 100.0), measured(OURS_BFLOAT16, 103.0, phase="8")
+    (line,) = tables.spreads([measured(OURS_BFLOAT16, 50.0), first, again])
+    assert line.endswith(": 100.0 and 103.0 µs (+3.0%).")
+    assert tables.spreads([again]) == tables.spreads([first]) == []
+
+
 def test_verdicts_stand_in_the_summary():
     whole = {"kind": "tests", "collected_only": False, "whole": True, "failures": ["a::b"]}
     whole |= {"passed": 3, "failed": 1, "error": 0, "skipped": 2}
@@ -112,35 +116,54 @@ def test_verdicts_stand_in_the_summary():
 
 
 def test_a_peers_time_comes_from_whichever_phase_has_it():
-    item = f"forward, {names.TORCHVISION_AUTOCAST}"
-    beside, alone = (
-        measured(names.TORCHVISION_AUTOCAST, us, phase=phase) for us, phase in ((1400.0, "4"), (1300.0, "3"))
-    )
+    item = f"forward, {TORCHVISION}"
+    beside, alone = (measured(TORCHVISION, us, phase=phase) for us, phase in ((1400.0, "4"), (1300.0, "3")))
     title = "deform_conv2d, C4, batch 8, peers"
     assert cells(section(predictions_tables([beside], {}), title), item)[3] == "1400"
     assert cells(section(predictions_tables([beside, alone], {}), title), item)[3] == "1300"
 
 
 def test_a_miss_asks_for_its_reason():
-    records = [measured(names.OURS_BFLOAT16, 200.0)]
+    records = [measured(OURS_BFLOAT16, 200.0)]
     item, title = "forward, C4, batch 8, resnet_cuda, bfloat16", "deform_conv2d, ours"
     table = section(predictions_tables(records, {}), title)
     assert cells(table, item)[-1] == "+77%, **miss**: REASON TO BE WRITTEN"
-    text = predictions_tables(records, {f"time forward C4 8 {names.OURS_BFLOAT16}": "L2"})
+    text = predictions_tables(records, {f"time forward C4 8 {OURS_BFLOAT16}": "L2"})
     assert cells(section(text, title), item)[-1] == "+77%, **miss**, note 1"
     assert text.endswith("## Notes\n\n1. L2")
 
 
 def test_one_note_for_one_reason():
-    notes = Notes()
-    assert [notes.number(text) for text in ("a", "b", "a")] == [1, 2, 1]
-    assert str(notes) == "1. a\n2. b"
+    rows = [{"key": key, "predicted": 1.0} for key in "abc"]
+    notes = []
+    shown = [predictions.verdict(row, 2.0, {"a": "x", "b": "y", "c": "x"}, notes) for row in rows]
+    assert [one.split("note ")[1] for one in shown] == ["1", "2", "1"] and notes == ["x", "y"]
+
+
+def test_every_prediction_says_how_it_was_derived():
+    """And the times that ratios and shares are worked out from are those of the rows."""
+    assert predictions.PREDICTED["source"] and all(group["derivation"] for group in predictions.PREDICTED["groups"])
+    rows = [(group, row) for group, row in predictions.rows() if row["of"].get("op") == "deform_conv2d"]
+
+    def time(facts):
+        where = f"{facts['stage']}, batch {facts['batch']}"
+        return predictions.predicted_us(facts["direction"], where, facts["candidate"])
+
+    for group, row in rows:
+        given = row["of"]
+        if group["quantity"] == "microseconds":
+            assert row["predicted"] == time(given)
+        elif group["quantity"] == "ratio":
+            assert row["predicted"] == pytest.approx(time(row["over"]) / time(given), rel=1e-3)
+        elif group["quantity"] == "percent of floor":
+            floor = predictions.floor_us(given["direction"], given["batch"], given["candidate"])
+            assert row["predicted"] == pytest.approx(100 * floor / time(given), rel=0.02)
 
 
 def test_every_reason_is_of_a_row_and_every_miss_has_one():
-    keys = {row.key for row in expected.rows()}
+    keys = {row["key"] for _, row in predictions.rows()}
     assert read_reasons() and set(read_reasons()) <= keys
-    assert predictions_page.NO_REASON not in PAGE.read_text()
+    assert NO_REASON not in PAGE.read_text()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -187,7 +210,7 @@ def test_a_run_that_was_cut_gives_its_tables(tmp_path):
 
 def test_rows_without_a_value_are_named_below_the_table():
     table = "| a | | x | y |\n|---|---|---|---|\n| p | forward | 1 | ? |\n| q | forward | ? |  |\n| r | ? | ? |"
-    table = table.replace("?", tables.NOT_YET)
+    table = table.replace("?", NOT_YET)
     kept, empty = tables.measured_rows(table)
-    assert kept.splitlines()[2:] == [f"| p | forward | 1 | {tables.NOT_YET} |"]
+    assert kept.splitlines()[2:] == [f"| p | forward | 1 | {NOT_YET} |"]
     assert empty == ["q, forward", "r"]

@@ -1,22 +1,22 @@
 """ncu, compute-sanitizer and pytest as steps, with stand-ins for the tools: found, missing, failing, too slow."""
 
-import importlib.metadata
+import importlib.util
+import json
 import os
-import sys
 
 import pytest
 
-from benchmarks.gpu import suites, tools
-from benchmarks.gpu.places import ROOT, Places
-from benchmarks.gpu.records import Results, read
+from benchmarks.gpu import tools
+from benchmarks.gpu.processes import ROOT, Places
+from benchmarks.records import Results, read
 
-PYTHON = sys.executable
 TABLE = """==PROF== Connected to process 1
 ==PROF== Profiling "SampleColumns" - 0: 0%....100% - 5 passes
 "ID","Kernel Name","gpu__time_duration.sum","launch__grid_size","lts__t_sector_hit_rate.pct","other"
 "","","nsecond","","%",""
 "0","void SampleColumns<float, 8>","23,584","858","91.52","x"
-"1","sm90_gemm","18,000","1,024","n/a","x"
+"1","sm90_gemm","18,000","1,024","n/a","x","a further column"
+"2","cut off","1"
 """
 
 
@@ -42,25 +42,25 @@ WRITE = 'while [ "$1" != --log-file ]; do shift; done; cat > "$2" <<\'END\'\n{te
 
 def test_ncu_profiles_both_stages(stage):
     put, places, results = stage
-    put("ncu", 'echo "$@" >> "$OUT_ARGUMENTS"; ' + WRITE.format(text=TABLE, code=0))
-    os.environ["OUT_ARGUMENTS"] = str(places.output / "arguments")
-    try:
-        outcome = tools.ncu(places, 20, results)
-    finally:
-        del os.environ["OUT_ARGUMENTS"]
+    put("ncu", f'echo "$@" >> {places.output}/arguments; ' + WRITE.format(text=TABLE, code=0))
+    outcome = tools.ncu(places, 20, results)
     assert outcome.status == "ok", outcome
     calls = (places.output / "arguments").read_text().splitlines()
-    assert [call.split("--stage ")[1] for call in calls] == ["C4", "C3"]
+    requests = [json.loads(call[call.index("{") :]) for call in calls]
+    assert [request["step"] for request in requests] == ["C4", "C3"]
+    assert {(request["run"], request["device"]) for request in requests} == {
+        ("benchmarks.gpu.kernels:profiled", "cuda")
+    }
     for call in calls:
         assert "--cache-control none" in call and "--kernel-name" not in call  # cuBLAS' kernels, too
         assert all(f"--section {section}" in call for section in tools.SECTIONS)
     kernels = [record for record in read(results.path) if record["kind"] == "ncu"]
-    assert [(k["stage"], k["name"], k["us"], k["grid"]) for k in kernels[:2]] == [
-        ("C4", "void SampleColumns<float, 8>", 23.584, 858),
-        ("C4", "sm90_gemm", 18.0, 1024),
+    time, grid, hits = "gpu__time_duration.sum, nsecond", "launch__grid_size", "lts__t_sector_hit_rate.pct, %"
+    assert [(k["stage"], k["name"], k[time], k[grid], k.get(hits)) for k in kernels[:2]] == [
+        ("C4", "void SampleColumns<float, 8>", 23584, 858, 91.52),
+        ("C4", "sm90_gemm", 18000, 1024, None),  # "n/a" is no number
     ]
-    assert kernels[0]["l2_hit_percent"] == 91.52 and "l2_hit_percent" not in kernels[1]
-    assert len(kernels) == 4
+    assert len(kernels) == 6 and "other" not in kernels[0]
 
 
 def test_ncu_without_permission_is_asked_once(stage):
@@ -91,42 +91,35 @@ def test_a_tool_that_is_missing(stage, monkeypatch, name):
 
 
 CLEAN = {"memcheck": "ERROR SUMMARY: 0 errors", "racecheck": "RACECHECK SUMMARY: 0 hazards displayed (0 errors)"}
+CLEANLY = ("clean", 3, True)
 
 
-def sanitizer_script(memcheck, racecheck="", code=0):
-    return f"""
-for shape in 1 2 3; do echo "{tools.DONE}shape $shape"; done
-if [ "$2" = memcheck ]; then {memcheck or f'echo "========= {CLEAN["memcheck"]}"'}; fi
-if [ "$2" = racecheck ]; then {racecheck or f'echo "========= {CLEAN["racecheck"]}"'}; fi
-exit {code}"""
-
-
-def verdicts(results):
-    return {record["item"]: (record["verdict"], record["shapes"], record["clean"]) for record in read(results.path)}
-
-
-def test_the_sanitizer_is_clean(stage):
+@pytest.mark.parametrize(
+    ("memcheck", "status", "error", "verdict"),
+    [
+        (f'echo "========= {CLEAN["memcheck"]}"', "ok", None, CLEANLY),
+        (
+            'echo "========= ERROR SUMMARY: 2 errors"; exit 9',
+            "error",
+            "memcheck: exit status 9",
+            ("not clean", 3, False),
+        ),
+        ('echo "no summary"', "error", "memcheck: its summary is not", ("not clean", 3, False)),
+        ("exec sleep 60", "timeout", "memcheck: cut after 3 s", ("no verdict", 3, False)),
+    ],
+    ids=["clean", "errors", "no summary", "cut"],
+)
+def test_the_sanitizer(stage, memcheck, status, error, verdict):
+    """racecheck runs at the same time, and has its own verdict."""
     put, places, results = stage
-    put("compute-sanitizer", sanitizer_script(""))
-    assert tools.sanitizer(places, 10, results).status == "ok"
-    assert verdicts(results) == {"memcheck": ("clean", 3, True), "racecheck": ("clean", 3, True)}
-
-
-def test_the_sanitizer_finds_something(stage):
-    put, places, results = stage
-    put("compute-sanitizer", sanitizer_script('echo "========= ERROR SUMMARY: 2 errors"; exit 9'))
-    outcome = tools.sanitizer(places, 10, results)
-    assert outcome.status == "error" and outcome.error.startswith("memcheck: exit status 9")
-    assert verdicts(results) == {"memcheck": ("not clean", 3, False), "racecheck": ("clean", 3, True)}
-
-
-def test_a_sanitizer_that_was_cut_gives_no_verdict(stage):
-    """The other one has run at the same time, and has its own."""
-    put, places, results = stage
-    put("compute-sanitizer", sanitizer_script("exec sleep 60"))
+    shapes = f'for shape in 1 2 3; do echo "{tools.DONE}shape $shape"; done'
+    racecheck = f'echo "========= {CLEAN["racecheck"]}"'
+    put("compute-sanitizer", f'{shapes}\nif [ "$2" = memcheck ]; then {memcheck}; else {racecheck}; fi')
     outcome = tools.sanitizer(places, 3, results)
-    assert outcome.status == "timeout" and outcome.seconds < 5
-    assert verdicts(results) == {"memcheck": ("no verdict", 3, False), "racecheck": ("clean", 3, True)}
+    assert outcome.status == status and outcome.seconds < 5
+    assert outcome.error is None if error is None else outcome.error.startswith(error)
+    verdicts = {one["item"]: (one["verdict"], one["shapes"], one["clean"]) for one in read(results.path)}
+    assert verdicts == {"memcheck": verdict, "racecheck": CLEANLY}
 
 
 XDIST = """[gw0] [  1%] PASSED tests/ops/test_a.py::test_x[a b]
@@ -142,7 +135,7 @@ FAILED tests/ops/test_a.py::test_y - assert 0
 
 @pytest.mark.parametrize("log", [XDIST, PLAIN], ids=["xdist", "plain"])
 def test_a_suite_that_was_cut_is_counted_by_its_lines(log):
-    counts = suites.counted_lines(log)
+    counts = tools.counted(log)
     assert counts["failures"] == ["tests/ops/test_a.py::test_y"]
     assert {word: counts[word] for word in ("passed", "failed", "error", "skipped")} == {
         "passed": 1,
@@ -152,16 +145,7 @@ def test_a_suite_that_was_cut_is_counted_by_its_lines(log):
     }
 
 
-@pytest.mark.parametrize(
-    ("version", "options"),
-    [(None, []), ("2.5.0", ["-n", "6"]), ("3.2.1", ["-n", "6", "--dist", "worksteal"]), ("3.8.0rc1", None)],
-)
-def test_the_suite_runs_in_processes_where_it_can(monkeypatch, version, options):
-    def installed(name):
-        assert name == "pytest-xdist"
-        if version is None:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr(importlib.metadata, "version", installed)
-    assert suites.parallel() == (["-n", "6", "--dist", "worksteal"] if options is None else options)
+@pytest.mark.parametrize(("found", "options"), [(None, []), ("a spec", ["-n", "6", "--dist", "worksteal"])])
+def test_the_suite_runs_in_processes_where_it_can(monkeypatch, found, options):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found if name == "xdist" else "a spec")
+    assert tools.parallel() == options

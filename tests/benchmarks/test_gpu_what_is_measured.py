@@ -13,10 +13,10 @@ import resnet_cuda
 
 pytest.importorskip("torchvision")
 
-from benchmarks.gpu import building, places
+from benchmarks.gpu import building
 from benchmarks.gpu.__main__ import ENDED_EARLY
-from benchmarks.gpu.places import Places
-from benchmarks.gpu.records import Results, latest, read
+from benchmarks.gpu.processes import ROOT, Places
+from benchmarks.records import Results, latest, read
 
 PACKAGE = Path(resnet_cuda.__file__).resolve().parent
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
@@ -31,7 +31,7 @@ def test_no_build_measures_what_is_installed(checkout, gpu_run, installed, tmp_p
     """From within a checkout whose package has no libraries, and with it on $PYTHONPATH besides."""
     python, package = installed
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(places.ROOT / "tests", checkout / "tests", ignore=ignored)
+    shutil.copytree(ROOT / "tests", checkout / "tests", ignore=ignored)
     options = ("--no-build", "--only", "ours,tests")
     result = gpu_run(checkout, tmp_path / "out", *options, python=python, PYTHONPATH=str(checkout))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -41,11 +41,9 @@ def test_no_build_measures_what_is_installed(checkout, gpu_run, installed, tmp_p
     assert (found["backend"], found["cpu_extension"]) == ("native", "loaded")
 
 
-def test_libraries_from_another_machine(checkout, gpu_run, installed, tmp_path):
+def test_libraries_from_another_machine(checkout, gpu_run, installed, brought, tmp_path):
     """The checkout's Python files with them; what is installed is not touched."""
     python, package = installed
-    brought = tmp_path / "brought"
-    brought.mkdir()
     for path in package.glob("*.so"):
         shutil.move(path, brought)
     (checkout / "resnet_cuda" / "_version.py").write_text("__version__ = '9.9'\n")
@@ -66,10 +64,16 @@ def prepared(tmp_path, libraries, device="cpu"):
     return Places(output, imports, tmp_path / "site", device, True, libraries), Results(output / "r.jsonl")
 
 
+@pytest.fixture
+def brought(tmp_path):
+    """A folder for libraries from another machine."""
+    folder = tmp_path / "brought"
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_libraries_of_another_python_or_without_cuda(device, tmp_path):
-    brought = tmp_path / "brought"
-    brought.mkdir()
+def test_libraries_of_another_python_or_without_cuda(device, brought, tmp_path):
     where, results = prepared(tmp_path, brought, device)
     assert "no library at all" in building.libraries(where, 10, results).error
     (brought / "_C.cpython-27-riscv.so").touch()
@@ -87,13 +91,11 @@ def test_a_folder_that_is_not_there(tmp_path):
     assert outcome.error == f"--libraries {tmp_path / 'nowhere'}: there is no such folder"
 
 
-def test_ldd_is_asked(tmp_path):
+def test_ldd_is_asked(brought, tmp_path):
     """A library whose own needs are not met is refused before anything imports it."""
     compiler = shutil.which("cc") or shutil.which("g++")
     if compiler is None or shutil.which("ldd") is None:
         pytest.skip("needs a compiler and ldd")
-    brought = tmp_path / "brought"
-    brought.mkdir()
     source = tmp_path / "empty.c"
     source.write_text("int planted(void) { return 1; }\n")
     needed = tmp_path / "libnotthere.so"
@@ -107,9 +109,7 @@ def test_ldd_is_asked(tmp_path):
     assert f"_C{SUFFIX}: libnotthere.so => not found" in outcome.error
 
 
-def test_a_file_that_is_no_library(tmp_path):
-    brought = tmp_path / "brought"
-    brought.mkdir()
+def test_a_file_that_is_no_library(brought, tmp_path):
     (brought / f"_C{SUFFIX}").write_text("text\n")
     where, results = prepared(tmp_path, brought)
     assert building.libraries(where, 10, results).status == "error"
@@ -136,7 +136,7 @@ def test_an_unbuilt_checkout_is_never_on_the_path(tmp_path, monkeypatch):
     assert where.environment()["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "site"), *wanted]
 
 
-def test_what_was_built_from_the_same_files_is_not_built_again(tmp_path, monkeypatch):
+def test_what_was_built_from_the_same_files_is_not_built_again(checkout, tmp_path, monkeypatch):
     """Pure Python, to be quick; a file that changes makes a new build."""
     monkeypatch.setenv("RESNET_CUDA_BUILD", "none")
     monkeypatch.setenv("PYTHONPATH", "")
@@ -145,28 +145,29 @@ def test_what_was_built_from_the_same_files_is_not_built_again(tmp_path, monkeyp
         assert building.build(where, 120, results).status == "ok", (where.output / "build.log").read_text()
     assert [record["reused"] for record in read(results.path)] == [False, True]
     code = "import resnet_cuda; print(resnet_cuda.__file__)"
-    printed = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=where.imports,
-        env=where.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command, options = [sys.executable, "-W", "ignore", "-c", code], {"cwd": where.imports, "env": where.environment()}
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
     assert printed.stdout.strip() == str(tmp_path / "site" / "resnet_cuda" / "__init__.py"), printed.stderr
     before = building.sources_stamp(dict(os.environ))
-    monkeypatch.setattr(building, "ROOT", copy_of(places.ROOT, tmp_path / "copy"))
+    monkeypatch.setattr(building, "ROOT", checkout)
     assert building.sources_stamp(dict(os.environ)) == before
-    (tmp_path / "copy" / "resnet_cuda" / "_version.py").write_text("__version__ = '9.9'\n")
+    (checkout / "resnet_cuda" / "_version.py").write_text("__version__ = '9.9'\n")
     assert building.sources_stamp(dict(os.environ)) != before
 
 
-def copy_of(root: Path, folder: Path) -> Path:
-    for name in ("csrc", "build_native", "resnet_cuda"):
-        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml"):
-        shutil.copy2(root / name, folder / name)
-    return folder
+@pytest.mark.parametrize(
+    ("program", "status", "words"),
+    [
+        ("raise SystemExit('no driver')", "error", "not known what to build for: exit status 1; last: no driver"),
+        ("import time; time.sleep(60)", "timeout", "not known what to build for: cut after 2 s"),
+    ],
+)
+def test_a_build_asks_which_gpu_is_there(tmp_path, monkeypatch, program, status, words):
+    monkeypatch.setattr(building, "CAPABILITY", program)
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    where, results = prepared(tmp_path, None, "cuda")
+    outcome = building.build(where, 4, results)
+    assert outcome.status == status and words in outcome.error and outcome.seconds < 4
 
 
 def test_a_build_that_leaves_no_library_has_failed(tmp_path, monkeypatch):

@@ -1,0 +1,48 @@
+"""What the GPU itself can do: copies, matrix products, launches, reductions."""
+
+import torch
+
+from benchmarks import reductions
+from benchmarks.gpu.context import Context
+from benchmarks.measure import Candidate, compare_blocks, tf32
+from benchmarks.records import microseconds
+
+
+def copy(context: Context, item: str = "copy", megabytes: float = 4000) -> float:
+    """GB/s, on record, of copying half of ``megabytes`` onto the other half; read and written bytes count."""
+    source = torch.randn(int(megabytes / (2000 if context.quick else 1) * 1e6) // 4, device=context.device).bfloat16()
+    target = torch.empty_like(source)
+    line = compare_blocks([Candidate(item, [lambda: target.copy_(source)])], context.device, context.effort)[item]
+    rate = round(2 * source.nbytes / microseconds(line) / 1e3, 1)
+    context.write("ceiling", item=item, **line, gigabytes_per_second=rate)
+    return rate
+
+
+def matrix_product(context: Context, item: str, dtype: torch.dtype, allow_tf32: bool) -> None:
+    size = 128 if context.quick else 8192
+    left, right, out = (torch.randn(size, size, device=context.device).to(dtype) for _ in range(3))
+    made = Candidate(item, [lambda: torch.mm(left, right, out=out)], lambda: tf32(allow_tf32))
+    line = compare_blocks([made], context.device, context.effort)[item]
+    teraflops = round(2 * size**3 / microseconds(line) / 1e6, 3)
+    context.write("ceiling", item=item, **line, size=size, teraflops=teraflops)
+
+
+def run(context: Context) -> None:
+    context.write_clocks()
+    copy(context)
+    copy(context, "copy in L2, 20 MB in all", 20)
+    matrix_product(context, "matrix product, bfloat16", torch.bfloat16, False)
+    matrix_product(context, "matrix product, TF32", torch.float32, True)
+    matrix_product(context, "matrix product, float32", torch.float32, False)
+    launch = (lambda: torch.cuda._sleep(0)) if context.device.type == "cuda" else torch.zeros(1).zero_
+    made = [Candidate("empty launch", [launch])]
+    context.write(
+        "ceiling", item="empty launch", **compare_blocks(made, context.device, context.effort)["empty launch"]
+    )
+    for item in reductions.ITEMS:
+        reason = reductions.why_not(item, context.device)
+        if reason is not None:
+            context.not_measured(item, reason)
+        elif context.enough_time(item):
+            context.write("ceiling", item=item, **reductions.measure(item, context.device, context.effort))
+    context.write_clocks()
