@@ -19,13 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 # An unstable header fails at its #include under these.
 STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY")
-CPU_ONLY = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp", "_avx512_bf16.cpp")
-AVX512 = ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
-INSTRUCTION_SETS = {
-    "_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
-    "_avx512.cpp": AVX512,
-    "_avx512_bf16.cpp": (*AVX512, "-mavx512bf16"),
-}
+
+
+def _instruction_sets() -> dict[str, tuple[str, ...]]:
+    """The compile flags of each instruction set by its name, from the table in ``common/instruction_sets.h``."""
+    rows = re.findall(r"^  SET\((\w+), (\w+), (\w+), (.+)\)", (CSRC / "common/instruction_sets.h").read_text(), re.M)
+    flags: dict[str, tuple[str, ...]] = {}
+    for enumerator, _, extended, features in rows:
+        inherited = () if extended == enumerator else flags[extended]
+        flags[enumerator] = (*inherited, *(f"-m{feature}" for feature in re.findall(r"HAS\((\w+)\)", features)))
+    return {name: flags[enumerator] for enumerator, name, _, _ in rows}
+
+
+INSTRUCTION_SETS = _instruction_sets()
+# How the names of files end that the CUDA library is made without.
+CPU_ONLY = ("_cpu.cpp", *(f"_{name}.cpp" for name in INSTRUCTION_SETS))
 
 
 def is_x86() -> bool:
@@ -35,7 +43,7 @@ def is_x86() -> bool:
 def cpu_sources() -> list[Path]:
     """What ``_C`` is made of: by name, so that a new operator needs no change here."""
     sources = [CSRC / "registration.cpp", CSRC / "bindings.cpp", *CSRC.glob("*/*.cpp")]
-    return sorted(path for path in sources if is_x86() or not path.name.endswith(tuple(INSTRUCTION_SETS)))
+    return sorted(path for path in sources if is_x86() or not _instruction_set(path))
 
 
 def cuda_sources() -> list[Path]:
@@ -45,7 +53,7 @@ def cuda_sources() -> list[Path]:
 
 
 def _instruction_set(path: Path) -> tuple[str, ...]:
-    return next((flags for ending, flags in INSTRUCTION_SETS.items() if path.name.endswith(ending)), ())
+    return next((flags for name, flags in INSTRUCTION_SETS.items() if path.name.endswith(f"_{name}.cpp")), ())
 
 
 def _write_facts(path: Path, plan: Plan, version: str) -> None:
@@ -100,7 +108,8 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     _write_facts(facts, plan, version)
     torch_include = _torch_include(plan)
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
-    warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
+    # A switch over an enumeration without a default must have every case.
+    warnings = ["-Wall", "-Wextra", "-Werror=switch", "-Wno-psabi"]
     # Nobody reads errno or the floating-point exception flags; without them a loop with a square root becomes vectors.
     host = [
         *plan.compiler,

@@ -6,9 +6,24 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
-#include "common/cpu_capability.h"
+#include "common/instruction_sets.h"
 #include "common/streaming.h"
+
+namespace {
+
+std::vector<std::string> usable_instruction_sets() {
+  std::vector<std::string> names;
+  for (const auto set : resnet_cuda::kInstructionSets) {
+    if (resnet_cuda::is_usable(set)) {
+      names.emplace_back(resnet_cuda::name_of(set));
+    }
+  }
+  return names;
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Build information of resnet_cuda; importing it registers torch.ops.resnet_cuda.*";
@@ -26,8 +41,12 @@ PYBIND11_MODULE(_C, module) {
       "GPU architectures and the C++ compiler.");
   module.def(
       "cpu_capability",
-      [] { return std::string(resnet_cuda::cpu_capability_name()); },
-      "The instruction set that the CPU kernels use on this machine: 'avx512_bf16', 'avx512', 'avx2' or 'portable'.");
+      [] { return usable_instruction_sets().back(); },
+      "The name of the best instruction set that the CPU kernels can use on this machine, such as 'avx2'.");
+  module.def(
+      "cpu_capabilities",
+      &usable_instruction_sets,
+      "The names of all of them, the best last; RESNET_CUDA_CPU_CAPABILITY leaves one and those that it extends.");
   module.def(
       "worth_streaming",
       [](int64_t moved, uintptr_t result, int64_t result_bytes, int64_t threads) {
@@ -37,6 +56,6 @@ PYBIND11_MODULE(_C, module) {
       pybind11::arg("result"),
       pybind11::arg("result_bytes"),
       pybind11::arg("threads"),
-      "Whether a CPU kernel that moves so many bytes with so many threads stores its result, at that address, past the "
-      "caches. Nothing is read from the address.");
+      "Whether a CPU kernel that moves so many bytes with so many threads uses streaming (non-temporal) stores for its "
+      "result at that address. Nothing is read from the address.");
 }

@@ -7,15 +7,15 @@ RESNET_CUDA_SCHEMAS(m) {
   m.def(
       "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int stride_h, "
       "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) -> Tensor");
-  // Gradients for input, weight, offset, mask and bias; of shape (0,) where not asked for.
+  // Gradients for input, weight, offset, mask and bias; of shape (0,) where not needed.
   m.def(
       "deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor? mask, int stride_h, "
       "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, bool need_input, bool need_weight, "
       "bool need_offset, bool need_mask, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("frozen_bn_relu(Tensor input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> Tensor");
   m.def("frozen_bn_relu_(Tensor(a!) input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> ()");
-  // The layer, from its four buffers. The second result is the scale (C,), which the backward needs; (0,) unasked. It
-  // is a result and not an argument to be filled, so that selective checkpointing may keep it instead of calling again.
+  // The layer, from its four buffers. The second result is the scale (C,), which the backward needs, or of shape (0,).
+  // As a result, not an argument to be filled, selective checkpointing can save it instead of recomputing it.
   m.def(
       "frozen_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor running_mean, Tensor running_var, float eps, "
       "Tensor? residual, bool relu, bool need_scale) -> (Tensor, Tensor)");

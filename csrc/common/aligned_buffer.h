@@ -1,4 +1,4 @@
-// Scratch memory of the CPU kernels: aligned to a cache line, which is also the widest vector.
+// Scratch memory of the CPU kernels, aligned to a cache line.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,11 @@
-// The memory that the processor moves in one go.
+// The size of a cache line.
 #pragma once
 
 #include <cstdint>
 
 namespace resnet_cuda {
 
-// In bytes. Also the widest vector, and what stores past the caches fill whole, one behind the other.
+// In bytes; also the widest vector.
 constexpr int64_t kCacheLine = 64;
 
 }  // namespace resnet_cuda

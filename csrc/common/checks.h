@@ -2,6 +2,8 @@
 // operator's name, not with a source location, because it is the caller who reads them.
 #pragma once
 
+#include <algorithm>
+#include <iterator>
 #include <stdexcept>
 
 #include "common/text.h"
@@ -13,7 +15,7 @@ template <typename Was, typename Allowed>
   throw std::runtime_error(join(op, ": ", name, " is ", was, "; it must be ", allowed));
 }
 
-// A macro, so that the text is put together only where it is read: on small images it took longer than the work.
+// A macro, so that the text is built only when the check fails: on small images building it took longer than the work.
 #define RESNET_CUDA_CHECK_ARGUMENT(holds, op, name, was, allowed)          \
   do {                                                                     \
     if (!(holds)) {                                                        \
@@ -21,36 +23,49 @@ template <typename Was, typename Allowed>
     }                                                                      \
   } while (false)
 
-inline bool is_supported_dtype(torch::headeronly::ScalarType dtype) {
-  using torch::headeronly::ScalarType;
-  return dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
-         dtype == ScalarType::BFloat16;
+// A further one needs kernels: see storage_of (common/cpu_dispatch.h) and dispatch_dtype (common/dispatch.h, CUDA).
+constexpr ScalarType kSupportedDtypes[] = {
+    ScalarType::Double,
+    ScalarType::Float,
+    ScalarType::Half,
+    ScalarType::BFloat16};
+
+// For where a dtype has passed the checks and has no kernels.
+[[noreturn]] inline void throw_unsupported_dtype(ScalarType dtype) {
+  throw std::runtime_error("resnet_cuda has no kernels for " + dtype_name(dtype));
+}
+
+inline void check_supported_dtype(const char* op, const char* name, ScalarType dtype) {
+  const auto* end = std::end(kSupportedDtypes);
+  const auto allowed = [&] {
+    std::string text = "one of ";
+    for (const ScalarType supported : kSupportedDtypes) {
+      text += (supported == kSupportedDtypes[0] ? "" : ", ") + dtype_name(supported);
+    }
+    return text;
+  };
+  RESNET_CUDA_CHECK_ARGUMENT(
+      std::find(std::begin(kSupportedDtypes), end, dtype) != end, op, name, dtype_name(dtype), allowed());
 }
 
 // float64 is computed in float64, everything else in float32.
-inline torch::headeronly::ScalarType compute_dtype(torch::headeronly::ScalarType dtype) {
-  using torch::headeronly::ScalarType;
+inline ScalarType compute_dtype(ScalarType dtype) {
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 inline void check_input(const char* op, const torch::stable::Tensor& input, const char* name = "input") {
-  RESNET_CUDA_CHECK_ARGUMENT(
-      is_supported_dtype(input.scalar_type()),
-      op,
-      name,
-      dtype_name(input.scalar_type()),
-      "one of torch.float64, torch.float32, torch.float16, torch.bfloat16");
+  check_supported_dtype(op, name, input.scalar_type());
   RESNET_CUDA_CHECK_ARGUMENT(input.dim() == 4, op, name, shape_of(input), "4-D, (N, C, H, W)");
 }
 
-// `tensor` is on the same device as `input` and has its dtype or, where that is allowed, `alternative`.
+// `tensor` must be on the device of `input` and have the dtype `first` or `alternative`.
 inline void check_beside(
     const char* op,
     const char* name,
     const torch::stable::Tensor& tensor,
     const torch::stable::Tensor& input,
-    torch::headeronly::ScalarType first,
-    torch::headeronly::ScalarType alternative) {
+    ScalarType first,
+    ScalarType alternative) {
   const bool same_device = tensor.device() == input.device();
   RESNET_CUDA_CHECK_ARGUMENT(
       same_device,

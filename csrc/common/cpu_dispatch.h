@@ -1,53 +1,52 @@
-// From a tensor's dtype and this machine's instruction set to the table of CPU kernels.
+// From a tensor's dtype and this machine's instruction sets to the table of CPU kernels.
 #pragma once
 
-#include <torch/headeronly/core/ScalarType.h>
+#include <iterator>
 
-#include "common/cpu_capability.h"
+#include "common/checks.h"
+#include "common/instruction_sets.h"
 #include "common/storage_types.h"
 
 namespace resnet_cuda {
 
-inline Storage storage_of(torch::headeronly::ScalarType dtype) {
+constexpr Storage storage_of(ScalarType dtype) {
   switch (dtype) {
-    case torch::headeronly::ScalarType::Double:
+    case ScalarType::Double:
       return Storage::kDouble;
-    case torch::headeronly::ScalarType::Half:
+    case ScalarType::Float:
+      return Storage::kFloat;
+    case ScalarType::Half:
       return Storage::kHalf;
-    case torch::headeronly::ScalarType::BFloat16:
+    case ScalarType::BFloat16:
       return Storage::kBFloat16;
     default:
-      return Storage::kFloat;
+      throw_unsupported_dtype(dtype);
   }
 }
 
-// Each of the three gives the table of one instruction set; on other processors than x86-64 only the portable one is
-// built.
-template <typename Kernels>
-using KernelTable = const Kernels& (*)(Storage);
-
-template <typename Kernels>
-const Kernels& choose_kernels(
-    torch::headeronly::ScalarType dtype,
-    KernelTable<Kernels> portable,
-    KernelTable<Kernels> avx2,
-    KernelTable<Kernels> avx512) {
-  switch (cpu_capability()) {
-    case CpuCapability::kAvx512Bf16:
-    case CpuCapability::kAvx512:
-      return avx512(storage_of(dtype));
-    case CpuCapability::kAvx2:
-      return avx2(storage_of(dtype));
-    default:
-      return portable(storage_of(dtype));
+constexpr bool every_supported_dtype_has_a_storage() {
+  for (const ScalarType dtype : kSupportedDtypes) {
+    storage_of(dtype);
   }
+  return true;
 }
+static_assert(every_supported_dtype_has_a_storage());
 
-#if defined(RESNET_CUDA_X86)
-#define RESNET_CUDA_CHOOSE_KERNELS(dtype, ns) \
-  ::resnet_cuda::choose_kernels<ns::Kernels>(dtype, ns::portable_kernels, ns::avx2_kernels, ns::avx512_kernels)
-#else
-#define RESNET_CUDA_CHOOSE_KERNELS(dtype, ns) ns::portable_kernels(::resnet_cuda::storage_of(dtype))
-#endif
+// An operator's kernels for one instruction set and storage type; null where it has none of its own.
+template <typename Kernels>
+using KernelsOf = const Kernels* (*)(InstructionSet, Storage);
+
+// Those of the last instruction set that this machine can run and that has any.
+template <typename Kernels>
+const Kernels& choose_kernels(ScalarType dtype, KernelsOf<Kernels> kernels_of) {
+  const Storage storage = storage_of(dtype);
+  for (auto set = std::rbegin(kInstructionSets); set != std::rend(kInstructionSets); ++set) {
+    const Kernels* kernels = is_usable(*set) ? kernels_of(*set, storage) : nullptr;
+    if (kernels != nullptr) {
+      return *kernels;
+    }
+  }
+  throw_unsupported_dtype(dtype);
+}
 
 }  // namespace resnet_cuda

@@ -1,39 +1,30 @@
-// The supported dtypes, once: calls a generic lambda with a value of the tensor's element type.
+// From a tensor's dtype to the element type that the CUDA kernels are compiled for.
 #pragma once
 
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <stdexcept>
+#include "common/checks.h"
+#include "common/storage_types.h"
 
 namespace resnet_cuda {
 
-// What elements of a type are computed in.
-template <typename T>
-struct ComputeType {
-  using type = float;
-};
-template <>
-struct ComputeType<double> {
-  using type = double;
-};
-
+// Calls the generic lambda `visit` with a value of the element type.
 template <typename Visit>
-void dispatch_dtype(torch::headeronly::ScalarType dtype, const Visit& visit) {
+void dispatch_dtype(ScalarType dtype, const Visit& visit) {
   switch (dtype) {
-    case torch::headeronly::ScalarType::Float:
+    case ScalarType::Float:
       return visit(float{});
 #if !defined(RESNET_CUDA_FLOAT32_ONLY)  // what tests of a planted bug compile, once per bug
-    case torch::headeronly::ScalarType::Double:
+    case ScalarType::Double:
       return visit(double{});
-    case torch::headeronly::ScalarType::Half:
+    case ScalarType::Half:
       return visit(torch::headeronly::Half{});
-    case torch::headeronly::ScalarType::BFloat16:
+    case ScalarType::BFloat16:
       return visit(torch::headeronly::BFloat16{});
 #endif
     default:
-      throw std::runtime_error("resnet_cuda: unsupported dtype");
+      throw_unsupported_dtype(dtype);
   }
 }
 

@@ -1,4 +1,4 @@
-// Division by a divisor that many threads share: a multiplication and a shift, where a GPU has no division.
+// Division by an invariant divisor as a multiplication and a shift: a GPU has no instruction for integer division.
 #pragma once
 
 #include "common/host_device.h"

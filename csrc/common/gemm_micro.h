@@ -1,4 +1,4 @@
-// The innermost matrix product of the CPU kernels: a block of C held in registers.
+// The micro-kernel of the CPU's matrix products: a block of C in registers, B packed into panels.
 #pragma once
 
 #include "common/vec.h"
@@ -6,8 +6,8 @@
 namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
-// Rows and vectors of the register block. 24 of AVX-512's 32 registers, 12 of AVX2's 16, 8 of SSE's and of NEON's 16
-// or 32.
+// Rows and vectors of the register block: 24 of AVX-512's 32 registers, 12 of AVX2's 16, 8 of SSE's 16 and NEON's 16 or
+// 32.
 #if defined(__AVX512F__)
 constexpr int kBlockRows = 12;
 #elif defined(__AVX2__)
@@ -17,13 +17,13 @@ constexpr int kBlockRows = 4;
 #endif
 constexpr int kBlockVectors = 2;
 
-// Columns of a register block. Narrow groups of outputs take a block one vector wide.
+// Width of a panel of output channels: that of the register block, or one vector where the group has no more.
 template <typename Real>
 RESNET_CUDA_INLINE int64_t panel_for(int64_t group_outputs) {
   return group_outputs <= kLanes<Real> ? kLanes<Real> : kBlockVectors * kLanes<Real>;
 }
 
-// Whether a product is added to what is there or takes its place.
+// Whether a product is added to C or overwrites it.
 enum class Product { kAdded, kStored };
 
 // C[i][0..panel) += sum over k of A(i, k) * B[k][0..panel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B

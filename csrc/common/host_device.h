@@ -1,4 +1,4 @@
-// What lets one function serve the CPU loops and the CUDA kernels. Nothing from torch.
+// For functions that the CPU loops and the CUDA kernels share: qualifiers, integer helpers. Nothing from torch.
 #pragma once
 
 #include <cstdint>

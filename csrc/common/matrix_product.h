@@ -1,4 +1,4 @@
-// ATen's matrix products through the stable dispatcher, and strided views to feed them.
+// ATen's batched matrix product through the stable dispatcher, and strided views for its arguments.
 #pragma once
 
 #include <array>

@@ -10,7 +10,7 @@
 #define RESNET_CUDA_KEY CUDA
 #endif
 
-// The second step lets the preprocessor expand the two names before torch's macros paste them.
+// The second step expands the two names before torch's macros paste them.
 #define RESNET_CUDA_SCHEMAS_IN(ns, m) STABLE_TORCH_LIBRARY(ns, m)
 #define RESNET_CUDA_KERNELS_IN(ns, key, m) STABLE_TORCH_LIBRARY_IMPL(ns, key, m)
 #define RESNET_CUDA_SCHEMAS(m) RESNET_CUDA_SCHEMAS_IN(RESNET_CUDA_NAMESPACE, m)

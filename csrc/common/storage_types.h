@@ -1,7 +1,8 @@
-// Element types as the CPU kernels see them, without torch's headers.
+// Element types: as the CPU kernels see them, without torch's headers, and what all kernels compute them in.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace resnet_cuda {
 
@@ -14,16 +15,8 @@ struct BFloat16 {
 
 enum class Storage { kDouble, kFloat, kHalf, kBFloat16 };
 
-// What elements of a type are computed in.
+// What elements of a type, torch's own types included, are computed in.
 template <typename T>
-struct RealOfStorage {
-  using type = float;
-};
-template <>
-struct RealOfStorage<double> {
-  using type = double;
-};
-template <typename T>
-using RealOf = typename RealOfStorage<T>::type;
+using RealOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 }  // namespace resnet_cuda

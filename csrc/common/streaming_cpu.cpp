@@ -14,31 +14,31 @@
 namespace resnet_cuda {
 namespace {
 
-// What a core may count on of a last-level cache that it shares (32 MB for 8 cores; other cores, and other guests of
-// the machine, use theirs). Measured with 2 threads, in turns with eager operations on as much memory, one way as a
-// multiple of the other's speed: streaming reaches 0.6 to 1.1 at 9 MB moved, where the caches may hold all, 0.85 to 1.1
-// at 13 MB, 0.95 to 1.35 at 17 MB, 1.05 to 1.3 at 26 MB and 1.3 to 1.6 above 64 MB.
-constexpr int64_t kCacheOfThread = int64_t{7} << 20;
+// A thread's share of a last-level cache (32 MB for 8 cores, also used by the machine's other guests). Measured with 2
+// threads, alternating with eager operations on as much memory, the speed of streaming as a multiple of that of
+// ordinary stores: 0.6 to 1.1 at 9 MB moved, which the caches may hold, 0.85 to 1.1 at 13 MB, 0.95 to 1.35 at 17
+// MB, 1.05 to 1.3 at 26 MB and 1.3 to 1.6 above 64 MB.
+constexpr int64_t kCachePerThread = int64_t{7} << 20;
 
-enum class Wish { kNone, kAlways, kNever };
+enum class Override { kNone, kAlways, kNever };
 
-Wish wish() {
+Override override_from_environment() {
   const char* asked = std::getenv("RESNET_CUDA_STREAMING");
   if (asked != nullptr && std::strcmp(asked, "always") == 0) {
-    return Wish::kAlways;
+    return Override::kAlways;
   }
-  return asked != nullptr && std::strcmp(asked, "never") == 0 ? Wish::kNever : Wish::kNone;
+  return asked != nullptr && std::strcmp(asked, "never") == 0 ? Override::kNever : Override::kNone;
 }
 
-// Of a page that has not been touched yet, mincore(2) says that it is not there. Three pages stand for all: allocators
-// get large pieces anew, reuse them, or put one behind the other.
-bool is_there(uintptr_t first, int64_t bytes) {
+// By mincore(2), which reports a page as not resident until it is touched. Three pages stand for all: allocators map
+// large blocks anew, reuse them, or place one after the other.
+bool is_resident(uintptr_t first, int64_t bytes) {
 #if defined(__linux__)
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const uintptr_t last = first + static_cast<uintptr_t>(bytes) - 1;
   for (const uintptr_t address : {first, first + (last - first) / 2, last}) {
-    unsigned char there = 0;
-    if (mincore(reinterpret_cast<void*>(address / page * page), 1, &there) != 0 || (there & 1) == 0) {
+    unsigned char resident = 0;
+    if (mincore(reinterpret_cast<void*>(address / page * page), 1, &resident) != 0 || (resident & 1) == 0) {
       return false;
     }
   }
@@ -53,12 +53,12 @@ bool is_there(uintptr_t first, int64_t bytes) {
 }  // namespace
 
 bool worth_streaming(int64_t moved, const void* result, int64_t result_bytes, int64_t threads) {
-  static const Wish wished = wish();
+  static const Override overridden = override_from_environment();
   const auto address = reinterpret_cast<uintptr_t>(result);
-  if (wished == Wish::kNever || address % kCacheLine != 0) {
+  if (overridden == Override::kNever || address % kCacheLine != 0) {
     return false;
   }
-  return wished == Wish::kAlways || (moved >= threads * kCacheOfThread && is_there(address, result_bytes));
+  return overridden == Override::kAlways || (moved >= threads * kCachePerThread && is_resident(address, result_bytes));
 }
 
 }  // namespace resnet_cuda

@@ -1,4 +1,4 @@
-// Layout questions and allocations that the operators share, on the stable ABI.
+// Memory layouts and allocation, shared by the operators, on the stable ABI.
 #pragma once
 
 #include <array>
@@ -11,7 +11,6 @@
 namespace resnet_cuda {
 
 using torch::headeronly::MemoryFormat;
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // What Tensor.is_contiguous(memory_format=torch.channels_last) answers for a 4-D tensor.
@@ -28,35 +27,24 @@ inline bool is_channels_last(const Tensor& tensor) {
   return true;
 }
 
-// The result's layout: channels_last for an input that is laid out so and not also contiguous, else contiguous.
+// The result's layout: channels_last for an input that is so and not also contiguous, else contiguous.
 inline MemoryFormat output_memory_format(const Tensor& input) {
   return !input.is_contiguous() && is_channels_last(input) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-inline int64_t element_bytes(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Double:
-    case ScalarType::Long:
-      return 8;
-    case ScalarType::Float:
-    case ScalarType::Int:
-      return 4;
-    case ScalarType::Half:
-    case ScalarType::BFloat16:
-      return 2;
-    default:
-      return 1;
-  }
+// The code that torch's C functions take for a dtype.
+inline int32_t dtype_code(ScalarType dtype) {
+  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
 }
 
-// torch's own words, where there are any, stay in the text, so that whoever looks for "out of memory" finds it.
+// `reason` is torch's text, if there is one: it stays, so that a search for "out of memory" finds it.
 [[noreturn]] inline void throw_allocation_error(
     const int64_t* size,
     int64_t dims,
     ScalarType dtype,
     const torch::stable::Device& device,
     const std::string& reason) {
-  int64_t bytes = element_bytes(dtype);
+  auto bytes = static_cast<int64_t>(aoti_torch_dtype_element_size(dtype_code(dtype)));
   bool fits = true;
   for (int64_t i = 0; i < dims; ++i) {
     fits = fits && !__builtin_mul_overflow(bytes, size[i], &bytes);
@@ -74,8 +62,8 @@ inline int64_t element_bytes(ScalarType dtype) {
       reason.empty() ? join("out of memory (", kUnknownReason, ")") : reason));
 }
 
-// By way of the dispatcher, so that profilers see it and PyTorch's deterministic mode fills it; by the one operator for
-// it that has a C function of its own, which needs no boxed arguments. Channels_last is for 4-D tensors.
+// Allocates through the dispatcher, so that profilers see it and PyTorch's deterministic mode fills it; new_empty is
+// the one such operator with a C function of its own, which needs no boxed arguments. Channels_last is for 4-D tensors.
 inline Tensor empty_beside(
     const Tensor& tensor,
     const std::vector<int64_t>& size,
@@ -83,19 +71,11 @@ inline Tensor empty_beside(
     MemoryFormat memory_format = MemoryFormat::Contiguous) {
   int32_t device_type;
   RESNET_CUDA_TORCH_CHECK(aoti_torch_get_device_type(tensor.get(), &device_type));
-  auto dtype_code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  int32_t code = dtype_code(dtype);
   const auto dims = static_cast<int64_t>(size.size());
   AtenTensorHandle contiguous;
   const auto failed = aoti_torch_aten_new_empty(
-      tensor.get(),
-      size.data(),
-      dims,
-      &dtype_code,
-      nullptr,
-      &device_type,
-      tensor.get_device_index(),
-      nullptr,
-      &contiguous);
+      tensor.get(), size.data(), dims, &code, nullptr, &device_type, tensor.get_device_index(), nullptr, &contiguous);
   if (failed) {
     throw_allocation_error(size.data(), dims, dtype, tensor.device(), torch_error_text());
   }
@@ -125,25 +105,27 @@ inline std::vector<int64_t> size_of(const Tensor& tensor) {
   return std::vector<int64_t>(sizes.begin(), sizes.end());
 }
 
-// What `copy` makes, which is as large as `tensor` in `dtype`.
+// Calls copy(), which allocates as much as `tensor` has in `dtype`, with that in the text of an error.
 template <typename Copy>
-Tensor allocated(const Tensor& tensor, ScalarType dtype, const Copy& copy) {
+Tensor with_allocation_error(const Tensor& tensor, ScalarType dtype, const Copy& copy) {
   try {
     return copy();
   } catch (const TorchError& error) {
-    // Of a torch that keeps no words, what() says only which function failed.
+    // Where torch keeps no text, what() says only which function failed.
     const std::string reason = torch_error_text().empty() ? std::string() : error.what();
     throw_allocation_error(tensor.sizes().data(), tensor.dim(), dtype, tensor.device(), reason);
   }
 }
 
-// `tensor` dense in `memory_format`; itself where it is so already, without a call through the dispatcher, of which
-// every operator would make several. Channels_last is for 4-D tensors.
+// `tensor`, copied if it is not dense in `memory_format`. Unlike torch::stable::contiguous, the check costs no call
+// through the dispatcher. Channels_last is for 4-D tensors.
 inline Tensor as_dense(const Tensor& tensor, MemoryFormat memory_format) {
   const bool dense = memory_format == MemoryFormat::ChannelsLast ? is_channels_last(tensor) : tensor.is_contiguous();
-  return dense ? tensor : allocated(tensor, tensor.scalar_type(), [&] {
-    return torch::stable::contiguous(tensor, memory_format);
-  });
+  if (dense) {
+    return tensor;
+  }
+  return with_allocation_error(
+      tensor, tensor.scalar_type(), [&] { return torch::stable::contiguous(tensor, memory_format); });
 }
 
 // The same in `dtype`.
@@ -151,11 +133,11 @@ inline Tensor as_dense(const Tensor& tensor, ScalarType dtype, MemoryFormat memo
   if (tensor.scalar_type() == dtype) {
     return as_dense(tensor, memory_format);
   }
-  return as_dense(allocated(tensor, dtype, [&] { return torch::stable::to(tensor, dtype); }), memory_format);
+  return as_dense(
+      with_allocation_error(tensor, dtype, [&] { return torch::stable::to(tensor, dtype); }), memory_format);
 }
 
-// Strides, in elements, of a dense 4-D tensor whose two spatial dimensions count as one, in whichever of the two
-// layouts.
+// Strides, in elements, of a dense 4-D tensor in either layout, its two spatial dimensions taken as one.
 struct PixelStrides {
   int64_t image;
   int64_t channel;

@@ -1,5 +1,5 @@
-// Texts for error messages. No stream and no locale: a library that has a libstdc++ of its own (-static-libstdc++)
-// shares their tables with the process's libstdc++, and crashes or cuts a text off at its first number.
+// Texts for error messages, without streams or locales: a library with a libstdc++ of its own (-static-libstdc++)
+// shares their tables with the process's libstdc++, and crashes or truncates a text at its first number.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,8 @@
 
 namespace resnet_cuda {
 
+using torch::headeronly::ScalarType;
+
 template <typename Part>
 void append(std::string& text, const Part& part) {
   if constexpr (std::is_integral_v<Part>) {
@@ -19,7 +21,7 @@ void append(std::string& text, const Part& part) {
   }
 }
 
-// Strings and integers, one after the other.
+// Concatenates strings and integers.
 template <typename... Parts>
 std::string join(const Parts&... parts) {
   std::string text;
@@ -43,8 +45,7 @@ inline std::string shape_of(const torch::stable::Tensor& tensor) {
 }
 
 // "torch.float32"
-inline std::string dtype_name(torch::headeronly::ScalarType dtype) {
-  using torch::headeronly::ScalarType;
+inline std::string dtype_name(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::Double:
       return "torch.float64";

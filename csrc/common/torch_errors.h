@@ -1,5 +1,5 @@
-// What is said where one of torch's C functions fails. It returns a code; the exception behind it, whose type is lost
-// on the way, torch 2.13 and later keep as text, earlier ones only write to the standard error.
+// Errors of torch's C functions, which return a code. The exception's type is lost; torch 2.13 and later keep its text,
+// earlier ones only write it to the standard error.
 #pragma once
 
 #include <dlfcn.h>
@@ -10,16 +10,16 @@
 
 namespace resnet_cuda {
 
-// torch's own words about the failure just seen in this thread; empty where the running torch does not keep them.
+// The text of this thread's last failure; empty where the running torch does not keep it.
 inline std::string torch_error_text() {
-  // Asked for at run time, since a library for every torch from 2.10 on cannot be linked with a function of 2.13.
+  // Looked up at run time: a library for every torch from 2.10 on cannot be linked with a function of 2.13.
   using Getter = const char* (*)();
   const auto getter = reinterpret_cast<Getter>(dlsym(RTLD_DEFAULT, "torch_exception_get_what_without_backtrace"));
   const char* text = getter != nullptr ? getter() : nullptr;
   return text != nullptr ? text : "";
 }
 
-// A failure of torch's and not of an argument. Its text lacks the operator, which named_rethrow puts in front.
+// A failure in torch, not of an argument. named_rethrow puts the operator's name in front of its text.
 class TorchError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -47,7 +47,7 @@ constexpr const char* kUnknownReason = "torch wrote the reason to the standard e
 
 }  // namespace resnet_cuda
 
-// Of the form of torch's macros, for which it stands in torch's own headers.
+// Has the form of torch's macros, which it replaces in torch's own headers (common/torch_stable.h).
 #define RESNET_CUDA_TORCH_CHECK(call)        \
   if ((call) != 0) {                         \
     ::resnet_cuda::throw_torch_error(#call); \

@@ -1,5 +1,5 @@
-// torch's stable headers, by way of which every file here gets them: the same with the headers of any torch from 2.10
-// on, and without a stream where a check of theirs or one of torch's C functions fails.
+// torch's stable headers. Every file here includes this one instead: it makes the headers of all torch versions from
+// 2.10 on alike, and keeps their checks from using a stringstream.
 #pragma once
 
 #if defined(TORCH_ERROR_CODE_CHECK) || defined(STABLE_TORCH_ERROR_CODE_CHECK) || defined(STD_TORCH_CHECK)
@@ -12,9 +12,9 @@
 
 #include "common/torch_errors.h"
 
-// torch's three checks put their texts together with a stringstream, which in a library that has a libstdc++ of its own
-// (-static-libstdc++) crashes or cuts the text off. So torch's own inline functions, included below, get ours. The
-// check of a C function's code has the first of the two names up to torch 2.12 and the second from 2.13 on.
+// torch's three checks build their texts with a stringstream, which in a library with a libstdc++ of its own
+// (-static-libstdc++) crashes or truncates the text. So torch's inline functions, included below, use ours. The check
+// of a C function's code has the first of these names up to torch 2.12 and the second from 2.13 on.
 #undef TORCH_ERROR_CODE_CHECK
 #undef STABLE_TORCH_ERROR_CODE_CHECK
 #undef STD_TORCH_CHECK
@@ -31,7 +31,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-// TORCH_BOX with the operator's name in front of what torch says about a failure in it, such as one to allocate.
+// TORCH_BOX that puts the operator's name in front of torch's errors, such as a failure to allocate.
 #define RESNET_CUDA_BOX(function)                                 \
   [](StableIValue* stack, uint64_t arguments, uint64_t results) { \
     try {                                                         \

@@ -1,8 +1,9 @@
-// Vectors of the widest kind that the including file is compiled for, with loads and stores that convert 16-bit types.
+// Vectors as wide as the instruction set allows that the including file is compiled for, with loads and stores that
+// convert 16-bit types.
 //
-// Included only by the files that hold CPU kernels (*_portable.cpp, *_avx2.cpp, *_avx512.cpp), each of which first
-// defines RESNET_CUDA_ISA as its own namespace: code of one instruction set must never be linked into another's. For
-// the same reason nothing here uses the standard library's or torch's inline functions.
+// Included only by the files that are compiled per instruction set (<op>_<set>.cpp, see common/instruction_sets.h),
+// each of which first defines RESNET_CUDA_ISA as its own namespace: the linker must not merge functions of different
+// sets. For the same reason nothing here uses the standard library's or torch's inline functions.
 #pragma once
 
 #ifndef RESNET_CUDA_ISA
@@ -45,8 +46,8 @@ template <typename Real>
 constexpr int kLanes = VecOf<Real>::lanes;
 
 RESNET_CUDA_INLINE float half_to_float(uint16_t bits) {
-  // Shifted into float's place, a half is too small by 2^112, subnormals included; the product repairs that. Infinity
-  // and NaN come out just above the largest half and get float's own exponent.
+  // Shifted into the bits of a float, a half is too small by 2^112, subnormals included: the exponents' biases differ
+  // by 112. Infinity and NaN come out just above the largest half and get a float's largest exponent.
   uint32_t magnitude = static_cast<uint32_t>(bits & 0x7fffu) << 13;
   float value;
   memcpy(&value, &magnitude, sizeof(value));
@@ -134,7 +135,7 @@ RESNET_CUDA_INLINE Vec<double> load(const double* source) {
 typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t FloatBits __attribute__((vector_size(kVectorBytes)));
 
-// The compiler takes these two conversions apart lane by lane, so they are spelled out where there are instructions.
+// GCC scalarises these two conversions, so they are intrinsics where there are instructions.
 RESNET_CUDA_INLINE FloatBits widen(HalfBits narrow) {
 #if defined(__AVX512F__)
   return reinterpret_cast<FloatBits>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(narrow)));
@@ -192,7 +193,7 @@ RESNET_CUDA_INLINE FloatBits bfloat16_bits(Vec<float> value) {
 }
 RESNET_CUDA_INLINE void store(Vec<float> value, BFloat16* target) {
 #if defined(__AVX512BF16__)
-  // The same rounding in one instruction, but what is below 2^-126 becomes 0.
+  // The same rounding in one instruction, but subnormals (below 2^-126) become 0.
   const __m256bh result = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
 #else
   const HalfBits result = narrow(bfloat16_bits(value));
@@ -215,8 +216,8 @@ RESNET_CUDA_INLINE void store(Vec<float> value, Half16* target) {
 #endif
 }
 
-// The larger of 0 and `value`, lane by lane; NaN stays NaN. x86 has an instruction that gives its second operand where
-// one is NaN, which the compiler does not use for a comparison and a choice.
+// max(0, value), lane by lane; NaN stays NaN: x86's maximum returns its second operand where either is NaN. GCC does
+// not use it for a comparison and a selection.
 RESNET_CUDA_INLINE Vec<float> positive_part(Vec<float> value) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vec<float>>(_mm512_maskz_max_ps(0xffff, __m512{}, reinterpret_cast<__m512>(value)));
@@ -230,7 +231,7 @@ RESNET_CUDA_INLINE Vec<double> positive_part(Vec<double> value) {
   return value <= Vec<double>{} ? Vec<double>{} : value;
 }
 
-// Halves the vector again and again, so the order of the additions is the same on every machine of one vector width.
+// A tree of additions, whose order is the same on every machine of one vector width.
 template <typename Real>
 RESNET_CUDA_INLINE Real sum_of_lanes(const Vec<Real>& value) {
   Real lane[kLanes<Real>];
@@ -245,7 +246,7 @@ RESNET_CUDA_INLINE Real sum_of_lanes(const Vec<Real>& value) {
   return lane[0];
 }
 
-// The compiler takes that apart lane by lane, too.
+// GCC scalarises that too.
 #if defined(__AVX2__)
 RESNET_CUDA_INLINE float sum_of_quarter(__m128 value) {
   value = _mm_add_ps(value, _mm_movehl_ps(value, value));

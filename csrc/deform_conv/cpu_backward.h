@@ -1,7 +1,7 @@
 // Backward of the deformable convolution on a CPU, for one element type and one instruction set.
 //
-// Nothing is kept from the forward: the input is sampled again. A thread owns slices of channels, so it scatters into
-// the gradient of the input without atomics, always in the order of the pixels.
+// The columns are not saved by the forward but sampled again. A thread owns slices of channels, so col2im (adding the
+// columns' gradient to the input's) needs no atomics and always goes in the order of the pixels.
 #pragma once
 
 #include "common/gemm_micro.h"
@@ -13,10 +13,11 @@
 namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
+using deform_conv_cpu::gradient_block_element_of;
 using deform_conv_cpu::kBandPixels;
-using deform_conv_cpu::move_to_gradient_block;
 using deform_conv_cpu::SliceRange;
 
+// The backward's plan of a tap.
 template <typename T>
 struct BackwardTap {
   RealOf<T> fraction_y, fraction_x;
@@ -27,9 +28,11 @@ struct BackwardTap {
   RealOf<T> corner_weight[4];
 };
 
-// Lanes of a panel of a slab's columns in the product grad * weight.
+// Lanes of a panel of columns in the product grad * weight.
 template <typename Real>
 constexpr int64_t kColumnPanel = kBlockVectors * kLanes<Real>;
+static_assert(kSlabColumns % kColumnPanel<float> == 0 && deform_conv_cpu::kColumnPadding % kColumnPanel<float> == 0);
+static_assert(kSlabColumns % kBlockRows == 0 && deform_conv_cpu::kColumnPadding % kBlockRows == 0);
 
 // packed[panel of the slab's columns][output channel of the group][lane], for the product grad * weight.
 template <typename T>
@@ -65,7 +68,7 @@ void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void*
   }
 }
 
-// A tap's gradients for y, x and mask, summed over channels a vector apart.
+// A tap's gradients for y, x and mask: lane by lane the sums over every kLanes-th channel.
 template <typename Real>
 struct PositionGradient {
   Vec<Real> y, x, mask;
@@ -77,15 +80,16 @@ struct BackwardWorkspace {
   using Real = RealOf<T>;
 
   Real* columns;  // [kTilePixels][kSlabColumns]
-  Real* scratch;  // what a corner outside the image adds to
+  Real* scratch;  // [C], receives the gradients of corners outside the image
   TileGradients<Real> gradients;
   BackwardTap<T>* plan;
 
-  BackwardWorkspace(const DeformConvShape& shape, void* memory)
-      : columns(static_cast<Real*>(memory)),
-        scratch(columns + kTilePixels * kSlabColumns),
-        gradients{scratch + scratch_elements(shape), gradients.rows + TileGradients<Real>::row_elements(shape)},
-        plan(reinterpret_cast<BackwardTap<T>*>(gradients.panels + TileGradients<Real>::panel_elements(shape))) {
+  BackwardWorkspace(const DeformConvShape& shape, void* memory) {
+    columns = static_cast<Real*>(memory);
+    scratch = columns + kTilePixels * kSlabColumns;
+    gradients.rows = scratch + scratch_elements(shape);
+    gradients.panels = gradients.rows + TileGradients<Real>::row_elements(shape);
+    plan = reinterpret_cast<BackwardTap<T>*>(gradients.panels + TileGradients<Real>::panel_elements(shape));
   }
 
   static int64_t scratch_elements(const DeformConvShape& shape) {
@@ -125,61 +129,50 @@ RESNET_CUDA_INLINE void plan_backward(
   const FourCorners address_of_zeros = FourCorners{} + reinterpret_cast<intptr_t>(zeros);
   const FourCorners address_of_scratch = FourCorners{} + reinterpret_cast<intptr_t>(scratch);
   const int64_t tap_count = slab.tap_count;
-  for_each_tap<Real>(
-      task,
-      slab.offset_group,
-      slab.tap_begin,
-      tap_count,
-      begin,
-      end,
-      [&](int64_t pixel, int64_t count, int64_t tap, const TapVector<Real>& taps, const int64_t* image_begin)
-          __attribute__((always_inline)) {
-            const auto inside = taps.is(TapKind::kInside);
-            Vec<Real> weight[4];
-            for (int i = 0; i < 4; ++i) {
-              weight[i] = inside ? taps.corner_weight(i) : Vec<Real>{};
-            }
-            for (int64_t lane = 0; lane < count; ++lane) {
-              BackwardTap<T>& target = plan[(pixel + lane) * tap_count + tap];
-              target.fraction_y = taps.fraction_y[lane];
-              target.fraction_x = taps.fraction_x[lane];
-              target.mask = taps.mask[lane];
-              target.kind = static_cast<TapKind>(taps.kind[lane]);
-              const int64_t first = image_begin[lane] + taps.top[lane] * task.shape.width + taps.left[lane];
-              const FourCorners element = first * channels + element_steps;
-              const FourCorners exists = corners_of(taps.corners[lane]);
-              const FourCorners corner = exists ? addresses_of(input, element) : address_of_zeros;
-              memcpy(target.corner, &corner, sizeof(corner));
-              const FourCorners adds = corners_of(grad_input == nullptr ? 0 : taps.corners[lane] & inside[lane]);
-              FourCorners grad_element = element;
-              move_to_gradient_block(first + pixel_steps, input_pixels, channels, range, grad_element);
-              const FourCorners grad_corner = adds ? addresses_of(grad_input, grad_element) : address_of_scratch;
-              memcpy(target.grad_corner, &grad_corner, sizeof(grad_corner));
-              for (int i = 0; i < 4; ++i) {
-                target.corner_weight[i] = weight[i][lane];
-              }
-            }
-          });
+  for_each_tap<Real>(task, slab, begin, end, [&](const TapVector<Real>& taps) __attribute__((always_inline)) {
+    const SampleVector<Real>& sample = taps.sample;
+    const auto inside = sample.is(TapKind::kInside);
+    Vec<Real> weight[4];
+    for (int i = 0; i < 4; ++i) {
+      weight[i] = inside ? sample.corner_weight(i) : Vec<Real>{};
+    }
+    for (int64_t lane = 0; lane < taps.count; ++lane) {
+      BackwardTap<T>& target = plan[(taps.pixel + lane) * tap_count + taps.tap];
+      target.fraction_y = sample.fraction_y[lane];
+      target.fraction_x = sample.fraction_x[lane];
+      target.mask = taps.mask[lane];
+      target.kind = static_cast<TapKind>(sample.kind[lane]);
+      const int64_t first = taps.first_corner(task.shape, lane);
+      const FourCorners element = first * channels + element_steps;
+      const FourCorners exists = corners_of(sample.corners[lane]);
+      store_addresses(exists ? addresses_of(input, element) : address_of_zeros, target.corner);
+      const FourCorners adds = corners_of(grad_input == nullptr ? 0 : sample.corners[lane] & inside[lane]);
+      const FourCorners grad_element =
+          gradient_block_element_of(first + pixel_steps, element, input_pixels, channels, range);
+      store_addresses(adds ? addresses_of(grad_input, grad_element) : address_of_scratch, target.grad_corner);
+      store_lane<Real>(weight, lane, target.corner_weight);
+    }
+  });
 }
 
-// One vector of channels: reads the gradient of the columns in `column`, leaves the column itself there.
+// One vector of channels of a tap. From the corners' values and the column's gradient: adds to the corners' gradients
+// and to those for the position, and returns the column.
 template <typename T, bool kScatter>
-RESNET_CUDA_INLINE void visit_channels(
+RESNET_CUDA_INLINE Vec<RealOf<T>> visit_channels(
     const BackwardTap<T>& planned,
     const Vec<RealOf<T>> (&value)[4],
-    Vec<RealOf<T>>& column,
+    const Vec<RealOf<T>>& grad_column,
     Vec<RealOf<T>> (&grad_value)[4],
     PositionGradient<RealOf<T>>& gradient) {
   using Real = RealOf<T>;
-  const Vec<Real> grad = column;
   Vec<Real> sampled = planned.corner_weight[0] * value[0] + planned.corner_weight[1] * value[1] +
                       planned.corner_weight[2] * value[2] + planned.corner_weight[3] * value[3];
   if (planned.kind != TapKind::kInside) {
-    // Exactly 0 at the border, whatever the pixels beside it are.
+    // Exactly 0 at the border, even beside an infinite pixel.
     sampled = Vec<Real>{} + (planned.kind == TapKind::kNan ? not_a_number<Real>() : Real(0));
   }
-  gradient.mask += grad * sampled;
-  const Vec<Real> masked = grad * planned.mask;
+  gradient.mask += grad_column * sampled;
+  const Vec<Real> masked = grad_column * planned.mask;
   gradient.y += masked * slope_y(planned, value);
   gradient.x += masked * slope_x(planned, value);
   if (kScatter) {
@@ -187,11 +180,12 @@ RESNET_CUDA_INLINE void visit_channels(
       grad_value[i] += planned.corner_weight[i] * masked;
     }
   }
-  column = sampled * planned.mask;
+  return sampled * planned.mask;
 }
 
-// Turns the gradients of one slab's columns into the columns themselves, and adds to the other gradients on the way.
-// `sums` are the range's for the slab's offset group and the tile's first pixel, or null.
+// Replaces the gradients of one slab's columns, in `workspace`, by the columns themselves; adds the gradients for the
+// input (kScatter: col2im) and, where `sums` is not null, for the positions. `sums` are the range's, from the slab's
+// offset group and the tile's first pixel on.
 template <typename T, bool kScatter>
 RESNET_CUDA_INLINE void visit_slab(
     const DeformConvShape& shape,
@@ -205,11 +199,11 @@ RESNET_CUDA_INLINE void visit_slab(
     Real* column = workspace.columns + pixel * kSlabColumns;
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, column += channels) {
       const BackwardTap<T>& planned = workspace.plan[pixel * slab.tap_count + tap];
-      if (pixel + kPixelsAhead < pixels) {
-        const BackwardTap<T>& ahead = workspace.plan[(pixel + kPixelsAhead) * slab.tap_count + tap];
-        prefetch_lower(ahead.corner, slab);
+      if (pixel + kPrefetchDistance < pixels) {
+        const BackwardTap<T>& ahead = workspace.plan[(pixel + kPrefetchDistance) * slab.tap_count + tap];
+        prefetch_bottom_corners(ahead.corner, slab);
         if (kScatter) {
-          prefetch_lower(ahead.grad_corner, slab);
+          prefetch_bottom_corners(ahead.grad_corner, slab);
         }
       }
       PositionGradient<Real> gradient{};
@@ -218,7 +212,6 @@ RESNET_CUDA_INLINE void visit_slab(
         const int64_t channel = slab.channel_begin + c;
         Vec<Real> value[4];
         Vec<Real> grad_value[4];
-        Vec<Real> vector = load_up_to(column + c, count);
         for (int i = 0; i < 4; ++i) {
           value[i] = load_up_to(planned.corner[i] + channel, count);
         }
@@ -227,13 +220,14 @@ RESNET_CUDA_INLINE void visit_slab(
             grad_value[i] = load_up_to(planned.grad_corner[i] + channel, count);
           }
         }
-        visit_channels<T, kScatter>(planned, value, vector, grad_value, gradient);
+        const Vec<Real> grad_column = load_up_to(column + c, count);
+        const Vec<Real> sampled = visit_channels<T, kScatter>(planned, value, grad_column, grad_value, gradient);
         if (kScatter) {
           for (int i = 0; i < 4; ++i) {
             store_up_to(grad_value[i], planned.grad_corner[i] + channel, count);
           }
         }
-        store_up_to(vector, column + c, count);
+        store_up_to(sampled, column + c, count);
       }
       if (sums != nullptr) {
         Real* target = sums + (pixel * shape.taps() + slab.tap_begin + tap) * 3;
@@ -299,7 +293,7 @@ RESNET_CUDA_INLINE void add_weight_gradient(
   }
 }
 
-// A range's position gradients of the band start from 0.
+// Zeroes a range's position gradients of the band.
 template <typename Real>
 RESNET_CUDA_INLINE void clear_positions(const BackwardTask& task, int64_t range) {
   const SliceRange& own = task.ranges[range];
@@ -317,7 +311,7 @@ void backward(const BackwardTask& task, int64_t range, void* memory) {
   const TileGradients<Real>& gradients = workspace.gradients;
   const SliceRange& own = task.ranges[range];
   memset(workspace.scratch, 0, sizeof(Real) * BackwardWorkspace<T>::scratch_elements(shape));
-  // Where nobody asks for gradients of the columns, the loops below read these.
+  // What visit_slab reads as the columns' gradients where they are not needed, so not computed.
   memset(workspace.columns, 0, sizeof(Real) * kTilePixels * kSlabColumns);
   if (task.grad_position != nullptr) {
     clear_positions<Real>(task, range);
@@ -328,7 +322,7 @@ void backward(const BackwardTask& task, int64_t range, void* memory) {
     const int64_t first = task.band_begin + begin;
     const int64_t pixels = smaller(most_pixels, task.band_count - begin);
     const int64_t tile_rows = ceil_div(pixels, kBlockRows) * kBlockRows;
-    lay_out_gradients<T>(task, first, pixels, tile_rows, gradients);
+    pack_gradients<T>(task, first, pixels, tile_rows, gradients);
     if (task.grad_bias != nullptr) {
       add_bias_gradient<Real>(task, range, pixels, gradients);
     }

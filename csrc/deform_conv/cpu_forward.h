@@ -11,8 +11,10 @@ using deform_conv_cpu::ForwardTask;
 using deform_conv_cpu::kSlabColumns;
 using deform_conv_cpu::kTilePixels;
 
-// What the sampling loop needs of a tap: four pixels (their channel 0) and their weights, the mask included. A corner
-// that must not be read points at zeros, so that no value of the image, infinite ones included, reaches the sum.
+static_assert(kTilePixels % kBlockRows == 0 && deform_conv_cpu::kPixelStep % kBlockRows == 0);
+
+// The forward's plan of a tap: four pixels (their channel 0) and their bilinear weights times the mask. A corner that
+// must not be read points at zeros, so that not even an infinite value of the image reaches the sum.
 template <typename T>
 struct ForwardTap {
   const T* corner[4];
@@ -28,50 +30,41 @@ plan_forward(const Task& task, const Slab& slab, int64_t begin, int64_t end, For
   const int64_t channels = task.shape.channels;
   const FourCorners steps = corner_steps(task.shape) * channels;
   const int64_t tap_count = slab.tap_count;
-  for_each_tap<Real>(
-      task,
-      slab.offset_group,
-      slab.tap_begin,
-      tap_count,
-      begin,
-      end,
-      [&](int64_t pixel, int64_t count, int64_t tap, const TapVector<Real>& taps, const int64_t* image_begin)
-          __attribute__((always_inline)) {
-            const auto inside = taps.is(TapKind::kInside);
-            const Vec<Real> elsewhere = taps.is(TapKind::kNan) ? not_a_number<Real>() + Vec<Real>{} : Vec<Real>{};
-            Vec<Real> weight[4];
-            for (int i = 0; i < 4; ++i) {
-              weight[i] = (inside ? taps.corner_weight(i) : elsewhere) * taps.mask;
-            }
-            const auto corners = inside & taps.corners;
-            for (int64_t lane = 0; lane < count; ++lane) {
-              ForwardTap<T>& target = plan[(pixel + lane) * tap_count + tap];
-              const int64_t first = image_begin[lane] + taps.top[lane] * task.shape.width + taps.left[lane];
-              const FourCorners corner = corners_of(corners[lane]) ? addresses_of(input, first * channels + steps)
-                                                                   : FourCorners{} + reinterpret_cast<intptr_t>(zeros);
-              memcpy(target.corner, &corner, sizeof(corner));
-              for (int i = 0; i < 4; ++i) {
-                target.weight[i] = weight[i][lane];
-              }
-            }
-          });
+  for_each_tap<Real>(task, slab, begin, end, [&](const TapVector<Real>& taps) __attribute__((always_inline)) {
+    const auto inside = taps.sample.is(TapKind::kInside);
+    const Vec<Real> elsewhere = taps.sample.is(TapKind::kNan) ? not_a_number<Real>() + Vec<Real>{} : Vec<Real>{};
+    Vec<Real> weight[4];
+    for (int i = 0; i < 4; ++i) {
+      weight[i] = (inside ? taps.sample.corner_weight(i) : elsewhere) * taps.mask;
+    }
+    const auto corners = inside & taps.sample.corners;
+    for (int64_t lane = 0; lane < taps.count; ++lane) {
+      ForwardTap<T>& target = plan[(taps.pixel + lane) * tap_count + taps.tap];
+      const int64_t first = taps.first_corner(task.shape, lane);
+      store_addresses(
+          corners_of(corners[lane]) ? addresses_of(input, first * channels + steps)
+                                    : FourCorners{} + reinterpret_cast<intptr_t>(zeros),
+          target.corner);
+      store_lane<Real>(weight, lane, target.weight);
+    }
+  });
 }
 
-// columns[pixel][tap][channel] of one slab.
+// The im2col rows of one slab: columns[pixel][tap][channel].
 template <typename T>
 RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const ForwardTap<T>* plan, RealOf<T>* columns) {
   using Real = RealOf<T>;
   const int64_t channels = slab.channel_count;
   const int64_t whole = channels / kLanes<Real> * kLanes<Real>;
-  // A single line is read as soon as it would have been asked for.
+  // Prefetching pays only where a pixel's channels span several cache lines.
   const bool more_than_a_line = channels * static_cast<int64_t>(sizeof(T)) > kCacheLine;
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     Real* target = columns + pixel * kSlabColumns;
     const ForwardTap<T>* taps = plan + pixel * slab.tap_count;
     for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += channels) {
       const ForwardTap<T>& planned = taps[tap];
-      if (more_than_a_line && pixel + kPixelsAhead < pixels) {
-        prefetch_lower(taps[kPixelsAhead * slab.tap_count + tap].corner, slab);
+      if (more_than_a_line && pixel + kPrefetchDistance < pixels) {
+        prefetch_bottom_corners(taps[kPrefetchDistance * slab.tap_count + tap].corner, slab);
       }
       const T* corner[4];
       for (int i = 0; i < 4; ++i) {
@@ -85,11 +78,11 @@ RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const Forw
       }
       if (whole < channels) {
         const int64_t rest = channels - whole;
-        store_first(
-            planned.weight[0] * load_first(corner[0] + whole, rest) +
-                planned.weight[1] * load_first(corner[1] + whole, rest) +
-                planned.weight[2] * load_first(corner[2] + whole, rest) +
-                planned.weight[3] * load_first(corner[3] + whole, rest),
+        store_partial(
+            planned.weight[0] * load_partial(corner[0] + whole, rest) +
+                planned.weight[1] * load_partial(corner[1] + whole, rest) +
+                planned.weight[2] * load_partial(corner[2] + whole, rest) +
+                planned.weight[3] * load_partial(corner[3] + whole, rest),
             target + whole,
             rest);
       }
@@ -103,12 +96,12 @@ RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
   return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
-// Channels whose weights are brought into another order at once, by way of a block that stays in the cache: the
-// distances of a weight's rows and of a slab's columns are multiples of what a cache tells apart.
+// Channels whose weights are transposed at a time, through a small contiguous block: the strides of the weight's rows
+// and of the packed columns are multiples of large powers of 2, so that direct copies would suffer conflict misses.
 constexpr int64_t kPackedChannels = 4;
 
-// packed[group][panel][column][lane]: the weights in the order in which the slabs' columns come. Packs panels
-// [panel_begin, panel_end), counted over all groups.
+// packed[group][panel][column][lane]: the weights in the order of the slabs' columns. Packs panels [panel_begin,
+// panel_end), counted over all groups.
 template <typename T>
 void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void* packed) {
   using Real = RealOf<T>;
@@ -204,7 +197,7 @@ write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>*
   }
 }
 
-// Pixels of each tile but the last, so that none is much smaller: all the weights pass by every tile.
+// Pixels of each tile but the last, so that none is much smaller: every tile reads all the weights.
 RESNET_CUDA_INLINE int64_t even_tile(int64_t pixels) {
   const int64_t tiles = ceil_div(pixels, kTilePixels);
   return ceil_div(ceil_div(pixels, tiles), kBlockRows) * kBlockRows;
@@ -229,7 +222,7 @@ void forward(const ForwardTask& task, int64_t pixel_begin, int64_t pixel_end, vo
     const int64_t pixels = end - begin;
     const int64_t rows = ceil_div(pixels, kBlockRows) * kBlockRows;
     memset(results, 0, sizeof(Real) * rows * row_stride);
-    // Rows beyond the last pixel are multiplied too, but never written.
+    // Rows beyond the last pixel are multiplied too, but not written to the output.
     memset(columns + pixels * kSlabColumns, 0, sizeof(Real) * (rows - pixels) * kSlabColumns);
     int64_t planned_group = -1;
     int64_t planned_tap = -1;

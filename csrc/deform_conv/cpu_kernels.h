@@ -18,17 +18,18 @@ constexpr deform_conv_cpu::Kernels kKernels = {
     backward<T>,
 };
 
-static inline const deform_conv_cpu::Kernels& kernels_for(Storage storage) {
+static inline const deform_conv_cpu::Kernels* kernels_for(Storage storage) {
   switch (storage) {
     case Storage::kDouble:
-      return kKernels<double>;
+      return &kKernels<double>;
     case Storage::kHalf:
-      return kKernels<Half16>;
+      return &kKernels<Half16>;
     case Storage::kBFloat16:
-      return kKernels<BFloat16>;
-    default:
-      return kKernels<float>;
+      return &kKernels<BFloat16>;
+    case Storage::kFloat:
+      return &kKernels<float>;
   }
+  return nullptr;
 }
 
 }  // namespace RESNET_CUDA_ISA

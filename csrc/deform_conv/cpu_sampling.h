@@ -1,5 +1,8 @@
-// The plan of a tile: for every pixel and tap of a slab, which pixels of the input it reads and with what weights.
+// What a tile's plan is made from: for each pixel and tap of a slab the input pixels that it reads, a vector of pixels
+// at a time.
 #pragma once
+
+#include <type_traits>
 
 #include "common/cache_line.h"
 #include "common/vec.h"
@@ -10,8 +13,8 @@ namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
 using deform_conv_cpu::kSlabTaps;
-using deform_conv_cpu::Plane;
 using deform_conv_cpu::Slab;
+using deform_conv_cpu::StridedImages;
 using deform_conv_cpu::Task;
 
 // An output pixel, counted over all images, as (image, row, column).
@@ -35,26 +38,17 @@ struct PixelCursor {
   }
 };
 
-// The whole number beside Real in a vector of as many lanes.
+// The integer as wide as Real, so that vectors of both have as many lanes.
 template <typename Real>
-struct IndexOf {
-  using type = int32_t;
-};
-template <>
-struct IndexOf<double> {
-  using type = int64_t;
-};
-template <typename Real>
-using Index = typename IndexOf<Real>::type;
+using Index = std::conditional_t<sizeof(Real) == sizeof(int64_t), int64_t, int32_t>;
 
-// One tap of as many pixels as a vector has lanes: deform_conv_math.h's TapSample, lane by lane.
+// One tap of as many pixels as a vector has lanes: the TapSample of deform_conv_math.h, lane by lane.
 template <typename Real>
-struct TapVector {
+struct SampleVector {
   Vec<Index<Real>> kind;  // of TapKind
   Vec<Real> fraction_y, fraction_x;
   Vec<Index<Real>> top, left;  // 0 where nothing is read
   Vec<Index<Real>> corners;    // bit i is set where corner i lies within the image and is read
-  Vec<Real> mask;
 
   RESNET_CUDA_INLINE_MEMBER Vec<Index<Real>> is(TapKind which) const {
     return kind == static_cast<Index<Real>>(which);
@@ -67,49 +61,47 @@ struct TapVector {
 
 // sample_tap of deform_conv_math.h for a vector of positions.
 template <typename Real>
-RESNET_CUDA_INLINE TapVector<Real>
-sample_taps(const DeformConvShape& shape, const Vec<Real>& y, const Vec<Real>& x, const Vec<Real>& mask) {
+RESNET_CUDA_INLINE SampleVector<Real>
+sample_taps(const DeformConvShape& shape, const Vec<Real>& y, const Vec<Real>& x) {
   using Indices = Vec<Index<Real>>;
   const auto kind = [](TapKind which) { return Indices{} + static_cast<Index<Real>>(which); };
   const auto height = static_cast<Index<Real>>(shape.height);
   const auto width = static_cast<Index<Real>>(shape.width);
-  const Indices readable =
-      (y >= Real(-1)) & (y < static_cast<Real>(height)) & (x >= Real(-1)) & (x < static_cast<Real>(width));
-  const Indices inside = readable & (y > Real(-1)) & (x > Real(-1));
+  const Indices readable = is_readable(y, static_cast<Real>(height)) & is_readable(x, static_cast<Real>(width));
+  const Indices inside = readable & is_past_border<Real>(y) & is_past_border<Real>(x);
   const Indices nan = (y != y) | (x != x);
-  // Only what is readable is an ordinary number that a whole number can hold.
+  // Only readable positions can be converted to integers.
   const Vec<Real> readable_y = readable ? y : Vec<Real>{};
   const Vec<Real> readable_x = readable ? x : Vec<Real>{};
   const auto floor = [](const Vec<Real>& position) {
     const Indices truncated = __builtin_convertvector(position, Indices);
-    return truncated + (__builtin_convertvector(truncated, Vec<Real>) > position);  // true is -1
+    return floor_of(truncated, __builtin_convertvector(truncated, Vec<Real>), position);
   };
-  TapVector<Real> taps;
+  SampleVector<Real> taps;
   taps.kind = nan ? kind(TapKind::kNan)
                   : (inside ? kind(TapKind::kInside) : (readable ? kind(TapKind::kBorder) : kind(TapKind::kOutside)));
   taps.top = floor(readable_y);
   taps.left = floor(readable_x);
   taps.fraction_y = readable_y - __builtin_convertvector(taps.top, Vec<Real>);
   taps.fraction_x = readable_x - __builtin_convertvector(taps.left, Vec<Real>);
-  const Indices has_top = taps.top >= 0;
-  const Indices has_left = taps.left >= 0;
-  const Indices has_bottom = taps.top < height - 1;
-  const Indices has_right = taps.left < width - 1;
+  const Indices has_top = first_exists(taps.top);
+  const Indices has_left = first_exists(taps.left);
+  const Indices has_bottom = second_exists(taps.top, height);
+  const Indices has_right = second_exists(taps.left, width);
   taps.corners = readable & ((has_top & has_left & 1) | (has_top & has_right & 2) | (has_bottom & has_left & 4) |
                              (has_bottom & has_right & 8));
-  taps.mask = mask;
   return taps;
 }
 
-// Something for each of the four corners.
+// An integer for each of the four corners.
 typedef int64_t FourCorners __attribute__((vector_size(4 * sizeof(int64_t))));
 
-// All ones for the corners whose bits are set.
+// All bits set for the corners whose bit is set in `bits`.
 RESNET_CUDA_INLINE FourCorners corners_of(int64_t bits) {
   return (FourCorners{bits, bits, bits, bits} & FourCorners{1, 2, 4, 8}) != 0;
 }
 
-// How far the corners are from the first, in pixels.
+// The corners' distances from the first, in pixels.
 RESNET_CUDA_INLINE FourCorners corner_steps(const DeformConvShape& shape) {
   return FourCorners{0, 1, shape.width, shape.width + 1};
 }
@@ -119,10 +111,23 @@ RESNET_CUDA_INLINE FourCorners addresses_of(T* array, const FourCorners& element
   return reinterpret_cast<intptr_t>(array) + elements * static_cast<int64_t>(sizeof(T));
 }
 
-// The processor cannot foresee where the taps of the pixels to come read, so it is told this many pixels ahead.
-constexpr int64_t kPixelsAhead = 2;
+template <typename T>
+RESNET_CUDA_INLINE void store_addresses(const FourCorners& addresses, T* (&target)[4]) {
+  static_assert(sizeof(addresses) == sizeof(target));
+  memcpy(target, &addresses, sizeof(addresses));
+}
 
-// `count` elements, by cache lines.
+template <typename Real>
+RESNET_CUDA_INLINE void store_lane(const Vec<Real> (&corners)[4], int64_t lane, Real (&target)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    target[i] = corners[i][lane];
+  }
+}
+
+// Hardware prefetchers cannot predict where taps read, so the loops prefetch, this many pixels ahead.
+constexpr int64_t kPrefetchDistance = 2;
+
+// Every cache line of `count` elements.
 template <typename T>
 RESNET_CUDA_INLINE void prefetch(const T* source, int64_t count) {
   for (int64_t i = 0; i < count; i += kCacheLine / static_cast<int64_t>(sizeof(T))) {
@@ -130,31 +135,42 @@ RESNET_CUDA_INLINE void prefetch(const T* source, int64_t count) {
   }
 }
 
-// The slab's channels of the lower corners alone: the upper ones were most likely some row's lower ones before.
+// The slab's channels of the bottom corners alone: the top ones most likely were a previous row's bottom ones.
 template <typename T>
-RESNET_CUDA_INLINE void prefetch_lower(T* const (&corner)[4], const Slab& slab) {
+RESNET_CUDA_INLINE void prefetch_bottom_corners(T* const (&corner)[4], const Slab& slab) {
   prefetch(corner[2] + slab.channel_begin, slab.channel_count);
   prefetch(corner[3] + slab.channel_begin, slab.channel_count);
 }
 
-// Calls visit(index in the tile of the first lane's pixel, number of lanes that stand for pixels, index of the tap in
-// the slab, TapVector, for each lane the first pixel of its image in the input, counted over all images) until it has
-// seen every tap of `slab` for every pixel in [begin, end).
+// One tap of a slab for adjacent output pixels of a tile, one a lane.
+template <typename Real>
+struct TapVector {
+  int64_t tap;                 // its index in the slab
+  int64_t pixel;               // the index in the tile of lane 0's pixel
+  int64_t count;               // of lanes that stand for pixels
+  const int64_t* image_begin;  // for each lane the first pixel of its image in the input, counted over all images
+  SampleVector<Real> sample;
+  Vec<Real> mask;
+
+  // The input pixel at a lane's first corner, counted over all images.
+  RESNET_CUDA_INLINE_MEMBER int64_t first_corner(const DeformConvShape& shape, int64_t lane) const {
+    return image_begin[lane] + sample.top[lane] * shape.width + sample.left[lane];
+  }
+};
+
+// Calls visit(TapVector) for every tap of `slab` and every output pixel in [begin, end), the first pixel of the tile
+// being `begin`.
 template <typename Real, typename Visit>
-RESNET_CUDA_INLINE void for_each_tap(
-    const Task& task,
-    int64_t offset_group,
-    int64_t tap_begin,
-    int64_t tap_count,
-    int64_t begin,
-    int64_t end,
-    const Visit& visit) {
+RESNET_CUDA_INLINE void
+for_each_tap(const Task& task, const Slab& slab, int64_t begin, int64_t end, const Visit& visit) {
   constexpr int64_t kPixels = kLanes<Real>;
   const DeformConvShape& shape = task.shape;
-  const Plane<const void*>& offsets = task.offset;
-  const Plane<const void*>& masks = task.mask;
-  const int64_t first_tap = offset_group * shape.taps() + tap_begin;
-  // Lanes without a pixel hold what an earlier pixel left there, or 0.
+  const StridedImages<const void*>& offsets = task.offset;
+  const StridedImages<const void*>& masks = task.mask;
+  const int64_t tap_begin = slab.tap_begin;
+  const int64_t tap_count = slab.tap_count;
+  const int64_t first_tap = slab.offset_group * shape.taps() + tap_begin;
+  // Lanes without a pixel keep an earlier pixel's values, or 0.
   Real y[kSlabTaps][kPixels] = {};
   Real x[kSlabTaps][kPixels] = {};
   Real mask[kSlabTaps][kPixels] = {};
@@ -187,12 +203,13 @@ RESNET_CUDA_INLINE void for_each_tap(
       cursor.advance(shape);
     }
     for (int64_t tap = 0; tap < tap_count; ++tap) {
-      visit(
+      visit(TapVector<Real>{
+          tap,
           pixel - begin,
           count,
-          tap,
-          sample_taps<Real>(shape, load(y[tap]), load(x[tap]), load(mask[tap])),
-          image_begin);
+          image_begin,
+          sample_taps<Real>(shape, load(y[tap]), load(x[tap])),
+          load(mask[tap])});
     }
   }
 }

@@ -1,20 +1,35 @@
-// What forward and backward on a CPU prepare alike: the layouts that the loops of deform_conv_cpu.h read, and the
-// slabs.
+// What the CPU's forward and backward have in common: the choice of kernels, layouts, slabs.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
 #include "common/checks.h"
-#include "common/torch_stable.h"
+#include "common/cpu_dispatch.h"
 #include "deform_conv/deform_conv.h"
 #include "deform_conv/deform_conv_cpu.h"
 
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
+inline const Kernels* kernels_of(InstructionSet set, Storage storage) {
+  switch (set) {
+    case InstructionSet::kPortable:
+      return portable_kernels(storage);
+#if defined(RESNET_CUDA_X86)
+    case InstructionSet::kAvx2:
+      return avx2_kernels(storage);
+    case InstructionSet::kAvx512:
+      return avx512_kernels(storage);
+    case InstructionSet::kAvx512Bf16:
+      return nullptr;  // none of its own: those of AVX-512 serve
+#endif
+  }
+  return nullptr;
+}
+
 // The CPU kernels read channels_last images, contiguous weights, and positions in Real.
-inline DeformConvArguments laid_out(const DeformConvArguments& arguments) {
+inline DeformConvArguments in_kernel_layout(const DeformConvArguments& arguments) {
   const auto real = compute_dtype(arguments.input.scalar_type());
   const auto positions = [&](const Tensor& dense) { return as_dense(dense, real, output_memory_format(dense)); };
   DeformConvArguments result{
@@ -41,7 +56,8 @@ struct SlabList {
   int64_t padded_columns = 0;
 };
 
-// Cuts the columns of every weight group into slabs of at most `most_channels` channels and kSlabTaps taps.
+// Cuts the columns of every weight group into slabs of at most `most_channels` channels, kSlabTaps taps and
+// kSlabColumns columns.
 inline SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channels) {
   SlabList list;
   const int64_t slab_taps = std::min(shape.taps(), kSlabTaps);
@@ -81,7 +97,7 @@ inline SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channe
   return list;
 }
 
-inline Plane<const void*> plane_of(const Tensor& dense) {
+inline StridedImages<const void*> strided_images(const Tensor& dense) {
   const PixelStrides strides = pixel_strides(dense, output_memory_format(dense) == MemoryFormat::ChannelsLast);
   return {dense.const_data_ptr(), strides.image, strides.channel, strides.pixel};
 }
@@ -94,9 +110,9 @@ Task task_of(const DeformConvArguments& arguments, const SlabList& list, const v
   task.slab_count = static_cast<int64_t>(list.slabs.size());
   task.input = arguments.input.const_data_ptr();
   task.weight = arguments.weight.const_data_ptr();
-  task.offset = plane_of(arguments.offset);
+  task.offset = strided_images(arguments.offset);
   if (arguments.mask) {
-    task.mask = plane_of(*arguments.mask);
+    task.mask = strided_images(*arguments.mask);
   }
   task.zeros = zeros;
   return task;

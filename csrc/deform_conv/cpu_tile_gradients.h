@@ -1,4 +1,4 @@
-// The gradients of a tile's results in the two orders that the backward's products read, and their sum for the bias.
+// A tile of the output's gradient, packed for the two products of the backward, and its sum for the bias.
 #pragma once
 
 #include "deform_conv/cpu_forward.h"
@@ -8,11 +8,12 @@ namespace RESNET_CUDA_ISA {
 
 using deform_conv_cpu::BackwardTask;
 
-// Every thread lays them out for itself: they are soon done, and they stay in its cache.
+// One per thread, though all threads need the same: packing is cheap, the copy stays in the thread's cache, and there
+// is no false sharing.
 template <typename Real>
 struct TileGradients {
-  Real* rows;    // [pixel][O]
-  Real* panels;  // [group][panel][kTilePixels][lane]; lanes beyond the group's last output are 0
+  Real* rows;    // [pixel][O], for grad * weight
+  Real* panels;  // [group][panel][kTilePixels][lane], for columns^T * grad; lanes beyond the group's last output are 0
 
   static int64_t row_elements(const DeformConvShape& shape) {
     return kTilePixels * shape.out_channels;
@@ -22,8 +23,16 @@ struct TileGradients {
   }
 };
 
-// Calls visit(first output of a vector; outputs of the group from there on, at most a vector and perhaps none; where
-// the panels hold it for pixel 0; how far apart the pixels are there) for every group and vector.
+// A vector of output channels in the panels.
+template <typename Real>
+struct PanelVector {
+  int64_t first_output;
+  int64_t outputs;  // of the group, from there on: at most a vector, perhaps none
+  Real* target;     // for pixel 0
+  int64_t pixel_stride;
+};
+
+// Calls visit(PanelVector) for every group and vector.
 template <typename Real, typename Visit>
 RESNET_CUDA_INLINE void
 for_each_panel_vector(const DeformConvShape& shape, const TileGradients<Real>& tile, const Visit& visit) {
@@ -32,10 +41,10 @@ for_each_panel_vector(const DeformConvShape& shape, const TileGradients<Real>& t
   const int64_t panel = panel_for<Real>(group_outputs);
   for (int64_t group = 0; group < shape.groups; ++group) {
     for (int64_t out = 0; out < padded_outputs; out += kLanes<Real>) {
-      const int64_t left = group_outputs - out;
-      const int64_t count = left < 0 ? 0 : smaller(left, kLanes<Real>);
+      const int64_t remaining = group_outputs - out;
+      const int64_t count = remaining < 0 ? 0 : smaller(remaining, kLanes<Real>);
       Real* target = tile.panels + (group * padded_outputs + out / panel * panel) * kTilePixels + out % panel;
-      visit(group * group_outputs + out, count, target, panel);
+      visit(PanelVector<Real>{group * group_outputs + out, count, target, panel});
     }
   }
 }
@@ -43,7 +52,7 @@ for_each_panel_vector(const DeformConvShape& shape, const TileGradients<Real>& t
 // Pixels [0, pixels) of one image, whose channels are adjacent in memory at `source`.
 template <typename T>
 RESNET_CUDA_INLINE void
-lay_out_channels_last(const BackwardTask& task, const T* source, int64_t pixels, const TileGradients<RealOf<T>>& tile) {
+pack_channels_last(const BackwardTask& task, const T* source, int64_t pixels, const TileGradients<RealOf<T>>& tile) {
   using Real = RealOf<T>;
   const int64_t outputs = task.shape.out_channels;
   const int64_t elements = pixels * outputs;
@@ -51,45 +60,42 @@ lay_out_channels_last(const BackwardTask& task, const T* source, int64_t pixels,
     const int64_t count = smaller(kLanes<Real>, elements - i);
     store_up_to(load_up_to(source + i, count), tile.rows + i, count);
   }
-  for_each_panel_vector(
-      task.shape,
-      tile,
-      [&](int64_t first, int64_t count, Real* panel, int64_t panel_step) __attribute__((always_inline)) {
-        for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-          store(load_up_to(tile.rows + pixel * outputs + first, count), panel + pixel * panel_step);
-        }
-      });
+  for_each_panel_vector(task.shape, tile, [&](const PanelVector<Real>& vector) __attribute__((always_inline)) {
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+      const Real* source = tile.rows + pixel * outputs + vector.first_output;
+      store(load_up_to(source, vector.outputs), vector.target + pixel * vector.pixel_stride);
+    }
+  });
 }
 
 // The same for pixels that are adjacent in memory.
 template <typename T>
 RESNET_CUDA_INLINE void
-lay_out_contiguous(const BackwardTask& task, const T* source, int64_t pixels, const TileGradients<RealOf<T>>& tile) {
+pack_contiguous(const BackwardTask& task, const T* source, int64_t pixels, const TileGradients<RealOf<T>>& tile) {
   using Real = RealOf<T>;
   const int64_t outputs = task.shape.out_channels;
-  for_each_panel_vector(
-      task.shape,
-      tile,
-      [&](int64_t first, int64_t count, Real* panel, int64_t panel_step) __attribute__((always_inline)) {
-        for (int64_t lane = 0; lane < kLanes<Real>; ++lane) {
-          const T* from = source + (first + lane) * task.grad.channel;
-          for (int64_t pixel = 0; pixel < pixels; pixel += kLanes<Real>) {
-            const int64_t some = smaller(kLanes<Real>, pixels - pixel);
-            const Vec<Real> value = lane < count ? load_up_to(from + pixel, some) : Vec<Real>{};
-            for (int64_t i = 0; i < some; ++i) {
-              panel[(pixel + i) * panel_step + lane] = value[i];
-            }
-          }
+  for_each_panel_vector(task.shape, tile, [&](const PanelVector<Real>& vector) __attribute__((always_inline)) {
+    for (int64_t lane = 0; lane < kLanes<Real>; ++lane) {
+      const T* channel = source + (vector.first_output + lane) * task.grad.channel;
+      for (int64_t pixel = 0; pixel < pixels; pixel += kLanes<Real>) {
+        const int64_t count = smaller(kLanes<Real>, pixels - pixel);
+        const Vec<Real> value = lane < vector.outputs ? load_up_to(channel + pixel, count) : Vec<Real>{};
+        for (int64_t i = 0; i < count; ++i) {
+          vector.target[(pixel + i) * vector.pixel_stride + lane] = value[i];
         }
-        for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-          store_up_to(load(panel + pixel * panel_step), tile.rows + pixel * outputs + first, count);
-        }
-      });
+      }
+    }
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+      Real* row = tile.rows + pixel * outputs + vector.first_output;
+      store_up_to(load(vector.target + pixel * vector.pixel_stride), row, vector.outputs);
+    }
+  });
 }
 
-// Pixels [first, first + pixels), counted over all images. Rows up to `tile_rows` are 0: the register blocks read them.
+// Packs the pixels [first, first + pixels), counted over all images. Rows from `pixels` to `tile_rows`, which the
+// register blocks read too, become 0.
 template <typename T>
-RESNET_CUDA_INLINE void lay_out_gradients(
+RESNET_CUDA_INLINE void pack_gradients(
     const BackwardTask& task,
     int64_t first,
     int64_t pixels,
@@ -105,9 +111,9 @@ RESNET_CUDA_INLINE void lay_out_gradients(
     const TileGradients<Real> part{tile.rows + done * shape.out_channels, tile.panels + done * panel};
     const T* source = image + in_image * task.grad.pixel;
     if (task.grad.channel == 1) {
-      lay_out_channels_last(task, source, count, part);
+      pack_channels_last(task, source, count, part);
     } else {
-      lay_out_contiguous(task, source, count, part);
+      pack_contiguous(task, source, count, part);
     }
     done += count;
     in_image = 0;
@@ -116,8 +122,8 @@ RESNET_CUDA_INLINE void lay_out_gradients(
   memset(tile.rows + pixels * shape.out_channels, 0, sizeof(Real) * (tile_rows - pixels) * shape.out_channels);
 }
 
-// Adds the tile's sums to the bias's gradient, for the outputs that fall to the range. In blocks of pixels, so that
-// rounding errors grow with the number of blocks and not of pixels.
+// Adds the tile's sums to the bias's gradient, for the range's share of the outputs. Summed in blocks of pixels, so
+// that rounding errors grow with the number of blocks, not of pixels.
 template <typename Real>
 RESNET_CUDA_INLINE void
 add_bias_gradient(const BackwardTask& task, int64_t range, int64_t pixels, const TileGradients<Real>& tile) {

@@ -19,14 +19,15 @@ void check_at_least(const char* name, int64_t vertical, int64_t horizontal, int6
 }
 
 int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel, int64_t stride) {
-  const int64_t room = size + 2 * pad - dilation * (kernel - 1) - 1;
-  return room < 0 ? 0 : room / stride + 1;
+  const int64_t last_place = size + 2 * pad - dilation * (kernel - 1) - 1;  // of the kernel's first tap
+  return last_place < 0 ? 0 : last_place / stride + 1;
 }
 
-// Geometry arguments this large could only overflow the sizes computed from them; rows and columns are counted in 32
-// bits.
+// The geometry arguments and H and W stay below this, so that what is computed from them does not overflow; kernels
+// count rows and columns in 32 bits.
 constexpr int64_t kLargest = int64_t{1} << 31;
 
+// `shape` has the geometry; the result has all sizes.
 DeformConvShape checked_shape(
     const Tensor& input,
     const Tensor& weight,
@@ -158,7 +159,17 @@ DeformConvShape checked_shape(
   return shape;
 }
 
-Tensor as_it_came(const Tensor& tensor) {
+DeformConvShape
+geometry(int64_t stride_h, int64_t stride_w, int64_t pad_h, int64_t pad_w, int64_t dilation_h, int64_t dilation_w) {
+  DeformConvShape shape{};
+  shape.stride_h = stride_h, shape.stride_w = stride_w;
+  shape.pad_h = pad_h, shape.pad_w = pad_w;
+  shape.dilation_h = dilation_h, shape.dilation_w = dilation_w;
+  return shape;
+}
+
+// Copied only if it is neither contiguous nor channels_last.
+Tensor dense_in_own_layout(const Tensor& tensor) {
   return as_dense(tensor, output_memory_format(tensor));
 }
 
@@ -168,14 +179,15 @@ DeformConvArguments dense_arguments(
     const Tensor& offset,
     const std::optional<Tensor>& mask,
     const DeformConvShape& shape) {
-  DeformConvArguments arguments{shape, as_it_came(input), as_it_came(weight), as_it_came(offset), std::nullopt};
+  DeformConvArguments arguments{
+      shape, dense_in_own_layout(input), dense_in_own_layout(weight), dense_in_own_layout(offset), std::nullopt};
   if (mask) {
-    arguments.mask = as_it_came(*mask);
+    arguments.mask = dense_in_own_layout(*mask);
   }
   return arguments;
 }
 
-// Of an empty batch.
+// The gradients of an empty batch.
 DeformConvGradients zero_gradients(
     const Tensor& input,
     const Tensor& weight,
@@ -212,11 +224,8 @@ Tensor deform_conv2d(
     int64_t pad_w,
     int64_t dilation_h,
     int64_t dilation_w) {
-  DeformConvShape shape{};
-  shape.stride_h = stride_h, shape.stride_w = stride_w;
-  shape.pad_h = pad_h, shape.pad_w = pad_w;
-  shape.dilation_h = dilation_h, shape.dilation_w = dilation_w;
-  shape = checked_shape(input, weight, offset, mask, shape);
+  const DeformConvShape shape =
+      checked_shape(input, weight, offset, mask, geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w));
   if (bias) {
     check_beside(kOp, "bias", *bias, input, input.scalar_type(), input.scalar_type());
     RESNET_CUDA_CHECK_ARGUMENT(
@@ -259,11 +268,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     bool need_offset,
     bool need_mask,
     bool need_bias) {
-  DeformConvShape shape{};
-  shape.stride_h = stride_h, shape.stride_w = stride_w;
-  shape.pad_h = pad_h, shape.pad_w = pad_w;
-  shape.dilation_h = dilation_h, shape.dilation_w = dilation_w;
-  shape = checked_shape(input, weight, offset, mask, shape);
+  const DeformConvShape shape =
+      checked_shape(input, weight, offset, mask, geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w));
   check_beside(kOp, "grad", grad, input, input.scalar_type(), input.scalar_type());
   RESNET_CUDA_CHECK_ARGUMENT(
       grad.dim() == 4 && grad.size(0) == shape.batch && grad.size(1) == shape.out_channels &&
@@ -286,8 +292,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   if (grad.numel() == 0) {
     gradients = zero_gradients(input, weight, offset, mask, needs);
   } else if (needs.input || needs.weight || needs.offset || needs.mask || needs.bias) {
-    gradients =
-        deform_conv2d_backward_kernel(dense_arguments(input, weight, offset, mask, shape), as_it_came(grad), needs);
+    gradients = deform_conv2d_backward_kernel(
+        dense_arguments(input, weight, offset, mask, shape), dense_in_own_layout(grad), needs);
   }
 
   const auto result = [&](const std::optional<Tensor>& gradient, ScalarType dtype, MemoryFormat format) {

@@ -1,4 +1,4 @@
-// What the checks and allocations (deform_conv.cpp) hand to the kernels of a device (deform_conv_cpu.cpp,
+// The interface between checks and allocation (deform_conv.cpp) and a device's kernels (deform_conv_cpu.cpp,
 // deform_conv_cuda.cu). Each library links deform_conv.cpp with the kernels of one device.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace resnet_cuda {
 
-// Tensors of one call, checked and dense: each contiguous or channels_last, as it came where it was one of the two.
+// Tensors of one call, checked and dense: each contiguous or channels_last, copied only if it was neither.
 struct DeformConvArguments {
   DeformConvShape shape;
   Tensor input;                // [N, C, H, W]
@@ -26,12 +26,12 @@ void deform_conv2d_kernel(
     const std::optional<Tensor>& bias,
     const Tensor& output);
 
-// The gradients that are asked for; at least one.
+// The gradients that are needed; at least one.
 struct DeformConvNeeds {
   bool input, weight, offset, mask, bias;
 };
 
-// Those that were asked for, each of its argument's size, in any floating dtype and layout.
+// Those that were needed, each of its argument's size, in any floating dtype and layout.
 struct DeformConvGradients {
   std::optional<Tensor> input;
   std::optional<Tensor> weight;

@@ -5,7 +5,7 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-const Kernels& avx2_kernels(Storage storage) {
+const Kernels* avx2_kernels(Storage storage) {
   return deform_conv_avx2::kernels_for(storage);
 }
 

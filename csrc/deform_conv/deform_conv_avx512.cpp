@@ -5,7 +5,7 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-const Kernels& avx512_kernels(Storage storage) {
+const Kernels* avx512_kernels(Storage storage) {
   return deform_conv_avx512::kernels_for(storage);
 }
 

@@ -1,5 +1,5 @@
-// Backward of the deformable convolution on the CPU: threads, allocation and the order of the results around the loops
-// of deform_conv_cpu.h.
+// Backward of the deformable convolution on the CPU: threads, allocation and the results' layouts around the loops of
+// deform_conv_cpu.h.
 
 #include <algorithm>
 #include <vector>
@@ -7,7 +7,6 @@
 #include "common/aligned_buffer.h"
 #include "common/cache_line.h"
 #include "common/checks.h"
-#include "common/cpu_dispatch.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cpu_task.h"
 #include "deform_conv/input_gradient_blocks.h"
@@ -17,8 +16,8 @@ namespace {
 
 using namespace deform_conv_cpu;
 
-// What the kernels accumulate into: Real, the input's channels_last, positions as the arguments'. All zero but the
-// input's, which each thread clears for itself, and the weight's, which is written once, whole.
+// What the kernels accumulate into: Real; the input's gradient channels_last, the positions' in the arguments' layouts.
+// Zeroed, except for the input's, of which each thread zeroes its own part, and the weight's, which is overwritten.
 DeformConvGradients accumulators(const DeformConvArguments& arguments, const DeformConvNeeds& needs) {
   const auto real = compute_dtype(arguments.input.scalar_type());
   const auto zeros_like = [&](const Tensor& tensor) {
@@ -57,14 +56,14 @@ std::vector<SliceRange> divide(const std::vector<Slice>& slices, int64_t threads
   return ranges;
 }
 
-// The ranges' gradients for the positions, summed in the order of the ranges so that the result does not depend on
+// Sums the ranges' gradients for the positions, in the order of the ranges, so that the result does not depend on
 // timing.
 template <typename Real>
 void write_position_gradients(const BackwardTask& task, const DeformConvGradients& gradients) {
   const DeformConvShape& shape = task.shape;
   const int64_t taps = shape.taps();
   const auto plane = [](const std::optional<Tensor>& tensor) {
-    return tensor ? plane_of(*tensor) : Plane<const void*>{};
+    return tensor ? strided_images(*tensor) : StridedImages<const void*>{};
   };
   const auto offset = plane(gradients.offset);
   const auto mask = plane(gradients.mask);
@@ -95,8 +94,8 @@ void write_position_gradients(const BackwardTask& task, const DeformConvGradient
   });
 }
 
-// From the slabs' order to (O, C/groups, kh, kw), by way of a block of a few channels of some outputs: either order
-// alone would touch another cache line with every number.
+// Transposes from the slabs' order to (O, C/groups, kh, kw) in blocks of a few channels and outputs: otherwise each
+// element read, or each one written, would be in another cache line.
 template <typename Real>
 void write_weight_gradient(const BackwardTask& task, int64_t padded_outputs, const Tensor& grad_weight) {
   constexpr int64_t kChannels = 4;
@@ -178,9 +177,9 @@ void order_input_gradient(const BackwardTask& task) {
 template <typename Real>
 void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvGradients& gradients) {
   const DeformConvShape& shape = arguments.shape;
-  const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
+  const Kernels& kernels = choose_kernels(arguments.input.scalar_type(), kernels_of);
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  // As wide as the cache likes, but so that every thread has a slice where the channels allow it.
+  // The channels divided among the threads, in multiples of 16; cut_into_slabs takes fewer where kSlabColumns is less.
   const int64_t slice_channels = std::max<int64_t>(16, ceil_div(ceil_div(shape.channels, threads), 16) * 16);
   const SlabList list = cut_into_slabs(shape, slice_channels);
   const int64_t padded_outputs = padded_group_outputs(shape, kernels);
@@ -202,7 +201,7 @@ void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad,
     task.slab_count = 0;  // the bias alone
   }
   task.packed = packed.data();
-  task.grad = plane_of(grad);
+  task.grad = strided_images(grad);
   task.ranges = ranges.data();
   task.range_count = range_count;
   task.grad_input = gradients.input ? gradients.input->mutable_data_ptr() : nullptr;
@@ -247,7 +246,7 @@ void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad,
 
 DeformConvGradients
 deform_conv2d_backward_kernel(const DeformConvArguments& dense, const Tensor& grad, const DeformConvNeeds& needs) {
-  const DeformConvArguments arguments = laid_out(dense);
+  const DeformConvArguments arguments = in_kernel_layout(dense);
   const DeformConvGradients gradients = accumulators(arguments, needs);
   if (arguments.input.scalar_type() == ScalarType::Double) {
     backward_in_bands<double>(arguments, grad, gradients);

@@ -50,7 +50,7 @@ struct TakeTotal {
 
 template <typename T, int N>
 class Backward {
-  using Real = typename ComputeType<T>::type;
+  using Real = RealOf<T>;
   using Sample = SampleColumns<T, Real, N>;
   using AtPositions = PositionGradients<T, Real, N>;
 

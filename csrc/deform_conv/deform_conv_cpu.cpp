@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/aligned_buffer.h"
-#include "common/cpu_dispatch.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cpu_task.h"
 
@@ -11,9 +10,9 @@ namespace resnet_cuda {
 
 void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<Tensor>& bias, const Tensor& output) {
   using namespace deform_conv_cpu;
-  const DeformConvArguments arguments = laid_out(dense);
+  const DeformConvArguments arguments = in_kernel_layout(dense);
   const DeformConvShape& shape = arguments.shape;
-  const Kernels& kernels = RESNET_CUDA_CHOOSE_KERNELS(arguments.input.scalar_type(), deform_conv_cpu);
+  const Kernels& kernels = choose_kernels(arguments.input.scalar_type(), kernels_of);
   const int64_t real_size = arguments.input.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float);
   const SlabList list = cut_into_slabs(shape, kSlabColumns);
   const AlignedBuffer zeros(shape.channels * real_size, true);
@@ -30,7 +29,7 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
   torch::stable::parallel_for(
       0, panels, 1, [&](int64_t begin, int64_t end) { kernels.pack_forward(task, begin, end, packed.data()); });
   const int64_t pixels = shape.batch * shape.out_pixels();
-  // Not in whole tiles, of which small images have too few to share out evenly.
+  // In smaller steps than tiles, of which small images have too few to balance the threads.
   torch::stable::parallel_for(0, ceil_div(pixels, kPixelStep), 1, [&](int64_t begin, int64_t end) {
     const AlignedBuffer workspace(kernels.forward_workspace(shape));
     kernels.forward(task, begin * kPixelStep, std::min(end * kPixelStep, pixels), workspace.data());

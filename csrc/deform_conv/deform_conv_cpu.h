@@ -1,10 +1,10 @@
-// The CPU kernels' interface: what deform_conv_cpu.cpp (threads, allocation) hands to the loops, which are compiled
-// once per instruction set (deform_conv_portable.cpp, deform_conv_avx2.cpp, deform_conv_avx512.cpp). No torch, no
-// allocation.
+// The interface between deform_conv_cpu.cpp (threads, allocation) and the loops, which are compiled once per
+// instruction set (deform_conv_portable.cpp, deform_conv_avx2.cpp, deform_conv_avx512.cpp). No torch, no allocation.
 //
-// The columns of the implicit matrix product are cut into slabs: some taps of some channels that share their weight
-// group and their offset group. A thread samples a tile of pixels for one slab into a buffer that stays in its cache
-// and multiplies it at once.
+// An im2col of which only a small block exists at a time. The columns, one per tap and channel, are cut into slabs (the
+// K-blocks of the matrix product): some taps of some channels that share their weight group and their offset group. A
+// thread samples one slab for a tile of pixels (rows of the product) into a buffer that stays in its cache and
+// multiplies it at once.
 #pragma once
 
 #include <cstdint>
@@ -15,16 +15,16 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-// Most pixels of a tile; a multiple of every instruction set's rows per register block.
+// At most so many pixels in a tile; a multiple of every instruction set's rows per register block.
 constexpr int64_t kTilePixels = 96;
-// Threads share out the pixels in pieces of this, which every number of rows per register block divides.
+// Pixels are divided among threads in multiples of this; a multiple of every instruction set's rows per register block.
 constexpr int64_t kPixelStep = 12;
-// Most columns of a slab (9 taps of 32 channels), and most taps.
+// At most so many columns in a slab (9 taps of 32 channels), and so many taps.
 constexpr int64_t kSlabColumns = 288;
 constexpr int64_t kSlabTaps = 9;
 // A slab's columns are padded to a multiple of every instruction set's rows and panel.
 constexpr int64_t kColumnPadding = 96;
-// Pixels whose position gradients the backward keeps per thread before it sums them; a multiple of kTilePixels.
+// Pixels of a band, a multiple of kTilePixels: between two bands the threads' gradients for the positions are summed.
 constexpr int64_t kBandPixels = 6 * kTilePixels;
 
 // Column j of a slab is tap `tap_begin + j / channel_count` of channel `channel_begin + j % channel_count`.
@@ -47,7 +47,7 @@ struct Slab {
   }
 };
 
-// The slices that one thread owns in the backward, the channels that they are made of, and their offset groups.
+// The slices that one thread owns in the backward, their channels and their offset groups.
 struct SliceRange {
   int64_t slice_begin, slice_end;
   int64_t channel_begin, channel_end;
@@ -58,8 +58,9 @@ struct SliceRange {
   }
 };
 
+// A 4-D tensor in either layout.
 template <typename Pointer>
-struct Plane {
+struct StridedImages {
   Pointer data;
   int64_t image, channel, pixel;  // strides, in elements
 };
@@ -68,22 +69,22 @@ struct Task {
   DeformConvShape shape;
   const Slab* slabs;
   int64_t slab_count;
-  const void* input;          // [N, H, W, C]
-  const void* weight;         // [O, C/groups, kh, kw]
-  Plane<const void*> offset;  // Real
-  Plane<const void*> mask;    // Real; data is null for v1
-  const void* zeros;          // [C], input's type: what a corner outside the image reads
+  const void* input;                  // [N, H, W, C]
+  const void* weight;                 // [O, C/groups, kh, kw]
+  StridedImages<const void*> offset;  // Real
+  StridedImages<const void*> mask;    // Real; data is null for v1
+  const void* zeros;                  // [C], input's type: what a corner outside the image reads
 };
 
 struct ForwardTask : Task {
-  const void* packed;   // Real, by pack_forward
-  const void* bias;     // [O], input's type, or null
-  Plane<void*> output;  // input's type
+  const void* packed;           // Real, by pack_forward
+  const void* bias;             // [O], input's type, or null
+  StridedImages<void*> output;  // input's type
 };
 
 struct BackwardTask : Task {
-  const void* packed;       // Real, by pack_backward
-  Plane<const void*> grad;  // input's type
+  const void* packed;               // Real, by pack_backward
+  StridedImages<const void*> grad;  // input's type
   const SliceRange* ranges;
   int64_t range_count;
   int64_t band_begin;  // first pixel of the band, over all images
@@ -94,7 +95,7 @@ struct BackwardTask : Task {
   void* grad_bias;      // Real [O], or null
 };
 
-// One instruction set's loops for one element type. A workspace is 64-byte aligned and belongs to one thread.
+// One instruction set's loops for one element type. A workspace is aligned to a cache line and belongs to one thread.
 struct Kernels {
   int64_t (*panel_for)(int64_t group_outputs);  // output channels of a packed panel
   // Panels of output channels, counted over all groups.
@@ -103,13 +104,13 @@ struct Kernels {
   int64_t (*forward_workspace)(const DeformConvShape&);
   int64_t (*backward_workspace)(const DeformConvShape&);
   void (*forward)(const ForwardTask&, int64_t pixel_begin, int64_t pixel_end, void* workspace);
-  // What the slices of the range with the number `range` have to do for the band: the work of one thread.
+  // One thread's work for the band: that of the slices in ranges[range].
   void (*backward)(const BackwardTask&, int64_t range, void* workspace);
 };
 
-const Kernels& portable_kernels(Storage storage);
-const Kernels& avx2_kernels(Storage storage);
-const Kernels& avx512_kernels(Storage storage);
+const Kernels* portable_kernels(Storage storage);
+const Kernels* avx2_kernels(Storage storage);
+const Kernels* avx512_kernels(Storage storage);
 
 }  // namespace deform_conv_cpu
 }  // namespace resnet_cuda

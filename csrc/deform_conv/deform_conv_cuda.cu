@@ -21,7 +21,7 @@ struct AddBias {
   FastDivision row_packs;  // of O elements
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
-    using Real = typename ComputeType<T>::type;
+    using Real = RealOf<T>;
     Real value[N], added[N];
     unpack(load_pack<N>(rows + index * N), value);
     unpack(load_constant_pack<N>(bias + row_packs.remainder(index) * N), added);
@@ -47,7 +47,7 @@ void add_bias(const Launcher& launcher, const T* bias, T* rows, int64_t row_coun
 
 template <typename T, int N>
 void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output) {
-  using Real = typename ComputeType<T>::type;
+  using Real = RealOf<T>;
   using Sample = SampleColumns<T, Real, N>;
   const DeformConvShape& shape = arguments.shape;
   const Launcher launcher(arguments.input);

@@ -1,5 +1,8 @@
-// Where a tap of a deformable convolution reads, and the derivatives of what it reads: the arithmetic of the operator,
-// once, for the CPU loops and the CUDA kernels. v1 is v2 with mask 1.
+// Where a tap of a deformable convolution reads, and the derivatives of what it reads, once for the CPU loops and the
+// CUDA kernels. v1 is v2 with mask 1.
+//
+// What takes a `Value` or a `Place` works on one number (CUDA: sample_tap below) and on a vector of them (CPU:
+// sample_taps in cpu_sampling.h), whose comparisons give vectors of masks: hence & and not &&.
 #pragma once
 
 #include "common/host_device.h"
@@ -39,7 +42,7 @@ struct DeformConvShape {
   }
 };
 
-// How a tap's position lies to the image.
+// Where a tap's position is relative to the image.
 enum class TapKind : int32_t {
   kOutside,  // reads nothing, has no derivative
   kBorder,   // exactly at -1: reads 0, and has the right-hand derivative
@@ -47,7 +50,7 @@ enum class TapKind : int32_t {
   kNan,  // the position is NaN: so is the value
 };
 
-// The weight of one of the four corners below, for fractions that are numbers or vectors of them.
+// The weight of a corner of the bilinear patch: 0 (top, left), 1 (top, right), 2 (bottom, left), 3 (bottom, right).
 template <typename Value>
 RESNET_CUDA_HOST_DEVICE Value bilinear_weight(const Value& fraction_y, const Value& fraction_x, int index) {
   const Value vertical = index < 2 ? 1 - fraction_y : fraction_y;
@@ -55,8 +58,36 @@ RESNET_CUDA_HOST_DEVICE Value bilinear_weight(const Value& fraction_y, const Val
   return vertical * horizontal;
 }
 
-// The bilinear patch under one position. Corners are in the order (top, left), (top, right), (bottom, left),
-// (bottom, right); Real is the type that positions are computed in, float or double.
+// The rule at the border, for one axis: a position that is readable, from -1 on and below the image's size, reads the
+// two rows (or columns) around it, of which those outside the image count as 0.
+template <typename Value, typename Real>
+RESNET_CUDA_HOST_DEVICE auto is_readable(const Value& position, Real size) {
+  return (position >= Real(-1)) & (position < size);
+}
+
+// False for a readable position exactly at -1: TapKind::kBorder.
+template <typename Real, typename Value>
+RESNET_CUDA_HOST_DEVICE auto is_past_border(const Value& position) {
+  return position > Real(-1);
+}
+
+template <typename Place>
+RESNET_CUDA_HOST_DEVICE auto first_exists(const Place& first) {
+  return first >= 0;
+}
+
+template <typename Place, typename Size>
+RESNET_CUDA_HOST_DEVICE auto second_exists(const Place& first, Size size) {
+  return first < size - 1;
+}
+
+// The first of the two: `position` rounded down, given it rounded towards 0, as a whole number and converted back.
+template <typename Place, typename Value>
+RESNET_CUDA_HOST_DEVICE Place floor_of(const Place& truncated, const Value& converted, const Value& position) {
+  return converted > position ? truncated - 1 : truncated;
+}
+
+// The bilinear patch under one position; Real is the type that positions are computed in, float or double.
 template <typename Real>
 struct TapSample {
   TapKind kind;
@@ -69,11 +100,11 @@ struct TapSample {
   }
 };
 
-// `position` is an ordinary number within [-1, size) here, so the cast neither overflows nor meets a NaN.
+// `position` is readable, so the cast neither overflows nor meets a NaN.
 template <typename Real>
 RESNET_CUDA_HOST_DEVICE int64_t floor_to_index(Real position) {
   const auto truncated = static_cast<int64_t>(position);
-  return static_cast<Real>(truncated) > position ? truncated - 1 : truncated;
+  return floor_of(truncated, static_cast<Real>(truncated), position);
 }
 
 // The row (or column) that a tap would read without its offset.
@@ -102,21 +133,19 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
     sample.kind = TapKind::kNan;
     return sample;
   }
-  const bool readable =
-      y >= Real(-1) && y < static_cast<Real>(shape.height) && x >= Real(-1) && x < static_cast<Real>(shape.width);
-  if (!readable) {
+  if (!(is_readable(y, static_cast<Real>(shape.height)) & is_readable(x, static_cast<Real>(shape.width)))) {
     sample.kind = TapKind::kOutside;
     return sample;
   }
-  sample.kind = y > Real(-1) && x > Real(-1) ? TapKind::kInside : TapKind::kBorder;
+  sample.kind = is_past_border<Real>(y) & is_past_border<Real>(x) ? TapKind::kInside : TapKind::kBorder;
   const int64_t top = floor_to_index(y);
   const int64_t left = floor_to_index(x);
   sample.fraction_y = y - static_cast<Real>(top);
   sample.fraction_x = x - static_cast<Real>(left);
-  const bool has_top = top >= 0;
-  const bool has_left = left >= 0;
-  const bool has_bottom = top + 1 < shape.height;
-  const bool has_right = left + 1 < shape.width;
+  const bool has_top = first_exists(top);
+  const bool has_left = first_exists(left);
+  const bool has_bottom = second_exists(top, shape.height);
+  const bool has_right = second_exists(left, shape.width);
   const int64_t first = top * shape.width + left;
   sample.corner[0] = has_top && has_left ? first : -1;
   sample.corner[1] = has_top && has_right ? first + 1 : -1;
@@ -125,7 +154,7 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
   return sample;
 }
 
-// Derivatives of the bilinear value for the position; `value` holds the four corners in TapSample's order. A Sample has
+// Derivatives of the bilinear value with respect to the position; `value` holds the four corners. A Sample has
 // TapSample's fractions.
 template <typename Sample, typename Value>
 RESNET_CUDA_HOST_DEVICE Value slope_y(const Sample& sample, const Value (&value)[4]) {

@@ -5,7 +5,7 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-const Kernels& portable_kernels(Storage storage) {
+const Kernels* portable_kernels(Storage storage) {
   return deform_conv_portable::kernels_for(storage);
 }
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "common/vec.h"
+#include "common/vec_pair.h"
 #include "common/vec_partial.h"
-#include "common/vec_two.h"
 #include "frozen_bn/cpu_relu_gradient.h"
 #include "frozen_bn/cpu_traversal.h"
 #include "frozen_bn/frozen_bn_cpu.h"
@@ -17,8 +17,8 @@ using frozen_bn_cpu::ConstantsTask;
 using frozen_bn_cpu::ForwardTask;
 
 template <typename T>
-RESNET_CUDA_INLINE void put_two(Two<RealOf<T>> value, T* target, bool stream) {
-  stream ? stream_two(value, target) : store_two(value, target);
+RESNET_CUDA_INLINE void write_pair(VecPair<RealOf<T>> value, T* target, bool stream) {
+  stream ? stream_pair(value, target) : store_pair(value, target);
 }
 
 template <typename Value>
@@ -63,18 +63,18 @@ struct ForwardPass {
     return kRelu ? positive_part(sum) : sum;
   }
 
-  RESNET_CUDA_INLINE_MEMBER void two(int64_t i, const ForwardConstants<Two<Real>>& constants) const {
-    const Two<Real> value = load_two(input + i);
-    const Two<Real> addend = kResidual ? load_two(residual + i) : Two<Real>{};
+  RESNET_CUDA_INLINE_MEMBER void pair(int64_t i, const ForwardConstants<VecPair<Real>>& constants) const {
+    const VecPair<Real> value = load_pair(input + i);
+    const VecPair<Real> addend = kResidual ? load_pair(residual + i) : VecPair<Real>{};
     const Vec<Real> first = compute(value.first, constants.scale.first, constants.shift.first, addend.first);
     const Vec<Real> second = compute(value.second, constants.scale.second, constants.shift.second, addend.second);
-    put_two<T>({first, second}, output + i, stream);
+    write_pair<T>({first, second}, output + i, stream);
   }
 
-  template <typename Part>
-  RESNET_CUDA_INLINE_MEMBER void part(int64_t i, Part part, const ForwardConstants<Vec<Real>>& constants) const {
-    const Vec<Real> addend = kResidual ? load_part(residual + i, part) : Vec<Real>{};
-    store_part(compute(load_part(input + i, part), constants.scale, constants.shift, addend), output + i, part);
+  template <typename Extent>
+  RESNET_CUDA_INLINE_MEMBER void vector(int64_t i, Extent extent, const ForwardConstants<Vec<Real>>& constants) const {
+    const Vec<Real> addend = kResidual ? load(residual + i, extent) : Vec<Real>{};
+    store(compute(load(input + i, extent), constants.scale, constants.shift, addend), output + i, extent);
   }
 };
 
@@ -107,25 +107,25 @@ struct BackwardPass {
     return read(scale);
   }
 
-  RESNET_CUDA_INLINE_MEMBER void two(int64_t i, const Two<Real>& scales) const {
-    const Two<Real> value = kRelu ? relu_gradient_two(grad + i, output + i) : load_two(grad + i);
+  RESNET_CUDA_INLINE_MEMBER void pair(int64_t i, const VecPair<Real>& scales) const {
+    const VecPair<Real> value = kRelu ? relu_gradient_pair(grad + i, output + i) : load_pair(grad + i);
     if (kResidual) {
-      put_two(value, grad_residual + i, stream);
+      write_pair(value, grad_residual + i, stream);
     }
     if (grad_input != nullptr) {
-      put_two<T>({value.first * scales.first, value.second * scales.second}, grad_input + i, stream);
+      write_pair<T>({value.first * scales.first, value.second * scales.second}, grad_input + i, stream);
     }
   }
 
-  template <typename Part>
-  RESNET_CUDA_INLINE_MEMBER void part(int64_t i, Part part, const Vec<Real>& scales) const {
-    const Vec<Real> incoming = load_part(grad + i, part);
-    const Vec<Real> value = kRelu ? relu_gradient(incoming, load_part(output + i, part)) : incoming;
+  template <typename Extent>
+  RESNET_CUDA_INLINE_MEMBER void vector(int64_t i, Extent extent, const Vec<Real>& scales) const {
+    const Vec<Real> incoming = load(grad + i, extent);
+    const Vec<Real> value = kRelu ? relu_gradient(incoming, load(output + i, extent)) : incoming;
     if (kResidual) {
-      store_part(value, grad_residual + i, part);
+      store(value, grad_residual + i, extent);
     }
     if (grad_input != nullptr) {
-      store_part(value * scales, grad_input + i, part);
+      store(value * scales, grad_input + i, extent);
     }
   }
 };
@@ -136,7 +136,7 @@ void run(const Task& task, int64_t begin, int64_t end) {
   task.plane == 1 ? traverse_channels_last(pass, task.channels, begin, end)
                   : traverse_contiguous(pass, task.channels, task.plane, begin, end);
   if (task.stream) {
-    finish_streaming();
+    fence_streaming_stores();
   }
 }
 
@@ -181,19 +181,20 @@ template <typename T>
 constexpr frozen_bn_cpu::Kernels kKernels = {forward<T>, backward<T>, constants<RealOf<T>>, nullptr};
 template <>
 constexpr frozen_bn_cpu::Kernels kKernels<BFloat16> =
-    {forward<BFloat16>, backward<BFloat16>, constants<float>, order_constants<BFloat16>};
+    {forward<BFloat16>, backward<BFloat16>, constants<float>, deinterleave_constants<BFloat16>};
 
-static inline const frozen_bn_cpu::Kernels& kernels_for(Storage storage) {
+static inline const frozen_bn_cpu::Kernels* kernels_for(Storage storage) {
   switch (storage) {
     case Storage::kDouble:
-      return kKernels<double>;
+      return &kKernels<double>;
     case Storage::kHalf:
-      return kKernels<Half16>;
+      return &kKernels<Half16>;
     case Storage::kBFloat16:
-      return kKernels<BFloat16>;
-    default:
-      return kKernels<float>;
+      return &kKernels<BFloat16>;
+    case Storage::kFloat:
+      return &kKernels<float>;
   }
+  return nullptr;
 }
 
 }  // namespace RESNET_CUDA_ISA

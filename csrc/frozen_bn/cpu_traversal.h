@@ -1,61 +1,64 @@
-// How a pass over an activation goes through memory. A pass has
-//   constants(read)           what it needs of a channel, each of its arrays read by read(array),
-//   two(i, constants)         the elements from i on that fill two vectors,
-//   part(i, part, constants)  those of one vector (Whole) or fewer (First),
-//   target()                  where its result begins, and `stream`, whether two() stores past the caches.
+// The loops of a pass over an activation, row by row: a channel of an image if contiguous, a pixel in channels_last. A
+// row has a main loop over vector pairs and a tail; contiguous rows are peeled up to a cache line where that pays. A
+// pass has
+//   constants(read)               what it needs of a channel: read(array) for each of its arrays,
+//   pair(i, constants)            processes the vector pair from element i on,
+//   vector(i, extent, constants)  processes one vector: a FullVector or a PartialVector,
+//   target()                      where its result begins, and
+//   stream                        whether pair() uses streaming stores.
 #pragma once
 
 #include "common/vec.h"
+#include "common/vec_pair.h"
 #include "common/vec_partial.h"
-#include "common/vec_two.h"
 
 namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
-// Elements [i, end), fewer than two vectors.
+// The tail: elements [i, end), fewer than two vectors.
 template <typename Pass, typename ConstantsOf>
-RESNET_CUDA_INLINE void traverse_rest(const Pass& pass, int64_t i, int64_t end, const ConstantsOf& constants_of) {
+RESNET_CUDA_INLINE void traverse_tail(const Pass& pass, int64_t i, int64_t end, const ConstantsOf& constants_of) {
   constexpr int64_t kLanesOfPass = kLanes<typename Pass::Real>;
   if (i + kLanesOfPass <= end) {
-    pass.part(i, Whole{}, constants_of(i, Whole{}));
+    pass.vector(i, FullVector{}, constants_of(i, FullVector{}));
     i += kLanesOfPass;
   }
   if (i < end) {
-    const First first{end - i};
-    pass.part(i, first, constants_of(i, first));
+    const PartialVector rest{end - i};
+    pass.vector(i, rest, constants_of(i, rest));
   }
 }
 
-// Elements of a row to go through before the double vectors begin at a cache line. Stores past the caches need that;
-// others are faster where they do not cross lines, if the row is long enough.
+// How many elements of a row to peel, so that the main loop's stores are aligned to a cache line. Streaming stores need
+// that; ordinary ones are faster where they do not cross lines, which pays in long rows.
 template <typename T>
-RESNET_CUDA_INLINE int64_t head_of_row(const T* target, int64_t count, bool stream) {
-  return stream || count >= 16 * kLanes<RealOf<T>> ? before_first_line(target, count) : 0;
+RESNET_CUDA_INLINE int64_t peeled_elements(const T* target, int64_t count, bool stream) {
+  return stream || count >= 16 * kLanes<RealOf<T>> ? elements_before_line(target, count) : 0;
 }
 
-// Elements [begin, end) of one channel, which lie together.
+// Elements [begin, end) of one channel, which are adjacent.
 template <typename Pass>
 RESNET_CUDA_INLINE void traverse_row(const Pass& pass, int64_t begin, int64_t end, int64_t channel) {
   using Real = typename Pass::Real;
-  const auto one = pass.constants([&](const Real* all) { return Vec<Real>{} + all[channel]; });
-  const auto two = pass.constants([&](const Real* all) {
+  const auto vector_constants = pass.constants([&](const Real* all) { return Vec<Real>{} + all[channel]; });
+  const auto pair_constants = pass.constants([&](const Real* all) {
     const Vec<Real> same = Vec<Real>{} + all[channel];
-    return Two<Real>{same, same};
+    return VecPair<Real>{same, same};
   });
-  const auto constants_of = [&](int64_t, auto) { return one; };
+  const auto constants_of = [&](int64_t, auto) { return vector_constants; };
 
   int64_t i = begin;
-  const int64_t lined_up = begin + head_of_row(pass.target() + begin, end - begin, pass.stream);
-  for (; i + 2 * kLanes<Real> <= lined_up; i += kLanes<Real>) {
-    pass.part(i, Whole{}, one);
+  const int64_t aligned = begin + peeled_elements(pass.target() + begin, end - begin, pass.stream);
+  for (; i + 2 * kLanes<Real> <= aligned; i += kLanes<Real>) {
+    pass.vector(i, FullVector{}, vector_constants);
   }
-  traverse_rest(pass, i, lined_up, constants_of);
-  i = lined_up;
+  traverse_tail(pass, i, aligned, constants_of);
+  i = aligned;
 #pragma GCC unroll 2
   for (; i + 2 * kLanes<Real> <= end; i += 2 * kLanes<Real>) {
-    pass.two(i, two);
+    pass.pair(i, pair_constants);
   }
-  traverse_rest(pass, i, end, constants_of);
+  traverse_tail(pass, i, end, constants_of);
 }
 
 template <typename Pass>
@@ -71,7 +74,7 @@ traverse_contiguous(const Pass& pass, int64_t channels, int64_t plane, int64_t b
   }
 }
 
-// [begin, end) is a whole number of pixels. Constants are as order_constants leaves them.
+// [begin, end) is a whole number of pixels.
 template <typename Pass>
 RESNET_CUDA_INLINE void traverse_channels_last(const Pass& pass, int64_t channels, int64_t begin, int64_t end) {
   using Real = typename Pass::Real;
@@ -79,22 +82,23 @@ RESNET_CUDA_INLINE void traverse_channels_last(const Pass& pass, int64_t channel
     int64_t channel = 0;
 #pragma GCC unroll 2
     for (; channel + 2 * kLanes<Real> <= channels; channel += 2 * kLanes<Real>) {
-      pass.two(pixel + channel, pass.constants([&](const Real* all) { return load_two(all + channel); }));
+      pass.pair(pixel + channel, pass.constants([&](const Real* all) { return load_pair(all + channel); }));
     }
-    traverse_rest(pass, pixel + channel, pixel + channels, [&](int64_t i, auto part) {
-      return pass.constants([&](const Real* all) { return load_part(all + (i - pixel), part); });
+    traverse_tail(pass, pixel + channel, pixel + channels, [&](int64_t i, auto extent) {
+      return pass.constants([&](const Real* all) { return load(all + (i - pixel), extent); });
     });
   }
 }
 
+// Into the order in which traverse_channels_last loads them: vector pairs deinterleaved, the tail as it is.
 template <typename T>
-void order_constants(const void* constants, int64_t channels, void* ordered) {
+void deinterleave_constants(const void* constants, int64_t channels, void* result) {
   using Real = RealOf<T>;
   const Real* source = static_cast<const Real*>(constants);
-  Real* target = static_cast<Real*>(ordered);
+  Real* target = static_cast<Real*>(result);
   int64_t channel = 0;
   for (; channel + 2 * kLanes<Real> <= channels; channel += 2 * kLanes<Real>) {
-    store_two(in_order_of(load_two(source + channel), static_cast<const T*>(nullptr)), target + channel);
+    store_pair(deinterleaved(load_pair(source + channel), static_cast<const T*>(nullptr)), target + channel);
   }
   for (; channel < channels; ++channel) {
     target[channel] = source[channel];

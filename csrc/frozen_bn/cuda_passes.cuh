@@ -27,7 +27,7 @@ RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
 template <typename T, bool kResidual>
 struct FrozenBnForward {
   using Element = T;
-  using Real = typename ComputeType<T>::type;
+  using Real = RealOf<T>;
   static constexpr int kReads = kResidual ? 2 : 1;
 
   const T* input;
@@ -120,7 +120,7 @@ struct FrozenBnForward {
 template <typename T, bool kRelu>
 struct FrozenBnBackward {
   using Element = T;
-  using Real = typename ComputeType<T>::type;
+  using Real = RealOf<T>;
   static constexpr int kReads = kRelu ? 2 : 1;
 
   const T* grad;

@@ -29,16 +29,11 @@ void check_constant(const char* name, const Tensor& constant, const Tensor& inpu
   check_per_channel(kOp, name, constant, input, input_name);
 }
 
-// A buffer of the layer: any floating dtype, as a model that was cast as a whole may have.
+// A buffer of the layer: of any supported dtype, since a model may have been cast as a whole.
 void check_buffer(const char* name, const Tensor& buffer, const Tensor& input) {
   const auto dtype = buffer.scalar_type();
   check_beside(kLayer, name, buffer, input, dtype, dtype);
-  RESNET_CUDA_CHECK_ARGUMENT(
-      is_supported_dtype(dtype),
-      kLayer,
-      name,
-      dtype_name(dtype),
-      "one of torch.float64, torch.float32, torch.float16, torch.bfloat16");
+  check_supported_dtype(kLayer, name, dtype);
   check_per_channel(kLayer, name, buffer, input, "input");
 }
 
@@ -102,10 +97,10 @@ FrozenBnLayout layout_of(const Tensor& tensor, MemoryFormat format) {
   return {tensor.numel(), tensor.size(1), channels_last ? 1 : tensor.size(2) * tensor.size(3)};
 }
 
-// `residual` dense like `input`, and not sharing its memory one element off, which an in-place pass would read too
-// late.
+// `residual` dense like `input`. In place it is cloned where it partly overlaps `input`: the pass would overwrite
+// elements before it reads them.
 std::optional<Tensor>
-laid_out_residual(const std::optional<Tensor>& residual, const Tensor& input, MemoryFormat format, bool in_place) {
+dense_residual(const std::optional<Tensor>& residual, const Tensor& input, MemoryFormat format, bool in_place) {
   if (!residual) {
     return std::nullopt;
   }
@@ -127,11 +122,11 @@ void run(
     MemoryFormat format,
     const Tensor& output) {
   if (input.numel() == 0) {
-    return;  // nor does anybody need the scale
+    return;  // the scale stays unwritten: a backward without elements does not read it
   }
   const bool in_place = input.const_data_ptr() == output.const_data_ptr();
   frozen_bn_relu_kernel(
-      layout_of(input, format), input, constants, laid_out_residual(residual, input, format, in_place), relu, output);
+      layout_of(input, format), input, constants, dense_residual(residual, input, format, in_place), relu, output);
 }
 
 Tensor scale_or_none(const FrozenBnConstants& constants, const Tensor& input) {
@@ -155,7 +150,7 @@ void in_place(
     const FrozenBnConstants& constants,
     const std::optional<Tensor>& residual,
     bool relu) {
-  // An empty channels_last tensor has strides of 0 as well.
+  // Strides of 0 are allowed in an empty tensor: an empty channels_last one has them.
   for (int64_t i = 0; i < 4; ++i) {
     RESNET_CUDA_CHECK_ARGUMENT(
         input.size(i) <= 1 || input.stride(i) != 0 || input.numel() == 0,

@@ -1,4 +1,4 @@
-// What the checks and allocations (frozen_bn.cpp) hand to the kernels of a device (frozen_bn_cpu.cpp,
+// The interface between checks and allocation (frozen_bn.cpp) and a device's kernels (frozen_bn_cpu.cpp,
 // frozen_bn_cuda.cu).
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace resnet_cuda {
 
-// All tensors of one call are dense in one layout. Channel c of element i is (i / plane) % channels: plane is H*W for
+// All tensors of one call are dense in one layout. The channel of element i is (i / plane) % channels: plane is H*W for
 // contiguous tensors and 1 for channels_last ones.
 struct FrozenBnLayout {
   int64_t elements;
@@ -17,7 +17,7 @@ struct FrozenBnLayout {
   int64_t plane;
 };
 
-// What a channel is normalised with, each [C], dense and Real: float64 beside float64, else float32. Without statistics
+// A layer's constants, each [C], dense and Real: float64 for an input of float64, else float32. Without statistics
 // `weight` and `bias` are scale and shift themselves.
 struct FrozenBnConstants {
   struct Statistics {
@@ -29,7 +29,7 @@ struct FrozenBnConstants {
   Tensor weight;
   Tensor bias;
   std::optional<Statistics> statistics;
-  std::optional<Tensor> scale;  // beside statistics only: the scale is written here, for the backward
+  std::optional<Tensor> scale;  // with statistics only: output, the scale, for the backward
 };
 
 // `output` may be `input` itself.
@@ -41,7 +41,7 @@ void frozen_bn_relu_kernel(
     bool relu,
     const Tensor& output);
 
-// `output` is the forward's result where it ended in a ReLU. Gradients that are not asked for are absent.
+// `output` is the forward's result where it ended in a ReLU. Gradients that are not needed are absent.
 void frozen_bn_relu_backward_kernel(
     const FrozenBnLayout& layout,
     const Tensor& grad,
@@ -65,7 +65,7 @@ void frozen_bn_relu_(
     const std::optional<Tensor>& residual,
     bool relu);
 
-// The same with the layer's four buffers instead of scale and shift, as they are at the call.
+// The same from the layer's four buffers instead of scale and shift.
 std::tuple<Tensor, Tensor> frozen_batch_norm(
     const Tensor& input,
     const Tensor& weight,

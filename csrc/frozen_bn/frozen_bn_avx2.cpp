@@ -5,7 +5,7 @@
 namespace resnet_cuda {
 namespace frozen_bn_cpu {
 
-const Kernels& avx2_kernels(Storage storage) {
+const Kernels* avx2_kernels(Storage storage) {
   return frozen_bn_avx2::kernels_for(storage);
 }
 

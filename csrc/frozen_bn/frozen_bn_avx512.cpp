@@ -5,7 +5,7 @@
 namespace resnet_cuda {
 namespace frozen_bn_cpu {
 
-const Kernels& avx512_kernels(Storage storage) {
+const Kernels* avx512_kernels(Storage storage) {
   return frozen_bn_avx512::kernels_for(storage);
 }
 

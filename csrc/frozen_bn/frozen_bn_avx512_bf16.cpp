@@ -5,8 +5,8 @@
 namespace resnet_cuda {
 namespace frozen_bn_cpu {
 
-const Kernels& avx512_bf16_kernels() {
-  return frozen_bn_avx512_bf16::kKernels<BFloat16>;
+const Kernels* avx512_bf16_kernels(Storage storage) {
+  return storage == Storage::kBFloat16 ? &frozen_bn_avx512_bf16::kKernels<BFloat16> : nullptr;
 }
 
 }  // namespace frozen_bn_cpu

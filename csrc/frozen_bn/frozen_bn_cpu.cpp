@@ -12,7 +12,7 @@
 namespace resnet_cuda {
 namespace {
 
-// Fewer elements than this are not worth a second thread.
+// Elements per thread, at least.
 constexpr int64_t kGrain = 32768;
 
 const void* data_or_null(const std::optional<Tensor>& tensor) {
@@ -23,9 +23,9 @@ int64_t bytes_of(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->numel() * static_cast<int64_t>(tensor->element_size()) : 0;
 }
 
-// Of a pass that moves that many bytes, for one of its results; absent ones do not object. In channels_last each pixel
-// must begin at a cache line.
-bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved, const FrozenBnLayout& layout) {
+// Whether a pass that moves `moved` bytes may stream this one of its results; true for an absent one. In channels_last
+// each pixel must begin at a cache line.
+bool may_stream(const std::optional<Tensor>& result, int64_t moved, const FrozenBnLayout& layout) {
   if (!result) {
     return true;
   }
@@ -35,25 +35,25 @@ bool worth_streaming_to(const std::optional<Tensor>& result, int64_t moved, cons
          worth_streaming(moved, result->const_data_ptr(), bytes_of(result), threads);
 }
 
-// Calls run(begin, end) for the threads' elements: whole pixels in channels_last.
+// Calls run(begin, end) in several threads with ranges of elements: whole pixels in channels_last.
 template <typename Run>
-void share_out(const FrozenBnLayout& layout, const Run& run) {
+void parallel_for_elements(const FrozenBnLayout& layout, const Run& run) {
   const int64_t unit = layout.plane == 1 ? layout.channels : 1;
   torch::stable::parallel_for(0, layout.elements / unit, (kGrain + unit - 1) / unit, [&](int64_t begin, int64_t end) {
     run(begin * unit, end * unit);
   });
 }
 
-// Scale and shift of all channels: as given, or made from the layer's buffers.
+// Scale and shift of all channels: as given, or computed from the layer's buffers.
 class ChannelConstants {
  public:
   ChannelConstants(const FrozenBnConstants& given, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
-      : made_scale_(given.statistics && !given.scale ? bytes_of(given.weight) : 0),
-        made_shift_(given.statistics ? bytes_of(given.bias) : 0),
+      : computed_scale_(given.statistics && !given.scale ? bytes_of(given.weight) : 0),
+        computed_shift_(given.statistics ? bytes_of(given.bias) : 0),
         scale_(given.weight.const_data_ptr()),
         shift_(given.bias.const_data_ptr()) {
     if (given.statistics) {
-      void* scale = given.scale ? given.scale->mutable_data_ptr() : made_scale_.data();
+      void* scale = given.scale ? given.scale->mutable_data_ptr() : computed_scale_.data();
       kernels.constants(
           {layout.channels,
            scale_,
@@ -62,9 +62,9 @@ class ChannelConstants {
            given.statistics->variance.const_data_ptr(),
            given.statistics->eps,
            scale,
-           made_shift_.data()});
+           computed_shift_.data()});
       scale_ = scale;
-      shift_ = made_shift_.data();
+      shift_ = computed_shift_.data();
     }
   }
 
@@ -76,38 +76,49 @@ class ChannelConstants {
   }
 
  private:
-  AlignedBuffer made_scale_;
-  AlignedBuffer made_shift_;
+  AlignedBuffer computed_scale_;
+  AlignedBuffer computed_shift_;
   const void* scale_;
   const void* shift_;
 };
 
-// The constants of all channels as the loops want them, `bytes` in all.
+// An array of constants, `bytes` in all, as the loops read it: deinterleaved where they need that.
 class LoopConstants {
  public:
-  LoopConstants(const void* natural, int64_t bytes, const FrozenBnLayout& layout, const frozen_bn_cpu::Kernels& kernels)
-      : natural_(natural), ordered_(layout.plane == 1 && kernels.order != nullptr ? bytes : 0) {
-    if (ordered_.data() != nullptr) {
-      kernels.order(natural_, layout.channels, ordered_.data());
+  LoopConstants(
+      const void* constants,
+      int64_t bytes,
+      const FrozenBnLayout& layout,
+      const frozen_bn_cpu::Kernels& kernels)
+      : constants_(constants), deinterleaved_(layout.plane == 1 && kernels.deinterleave != nullptr ? bytes : 0) {
+    if (deinterleaved_.data() != nullptr) {
+      kernels.deinterleave(constants_, layout.channels, deinterleaved_.data());
     }
   }
 
   const void* data() const {
-    return ordered_.data() != nullptr ? ordered_.data() : natural_;
+    return deinterleaved_.data() != nullptr ? deinterleaved_.data() : constants_;
   }
 
  private:
-  const void* natural_;
-  AlignedBuffer ordered_;
+  const void* constants_;
+  AlignedBuffer deinterleaved_;
 };
 
-const frozen_bn_cpu::Kernels& kernels_for(torch::headeronly::ScalarType dtype) {
+const frozen_bn_cpu::Kernels* kernels_of(InstructionSet set, Storage storage) {
+  switch (set) {
+    case InstructionSet::kPortable:
+      return frozen_bn_cpu::portable_kernels(storage);
 #if defined(RESNET_CUDA_X86)
-  if (dtype == torch::headeronly::ScalarType::BFloat16 && cpu_capability() == CpuCapability::kAvx512Bf16) {
-    return frozen_bn_cpu::avx512_bf16_kernels();
-  }
+    case InstructionSet::kAvx2:
+      return frozen_bn_cpu::avx2_kernels(storage);
+    case InstructionSet::kAvx512:
+      return frozen_bn_cpu::avx512_kernels(storage);
+    case InstructionSet::kAvx512Bf16:
+      return frozen_bn_cpu::avx512_bf16_kernels(storage);
 #endif
-  return RESNET_CUDA_CHOOSE_KERNELS(dtype, frozen_bn_cpu);
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -119,9 +130,9 @@ void frozen_bn_relu_kernel(
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
-  const auto& kernels = kernels_for(input.scalar_type());
+  const auto& kernels = choose_kernels(input.scalar_type(), kernels_of);
   const ChannelConstants channel(constants, layout, kernels);
-  // What is overwritten in place has just been read into a cache.
+  // In place, the line has just been read into the cache.
   const bool in_place = output.const_data_ptr() == input.const_data_ptr();
   const int64_t moved = bytes_of(input) + bytes_of(residual) + bytes_of(output);
   const int64_t bytes = bytes_of(constants.weight);
@@ -136,8 +147,8 @@ void frozen_bn_relu_kernel(
       data_or_null(residual),
       output.mutable_data_ptr(),
       relu,
-      !in_place && worth_streaming_to(output, moved, layout)};
-  share_out(layout, [&](int64_t begin, int64_t end) { kernels.forward(task, begin, end); });
+      !in_place && may_stream(output, moved, layout)};
+  parallel_for_elements(layout, [&](int64_t begin, int64_t end) { kernels.forward(task, begin, end); });
 }
 
 void frozen_bn_relu_backward_kernel(
@@ -147,7 +158,7 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& output,
     const std::optional<Tensor>& grad_input,
     const std::optional<Tensor>& grad_residual) {
-  const auto& kernels = kernels_for(grad.scalar_type());
+  const auto& kernels = choose_kernels(grad.scalar_type(), kernels_of);
   const int64_t moved = bytes_of(grad) + bytes_of(output) + bytes_of(grad_input) + bytes_of(grad_residual);
   const LoopConstants loop_scale(scale.const_data_ptr(), bytes_of(scale), layout, kernels);
   const frozen_bn_cpu::BackwardTask task{
@@ -158,8 +169,8 @@ void frozen_bn_relu_backward_kernel(
       data_or_null(output),
       grad_input ? grad_input->mutable_data_ptr() : nullptr,
       grad_residual ? grad_residual->mutable_data_ptr() : nullptr,
-      worth_streaming_to(grad_input, moved, layout) && worth_streaming_to(grad_residual, moved, layout)};
-  share_out(layout, [&](int64_t begin, int64_t end) { kernels.backward(task, begin, end); });
+      may_stream(grad_input, moved, layout) && may_stream(grad_residual, moved, layout)};
+  parallel_for_elements(layout, [&](int64_t begin, int64_t end) { kernels.backward(task, begin, end); });
 }
 
 }  // namespace resnet_cuda

@@ -1,4 +1,4 @@
-// The CPU kernels' interface: what frozen_bn_cpu.cpp hands to the loops, which are compiled once per instruction set.
+// The interface between frozen_bn_cpu.cpp and the loops, which are compiled once per instruction set.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 namespace resnet_cuda {
 namespace frozen_bn_cpu {
 
-// Reads four arrays of C Real numbers, writes two.
+// Scale and shift from a layer's buffers: arrays of C Real numbers.
 struct ConstantsTask {
   int64_t channels;
   const void* weight;
@@ -22,43 +22,42 @@ struct ConstantsTask {
 
 struct ForwardTask {
   int64_t channels;
-  int64_t plane;  // elements of a channel that lie together: H*W, or 1 for channels_last
+  int64_t plane;  // adjacent elements of a channel: H*W, or 1 for channels_last
   const void* input;
-  const void* scale;     // Real [C], in channels_last as `order` leaves them
+  const void* scale;     // Real [C], for channels_last deinterleaved
   const void* shift;     // likewise
   const void* residual;  // or null
   void* output;
   bool relu;
-  bool stream;  // store past the caches; output begins a cache line, and so does each pixel in channels_last
+  bool stream;  // streaming stores; output begins at a cache line, and so does each pixel in channels_last
 };
 
 struct BackwardTask {
   int64_t channels;
   int64_t plane;
   const void* grad;
-  const void* scale;    // as above
+  const void* scale;    // likewise
   const void* output;   // or null where there was no ReLU
   void* grad_input;     // or null
   void* grad_residual;  // or null
   bool stream;          // likewise, for both results
 };
 
-// Each takes the elements [begin, end) of the dense tensors, whole pixels in channels_last.
+// forward and backward process the elements [begin, end) of the dense tensors, whole pixels in channels_last.
 struct Kernels {
   void (*forward)(const ForwardTask&, int64_t begin, int64_t end);
   void (*backward)(const BackwardTask&, int64_t begin, int64_t end);
-  // Scale and shift of all channels from the layer's buffers.
   void (*constants)(const ConstantsTask&);
-  // Writes the constants of all channels in the order in which the loops of channels_last read them; null where that is
-  // the order they have.
-  void (*order)(const void* constants, int64_t channels, void* ordered);
+  // Copies one array of constants into the order in which the loops over channels_last read it, for the element types
+  // whose vector pairs are even and odd elements (common/vec_pair.h); null for the others.
+  void (*deinterleave)(const void* constants, int64_t channels, void* deinterleaved);
 };
 
-const Kernels& portable_kernels(Storage storage);
-const Kernels& avx2_kernels(Storage storage);
-const Kernels& avx512_kernels(Storage storage);
-// bfloat16 alone, by the instructions that round to it.
-const Kernels& avx512_bf16_kernels();
+const Kernels* portable_kernels(Storage storage);
+const Kernels* avx2_kernels(Storage storage);
+const Kernels* avx512_kernels(Storage storage);
+// For bfloat16 alone, with the instructions that round to it; null for other types.
+const Kernels* avx512_bf16_kernels(Storage storage);
 
 }  // namespace frozen_bn_cpu
 }  // namespace resnet_cuda

@@ -6,13 +6,13 @@
 
 namespace resnet_cuda {
 
-// NaN stays NaN: only what is known to be at most 0 is clamped.
+// NaN stays NaN: only what compares as at most 0 becomes 0.
 template <typename Value>
 RESNET_CUDA_HOST_DEVICE Value relu_of(Value value) {
   return value <= Value{} ? Value{} : value;
 }
 
-// The gradient passed on by a ReLU whose result was `output`.
+// The gradient of a ReLU whose result was `output`.
 template <typename Value>
 RESNET_CUDA_HOST_DEVICE Value relu_gradient(Value grad, Value output) {
   return output <= Value{} ? Value{} : grad;
@@ -23,7 +23,6 @@ RESNET_CUDA_HOST_DEVICE Value scale_and_shift(Value value, Value scale, Value sh
   return value * scale + shift;
 }
 
-// What a channel's values are multiplied by, and what is then added.
 template <typename Real>
 struct ScaleAndShift {
   Real scale;
@@ -46,13 +45,13 @@ RESNET_CUDA_HOST_DEVICE double inverse_square_root(double value) {
 #endif
 }
 
-// (x - mean) / sqrt(variance + eps) * weight + bias as x * scale + shift. A channel of variance 0 at eps 0 was constant
-// where its statistics were measured: its normalised value is taken as 0, not as 0/0, and its result is the bias.
+// (x - mean) / sqrt(variance + eps) * weight + bias as x * scale + shift. Where variance + eps is 0 (a channel that was
+// constant when its statistics were measured) the normalised value counts as 0, not as 0/0, and the result is the bias.
 template <typename Real>
 RESNET_CUDA_HOST_DEVICE ScaleAndShift<Real>
 normalisation_of(Real weight, Real bias, Real mean, Real variance, Real eps) {
   const Real denominator = variance + eps;
-  // Computed whichever it is: then a loop over channels has no branch and becomes vectors.
+  // Computed even where it is not used: a loop over channels has no branch then and is vectorised.
   const Real usual = weight * inverse_square_root(denominator);
   const Real scale = denominator == Real(0) ? Real(0) : usual;
   return {scale, bias - mean * scale};

@@ -5,7 +5,7 @@
 namespace resnet_cuda {
 namespace frozen_bn_cpu {
 
-const Kernels& portable_kernels(Storage storage) {
+const Kernels* portable_kernels(Storage storage) {
   return frozen_bn_portable::kernels_for(storage);
 }
 

@@ -91,8 +91,8 @@ BUGS = (
     PlantedBug(
         name="deform_conv_border_predicate",
         file="deform_conv/deform_conv_math.h",
-        old="y >= Real(-1) && y < static_cast<Real>(shape.height)",
-        new="y >= Real(0) && y < static_cast<Real>(shape.height)",
+        old="(position >= Real(-1)) & (position < size)",
+        new="(position >= Real(0)) & (position < size)",
         library="operators/deform_conv",
         tests=DEFORM_TESTS,
         report=WRONG_RESULT,
@@ -100,8 +100,8 @@ BUGS = (
     PlantedBug(
         name="deform_conv_border_reads_outside",
         file="deform_conv/deform_conv_math.h",
-        old="const bool has_bottom = top + 1 < shape.height;",
-        new="const bool has_bottom = top + 1 <= shape.height;",
+        old="return first < size - 1;",
+        new="return first <= size - 1;",
         library="operators/deform_conv",
         tests=DEFORM_TESTS,
         report=r"AddressSanitizer: heap-buffer-overflow",

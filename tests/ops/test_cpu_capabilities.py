@@ -35,6 +35,6 @@ print(_extension.cpu_capability(), checked)
 @pytest.mark.parametrize("level", LEVELS[:-1])
 def test_lower_instruction_sets(level):
     best = _extension.cpu_capability()
-    if LEVELS.index(level) >= LEVELS.index(best):
+    if level == best:
         pytest.skip(f"this machine's own kernels are {best}, which all other tests run on")
     assert int(run_at_level(level, CODE)) > 200

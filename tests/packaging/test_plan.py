@@ -178,6 +178,20 @@ def test_sources_do_not_share_a_stem():
     assert all(path.suffix == ".cpp" for path in native.cpu_sources())
 
 
+def test_compile_flags_follow_from_the_table_of_instruction_sets():
+    from helpers.instruction_sets import LEVELS
+
+    from build_native import native
+
+    assert tuple(native.INSTRUCTION_SETS) == LEVELS
+    avx2 = ("-mavx2", "-mfma", "-mf16c")
+    avx512 = (*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+    flags = ((), avx2, avx512, (*avx512, "-mavx512bf16"))
+    assert tuple(native.INSTRUCTION_SETS.values()) == flags
+    compiled_for = {native._instruction_set(path) for path in native.cpu_sources()}
+    assert compiled_for == set(flags) or not native.is_x86()
+
+
 def test_another_processor_leaves_x86_files_out(monkeypatch):
     from build_native import native
 

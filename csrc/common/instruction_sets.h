@@ -1,0 +1,36 @@
+// The instruction sets that CPU kernels are compiled for, in one table; names, detection and, by
+// build_native/native.py, compile flags follow from it.
+#pragma once
+
+namespace resnet_cuda {
+
+// SET(enumerator, name, the set that it extends, features of its own), the set to be preferred last. HAS(feature) is
+// spelled as in the compiler's -m<feature>. Files whose names end in _<name>.cpp are compiled for the set.
+//
+// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and what the
+// compiler then asks for: a case in the kernels_of() of every operator, which gives null where it has no kernels.
+#if defined(RESNET_CUDA_X86)
+#define RESNET_CUDA_INSTRUCTION_SETS(SET, HAS)                                                 \
+  SET(kPortable, portable, kPortable, true)                                                    \
+  SET(kAvx2, avx2, kPortable, HAS(avx2) && HAS(fma) && HAS(f16c))                              \
+  SET(kAvx512, avx512, kAvx2, HAS(avx512f) && HAS(avx512bw) && HAS(avx512dq) && HAS(avx512vl)) \
+  SET(kAvx512Bf16, avx512_bf16, kAvx512, HAS(avx512bf16))
+#else
+#define RESNET_CUDA_INSTRUCTION_SETS(SET, HAS) SET(kPortable, portable, kPortable, true)
+#endif
+
+#define RESNET_CUDA_ENUMERATOR(enumerator, ...) enumerator,
+enum class InstructionSet { RESNET_CUDA_INSTRUCTION_SETS(RESNET_CUDA_ENUMERATOR, ) };
+#undef RESNET_CUDA_ENUMERATOR
+
+#define RESNET_CUDA_ELEMENT(enumerator, ...) InstructionSet::enumerator,
+constexpr InstructionSet kInstructionSets[] = {RESNET_CUDA_INSTRUCTION_SETS(RESNET_CUDA_ELEMENT, )};
+#undef RESNET_CUDA_ELEMENT
+
+// Whether this machine has the set's features. The environment variable RESNET_CUDA_CPU_CAPABILITY, the name of such a
+// set, leaves that set and those that it extends, for tests and comparisons; it is read once.
+bool is_usable(InstructionSet set);
+
+const char* name_of(InstructionSet set);
+
+}  // namespace resnet_cuda
