@@ -1,4 +1,4 @@
-"""Results that are stored past the caches: the same to the bit as ordinary stores, and chosen where that is faster."""
+"""Streaming (non-temporal) stores: bitwise the results of ordinary stores, and chosen where they are faster."""
 
 import mmap
 import os
@@ -44,7 +44,7 @@ def test_the_same_to_the_bit(level):
 
 @pytest.fixture
 def streams():
-    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> past the caches?"""
+    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> streaming stores?"""
     from resnet_cuda import _C
 
     if os.environ.get("RESNET_CUDA_STREAMING"):
