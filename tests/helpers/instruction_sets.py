@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from helpers.processes import run_python
 
-import resnet_cuda
 from resnet_cuda import _extension
 
 LEVELS = ("portable", "avx2", "avx512", "avx512_bf16")
@@ -23,14 +18,7 @@ def run_at_level(level: str, code: str, **environment: str) -> str:
     best = _extension.cpu_capability()
     if LEVELS.index(level) > LEVELS.index(best):
         pytest.skip(f"this machine has nothing beyond {best}")
-    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}"],
-        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_python("-c", code, RESNET_CUDA_CPU_CAPABILITY=level, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
     name, word = result.stdout.split()
     assert name == level

@@ -133,7 +133,6 @@ def test_the_gradient_is_that_of_the_values_that_the_call_used(backend):
     assert torch.equal(torch.autograd.grad(output.sum(), x)[0], expected)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("channels", [1, 5, 33, 64, 2053])
 def test_fused_equals_the_operator_with_scale_and_shift(channels, memory_format, dtype, device, native):
     layer = randomised(channels).to(device)
@@ -154,7 +153,6 @@ def test_fused_equals_the_operator_with_scale_and_shift(channels, memory_format,
         assert torch.equal(layer(x.detach().clone(), residual.detach(), relu=True, inplace=True), got)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_a_dead_channel_at_eps_0_gives_its_bias(memory_format, device, backend):
     """Not 0/0 and not infinity, which would poison every level behind it; other channels keep every bit."""
     layer = randomised(eps=0.0).to(device)

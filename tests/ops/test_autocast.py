@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME
 from helpers.compare import assert_bitwise_equal
-from helpers.problems import cast, deform_arguments, run
+from helpers.problems import cast, deform_arguments, forward_arguments, run
 
 from resnet_cuda import ops, use_backend
 
@@ -63,8 +63,7 @@ def test_deform_conv2d_mixed_inputs(dtype, device, backend):
 
 
 def test_float64_is_left_alone(device, backend):
-    arguments = deform_arguments(CASE, torch.float64, device)
-    arguments.pop("grad")
+    arguments = forward_arguments(CASE, torch.float64, device)
     scale = torch.ones(CASE.out_channels, device=device)
     with torch.autocast(device.type, torch.bfloat16):
         got = ops.deform_conv2d(**arguments, **CASE.geometry)
@@ -74,8 +73,7 @@ def test_float64_is_left_alone(device, backend):
 
 
 def test_disabled_inside_is_float32(device, backend):
-    arguments = deform_arguments(CASE, torch.float32, device)
-    arguments.pop("grad")
+    arguments = forward_arguments(CASE, torch.float32, device)
     with torch.autocast(device.type, torch.bfloat16), torch.autocast(device.type, enabled=False):
         got = ops.deform_conv2d(**arguments, **CASE.geometry)
     assert_bitwise_equal(got, ops.deform_conv2d(**arguments, **CASE.geometry), "output")
@@ -131,8 +129,7 @@ def test_the_registered_operators_follow_the_same_rules(dtype, device, registere
 
 
 def test_both_implementations_agree_under_autocast(native):
-    arguments = deform_arguments(CASE, torch.float32)
-    arguments.pop("grad")
+    arguments = forward_arguments(CASE, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         got = ops.deform_conv2d(**arguments, **CASE.geometry)
         with use_backend("reference"):

@@ -101,7 +101,6 @@ def test_deform_conv2d_alone(name, device, native):
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_frozen_bn_relu_alone(inplace, memory_format, device, native):
     scale, shift = torch.randn(2, 4, device=device)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.cases import DEFORM_CASES, DEFORM_CASES_BY_NAME
 from helpers.compare import assert_bitwise_equal, assert_gradients_present
-from helpers.problems import assert_deform_run_close, deform_arguments, run
+from helpers.problems import assert_deform_run_close, deform_arguments, forward_arguments, run
 
 from resnet_cuda.ops import deform_conv2d
 
@@ -73,8 +73,7 @@ def test_backward_operator_computes_only_what_is_needed(wanted, device):
 
 def test_no_graph_where_nothing_needs_a_gradient(device):
     case = DEFORM_CASES_BY_NAME["plain"]
-    arguments = deform_arguments(case, torch.float32, device)
-    arguments.pop("grad")
+    arguments = forward_arguments(case, torch.float32, device)
     assert not deform_conv2d(**arguments, **case.geometry).requires_grad
     arguments["offset"].requires_grad_()
     assert deform_conv2d(**arguments, **case.geometry).requires_grad
@@ -87,8 +86,7 @@ def test_no_graph_where_nothing_needs_a_gradient(device):
 @pytest.mark.parametrize("name", ["plain", "v1_no_bias", "groups_2_offset_groups_4", "kernel_2x4", "stride_2x3"])
 def test_gradcheck(name, device):
     case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, torch.float64, device)
-    arguments.pop("grad")
+    arguments = forward_arguments(case, torch.float64, device)
     # Away from the kinks at whole numbers, by more than gradcheck's step.
     arguments["offset"] = arguments["offset"].floor() + 0.3
     names = [key for key, value in arguments.items() if value is not None]
@@ -102,8 +100,7 @@ def test_gradcheck(name, device):
 
 def test_int_and_list_geometry(backend):
     case = DEFORM_CASES_BY_NAME["plain"]
-    arguments = deform_arguments(case, torch.float32)
-    arguments.pop("grad")
+    arguments = forward_arguments(case, torch.float32)
     expected = deform_conv2d(**arguments, stride=(1, 1), padding=(1, 1), dilation=(1, 1))
     assert_bitwise_equal(deform_conv2d(**arguments, stride=1, padding=1, dilation=1), expected, "ints")
     assert_bitwise_equal(deform_conv2d(**arguments, stride=[1, 1], padding=[1, 1], dilation=[1, 1]), expected, "lists")

@@ -24,7 +24,6 @@ def test_two_runs_are_equal(name, dtype, device):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_an_image_alone_is_the_image_in_a_batch(name, memory_format, dtype):
     """Not on a GPU: the matrix product of another number of pixels may be summed in another order there."""
     case = DEFORM_CASES_BY_NAME[name]
@@ -56,7 +55,6 @@ def test_forward_does_not_depend_on_the_number_of_threads(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("name", ["tiles", "tiles_grouped", "groups_32", "kernel_7x7_channels_40", "one_column"])
 def test_backward_is_right_with_any_number_of_threads(name, memory_format, threads):
     """In float64, where sums in another order differ by less than 1e-12: a lost or doubled update shows."""

@@ -48,7 +48,6 @@ def is_ours(name):
     return name.startswith("resnet_cuda::")
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("name", DEFORM_NAMES)
 def test_deform_conv2d(name, memory_format, device):
     _, tensors, numbers = deform(name, device, memory_format)
@@ -71,7 +70,6 @@ def test_deform_conv2d_dtypes(dtype, position_dtype, device):
     check("deform_conv2d", (*tensors, *numbers))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("needs", [(True,) * 5, (True, False, True, False, True), (False,) * 5], ids=str)
 def test_deform_conv2d_backward(memory_format, needs, device):
     for name in ("plain", "groups_2_offset_groups_4"):
@@ -93,7 +91,6 @@ def norm(device, memory_format, dtype, with_residual):
     return {key: laid_out(value, memory_format) for key, value in arguments.items()}
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("with_residual", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
@@ -105,14 +102,12 @@ def test_frozen_bn_relu(memory_format, dtype, with_residual, relu, device):
     check("frozen_bn_relu", (a["input"], a["scale"], a["shift"], a["residual"], relu))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("with_residual", [True, False])
 def test_frozen_bn_relu_in_place(memory_format, with_residual, device):
     a = norm(device, memory_format, torch.float32, with_residual)
     check("frozen_bn_relu_", (a["input"], a["scale"], a["shift"], a["residual"], True))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)], ids=str)
 @pytest.mark.parametrize("relu", [True, False])
 def test_frozen_bn_relu_backward(memory_format, needs, relu, device):
@@ -123,7 +118,6 @@ def test_frozen_bn_relu_backward(memory_format, needs, relu, device):
     check("frozen_bn_relu_backward", (a["grad"].mT.contiguous().mT, a["scale"], output if relu else None, *needs))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("with_scale", [True, False])
 @pytest.mark.parametrize("operator", ["frozen_batch_norm", "frozen_batch_norm_"])
 def test_frozen_batch_norm(operator, with_scale, memory_format, device):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME
-from helpers.problems import deform_arguments
+from helpers.problems import forward_arguments
 
 from resnet_cuda import ops, reference
 from resnet_cuda.layers import FrozenBatchNorm2d
@@ -15,8 +15,7 @@ DEFORM_NAMES = ("plain", "v1_no_bias", "groups_2_offset_groups_4", "stride_2x3")
 
 def deform_leaves(name="plain", dtype=torch.float64):
     """Away from whole positions, where the bilinear weight has a kink."""
-    arguments = deform_arguments(DEFORM_CASES_BY_NAME[name], dtype)
-    arguments.pop("grad")
+    arguments = forward_arguments(DEFORM_CASES_BY_NAME[name], dtype)
     arguments["offset"] = arguments["offset"].floor() + 0.25 + 0.5 * torch.rand_like(arguments["offset"])
     return {key: None if value is None else value.requires_grad_() for key, value in arguments.items()}
 

@@ -38,7 +38,6 @@ def test_both_devices_are_named(check):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that torch can use")
 def test_with_its_number(check):
     here, there = torch.zeros(1), torch.zeros(1, device="cuda:0")
     with pytest.raises(RuntimeError, match="^op: weight is on cuda:0; it must be on cpu, as input is"):
