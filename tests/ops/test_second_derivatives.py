@@ -5,19 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME
-from helpers.problems import forward_arguments
+from helpers.problems import gradcheck, smooth_leaves
 
 from resnet_cuda import ops, reference
 from resnet_cuda.layers import FrozenBatchNorm2d
-
-DEFORM_NAMES = ("plain", "v1_no_bias", "groups_2_offset_groups_4", "stride_2x3")
-
-
-def deform_leaves(name="plain", dtype=torch.float64):
-    """Away from whole positions, where the bilinear weight has a kink."""
-    arguments = forward_arguments(DEFORM_CASES_BY_NAME[name], dtype)
-    arguments["offset"] = arguments["offset"].floor() + 0.25 + 0.5 * torch.rand_like(arguments["offset"])
-    return {key: None if value is None else value.requires_grad_() for key, value in arguments.items()}
 
 
 def small_deform_leaves():
@@ -37,9 +28,7 @@ def registered_deform(input, offset, weight, bias=None, mask=None, *, stride=(1,
 
 @pytest.mark.parametrize("function", [ops.deform_conv2d, registered_deform])
 def test_gradgradcheck_of_deform_conv2d(function, native):
-    leaves = small_deform_leaves()
-    names, tensors = list(leaves), list(leaves.values())
-    assert torch.autograd.gradgradcheck(lambda *values: function(**dict(zip(names, values, strict=True))), tensors)
+    assert gradcheck(function, small_deform_leaves(), torch.autograd.gradgradcheck)
 
 
 def norm_operators():
@@ -68,8 +57,7 @@ def test_gradgradcheck_of_frozen_bn_relu(name, residual, relu, native):
 
 
 def second(function, leaves, how):
-    """The gradient of a gradient penalty, asked for in one of several ways: of every leaf that there is."""
-    leaves = {key: value for key, value in leaves.items() if value is not None}
+    """The gradient of a gradient penalty for every leaf, asked for in one of several ways."""
     values = list(leaves.values())
     output = function(leaves)
     first = torch.autograd.grad((output**2).sum(), values, create_graph=True)
@@ -89,17 +77,11 @@ def second(function, leaves, how):
     return got
 
 
-WAYS = ("grad(inputs)", "product with a vector", "backward(inputs)", "backward")
-
-
-@pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("name", DEFORM_NAMES)
+@pytest.mark.parametrize("how", ["grad(inputs)", "product with a vector", "backward(inputs)", "backward"])
+@pytest.mark.parametrize("name", ["plain", "v1_no_bias", "groups_2_offset_groups_4", "stride_2x3"])
 def test_deform_conv2d_equals_the_reference(name, how, device, native):
     case = DEFORM_CASES_BY_NAME[name]
-    leaves = {
-        key: None if value is None else value.detach().to(device).requires_grad_()
-        for key, value in deform_leaves(name).items()
-    }
+    leaves = smooth_leaves(case, device)
     got = second(lambda given: ops.deform_conv2d(**given, **case.geometry), leaves, how)
     expected = second(lambda given: reference.deform_conv2d(**given, **case.geometry), leaves, how)
     for one, right in zip(got, expected, strict=True):
