@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.networks import deformable_stages
 
 import resnet_cuda
 from resnet_cuda import layers, ops, reference, resnet
@@ -16,10 +17,6 @@ from resnet_cuda.layers import DFConv2d
 
 # Each is true or false to Python, and none of them is a flag.
 NO_FLAGS = ["False", "0111", 0, 1, 1.0, None, torch.tensor(True), [True]]
-
-
-def deformable_stages(backbone):
-    return {key.split(".")[0] for key, layer in backbone.body.named_modules() if isinstance(layer, DFConv2d)}
 
 
 @pytest.mark.parametrize(
@@ -104,16 +101,12 @@ def test_the_values_of_a_foreign_configuration(section, key, value):
         resnet_cuda.build_backbone(foreign("RESNETS", "NUM_GROUPS", np.int64(1)))
 
 
-def test_a_stage_table_with_a_text_for_a_flag():
-    name = "R-50-text-for-a-flag"
-    resnet._STAGE_SPECS.register(name, (resnet.StageSpec(1, 1, "False"),))
-    try:
-        cfg = get_cfg()
-        cfg.MODEL.BACKBONE.CONV_BODY = name
-        with torch.device("meta"), pytest.raises(ValueError, match="return_features is 'False'"):
-            resnet.ResNet(cfg)
-    finally:
-        del resnet._STAGE_SPECS[name]
+def test_a_stage_table_with_a_text_for_a_flag(monkeypatch):
+    monkeypatch.setitem(resnet._STAGE_SPECS, "R-50-text", (resnet.StageSpec(1, 1, "False"),))
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.CONV_BODY = "R-50-text"
+    with torch.device("meta"), pytest.raises(ValueError, match="return_features is 'False'"):
+        resnet.ResNet(cfg)
 
 
 SIZES = [np.int64(3), (np.int32(3), np.uint8(3)), np.array([3, 3]), [3, np.int16(3)]]
@@ -163,24 +156,20 @@ def test_what_is_no_count(name, value):
 
 
 def test_the_backbone_takes_numpy_integers():
-    number = np.int64
-    options = {"trainable_layers": number(4), "returned_layers": np.array([2, 3]), "width": number(16)}
-    with torch.device("meta"):
-        ours = resnet_cuda.resnet_fpn_backbone(
-            "resnet18", fpn_channels=number(8), deformable_groups=number(2), dcn_stages=[True] * 4, **options
-        )
-        other = resnet_cuda.resnet_fpn_backbone(
-            "resnet18",
-            fpn_channels=8,
-            deformable_groups=2,
-            dcn_stages=[True] * 4,
-            trainable_layers=4,
-            returned_layers=[2, 3],
-            width=16,
-        )
-    assert {k: (v.shape, v.requires_grad) for k, v in ours.named_parameters()} == {
-        k: (v.shape, v.requires_grad) for k, v in other.named_parameters()
-    }
+    numbers = {"trainable_layers": 4, "width": 16, "fpn_channels": 8, "deformable_groups": 2}
+
+    def build(returned_layers, numbers):
+        with torch.device("meta"):
+            return resnet_cuda.resnet_fpn_backbone(
+                "resnet18", dcn_stages=[True] * 4, returned_layers=returned_layers, **numbers
+            )
+
+    ours = build(np.array([2, 3]), {name: np.int64(value) for name, value in numbers.items()})
+    found, expected = (
+        {name: (it.shape, it.requires_grad) for name, it in network.named_parameters()}
+        for network in (ours, build([2, 3], numbers))
+    )
+    assert found == expected
     assert type(ours.out_channels) is int
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import resnet_cuda
+from resnet_cuda import resnet
 from resnet_cuda.config import get_cfg
 from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
 from resnet_cuda.layers import group_norm
@@ -119,17 +121,22 @@ def test_unknown_bodies_and_parts():
             resnet_cuda.build_backbone(node)
 
 
-def test_a_stage_table_without_a_builder():
-    from resnet_cuda import resnet
+def test_a_stage_table_without_a_builder(monkeypatch):
+    monkeypatch.setitem(resnet._STAGE_SPECS, "R-1-C2", (resnet.StageSpec(1, 1, True),))
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.CONV_BODY = "R-1-C2"
+    with pytest.raises(KeyError, match="has stages but no builder"):
+        resnet_cuda.build_backbone(cfg)
+    monkeypatch.setitem(resnet_cuda.backbones.BACKBONES, "R-1-C2", lambda node: nn.Identity())
+    assert isinstance(resnet_cuda.build_backbone(cfg), nn.Identity)
 
-    resnet._STAGE_SPECS.register("R-1-C2", (resnet.StageSpec(1, 1, True),))
-    try:
-        cfg = get_cfg()
-        cfg.MODEL.BACKBONE.CONV_BODY = "R-1-C2"
-        with pytest.raises(KeyError, match="has stages but no builder"):
-            resnet_cuda.build_backbone(cfg)
-        resnet_cuda.backbones.BACKBONES.register("R-1-C2", lambda node: nn.Identity())
-        assert isinstance(resnet_cuda.build_backbone(cfg), nn.Identity)
-    finally:
-        resnet._STAGE_SPECS.pop("R-1-C2")
-        resnet_cuda.backbones.BACKBONES.pop("R-1-C2", None)
+
+def test_any_node_with_the_attributes_will_do():
+    """As a yacs CfgNode, which is no class of ours."""
+    cfg = get_cfg()
+    sections = {name: SimpleNamespace(**getattr(cfg.MODEL, name)) for name in ("BACKBONE", "RESNETS")}
+    node = SimpleNamespace(MODEL=SimpleNamespace(**sections))
+    with torch.device("meta"):
+        assert (
+            resnet_cuda.build_backbone(node).state_dict().keys() == resnet_cuda.build_backbone(cfg).state_dict().keys()
+        )

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.networks import deformable_stages
 from torch import nn
 
 from resnet_cuda import resnet_fpn_backbone
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 
-NAMES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
+NAMES = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+NAMES += ["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"]
 
 
 @pytest.fixture
@@ -73,10 +64,9 @@ def test_what_is_trained(trainable, theirs):
 
 def test_returned_layers_and_torchvisions_extra_blocks(theirs):
     pyramids = pytest.importorskip("torchvision.ops.feature_pyramid_network")
-    options = {"returned_layers": [2, 3], "extra_blocks": pyramids.LastLevelP6P7(64, 256)}
     with torch.device("meta"):
         x = torch.randn(1, 3, 64, 64)
-        options["extra_blocks"] = pyramids.LastLevelP6P7(256, 256)
+        options = {"returned_layers": [2, 3], "extra_blocks": pyramids.LastLevelP6P7(256, 256)}
         ours = resnet_fpn_backbone("resnet18", **options)
         other = theirs(backbone_name="resnet18", weights=None, **options)
         assert shapes(ours) == shapes(other)
@@ -110,8 +100,7 @@ def test_deformable_stages_take_plain_weights(name, modulated):
     backbone = resnet_fpn_backbone(
         name, weights=weights, width=16, dcn_stages=(False, True, False, True), modulated=modulated, deformable_groups=2
     )
-    deformable = {key.split(".")[0] for key, layer in backbone.body.named_modules() if isinstance(layer, DFConv2d)}
-    assert deformable == {"layer2", "layer4"}
+    assert deformable_stages(backbone) == {"layer2", "layer4"}
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         got, expected = backbone.body(x), plain(x)
