@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from resnet_cuda import reference
+from resnet_cuda._arguments import pair
 from resnet_cuda.layers import Conv2d, DeformConv, DeformConv2d, DFConv2d, ModulatedDeformConv, group_norm
 
 
@@ -19,15 +20,14 @@ def test_a_layer_is_offsets_then_convolution(modulated, groups, kernel, stride, 
     layer = DFConv2d(4, 6, modulated, kernel, stride, 2, dilation, groups).double()
     torch.nn.init.normal_(layer.offset.weight, std=0.3)
     x = torch.randn(2, 4, 9, 11, dtype=torch.float64)
-    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    kernel, stride, dilation = (pair("", "", value) for value in (kernel, stride, dilation))
     taps = kernel[0] * kernel[1]
-    pairs = [value if isinstance(value, tuple) else (value, value) for value in (stride, dilation)]
-    padding = tuple(d * (k - 1) // 2 for d, k in zip(pairs[1], kernel, strict=True))
-    predicted = F.conv2d(x, layer.offset.weight, layer.offset.bias, pairs[0], padding, pairs[1])
+    padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
+    predicted = F.conv2d(x, layer.offset.weight, layer.offset.bias, stride, padding, dilation)
     assert predicted.shape[1] == (3 if modulated else 2) * groups * taps
     offset = predicted[:, : 2 * groups * taps]
     mask = predicted[:, 2 * groups * taps :].sigmoid() if modulated else None
-    expected = reference.deform_conv2d(x, offset, layer.conv.weight, None, pairs[0], padding, pairs[1], mask)
+    expected = reference.deform_conv2d(x, offset, layer.conv.weight, None, stride, padding, dilation, mask)
     assert expected.any()
     torch.testing.assert_close(layer(x), expected)
 

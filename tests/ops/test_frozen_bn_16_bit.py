@@ -1,4 +1,4 @@
-"""Every number that a 16-bit type has, through each instruction set's FrozenBN: infinities, NaN of both signs, subnormals."""
+"""All 65,536 values of each 16-bit type through each instruction set's FrozenBN: infinities, NaN, subnormals."""
 
 import pytest
 from helpers.instruction_sets import LEVELS, run_at_level

@@ -123,7 +123,7 @@ def test_empty(shape, inplace, dtype, device, backend):
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("with_residual", [True, False])
-def test_gradcheck(relu, with_residual, device, native):
+def test_gradcheck(relu, with_residual, device, backend):
     case = NormCase("gradcheck", (2, 3, 4, 2), residual=with_residual, relu=relu)
     arguments = norm_arguments(case, torch.float64, device)
     leaves = {name: arguments[name].requires_grad_() for name in wanted_gradients(arguments)}

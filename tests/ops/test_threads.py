@@ -1,4 +1,4 @@
-"""The CPU operators beside other threads: in DataLoader workers and inside of a parallel region they start none of their own."""
+"""In DataLoader workers and inside of a parallel region the CPU operators start no threads of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.func's transforms and forward-mode differentiation: those of the definition in plain PyTorch, and never a silent loss."""
+"""torch.func's transforms and forward-mode differentiation give what they give for the reference in plain PyTorch."""
 
 from __future__ import annotations
 
