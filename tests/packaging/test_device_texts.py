@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.cpp_library import load_cpp
 
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory):
     from build_native import native
 
-    root = Path(torch.__file__).parent
-    library = tmp_path_factory.mktemp("texts") / "texts.so"
-    command = [
-        *(*shlex.split(os.environ.get("CXX", "g++")), "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"),
-        *(*native.STABLE_ABI, f"-I{native.CSRC}", "-isystem", str(root / "include")),
-        *(str(Path(__file__).with_name("device_texts.cpp")), "-L", str(root / "lib")),
-        *("-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-o", str(library)),
-    ]
-    subprocess.run(command, check=True)
-    torch.ops.load_library(str(library))
+    source = Path(__file__).with_name("device_texts.cpp")
+    load_cpp(source, tmp_path_factory.mktemp("texts"), *native.STABLE_ABI, f"-I{native.CSRC}")
     return torch.ops.resnet_cuda_device_texts.check
 
 
