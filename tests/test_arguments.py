@@ -28,7 +28,7 @@ def test_dcn_stages_of_anything_but_bools_are_refused(stages):
 
 
 @pytest.mark.parametrize("stages", [(False, True, False, True), np.array([False, True, False, True])])
-def test_dcn_stages_of_bools(stages):
+def test_dcn_stages_of_bools_are_taken(stages):
     with torch.device("meta"):
         assert deformable_stages(resnet_cuda.resnet_fpn_backbone("resnet18", dcn_stages=stages)) == {"layer2", "layer4"}
 
@@ -64,7 +64,7 @@ def bottleneck(**dcn_config):
 
 
 def foreign(section, key, value):
-    """A node of nobody's class, which checks nothing itself."""
+    """A node of plain namespaces, which check nothing themselves."""
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = "R-50-FPN-RETINANET"
     sections = {
@@ -93,7 +93,7 @@ def foreign(section, key, value):
         ("RETINANET", "USE_C5", "False"),
     ],
 )
-def test_the_values_of_a_foreign_configuration(section, key, value):
+def test_wrong_values_of_a_foreign_configuration_are_named(section, key, value):
     with torch.device("meta"):
         with pytest.raises(ValueError, match=rf"^MODEL\.{section}\.{key} is .*; it must be "):
             resnet_cuda.build_backbone(foreign(section, key, value))
@@ -101,7 +101,7 @@ def test_the_values_of_a_foreign_configuration(section, key, value):
         resnet_cuda.build_backbone(foreign("RESNETS", "NUM_GROUPS", np.int64(1)))
 
 
-def test_a_stage_table_with_a_text_for_a_flag(monkeypatch):
+def test_a_text_for_a_flag_in_a_stage_table_is_refused(monkeypatch):
     monkeypatch.setitem(resnet._STAGE_SPECS, "R-50-text", (resnet.StageSpec(1, 1, "False"),))
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = "R-50-text"
@@ -136,7 +136,7 @@ def test_operators_take_numpy_integers(function, backend):
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), (1, True), "2", 1.0, torch.tensor(1), (1, 1, 1), b"11", None])
 @pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
-def test_what_is_no_pair_of_integers(name, value, backend):
+def test_what_is_no_pair_of_integers_is_refused(name, value, backend):
     x, offset, weight = torch.randn(1, 4, 7, 8), torch.randn(1, 18, 5, 6), torch.randn(6, 4, 3, 3)
     message = rf"{name} is .*; it must be an int or two ints \(vertical, horizontal\)"
     for function in (ops.deform_conv2d, reference.deform_conv2d):
@@ -148,7 +148,7 @@ def test_what_is_no_pair_of_integers(name, value, backend):
 
 @pytest.mark.parametrize("name", ["in_channels", "out_channels", "groups", "deformable_groups"])
 @pytest.mark.parametrize("value", [True, "4", 4.0, None, np.bool_(True), 0, -1])
-def test_what_is_no_count(name, value):
+def test_what_is_no_count_is_refused(name, value):
     for layer in (layers.ModulatedDeformConv, DFConv2d):
         arguments = {"in_channels": 4, "out_channels": 4, "kernel_size": 3} | {name: value}
         with pytest.raises(ValueError, match=rf"{name} is .*; it must (be an integer|be at least 1|divide)"):
@@ -175,14 +175,14 @@ def test_the_backbone_takes_numpy_integers():
 
 @pytest.mark.parametrize("value", [True, "3", 3.0, None, np.bool_(True)])
 @pytest.mark.parametrize("name", ["trainable_layers", "width", "fpn_channels", "deformable_groups"])
-def test_the_backbones_integers(name, value):
+def test_what_is_no_integer_is_refused_by_the_backbone(name, value):
     with torch.device("meta"), pytest.raises(ValueError, match=rf"{name} is .*; it must be an integer"):
         resnet_cuda.resnet_fpn_backbone("resnet18", **{name: value})
     with torch.device("meta"), pytest.raises(ValueError, match="returned_layers is True; it must be an integer"):
         resnet_cuda.resnet_fpn_backbone("resnet18", returned_layers=[True, 2])
 
 
-def test_the_rules_themselves():
+def test_flag_integer_and_pair():
     assert flag("f", "a", np.bool_(False)) is False
     assert flags("f", "a", [True, np.bool_(False)]) == (True, False)
     assert type(integer("f", "a", np.uint8(7), 7)) is int

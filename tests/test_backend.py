@@ -9,7 +9,7 @@ from resnet_cuda import backend, ops, use_backend
 ALLOWED = r"'auto', 'native', 'reference'"
 
 
-def test_names(registered):
+def test_the_chosen_name_is_reported(registered):
     use_backend("reference")
     assert backend() == "reference"
     use_backend("native")
@@ -79,7 +79,7 @@ def test_the_choice_is_what_runs(registered):
     ],
     ids=str,
 )
-def test_environment_variable(variables, chosen, registered):
+def test_the_environment_variable_chooses(variables, chosen, registered):
     result = run_python("-c", "import resnet_cuda; print(resnet_cuda.backend())", **variables)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == chosen

@@ -75,14 +75,14 @@ def test_several_batches_are_pooled():
     torch.testing.assert_close(layer.running_var.double(), everything.var(dim=1, correction=0), atol=1e-3, rtol=1e-5)
 
 
-def test_images_of_several_sizes():
+def test_images_of_several_sizes_are_taken():
     model = narrow_fpn()
     images = [torch.rand(3, 64, 64), torch.rand(3, 48, 80), torch.rand(3, 64, 64)]
     assert calibrate(model, images) == len(frozen_norms(model))
     assert all(layer.running_mean.any() for layer in frozen_norms(model).values())
 
 
-def test_batches_of_a_loader():
+def test_batches_of_a_loader_are_taken():
     model, images = narrow_fpn(), torch.rand(6, 3, 32, 32)
     loader = torch.utils.data.DataLoader(images, batch_size=2, shuffle=True)
     state = torch.get_rng_state()
@@ -90,7 +90,7 @@ def test_batches_of_a_loader():
     assert torch.equal(torch.get_rng_state(), state)  # the shuffling drew from it
 
 
-def test_a_whole_detector():
+def test_a_whole_detector_is_calibrated():
     detection = pytest.importorskip("torchvision.models.detection", reason="torchvision's detector")
     model = detection.MaskRCNN(
         narrow_fpn(dcn_stages=(False, False, False, True)), num_classes=2, min_size=64, max_size=96
@@ -155,7 +155,7 @@ def test_a_channel_that_does_not_vary_is_centred_only():
 
 
 @pytest.mark.parametrize("wrapped", ["compiled", "data parallel"])
-def test_wrapped_models(wrapped, tmp_path):
+def test_wrapped_models_are_calibrated(wrapped, tmp_path):
     model = narrow_fpn()
     if wrapped == "compiled":
         outer = torch.compile(model, backend="eager")
@@ -196,7 +196,7 @@ def test_wrong_images_change_nothing(name):
     assert not any(layer._forward_pre_hooks for layer in frozen_norms(model).values())
 
 
-def test_what_cannot_be_calibrated():
+def test_what_cannot_be_calibrated_is_named():
     with pytest.raises(ValueError, match=r"model \(BackboneWithFPN\) has no resnet_cuda.layers.FrozenBatchNorm2d"):
         calibrate(narrow_fpn(norm_layer="gn"), torch.rand(1, 3, 32, 32))
 

@@ -71,7 +71,7 @@ def test_foreign_keys_are_kept_as_they_came(tmp_path):
             _ = node.MISSING
 
 
-def test_as_a_dictionary():
+def test_is_a_dictionary():
     cfg = filled()
     assert "SOLVER" in cfg
     assert "RESNETS" in cfg.MODEL
@@ -190,7 +190,7 @@ def test_a_frozen_configuration_is_not_written(name):
 
 @pytest.mark.parametrize("make", [CfgNode.clone, copy.copy, copy.deepcopy, lambda cfg: pickle.loads(pickle.dumps(cfg))])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_copies(make, frozen):
+def test_copies_are_independent(make, frozen):
     cfg = filled()
     if frozen:
         cfg.freeze()
@@ -222,7 +222,7 @@ def test_values_are_copied_in():
     assert dict(cfg.SOLVER) == {"STEPS": [1, 2]}
 
 
-def test_numpy_values_are_pythons():
+def test_numpy_values_become_pythons():
     cfg = get_cfg()
     cfg.MODEL.RESNETS.NUM_GROUPS = np.int64(32)
     cfg.MODEL.FPN.USE_GN = np.bool_(True)
@@ -237,7 +237,7 @@ def test_numpy_values_are_pythons():
             cfg.MODEL.RESNETS.NUM_GROUPS = value
 
 
-def test_print():
+def test_printed_as_yacs_prints():
     cfg = get_cfg()
     cfg.SOLVER = {"STEPS": (1, 2), "SUB": {"A": "b"}}
     assert str(cfg.SOLVER) == "STEPS: (1, 2)\nSUB:\n  A: b"
@@ -258,7 +258,7 @@ def test_names_of_methods_are_keys_by_brackets():
             setattr(cfg.SOLVER, name, 1)
 
 
-def test_beside_yacs():
+def test_equals_yacs_and_reads_its_dumps():
     yacs = pytest.importorskip("yacs.config", reason="compares with yacs")
     theirs, ours = yacs.CfgNode(plain(get_cfg())), get_cfg()
     assert str(theirs) == str(ours)

@@ -96,7 +96,7 @@ def test_a_wrong_file_changes_nothing(name, tmp_path):
     assert cfg == get_cfg()
 
 
-def test_files_that_build_upon_others(tmp_path):
+def test_base_files_are_merged_first(tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "root.yaml").write_text("SOLVER: {BASE_LR: 1, STEPS: '(1, 2)'}\nMODEL: {RESNETS: {NUM_GROUPS: 32}}\n")
@@ -131,7 +131,9 @@ def test_files_that_build_upon_others(tmp_path):
         cfg.merge_from_file(path)
 
 
-LAUGHS = "\n".join(["A0: &a0 [x, x]"] + [f"A{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)])
+BILLION_LAUGHS = "\n".join(
+    ["A0: &a0 [x, x]"] + [f"A{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+)
 HARMFUL = {
     "binary": (b"\x00\xff\xfe\x93NUMPY", "is no YAML file"),
     "another encoding": ("ä: 1".encode("latin-1"), "is no YAML file"),
@@ -147,7 +149,7 @@ HARMFUL = {
     "deep sections": (b"A: " + b"{a: " * 100 + b"1" + b"}" * 100, "nested more than 64 deep"),
     "contains itself": (b"A: &a {B: *a}", "contains itself"),
     "a list that contains itself": (b"A: &a [*a]", "contains itself"),
-    "laughs": (LAUGHS.encode(), "more than 100000 entries"),
+    "billion laughs": (BILLION_LAUGHS.encode(), "more than 100000 entries"),
     "a list": (b"[1, 2]", "the configuration is list; it must be sections with keys"),
     "a text": (b"MODEL", "the configuration is str"),
     "a model of text": (b"MODEL: x", "MODEL is 'x'; it must be sections with keys"),
@@ -156,7 +158,7 @@ HARMFUL = {
 
 
 @pytest.mark.parametrize("name", HARMFUL)
-def test_files_that_mean_harm(name, tmp_path):
+def test_harmful_files_are_refused(name, tmp_path):
     content, message = HARMFUL[name]
     path = tmp_path / "file.yaml"
     path.write_bytes(content)
@@ -185,7 +187,7 @@ def test_files_that_mean_harm(name, tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_files_with_surprises(content, expected, tmp_path):
+def test_unusual_files_are_read_as_yacs_reads_them(content, expected, tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(content)
     cfg = get_cfg()

@@ -53,7 +53,7 @@ def test_values_at_sizes_that_do_not_halve():
 
 
 @pytest.mark.parametrize("from_c5", [True, False])
-def test_p6_and_p7(from_c5):
+def test_p6_and_p7_come_from_c5_or_p5(from_c5):
     top = LastLevelP6P7(8 if from_c5 else 5, 5)
     pyramid = FPN([0, 6, 8], 5, conv_with_kaiming_uniform(), top)
     x = levels([4, 6, 8])
@@ -76,7 +76,7 @@ def test_p6_and_p7(from_c5):
         (True, True, {"0.weight", "1.weight", "1.bias"}),
     ],
 )
-def test_norm_and_relu(use_gn, use_relu, keys):
+def test_norm_and_relu_follow_each_convolution(use_gn, use_relu, keys):
     make = conv_with_kaiming_uniform(use_gn, use_relu, partial(group_norm, num_groups=5))
     module = make(4, 5, 3)
     assert set(module.state_dict()) == keys
@@ -99,7 +99,7 @@ def test_the_last_level_must_be_there():
         ("R-50-FPN-RETINANET", 64, [8, 16, 32, 64, 128]),
     ],
 )
-def test_built_backbones(body, channels, strides):
+def test_built_backbones_have_their_channels_and_strides(body, channels, strides):
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = body
     if "FPN" in body:
@@ -112,7 +112,7 @@ def test_built_backbones(body, channels, strides):
     assert {key.split(".")[0] for key in backbone.state_dict()} == ({"body", "fpn"} if "FPN" in body else {"body"})
 
 
-def test_unknown_bodies_and_parts():
+def test_unknown_bodies_and_parts_are_named():
     cfg = get_cfg()
     for name, value in (("CONV_BODY", "R-51"), ("TRANS_FUNC", "Nothing"), ("STEM_FUNC", "Nothing")):
         node = cfg.clone()
@@ -121,7 +121,7 @@ def test_unknown_bodies_and_parts():
             resnet_cuda.build_backbone(node)
 
 
-def test_a_stage_table_without_a_builder(monkeypatch):
+def test_a_stage_table_without_a_builder_is_refused(monkeypatch):
     monkeypatch.setitem(resnet._STAGE_SPECS, "R-1-C2", (resnet.StageSpec(1, 1, True),))
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = "R-1-C2"
@@ -131,7 +131,7 @@ def test_a_stage_table_without_a_builder(monkeypatch):
     assert isinstance(resnet_cuda.build_backbone(cfg), nn.Identity)
 
 
-def test_any_node_with_the_attributes_will_do():
+def test_any_node_with_the_attributes_builds():
     """As a yacs CfgNode, which is no class of ours."""
     cfg = get_cfg()
     sections = {name: SimpleNamespace(**getattr(cfg.MODEL, name)) for name in ("BACKBONE", "RESNETS")}

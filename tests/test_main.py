@@ -16,7 +16,7 @@ def program(*arguments):
     return run_python("-m", "resnet_cuda", *arguments)
 
 
-def test_information():
+def test_info_says_what_is_built_and_in_use():
     result, as_json = program("info"), program("info", "--json")
     assert result.returncode == as_json.returncode == 0, result.stderr + as_json.stderr
     lines = dict(line.strip().split(": ", 1) for line in result.stdout.splitlines())
@@ -33,7 +33,7 @@ def test_information():
     assert not [name for name in facts if " " in name]
 
 
-def test_the_version():
+def test_version_is_printed():
     result = program("--version")
     assert (result.returncode, result.stdout) == (0, f"resnet_cuda {resnet_cuda.__version__}\n")
 

@@ -34,7 +34,7 @@ def block(x, state, prefix, stride, stride_in_1x1, groups, dilation=1):
 
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_body_values(stride_in_1x1, groups, backend):
+def test_body_equals_the_definition(stride_in_1x1, groups, backend):
     cfg = narrow_cfg("R-50-FPN", STRIDE_IN_1X1=stride_in_1x1, NUM_GROUPS=groups, WIDTH_PER_GROUP=8 // groups)
     body = randomise(resnet.ResNet(cfg).double())
     x = torch.randn(2, 3, 45, 38, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_body_values(stride_in_1x1, groups, backend):
         torch.testing.assert_close(outputs[stage - 1], out)
 
 
-def test_block_gradients(backend):
+def test_block_gradients_equal_the_definitions(backend):
     """In place, fused, and still every gradient of the definition."""
     module = randomise(resnet.BottleneckWithFixedBatchNorm(6, 4, 8, stride=2).double())
     x = torch.randn(2, 6, 9, 7, dtype=torch.float64, requires_grad=True)
@@ -105,7 +105,7 @@ def test_keys_and_outputs_of_every_body(name, counts, returned):
 
 
 @pytest.mark.parametrize("freeze_at", [-1, 0, 1, 2, 3, 5])
-def test_freezing(freeze_at):
+def test_freeze_at_freezes_the_first_stages(freeze_at):
     cfg = narrow_cfg()
     cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = freeze_at
     with torch.device("meta"):
@@ -117,7 +117,7 @@ def test_freezing(freeze_at):
     assert not frozen & trained
 
 
-def test_freezing_more_than_there_is():
+def test_freezing_more_stages_than_there_are_is_refused():
     cfg = narrow_cfg("R-50-C4")
     cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 5  # C4 has a stem and three stages
     with torch.device("meta"), pytest.raises(ValueError, match="FREEZE_CONV_BODY_AT is 5; it must be at most 4"):
@@ -138,7 +138,7 @@ def test_a_deformable_block_starts_as_a_plain_one(modulated, groups, backend):
     torch.testing.assert_close(module(x), block(x, state, "b", 1, True, 1))
 
 
-def test_what_a_training_block_stores(native):
+def test_a_training_block_stores_only_inputs_of_convolutions(native):
     """The inputs of the convolutions, which are the fused outputs themselves, and the block's output: nothing else."""
     module = randomise(resnet.BottleneckWithFixedBatchNorm(8, 4, 8).double())
     x = torch.randn(2, 8, 16, 16, dtype=torch.float64, requires_grad=True)
@@ -158,7 +158,7 @@ def test_what_a_training_block_stores(native):
 @pytest.mark.parametrize(
     ("stride_init", "dilation", "size"), [(None, 1, (4, 4)), (1, 1, (7, 7)), (2, 1, (4, 4)), (None, 2, (7, 7))]
 )
-def test_head(stride_init, dilation, size):
+def test_head_output_sizes(stride_init, dilation, size):
     head = resnet.ResNetHead(
         "BottleneckWithFixedBatchNorm",
         [resnet.StageSpec(4, 3, False)],
@@ -173,7 +173,7 @@ def test_head(stride_init, dilation, size):
     assert {key.split(".")[0] for key in head.state_dict()} == {"layer4"}
 
 
-def test_a_dilated_block_against_the_definition(native):
+def test_a_dilated_block_equals_the_definition(native):
     module = randomise(resnet.BottleneckWithFixedBatchNorm(4, 4, 8, stride=2, dilation=2).double())
     state = {f"b.{key}": value for key, value in module.state_dict().items()}
     x = torch.randn(1, 4, 9, 9, dtype=torch.float64)
@@ -190,7 +190,7 @@ def test_group_norm_takes_its_sizes_from_the_configuration():
     assert body(torch.randn(1, 3, 33, 40))[0].shape == (1, 64, 3, 3)
 
 
-def test_compiled_whole(native):
+def test_a_block_compiles_and_exports_whole(native):
     module = randomise(resnet.BottleneckWithFixedBatchNorm(8, 4, 8, dcn_config={"stage_with_dcn": True}).double())
     x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

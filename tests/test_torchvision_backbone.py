@@ -25,7 +25,7 @@ def shapes(module):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keys_in_torchvisions_order(name, theirs):
+def test_keys_are_torchvisions_in_order(name, theirs):
     with torch.device("meta"):
         ours, other = resnet_fpn_backbone(name), theirs(backbone_name=name, weights=None)
     assert list(shapes(ours).items()) == list(shapes(other).items())
@@ -33,7 +33,7 @@ def test_keys_in_torchvisions_order(name, theirs):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
-def test_values(name, theirs, backend):
+def test_values_equal_torchvisions(name, theirs, backend):
     other = theirs(backbone_name=name, weights=None).eval()
     for layer in other.modules():
         if hasattr(layer, "running_var"):
@@ -52,7 +52,7 @@ def test_values(name, theirs, backend):
 
 
 @pytest.mark.parametrize("trainable", range(6))
-def test_what_is_trained(trainable, theirs):
+def test_trainable_layers_are_torchvisions(trainable, theirs):
     with torch.device("meta"):
         for norm, other_norm in (("frozen_bn", None), ("bn", nn.BatchNorm2d)):
             options = {} if other_norm is None else {"norm_layer": other_norm}
@@ -85,7 +85,7 @@ def test_returned_layers_and_torchvisions_extra_blocks(theirs):
         (lambda channels: nn.InstanceNorm2d(channels), nn.InstanceNorm2d),
     ],
 )
-def test_norms(norm, kind):
+def test_norm_layer_makes_every_norm(norm, kind):
     with torch.device("meta"):
         backbone = resnet_fpn_backbone("resnet18", norm_layer=norm, width=16)
     assert sum(type(layer) is kind for layer in backbone.body.modules()) == 20
@@ -145,12 +145,12 @@ def test_weights_that_do_not_fit_change_nothing():
         ),
     ],
 )
-def test_wrong_arguments(arguments, error, message):
+def test_wrong_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message), torch.device("meta"):
         resnet_fpn_backbone(**({"backbone_name": "resnet18"} | arguments))
 
 
-def test_weights_by_an_unknown_name():
+def test_weights_by_an_unknown_name_are_refused():
     pytest.importorskip("torchvision")
     with pytest.raises(ValueError, match="weights is 'BEST'; allowed for resnet50 are IMAGENET1K_V1, IMAGENET1K_V2"):
         resnet_fpn_backbone("resnet50", weights="BEST")

@@ -49,7 +49,7 @@ def test_once_at_the_first_step_however_much_is_trained(trainable, backend):
     assert warned(model, x()) == 0
 
 
-def test_bodies_and_heads_by_configuration():
+def test_bodies_and_heads_by_configuration_warn():
     assert warned(configured(), x()) == 1
     assert warned(head(), torch.rand(1, 64, 4, 4)) == 1
 
@@ -103,7 +103,7 @@ def test_copies_warn_for_themselves():
     assert not pickle.loads(pickle.dumps(model)).body._forward_pre_hooks
 
 
-def test_compiled_in_one_graph(native):
+def test_compiles_to_one_graph_and_warns_in_eager(native):
     model = narrow_fpn()
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
@@ -114,13 +114,13 @@ def test_compiled_in_one_graph(native):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported(strict, native):
+def test_export_does_not_warn(strict, native):
     model = narrow_fpn()
     assert warned(lambda: torch.export.export(model, (x(),), strict=strict)) == 0
     assert warned(model, x()) == 1
 
 
-def test_values_that_are_out_of_reach():
+def test_values_that_cannot_be_read_break_nothing():
     with torch.device("meta"):
         model = narrow_fpn()
         assert warned(model, x()) == 0
@@ -143,7 +143,7 @@ def test_values_that_are_out_of_reach():
     assert body._forward_pre_hooks
 
 
-def test_data_parallel(tmp_path):
+def test_data_parallel_warns_once(tmp_path):
     with one_process_group(tmp_path):
         model = nn.parallel.DistributedDataParallel(narrow_fpn(trainable_layers=5))
 

@@ -65,17 +65,17 @@ def compare(make, x, unit, reentrant, autocast):
 @pytest.mark.parametrize("autocast", list(AUTOCAST))
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not_reentrant", "reentrant"])
 @pytest.mark.parametrize("unit", ["block", "stage"])
-def test_equal_gradients(unit, reentrant, autocast, x, native):
+def test_checkpointed_gradients_equal_plain_ones(unit, reentrant, autocast, x, native):
     compare(torchvision_style, x, unit, reentrant, autocast)
 
 
 @pytest.mark.parametrize("unit", ["block", "stage"])
-def test_equal_gradients_of_a_cfg_built_network(unit, x, native):
+def test_checkpointed_gradients_of_a_cfg_built_network(unit, x, native):
     compare(cfg_built, x, unit, False, "float32")
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not_reentrant", "reentrant"])
-def test_equal_gradients_on_the_reference(reentrant, x):
+def test_checkpointed_gradients_on_the_reference(reentrant, x):
     with use_backend("reference"):
         compare(torchvision_style, x, "block", reentrant, "float32")
 
@@ -96,7 +96,7 @@ def save_our_operators(context, operator, *arguments, **keywords):
 
 @pytest.mark.parametrize("policy", [save_convolutions, save_everything, save_our_operators])
 @pytest.mark.parametrize("unit", ["block", "stage"])
-def test_selective(unit, policy, x, native):
+def test_results_that_a_policy_saves_are_not_overwritten(unit, policy, x, native):
     """A result that a policy keeps must not be overwritten by the norm behind it."""
     make = torchvision_style
     expected = run(make(), x)
@@ -114,7 +114,7 @@ def test_selective(unit, policy, x, native):
     ],
     ids=["clones", "save_on_cpu"],
 )
-def test_saved_tensors_hooks(hooks, make, x, native):
+def test_saved_tensors_hooks_change_no_gradient(hooks, make, x, native):
     expected = run(make(), x)
     with hooks():
         got = run(make(), x)

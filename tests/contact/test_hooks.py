@@ -62,7 +62,7 @@ def seen_forward(body: nn.Module, x: torch.Tensor, copy: bool) -> dict[str, torc
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("name", LAST_NORM)
-def test_forward_hooks_on_everything(name, gradient, x, backend):
+def test_forward_hooks_see_what_torchvisions_do(name, gradient, x, backend):
     own, peer = bodies(name)
     with torch.set_grad_enabled(gradient):
         # torchvision's sum with the shortcut overwrites what a hook on the last norm has kept.
@@ -84,7 +84,7 @@ def test_a_hook_on_one_module_alone(name, x, backend):
 
 
 @pytest.mark.parametrize("name", LAST_NORM)
-def test_full_backward_hooks(name, x, backend):
+def test_full_backward_hooks_see_what_torchvisions_do(name, x, backend):
     """Grad-CAM by modules: gradients of inputs and outputs."""
     seen = []
     for body in bodies(name):
@@ -138,7 +138,7 @@ def test_tensor_hooks_on_kept_outputs(x, backend):
     torch.testing.assert_close(seen[0]["gradient"], seen[1]["gradient"], rtol=1e-3, atol=1e-6)
 
 
-def test_global_hooks(x, backend):
+def test_global_hooks_see_every_convolution(x, backend):
     seen = []
     for body in bodies("resnet18"):
         names = {module: name for name, module in body.named_modules() if isinstance(module, nn.Conv2d)}
@@ -158,7 +158,7 @@ def test_global_hooks(x, backend):
 
 
 @pytest.mark.parametrize("name", ["conv1", "layer1.0.conv2", "layer1.0.bn1", "layer1.0.bn3", "layer2.0.downsample"])
-def test_hooks_that_change_values(name, x, backend):
+def test_values_changed_by_hooks_are_used(name, x, backend):
     results = []
     for body in bodies("resnet50"):
         body.get_submodule(name).register_forward_hook(lambda module, arguments, output: output * 2)
@@ -170,7 +170,7 @@ def test_hooks_that_change_values(name, x, backend):
 
 @pytest.mark.parametrize("dcn_part", ["conv2", "conv2.conv", "conv2.offset"])
 @pytest.mark.parametrize("make", [torchvision_style, cfg_built])
-def test_deformable_layers(make, dcn_part, x, backend):
+def test_outputs_of_deformable_layers_are_not_overwritten(make, dcn_part, x, backend):
     network, kept = make(), []
     module = network.body.layer3[1].get_submodule(dcn_part)
     module.register_forward_hook(lambda module, arguments, output: kept.extend((output, output.clone())))
@@ -178,7 +178,7 @@ def test_deformable_layers(make, dcn_part, x, backend):
     assert torch.equal(*kept)
 
 
-def test_the_stem_of_a_cfg_built_body(x, backend):
+def test_hooks_on_the_stem_of_a_cfg_built_body(x, backend):
     body, kept = cfg_built().body, {}
     for name in ("stem", "stem.conv1", "stem.bn1"):
         body.get_submodule(name).register_forward_hook(

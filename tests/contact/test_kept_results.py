@@ -1,4 +1,4 @@
-"""A result that other code keeps is never overwritten by the norm behind it; where nobody keeps it, it is."""
+"""A result that other code keeps is never overwritten by the norm behind it; where no code keeps it, it is."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_subclass_of_tensor_that_keeps_results(x, native):
         assert torch.equal(result.as_subclass(torch.Tensor), at_the_call)
 
 
-def test_identity_in_place_of_a_convolution(x, backend):
+def test_identity_for_a_convolution_does_not_overwrite_the_input(x, backend):
     """Its result is its input, which the block still needs."""
     network = torchvision_style(False)
     replace(network, "body.layer1.1.conv1", nn.Identity())
@@ -128,7 +128,7 @@ def test_identity_in_place_of_a_convolution(x, backend):
     assert torch.equal(*inputs)
 
 
-def test_another_shortcut(x, backend):
+def test_a_shortcut_of_other_modules_is_called(x, backend):
     """As in ResNet-D: three modules, of which the block knows nothing."""
     network = torchvision_style(False)
     conv, norm = network.body.layer2[0].downsample

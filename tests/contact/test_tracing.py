@@ -1,4 +1,4 @@
-"""Blocks and operators under torch.compile with transforms, torch.jit.trace and make_fx give the eager call's values."""
+"""Under torch.compile with transforms, torch.jit.trace and make_fx blocks and operators give eager values."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_jit_trace_with_parameters_that_are_trained(block, x, native):
     torch.testing.assert_close(got, expected)
 
 
-def test_jit_optimize_for_inference(block, x, native):
+def test_jit_optimize_for_inference_keeps_the_values(block, x, native):
     """Its passes drop in-place operators that they do not know."""
     with torch.no_grad():
         optimized = torch.jit.optimize_for_inference(torch.jit.trace(block, x))
@@ -79,7 +79,7 @@ def test_jit_optimize_for_inference(block, x, native):
 
 
 @pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.enable_grad])
-def test_make_fx(grad_mode, block, x, native):
+def test_make_fx_gives_the_eager_values(grad_mode, block, x, native):
     with grad_mode():
         graph = make_fx(block)(x)
         torch.testing.assert_close(graph(x), block(x))

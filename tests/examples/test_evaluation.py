@@ -39,7 +39,7 @@ def test_ap_of_known_detections(coco, shift, expected):
     assert metrics["AP"] == pytest.approx(expected)
 
 
-def test_ap_of_nothing(coco):
+def test_ap_of_no_detections_is_0(coco):
     assert mask_ap(coco[1], [])["AP"] == 0
 
 

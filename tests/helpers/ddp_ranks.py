@@ -1,4 +1,4 @@
-"""What each of two processes does in test_ddp.py; prints one JSON line. ``python -m helpers.ddp_ranks SCENARIO RANK FILE``."""
+"""What each of two processes does in test_ddp.py: ``python -m helpers.ddp_ranks SCENARIO RANK FILE`` prints JSON."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PADDED = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
 
 @contextlib.contextmanager
 def one_process_at_a_time(name: str) -> Iterator[None]:
-    """Waits until no other test process of this user is in a block of this name, such as one that fills a GPU's memory."""
+    """Waits until no other test process of this user is in a block of this name (one that fills a GPU, say)."""
     try:
         import fcntl
     except ImportError:  # not on Windows

@@ -48,7 +48,7 @@ def torchvision_style(dcn: bool = True, name: str = "resnet50", norm: str = "fro
 
 
 def narrow_cfg(body: str = "R-50-FPN", width: int = 8, **resnets: object) -> CfgNode:
-    """maskrcnn-benchmark's configuration of ``body`` at an eighth of the channels, with ``resnets`` in MODEL.RESNETS."""
+    """maskrcnn-benchmark's configuration of a narrow ``body``, with ``resnets`` in MODEL.RESNETS."""
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = body
     widths = {"STEM_OUT_CHANNELS": width, "WIDTH_PER_GROUP": width, "RES2_OUT_CHANNELS": 2 * width}
@@ -62,7 +62,7 @@ def narrow_fpn(**options: object) -> nn.Module:
 
 
 def cfg_built(dcn: bool = True) -> nn.Module:
-    """maskrcnn-benchmark's body and pyramid, narrow, with every parameter trained and, with ``dcn``, v2 in C4 and C5."""
+    """maskrcnn-benchmark's body and pyramid, narrow, every parameter trained; with ``dcn`` v2 in C4 and C5."""
     torch.manual_seed(0)
     dcn_keys = {"STAGE_WITH_DCN": (False, False, dcn, dcn), "WITH_MODULATED_DCN": True}
     cfg = narrow_cfg(RES2_OUT_CHANNELS=32, BACKBONE_OUT_CHANNELS=16, **dcn_keys)

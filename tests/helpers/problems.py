@@ -81,9 +81,9 @@ def forward_arguments(case: DeformCase, dtype: torch.dtype, device: torch.device
 
 
 def smooth_leaves(case: DeformCase, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """float64 tensors that require gradients, sampled 0.3 beyond whole numbers: away from the kinks of bilinear sampling.
+    """float64 tensors that require gradients, with positions 0.3 beyond whole numbers.
 
-    By more than the step of a numerical derivative.
+    At whole numbers bilinear sampling has kinks, where a numerical derivative is another one.
     """
     arguments = forward_arguments(case, torch.float64, device)
     arguments["offset"] = arguments["offset"].floor() + 0.3

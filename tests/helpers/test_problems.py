@@ -19,7 +19,7 @@ def test_mirrored_reference_is_the_reference(case):
             torch.testing.assert_close(mirrored.gradients[name], gradient)
 
 
-def test_mirrored_reference_rounds_elsewhere():
+def test_mirrored_reference_rounds_differently():
     case = DEFORM_CASES_BY_NAME["tiles"]
     arguments = deform_arguments(case, torch.float32)
     straight = run(reference.deform_conv2d, arguments, (), **case.geometry)

@@ -32,7 +32,7 @@ def definition(layer, x):
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-2])
-def test_values(eps, backend):
+def test_equals_batch_norm_in_evaluation_mode(eps, backend):
     layer, x, residual = randomised(eps=eps), torch.randn(2, 5, 4, 3), torch.randn(2, 5, 4, 3)
     expected = definition(layer, x)
     torch.testing.assert_close(layer(x).double(), expected, atol=1e-5, rtol=1e-5)
@@ -206,7 +206,7 @@ def test_state_dict_of_a_batch_norm_loads():
     torch.testing.assert_close(layer(x), trained.eval()(x))
 
 
-def test_conversion():
+def test_convert_frozen_batchnorm_keeps_the_function():
     network = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3), nn.Sequential(nn.BatchNorm2d(4, affine=False))
     )

@@ -18,7 +18,7 @@ def expanded(*size: int) -> torch.Tensor:
 
 
 def message(call, *arguments, **options) -> str:
-    """The error's first line. torch keeps its allocator's words from 2.13 on; before, they went to the standard error."""
+    """The error's first line; the others keep the words of torch's allocator."""
     with pytest.raises(RuntimeError) as error:
         call(*arguments, **options)
     text = str(error.value)

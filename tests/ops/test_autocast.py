@@ -50,7 +50,7 @@ def test_deform_conv2d_keeps_float32_positions(dtype, device, backend):
 
 
 @pytest.mark.parametrize("dtype", SIXTEEN, ids=str)
-def test_deform_conv2d_mixed_inputs(dtype, device, backend):
+def test_deform_conv2d_takes_mixed_inputs(dtype, device, backend):
     """After a 16-bit convolution: 16-bit input beside float32 parameters, offset in 16 bit, mask in float32."""
     arguments = forward_arguments(CASE, torch.float32, device)
     arguments |= {name: arguments[name].to(dtype) for name in ("input", "offset")}
@@ -70,7 +70,7 @@ def test_float64_is_left_alone(device, backend):
     assert_bitwise_equal(got, ops.deform_conv2d(**arguments, **CASE.geometry), "output")
 
 
-def test_disabled_inside_is_float32(device, backend):
+def test_disabled_autocast_inside_is_float32(device, backend):
     arguments = forward_arguments(CASE, torch.float32, device)
     with torch.autocast(device.type, torch.bfloat16), torch.autocast(device.type, enabled=False):
         got = ops.deform_conv2d(**arguments, **CASE.geometry)

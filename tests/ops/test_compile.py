@@ -77,7 +77,7 @@ def assert_compiles(function, arguments, **options):
 
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-def test_fullgraph_with_dynamic_shapes(compiler, device, backend):
+def test_one_graph_for_all_shapes(compiler, device, backend):
     leaves, everything = parameters(device)
     counter = Counter(compiler)
     compiled = torch.compile(deform_block, fullgraph=True, dynamic=True, backend=counter)
@@ -93,13 +93,13 @@ def test_fullgraph_with_dynamic_shapes(compiler, device, backend):
 
 
 @pytest.mark.parametrize("name", ["v1_no_bias", "groups_2_offset_groups_4", "per_axis_all"])
-def test_deform_conv2d_alone(name, device, native):
+def test_compiled_deform_conv2d_equals_eager(name, device, native):
     case = DEFORM_CASES_BY_NAME[name]
     assert_compiles(ops.deform_conv2d, deform_arguments(case, torch.float32, device), **case.geometry)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-def test_frozen_bn_relu_alone(inplace, memory_format, device, native):
+def test_compiled_frozen_bn_relu_equals_eager(inplace, memory_format, device, native):
     arguments = norm_arguments(NormCase("compiled", (2, 4, 5, 6), residual=True), torch.float32, device)
     scale, shift = arguments.pop("scale"), arguments.pop("shift")
 
@@ -133,7 +133,7 @@ def test_native_operators_are_in_the_graph(registered):
     assert [name.split(".")[1] for name in seen] == ["deform_conv2d", "frozen_bn_relu", "frozen_bn_relu"]
 
 
-def test_the_backend_is_guarded(registered):
+def test_another_backend_is_compiled_again(registered):
     """A function compiled on one implementation is compiled again when the other is chosen."""
     counter = Counter("eager")
     scale, shift = torch.randn(2, 4)
@@ -145,7 +145,7 @@ def test_the_backend_is_guarded(registered):
         assert counter.graphs == graphs
 
 
-def test_autocast_inside(native):
+def test_autocast_inside_equals_eager(native):
     _, everything = parameters("cpu")
     everything = {key: value.detach().float() for key, value in everything.items()}
 
@@ -160,7 +160,7 @@ def test_autocast_inside(native):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-def test_inductor(native):
+def test_inductor_equals_eager(native):
     """One small graph: most of the time goes into compiling what is around the operators."""
     _, everything = parameters("cpu")
     scale, shift = everything["scale"], everything["shift"]

@@ -35,7 +35,7 @@ def is_outside(y, x):
 
 
 @pytest.mark.parametrize(("y", "x"), ON_ROWS + ON_COLUMNS + CORNERS)
-def test_border_positions(y, x, dtype, device, native):
+def test_values_and_gradients_at_border_positions(y, x, dtype, device, native):
     """Values and gradients; outside all are zero but the right-hand derivative at exactly -1."""
     arguments = positioned(y, x, dtype, device)
     got = run(ops.deform_conv2d, arguments, **CASE.geometry)
@@ -48,7 +48,7 @@ def test_border_positions(y, x, dtype, device, native):
 
 @pytest.mark.parametrize(("y", "x"), [(-1.0, 3.0), (4.0, -1.0)])
 def test_the_derivative_at_exactly_minus_one_is_the_right_hand_one(y, x, dtype, device, backend):
-    """The value is 0 there and grows with the border pixel as its slope: held to the definition, not to the reference."""
+    """The value is 0 there and grows with the border pixel as its slope: the definition, not the reference."""
     arguments = positioned(y, x, dtype, device)
     for name in ("weight", "mask", "grad"):
         arguments[name].fill_(1.0)
@@ -58,7 +58,7 @@ def test_the_derivative_at_exactly_minus_one_is_the_right_hand_one(y, x, dtype, 
     torch.testing.assert_close(got, expected, rtol=1e-2, atol=0)
 
 
-def test_zero_offsets_with_padding(dtype, device, native):
+def test_zero_offsets_with_padding_equal_the_reference(dtype, device, native):
     """Each training run starts here: all border taps lie at exactly -1, H or W."""
     case = DEFORM_CASES_BY_NAME["offset_groups_2"]
     arguments = deform_arguments(case, dtype, device)

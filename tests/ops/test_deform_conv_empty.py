@@ -14,7 +14,7 @@ NAMES = ("plain", "v1_no_bias", "depthwise", "groups_2_offset_groups_4", "stride
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_empty_batch(name, memory_format, dtype, device, backend):
+def test_empty_batch_gives_empty_results_and_zero_gradients(name, memory_format, dtype, device, backend):
     case = replace(DEFORM_CASES_BY_NAME[name], batch=0)
     arguments = in_format(deform_arguments(case, dtype, device), memory_format)
     got = run(ops.deform_conv2d, arguments, **case.geometry)

@@ -52,7 +52,7 @@ def random_layout(tensor, rng):
 
 
 @pytest.mark.parametrize("first", range(0, CONFIGURATIONS, PER_TEST))
-def test_random_configurations(first, device, native):
+def test_random_configurations_equal_the_reference(first, device, native):
     for seed in range(first, first + PER_TEST):
         case = random_case(seed)
         rng = random.Random(seed)

@@ -60,7 +60,7 @@ def test_backward_names_the_bad_argument(name, change):
             backward(good() | change, grad)
 
 
-# In 64 bit 2 * (2**63 - 1) is -2 and 4 * 2**62 is 0: output sizes that come out small and right if nobody looks.
+# In 64 bit 2 * (2**63 - 1) is -2 and 4 * 2**62 is 0: without checks the output sizes come out small and plausible.
 WRAPPING = [
     {"padding": (2**63 - 1, 2**63 - 1), "offset": tensor(2, 48, 3, 3), "mask": tensor(2, 24, 3, 3)},
     {

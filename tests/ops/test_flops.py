@@ -43,7 +43,7 @@ def test_a_layer_counts_as_its_two_convolutions(kernel, stride, dilation, deform
     assert counted(step, plain, x) == 3 * forward
 
 
-def test_groups(native):
+def test_groups_divide_the_count(native):
     """By hand: 2 * N*Ho*Wo * O * C/groups * kh*kw."""
     x, offset, weight = torch.randn(2, 8, 6, 7), torch.zeros(2, 18, 6, 7), torch.randn(12, 4, 3, 3)
     assert counted(lambda: ops.deform_conv2d(x, offset, weight, padding=1)) == 2 * (2 * 6 * 7) * 12 * 4 * 9

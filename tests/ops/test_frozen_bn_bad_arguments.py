@@ -1,4 +1,4 @@
-"""Each bad argument of frozen_bn_relu raises an error that names it, by whatever door it comes in."""
+"""Each bad argument of frozen_bn_relu raises an error that names it, however the operator is called."""
 
 import pytest
 import torch

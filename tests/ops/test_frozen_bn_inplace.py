@@ -30,7 +30,7 @@ def test_returns_the_input_itself_overwritten(name, memory_format, dtype, device
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_through_a_graph(name, device, backend):
+def test_gradients_through_a_graph_are_those_out_of_place(name, device, backend):
     """conv, in place over its output, conv: the gradients are those of the graph out of place."""
     case = BY_NAME[name]
     arguments = norm_arguments(case, torch.float64, device)

@@ -92,7 +92,7 @@ def test_16_bit_is_rounded_once(dtype, device, backend):
 
 @pytest.mark.parametrize("which", ["input", "residual", "grad", "all"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_layouts(layout, which, device, native):
+def test_any_layout_gives_the_values_of_contiguous_tensors(layout, which, device, native):
     case = BY_NAME["channels_17"]
     arguments = norm_arguments(case, torch.float32, device)
     names = ("input", "residual", "grad") if which == "all" else (which,)
@@ -110,7 +110,7 @@ def test_the_result_has_the_layout_of_the_input(memory_format, dtype, device, ba
 
 @pytest.mark.parametrize("shape", [(0, 4, 5, 7), (2, 4, 0, 7), (2, 0, 5, 7)], ids=str)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_empty(shape, inplace, dtype, device, backend):
+def test_empty_tensors_forward_and_backward(shape, inplace, dtype, device, backend):
     leaf = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     residual = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     constants = torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)

@@ -1,4 +1,4 @@
-"""The CPU kernels of each instruction set in processes of their own: most machines would choose only one by themselves."""
+"""The CPU kernels of each instruction set, each in a process of its own; a machine chooses only one by itself."""
 
 import pytest
 from helpers.instruction_sets import LEVELS, run_at_level

@@ -62,7 +62,7 @@ def test_backward_on_meta(backend):
         assert leaf.grad.dtype == leaf.dtype, key
 
 
-def test_fake_tensors(backend):
+def test_fake_tensors_forward_and_backward(backend):
     with FakeTensorMode():
         x = torch.randn(2, 8, 1000, 2000, requires_grad=True)  # nothing is allocated
         offset = torch.randn(2, 18, 1000, 2000, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Second derivatives of the compiled operators: those of the reference, by whatever door they are asked for."""
+"""Second derivatives of the compiled operators: those of the reference, however they are asked for."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_deform_conv2d_equals_the_reference(name, how, device, native):
 
 
 @pytest.mark.parametrize("wanted", ["input", "offset", "weight", "mask", "bias"])
-def test_of_a_single_argument(wanted, native):
+def test_second_derivative_of_a_single_argument(wanted, native):
     """What is not asked for needs no derivative, and the one that is gets the same number."""
     everything = small_deform_leaves()
 
@@ -130,7 +130,7 @@ def test_a_piecewise_linear_function_has_zeros_and_no_error(backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_16_bit(dtype, native):
+def test_second_derivatives_in_16_bit(dtype, native):
     leaves = {key: value.detach().to(dtype).requires_grad_() for key, value in small_deform_leaves().items()}
     got = second(lambda given: ops.deform_conv2d(**given), leaves, "grad(inputs)")
     exact = {key: value.detach().double().requires_grad_() for key, value in leaves.items()}

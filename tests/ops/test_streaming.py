@@ -44,7 +44,7 @@ def test_streaming_stores_change_no_bit(level):
 
 @pytest.fixture
 def streams():
-    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> streaming stores?"""
+    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> bool."""
     from resnet_cuda import _C
 
     if os.environ.get("RESNET_CUDA_STREAMING"):

@@ -108,7 +108,7 @@ def test_a_gradient_for_the_constants_is_refused(backend):
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
 def test_forward_mode_for_a_buffer(name, backend):
-    """Nobody waits for a gradient there; the tangent is that of the definition, and not 0."""
+    """A buffer has no gradient, but it has a tangent: that of the definition, and not 0."""
     layer, x = FrozenBatchNorm2d(2).double(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
     layer.running_mean.uniform_(-1, 1)
     layer.running_var.uniform_(0.5, 2)

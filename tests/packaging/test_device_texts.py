@@ -28,7 +28,7 @@ def test_both_devices_are_named(check):
 
 
 @pytest.mark.cuda
-def test_with_its_number(check):
+def test_the_number_of_a_device_is_named(check):
     here, there = torch.zeros(1), torch.zeros(1, device="cuda:0")
     with pytest.raises(RuntimeError, match="^op: weight is on cuda:0; it must be on cpu, as input is"):
         check(there, here)

@@ -98,7 +98,7 @@ def test_an_editable_install_without_a_compiled_part_after_one_with_it(checkout,
     assert not list(package.glob("*.so"))
 
 
-def test_in_place_likewise(checkout, compiler):
+def test_a_build_in_place_without_a_compiled_part_removes_the_old_one(checkout, compiler):
     leave_behind(checkout)
     in_place = "sys.argv = ['setup.py', 'build_ext', '--inplace']; import runpy; runpy.run_path('setup.py')"
     tree.run(checkout, in_place, RESNET_CUDA_BUILD="none")
@@ -163,7 +163,7 @@ def test_torch_headers_do_not_stand_before_pybind11s(checkout, compiler):
     assert "torch/include" not in bindings
 
 
-def test_one_version():
+def test_the_version_is_written_once():
     module = ast.parse((PACKAGE / "_version.py").read_text())
     (assigned,) = (ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
     assert resnet_cuda.__version__ == assigned

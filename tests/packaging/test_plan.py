@@ -20,23 +20,23 @@ from build_native.architectures import gpus_present, nvcc_flags, parse
         ("12.0", ("12.0",)),
     ],
 )
-def test_architecture_lists(text, expected):
+def test_architecture_lists_are_read(text, expected):
     assert parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["8", "sm_80", "8.0;Zen", "8.0,9.0"])
-def test_no_architecture(text):
+def test_an_unknown_architecture_is_refused(text):
     with pytest.raises(BuildError, match=r"TORCH_CUDA_ARCH_LIST has '.*'; allowed are numbers such as 8.0"):
         parse(text)
 
 
-def test_flags():
+def test_nvcc_flags_of_architectures():
     pairs = ["compute_80,code=sm_80", "compute_90,code=sm_90", "compute_90,code=compute_90"]
     assert nvcc_flags(("8.0", "9.0+PTX"))[1::2] == [f"arch={pair}" for pair in pairs]
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [("8.6\n8.6\n7.5", ("7.5", "8.6")), ("[N/A]", ()), (None, ())])
-def test_gpus_present(gpus, expected, tmp_path, monkeypatch):
+def test_gpus_present_are_asked_of_nvidia_smi(gpus, expected, tmp_path, monkeypatch):
     if gpus is not None:
         script = tmp_path / "nvidia-smi"
         script.write_text(f"#!/bin/sh\nprintf '{gpus}'\n")
@@ -45,13 +45,13 @@ def test_gpus_present(gpus, expected, tmp_path, monkeypatch):
     assert gpus_present() == expected
 
 
-def test_a_variable_that_is_none_of_the_four(monkeypatch):
+def test_an_unknown_choice_is_refused(monkeypatch):
     monkeypatch.setenv("RESNET_CUDA_BUILD", "gpu")
     with pytest.raises(BuildError, match="RESNET_CUDA_BUILD is 'gpu'; allowed are auto, cpu, cuda, none"):
         make_plan()
 
 
-def test_each_choice(fake_toolkit, monkeypatch):
+def test_each_choice_plans_its_parts(fake_toolkit, monkeypatch):
     nvcc = fake_toolkit()
     monkeypatch.setenv("CUDA_HOME", str(nvcc.parents[1]))
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0 9.0+PTX")
@@ -69,7 +69,7 @@ def test_each_choice(fake_toolkit, monkeypatch):
         assert "8.0 9.0+PTX" in plans[choice].describe()
 
 
-def test_without_a_toolkit(fake_toolkit, monkeypatch, tmp_path):
+def test_without_a_toolkit_the_cpu_part_or_an_error(fake_toolkit, monkeypatch, tmp_path):
     broken = fake_toolkit(runtime=False)
     monkeypatch.setenv("CUDA_HOME", str(broken.parents[1]))
     made = make_plan()
@@ -80,7 +80,7 @@ def test_without_a_toolkit(fake_toolkit, monkeypatch, tmp_path):
         make_plan()
 
 
-def test_without_a_compiler_or_torch(fake_toolkit, monkeypatch):
+def test_a_missing_compiler_or_torch_is_named(fake_toolkit, monkeypatch):
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BuildError, match="torch is not installed where the build runs"):
         make_plan()
@@ -105,7 +105,7 @@ def test_a_torch_that_is_too_old_is_named_before_the_compiler_starts(fake_toolki
 
 
 @pytest.mark.parametrize("version", ["2.10.0", "2.10.0+cpu", "2.10.0a0+git12345", "2.15.0", "3.0", "main"])
-def test_a_torch_that_is_new_enough(fake_toolkit, monkeypatch, version):
+def test_a_torch_that_is_new_enough_is_taken(fake_toolkit, monkeypatch, version):
     monkeypatch.setenv("RESNET_CUDA_BUILD", "cpu")
     monkeypatch.setattr(plan.importlib.metadata, "version", lambda name: version)
     assert make_plan().torch.version == version

@@ -1,7 +1,7 @@
 """A library with a libstdc++ of its own, as some compiler wrappers link it: no stream may be used in it.
 
-Two libstdc++ in one process share the tables of their locales; an ostream of the second crashes (GCC 13) or stops at the
-first number (GCC 12).
+Two libstdc++ in one process share the tables of their locales; an ostream of the second crashes (GCC 13) or stops at
+the first number (GCC 12).
 """
 
 from __future__ import annotations

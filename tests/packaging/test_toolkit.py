@@ -10,7 +10,7 @@ from build_native.toolkit import find_toolkit
 
 
 @pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
-def test_by_variable(fake_toolkit, monkeypatch, variable):
+def test_a_toolkit_is_found_by_variable(fake_toolkit, monkeypatch, variable):
     nvcc = fake_toolkit()
     monkeypatch.setenv(variable, str(nvcc.parents[1]))
     toolkit, tried = find_toolkit()
@@ -56,7 +56,7 @@ def test_what_is_missing_is_said(fake_toolkit, monkeypatch, lack, message):
     assert message in tried
 
 
-def test_none_at_all(fake_toolkit, monkeypatch, tmp_path):
+def test_no_toolkit_at_all_is_said(fake_toolkit, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
     toolkit, (tried,) = find_toolkit()
     assert toolkit is None
