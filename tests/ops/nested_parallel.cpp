@@ -10,9 +10,8 @@
 #include <stdexcept>
 #include <vector>
 
+namespace stable = torch::stable::detail;
 using torch::stable::Tensor;
-using torch::stable::detail::from;
-using torch::stable::detail::to;
 
 // Without torch's macro for it, whose name changed in torch 2.13. (csrc is not there where a wheel alone is tested.)
 void call(const char* name, StableIValue* stack) {
@@ -29,9 +28,9 @@ std::vector<Tensor> in_parallel(const char* name, int64_t calls, size_t results,
     for (int64_t i = begin; i < end; ++i) {
       auto stack = arguments();
       call(name, stack.data());
-      found[static_cast<size_t>(i)] = to<Tensor>(stack[0]);
+      found[static_cast<size_t>(i)] = stable::to<Tensor>(stack[0]);
       for (size_t other = 1; other < results; ++other) {
-        to<Tensor>(stack[other]);
+        stable::to<Tensor>(stack[other]);
       }
     }
   });
@@ -44,17 +43,23 @@ std::vector<Tensor> in_parallel(const char* name, int64_t calls, size_t results,
 
 std::vector<Tensor> frozen_bn_relu_in_parallel(Tensor input, Tensor scale, Tensor shift, int64_t calls) {
   return in_parallel("resnet_cuda::frozen_bn_relu", calls, 1, [&] {
-    return std::array{from(input), from(scale), from(shift), from(std::nullopt), from(true)};
+    return std::array{
+        stable::from(input), stable::from(scale), stable::from(shift), stable::from(std::nullopt), stable::from(true)};
   });
 }
 
 std::vector<Tensor>
 deform_conv2d_backward_in_parallel(Tensor grad, Tensor input, Tensor weight, Tensor offset, int64_t calls) {
   return in_parallel("resnet_cuda::deform_conv2d_backward", calls, 5, [&] {
-    std::array<StableIValue, 16> stack{from(grad), from(input), from(weight), from(offset), from(std::nullopt)};
-    std::fill_n(stack.begin() + 5, 6, from(int64_t{1}));  // stride, padding, dilation
-    std::fill_n(stack.begin() + 11, 5, from(false));
-    stack[11] = from(true);  // the gradient for the input
+    std::array<StableIValue, 16> stack{
+        stable::from(grad),
+        stable::from(input),
+        stable::from(weight),
+        stable::from(offset),
+        stable::from(std::nullopt)};
+    std::fill_n(stack.begin() + 5, 6, stable::from(int64_t{1}));  // stride, padding, dilation
+    std::fill_n(stack.begin() + 11, 5, stable::from(false));
+    stack[11] = stable::from(true);  // the gradient for the input
     return stack;
   });
 }
