@@ -122,7 +122,6 @@ REFUSED = {
     "no dictionary": lambda cfg: cfg.merge_from_dict([1]),
     "no list": lambda cfg: cfg.merge_from_list("SOLVER.A"),
     "an empty name": lambda cfg: cfg.merge_from_list(["SOLVER..A", 1]),
-    "half a pair": lambda cfg: cfg.merge_from_list(["MODEL.RESNETS.NUM_GROUPS"]),
     "no name": lambda cfg: cfg.merge_from_list([5, 1]),
     "a value and its keys": lambda cfg: cfg.merge_from_list(["A", 1, "A.B", 1]),
 }
@@ -136,6 +135,11 @@ def test_what_is_refused_changes_nothing_that_the_backbone_reads(name):
     if name != "removing all":
         assert cfg == filled()
     assert plain(cfg.MODEL.RESNETS) == plain(filled().MODEL.RESNETS)
+
+
+def test_half_a_pair_in_a_list_is_named():
+    with pytest.raises(ValueError, match="pairs of key and value"):
+        get_cfg().merge_from_list(["MODEL.RESNETS.NUM_GROUPS"])
 
 
 def test_dump_merges_back_to_an_equal_configuration(tmp_path):
