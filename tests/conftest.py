@@ -19,21 +19,13 @@ from resnet_cuda import _backend, _extension  # noqa: E402
 
 ALLOW_REFERENCE = os.environ.get("RESNET_CUDA_TEST_ALLOW_REFERENCE") == "1"
 
-DEVICES = (
-    pytest.param("cpu"),
-    pytest.param(
-        "cuda",
-        marks=(
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that torch can use"),
-        ),
-    ),
-)
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.cuda))
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last)
 
 
 def share_cores() -> None:
-    """Under pytest-xdist each process takes its part of the cores: the references, on the CPU, would wait for one another."""
+    """Under pytest-xdist each process takes its part of the cores, so that threads of two do not wait for one core."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
@@ -42,6 +34,11 @@ def share_cores() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     share_cores()
     config.addinivalue_line("markers", "cuda: needs a CUDA GPU; collected everywhere, skipped where there is none")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA GPU that torch can use")
 
 
 def pytest_report_header() -> str:
@@ -70,8 +67,17 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-@pytest.fixture(params=DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def without_module(value: object) -> str:
+    return str(value).removeprefix("torch.")
+
+
+@pytest.fixture(params=DTYPES, ids=without_module)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture(params=MEMORY_FORMATS, ids=without_module)
+def memory_format(request: pytest.FixtureRequest) -> torch.memory_format:
     return request.param
 
 

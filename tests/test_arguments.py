@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.networks import deformable_stages
 
 import resnet_cuda
 from resnet_cuda import layers, ops, reference, resnet
@@ -18,10 +19,6 @@ from resnet_cuda.layers import DFConv2d
 NO_FLAGS = ["False", "0111", 0, 1, 1.0, None, torch.tensor(True), [True]]
 
 
-def deformable_stages(backbone):
-    return {key.split(".")[0] for key, layer in backbone.body.named_modules() if isinstance(layer, DFConv2d)}
-
-
 @pytest.mark.parametrize(
     "stages", ["0111", (0, 1, 1, 1), [False, "True", True, True], torch.tensor([False, True, True, True]), 4, None]
 )
@@ -31,7 +28,7 @@ def test_dcn_stages_of_anything_but_bools_are_refused(stages):
 
 
 @pytest.mark.parametrize("stages", [(False, True, False, True), np.array([False, True, False, True])])
-def test_dcn_stages_of_bools(stages):
+def test_dcn_stages_of_bools_are_taken(stages):
     with torch.device("meta"):
         assert deformable_stages(resnet_cuda.resnet_fpn_backbone("resnet18", dcn_stages=stages)) == {"layer2", "layer4"}
 
@@ -67,7 +64,7 @@ def bottleneck(**dcn_config):
 
 
 def foreign(section, key, value):
-    """A node of nobody's class, which checks nothing itself."""
+    """A node of plain namespaces, which check nothing themselves."""
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = "R-50-FPN-RETINANET"
     sections = {
@@ -96,7 +93,7 @@ def foreign(section, key, value):
         ("RETINANET", "USE_C5", "False"),
     ],
 )
-def test_the_values_of_a_foreign_configuration(section, key, value):
+def test_wrong_values_of_a_foreign_configuration_are_named(section, key, value):
     with torch.device("meta"):
         with pytest.raises(ValueError, match=rf"^MODEL\.{section}\.{key} is .*; it must be "):
             resnet_cuda.build_backbone(foreign(section, key, value))
@@ -104,16 +101,12 @@ def test_the_values_of_a_foreign_configuration(section, key, value):
         resnet_cuda.build_backbone(foreign("RESNETS", "NUM_GROUPS", np.int64(1)))
 
 
-def test_a_stage_table_with_a_text_for_a_flag():
-    name = "R-50-text-for-a-flag"
-    resnet._STAGE_SPECS.register(name, (resnet.StageSpec(1, 1, "False"),))
-    try:
-        cfg = get_cfg()
-        cfg.MODEL.BACKBONE.CONV_BODY = name
-        with torch.device("meta"), pytest.raises(ValueError, match="return_features is 'False'"):
-            resnet.ResNet(cfg)
-    finally:
-        del resnet._STAGE_SPECS[name]
+def test_a_text_for_a_flag_in_a_stage_table_is_refused(monkeypatch):
+    monkeypatch.setitem(resnet._STAGE_SPECS, "R-50-text", (resnet.StageSpec(1, 1, "False"),))
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.CONV_BODY = "R-50-text"
+    with torch.device("meta"), pytest.raises(ValueError, match="return_features is 'False'"):
+        resnet.ResNet(cfg)
 
 
 SIZES = [np.int64(3), (np.int32(3), np.uint8(3)), np.array([3, 3]), [3, np.int16(3)]]
@@ -143,7 +136,7 @@ def test_operators_take_numpy_integers(function, backend):
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), (1, True), "2", 1.0, torch.tensor(1), (1, 1, 1), b"11", None])
 @pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
-def test_what_is_no_pair_of_integers(name, value, backend):
+def test_what_is_no_pair_of_integers_is_refused(name, value, backend):
     x, offset, weight = torch.randn(1, 4, 7, 8), torch.randn(1, 18, 5, 6), torch.randn(6, 4, 3, 3)
     message = rf"{name} is .*; it must be an int or two ints \(vertical, horizontal\)"
     for function in (ops.deform_conv2d, reference.deform_conv2d):
@@ -155,7 +148,7 @@ def test_what_is_no_pair_of_integers(name, value, backend):
 
 @pytest.mark.parametrize("name", ["in_channels", "out_channels", "groups", "deformable_groups"])
 @pytest.mark.parametrize("value", [True, "4", 4.0, None, np.bool_(True), 0, -1])
-def test_what_is_no_count(name, value):
+def test_what_is_no_count_is_refused(name, value):
     for layer in (layers.ModulatedDeformConv, DFConv2d):
         arguments = {"in_channels": 4, "out_channels": 4, "kernel_size": 3} | {name: value}
         with pytest.raises(ValueError, match=rf"{name} is .*; it must (be an integer|be at least 1|divide)"):
@@ -163,37 +156,33 @@ def test_what_is_no_count(name, value):
 
 
 def test_the_backbone_takes_numpy_integers():
-    number = np.int64
-    options = {"trainable_layers": number(4), "returned_layers": np.array([2, 3]), "width": number(16)}
-    with torch.device("meta"):
-        ours = resnet_cuda.resnet_fpn_backbone(
-            "resnet18", fpn_channels=number(8), deformable_groups=number(2), dcn_stages=[True] * 4, **options
-        )
-        other = resnet_cuda.resnet_fpn_backbone(
-            "resnet18",
-            fpn_channels=8,
-            deformable_groups=2,
-            dcn_stages=[True] * 4,
-            trainable_layers=4,
-            returned_layers=[2, 3],
-            width=16,
-        )
-    assert {k: (v.shape, v.requires_grad) for k, v in ours.named_parameters()} == {
-        k: (v.shape, v.requires_grad) for k, v in other.named_parameters()
-    }
+    numbers = {"trainable_layers": 4, "width": 16, "fpn_channels": 8, "deformable_groups": 2}
+
+    def build(returned_layers, numbers):
+        with torch.device("meta"):
+            return resnet_cuda.resnet_fpn_backbone(
+                "resnet18", dcn_stages=[True] * 4, returned_layers=returned_layers, **numbers
+            )
+
+    ours = build(np.array([2, 3]), {name: np.int64(value) for name, value in numbers.items()})
+    found, expected = (
+        {name: (it.shape, it.requires_grad) for name, it in network.named_parameters()}
+        for network in (ours, build([2, 3], numbers))
+    )
+    assert found == expected
     assert type(ours.out_channels) is int
 
 
 @pytest.mark.parametrize("value", [True, "3", 3.0, None, np.bool_(True)])
 @pytest.mark.parametrize("name", ["trainable_layers", "width", "fpn_channels", "deformable_groups"])
-def test_the_backbones_integers(name, value):
+def test_what_is_no_integer_is_refused_by_the_backbone(name, value):
     with torch.device("meta"), pytest.raises(ValueError, match=rf"{name} is .*; it must be an integer"):
         resnet_cuda.resnet_fpn_backbone("resnet18", **{name: value})
     with torch.device("meta"), pytest.raises(ValueError, match="returned_layers is True; it must be an integer"):
         resnet_cuda.resnet_fpn_backbone("resnet18", returned_layers=[True, 2])
 
 
-def test_the_rules_themselves():
+def test_flag_integer_and_pair():
     assert flag("f", "a", np.bool_(False)) is False
     assert flags("f", "a", [True, np.bool_(False)]) == (True, False)
     assert type(integer("f", "a", np.uint8(7), 7)) is int

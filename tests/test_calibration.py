@@ -6,29 +6,16 @@ import copy
 
 import pytest
 import torch
+from helpers.networks import frozen_norms, narrow_cfg, narrow_fpn, one_process_group
 from torch import nn
 
 import resnet_cuda
 from resnet_cuda import build_backbone, calibrate, resnet_fpn_backbone
-from resnet_cuda.config import get_cfg
 from resnet_cuda.layers import Conv2d, FrozenBatchNorm2d
 
 
-def frozen(model):
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
-
-
-def small(**options):
-    return resnet_fpn_backbone("resnet18", width=8, fpn_channels=8, **options)
-
-
 def configured():
-    cfg = get_cfg()
-    cfg.MODEL.BACKBONE.CONV_BODY = "R-50-FPN"
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
-    return build_backbone(cfg)
+    return build_backbone(narrow_cfg())
 
 
 def outputs_of_norms(model, run):
@@ -42,7 +29,7 @@ def outputs_of_norms(model, run):
 
     handles = [
         layer.register_forward_pre_hook(lambda layer, inputs, name=name: look(name, layer, inputs[0]))
-        for name, layer in frozen(model).items()
+        for name, layer in frozen_norms(model).items()
     ]
     with torch.no_grad():
         run()
@@ -59,23 +46,14 @@ def assert_normalised(seen, count, dim=(0, 2, 3)):
         torch.testing.assert_close(variance, torch.ones_like(variance), atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize("build", [small, configured])
+@pytest.mark.parametrize("build", [narrow_fpn, configured])
 @pytest.mark.parametrize("as_list", [False, True])
 def test_layers_give_mean_0_and_variance_1(build, as_list, backend):
     model, images = build().eval(), torch.rand(3, 3, 64, 80)
-    assert calibrate(model, list(images) if as_list else images) == len(frozen(model))
-    assert_normalised(outputs_of_norms(model, lambda: model(images)), len(frozen(model)))
+    assert calibrate(model, list(images) if as_list else images) == len(frozen_norms(model))
+    assert_normalised(outputs_of_norms(model, lambda: model(images)), len(frozen_norms(model)))
     for level in model(images).values() if isinstance(model(images), dict) else model(images):
         assert level.std() < 20
-
-
-def test_weight_and_bias_stay_and_count():
-    layer = FrozenBatchNorm2d(4)
-    layer.weight.fill_(2)
-    layer.bias.fill_(3)
-    assert calibrate(nn.Sequential(layer), torch.randn(8, 4, 9, 9) * 5 + 7) == 1
-    assert torch.equal(layer.weight, torch.full((4,), 2.0))
-    assert torch.equal(layer.bias, torch.full((4,), 3.0))
 
 
 def test_several_batches_are_pooled():
@@ -88,62 +66,65 @@ def test_several_batches_are_pooled():
     torch.testing.assert_close(layer.running_var.double(), everything.var(dim=1, correction=0), atol=1e-3, rtol=1e-5)
 
 
-def test_images_of_several_sizes():
-    model = small()
+def test_images_of_several_sizes_are_taken():
+    model = narrow_fpn()
     images = [torch.rand(3, 64, 64), torch.rand(3, 48, 80), torch.rand(3, 64, 64)]
-    assert calibrate(model, images) == len(frozen(model))
-    assert all(layer.running_mean.any() for layer in frozen(model).values())
+    assert calibrate(model, images) == len(frozen_norms(model))
+    assert all(layer.running_mean.any() for layer in frozen_norms(model).values())
 
 
-def test_batches_of_a_loader():
-    model, images = small(), torch.rand(6, 3, 32, 32)
+def test_batches_of_a_loader_are_taken():
+    model, images = narrow_fpn(), torch.rand(6, 3, 32, 32)
     loader = torch.utils.data.DataLoader(images, batch_size=2, shuffle=True)
     state = torch.get_rng_state()
-    assert calibrate(model, loader) == len(frozen(model))
+    assert calibrate(model, loader) == len(frozen_norms(model))
     assert torch.equal(torch.get_rng_state(), state)  # the shuffling drew from it
 
 
-def test_a_whole_detector():
+def test_a_whole_detector_is_calibrated():
     detection = pytest.importorskip("torchvision.models.detection", reason="torchvision's detector")
-    model = detection.MaskRCNN(small(dcn_stages=(False, False, False, True)), num_classes=2, min_size=64, max_size=96)
+    model = detection.MaskRCNN(
+        narrow_fpn(dcn_stages=(False, False, False, True)), num_classes=2, min_size=64, max_size=96
+    )
     images = [torch.rand(3, 48, 64), torch.rand(3, 64, 50)]
-    assert calibrate(model, images) == len(frozen(model))
+    assert calibrate(model, images) == len(frozen_norms(model))
     model.eval()
     batch = model.transform(images)[0].tensors
-    assert_normalised(outputs_of_norms(model, lambda: model.backbone(batch)), len(frozen(model)))
+    assert_normalised(outputs_of_norms(model, lambda: model.backbone(batch)), len(frozen_norms(model)))
     # As one batch, and as a batch of a loader.
     other = copy.deepcopy(model)
-    assert calibrate(other, [images]) == len(frozen(model))
-    for name, layer in frozen(other).items():
-        assert torch.equal(layer.running_var, frozen(model)[name].running_var)
+    assert calibrate(other, [images]) == len(frozen_norms(model))
+    for name, layer in frozen_norms(other).items():
+        assert torch.equal(layer.running_var, frozen_norms(model)[name].running_var)
 
 
 def test_frozen_norms_behind_a_detectors_backbone_are_reached():
     detection = pytest.importorskip("torchvision.models.detection", reason="torchvision's detector")
-    model = detection.RetinaNet(small(), num_classes=2, min_size=64, max_size=96)
+    model = detection.RetinaNet(narrow_fpn(), num_classes=2, min_size=64, max_size=96)
     model.head.classification_head.conv.append(FrozenBatchNorm2d(8))
-    assert calibrate(model, [torch.rand(3, 48, 64)]) == len(frozen(model)) == 21
+    assert calibrate(model, [torch.rand(3, 48, 64)]) == len(frozen_norms(model)) == 21
     assert model.head.classification_head.conv[-1].running_mean.any()
 
 
 def test_everything_else_stays():
-    model = small(trainable_layers=2).train()
+    model = narrow_fpn(trainable_layers=2).train()
     model.body.layer1.eval()
     drawn = nn.Dropout(0.5)
     model.body.layer2.append(drawn)
-    modes = {name: module.training for name, module in model.named_modules()}
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
+    def state_of():
+        modules = {name: (it.training, len(it._forward_pre_hooks)) for name, it in model.named_modules()}
+        return modules, {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
     others = {name: value.clone() for name, value in model.state_dict().items() if "running" not in name}
     calls = []
     handle = model.body.register_forward_hook(lambda *_: calls.append(torch.rand(1)))
-    hooks = {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    before = state_of()
     torch.rand(3)
     state = torch.get_rng_state()
     calibrate(model, torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
     assert torch.equal(torch.get_rng_state(), state)
-    assert modes == {name: module.training for name, module in model.named_modules()}
-    assert trained == {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    assert hooks == {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    assert state_of() == before
     assert len(calls) == 1
     handle.remove()
     for name, value in others.items():
@@ -165,21 +146,18 @@ def test_a_channel_that_does_not_vary_is_centred_only():
 
 
 @pytest.mark.parametrize("wrapped", ["compiled", "data parallel"])
-def test_wrapped_models(wrapped, tmp_path):
-    model = small()
+def test_wrapped_models_are_calibrated(wrapped, tmp_path):
+    model = narrow_fpn()
     if wrapped == "compiled":
         outer = torch.compile(model, backend="eager")
         assert calibrate(outer, torch.rand(1, 3, 32, 32)) == 20
     else:
-        store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-        try:
+        with one_process_group(tmp_path):
             assert calibrate(nn.parallel.DistributedDataParallel(model), torch.rand(1, 3, 32, 32)) == 20
-        finally:
-            torch.distributed.destroy_process_group()
     assert model.body.bn1.running_mean.any()
 
 
+BATCH = torch.rand(1, 3, 8, 8)
 WRONG = {
     "no tensor": (5, TypeError, "images is int; it must be a tensor"),
     "text": ("images", TypeError, "images is str"),
@@ -188,42 +166,30 @@ WRONG = {
     "no image": ([], ValueError, "images is empty"),
     "a loader without images": (iter(()), ValueError, "images is empty"),
     "a batch of none": (torch.rand(0, 3, 8, 8), ValueError, r"an empty entry, of shape \(0, 3, 8, 8\)"),
-    "one image": (
-        torch.rand(3, 8, 8),
-        ValueError,
-        r"an entry of shape \(3, 8, 8\); it must be a tensor \(N, 3, H, W\)",
-    ),
+    "one image": (BATCH[0], ValueError, r"an entry of shape \(3, 8, 8\); it must be a tensor \(N, 3, H, W\)"),
     "pixels": ([torch.rand(8, 8)], ValueError, r"an entry of shape \(8, 8\)"),
-    "bytes": (
-        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
-        ValueError,
-        "an entry of torch.uint8; it must be floating point",
-    ),
-    "NaN": (torch.full((1, 3, 8, 8), float("nan")), ValueError, "an entry with NaN or infinity"),
-    "infinity in the second": (
-        [torch.rand(1, 3, 8, 8), torch.full((1, 3, 8, 8), float("inf"))],
-        ValueError,
-        "infinity",
-    ),
+    "bytes": (BATCH.byte(), ValueError, "an entry of torch.uint8; it must be floating point"),
+    "NaN": (BATCH * float("nan"), ValueError, "an entry with NaN or infinity"),
+    "infinity in the second": ([BATCH, BATCH + float("inf")], ValueError, "infinity"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_images_change_nothing(name):
     images, error, message = WRONG[name]
-    model = small().train()
+    model = narrow_fpn().train()
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(error, match=f"calibrate: .*{message}"):
         calibrate(model, images)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
     assert model.training
-    assert not any(layer._forward_pre_hooks for layer in frozen(model).values())
+    assert not any(layer._forward_pre_hooks for layer in frozen_norms(model).values())
 
 
-def test_what_cannot_be_calibrated():
+def test_what_cannot_be_calibrated_is_named():
     with pytest.raises(ValueError, match=r"model \(BackboneWithFPN\) has no resnet_cuda.layers.FrozenBatchNorm2d"):
-        calibrate(small(norm_layer="gn"), torch.rand(1, 3, 32, 32))
+        calibrate(narrow_fpn(norm_layer="gn"), torch.rand(1, 3, 32, 32))
 
     class Unused(nn.Module):
         def __init__(self):

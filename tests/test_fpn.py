@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import resnet_cuda
+from resnet_cuda import resnet
 from resnet_cuda.config import get_cfg
 from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
 from resnet_cuda.layers import group_norm
@@ -51,7 +53,7 @@ def test_values_at_sizes_that_do_not_halve():
 
 
 @pytest.mark.parametrize("from_c5", [True, False])
-def test_p6_and_p7(from_c5):
+def test_p6_and_p7_come_from_c5_or_p5(from_c5):
     top = LastLevelP6P7(8 if from_c5 else 5, 5)
     pyramid = FPN([0, 6, 8], 5, conv_with_kaiming_uniform(), top)
     x = levels([4, 6, 8])
@@ -74,7 +76,7 @@ def test_p6_and_p7(from_c5):
         (True, True, {"0.weight", "1.weight", "1.bias"}),
     ],
 )
-def test_norm_and_relu(use_gn, use_relu, keys):
+def test_norm_and_relu_follow_each_convolution(use_gn, use_relu, keys):
     make = conv_with_kaiming_uniform(use_gn, use_relu, partial(group_norm, num_groups=5))
     module = make(4, 5, 3)
     assert set(module.state_dict()) == keys
@@ -97,7 +99,7 @@ def test_the_last_level_must_be_there():
         ("R-50-FPN-RETINANET", 64, [8, 16, 32, 64, 128]),
     ],
 )
-def test_built_backbones(body, channels, strides):
+def test_built_backbones_have_their_channels_and_strides(body, channels, strides):
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.CONV_BODY = body
     if "FPN" in body:
@@ -110,7 +112,7 @@ def test_built_backbones(body, channels, strides):
     assert {key.split(".")[0] for key in backbone.state_dict()} == ({"body", "fpn"} if "FPN" in body else {"body"})
 
 
-def test_unknown_bodies_and_parts():
+def test_unknown_bodies_and_parts_are_named():
     cfg = get_cfg()
     for name, value in (("CONV_BODY", "R-51"), ("TRANS_FUNC", "Nothing"), ("STEM_FUNC", "Nothing")):
         node = cfg.clone()
@@ -119,17 +121,22 @@ def test_unknown_bodies_and_parts():
             resnet_cuda.build_backbone(node)
 
 
-def test_a_stage_table_without_a_builder():
-    from resnet_cuda import resnet
+def test_a_stage_table_without_a_builder_is_refused(monkeypatch):
+    monkeypatch.setitem(resnet._STAGE_SPECS, "R-1-C2", (resnet.StageSpec(1, 1, True),))
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.CONV_BODY = "R-1-C2"
+    with pytest.raises(KeyError, match="has stages but no builder"):
+        resnet_cuda.build_backbone(cfg)
+    monkeypatch.setitem(resnet_cuda.backbones.BACKBONES, "R-1-C2", lambda node: nn.Identity())
+    assert isinstance(resnet_cuda.build_backbone(cfg), nn.Identity)
 
-    resnet._STAGE_SPECS.register("R-1-C2", (resnet.StageSpec(1, 1, True),))
-    try:
-        cfg = get_cfg()
-        cfg.MODEL.BACKBONE.CONV_BODY = "R-1-C2"
-        with pytest.raises(KeyError, match="has stages but no builder"):
-            resnet_cuda.build_backbone(cfg)
-        resnet_cuda.backbones.BACKBONES.register("R-1-C2", lambda node: nn.Identity())
-        assert isinstance(resnet_cuda.build_backbone(cfg), nn.Identity)
-    finally:
-        resnet._STAGE_SPECS.pop("R-1-C2")
-        resnet_cuda.backbones.BACKBONES.pop("R-1-C2", None)
+
+def test_any_node_with_the_attributes_builds():
+    """As a yacs CfgNode, which is no class of ours."""
+    cfg = get_cfg()
+    sections = {name: SimpleNamespace(**getattr(cfg.MODEL, name)) for name in ("BACKBONE", "RESNETS")}
+    node = SimpleNamespace(MODEL=SimpleNamespace(**sections))
+    with torch.device("meta"):
+        assert (
+            resnet_cuda.build_backbone(node).state_dict().keys() == resnet_cuda.build_backbone(cfg).state_dict().keys()
+        )

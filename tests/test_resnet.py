@@ -5,36 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.networks import narrow_cfg, randomise
 from torch import nn
 
 from resnet_cuda import resnet
-from resnet_cuda.config import get_cfg
-from resnet_cuda.layers import FrozenBatchNorm2d
 
 BN = ("weight", "bias", "running_mean", "running_var")
-
-
-def configured(**resnets):
-    """A small body, so that values can be computed in float64 quickly."""
-    cfg = get_cfg()
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
-    for name, value in resnets.items():
-        setattr(cfg.MODEL.RESNETS, name, value)
-    return cfg
-
-
-def randomised(module):
-    """Random statistics, in float64: constants of 0 and 1 would hide a mistake."""
-    generator = torch.Generator().manual_seed(3)
-    module = module.double()
-    for layer in module.modules():
-        if isinstance(layer, FrozenBatchNorm2d):
-            for name in BN:
-                buffer = getattr(layer, name)
-                buffer.copy_(torch.rand(buffer.shape, generator=generator, dtype=torch.float64) + 0.5)
-    return module
 
 
 def normalise(x, state, prefix):
@@ -58,10 +34,9 @@ def block(x, state, prefix, stride, stride_in_1x1, groups, dilation=1):
 
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
 @pytest.mark.parametrize("groups", [1, 4])
-def test_body_values(stride_in_1x1, groups, backend):
-    cfg = configured(STRIDE_IN_1X1=stride_in_1x1, NUM_GROUPS=groups, WIDTH_PER_GROUP=8 // groups)
-    cfg.MODEL.BACKBONE.CONV_BODY = "R-50-FPN"
-    body = randomised(resnet.ResNet(cfg))
+def test_body_equals_the_definition(stride_in_1x1, groups, backend):
+    cfg = narrow_cfg("R-50-FPN", STRIDE_IN_1X1=stride_in_1x1, NUM_GROUPS=groups, WIDTH_PER_GROUP=8 // groups)
+    body = randomise(resnet.ResNet(cfg).double())
     x = torch.randn(2, 3, 45, 38, dtype=torch.float64)
     state = body.state_dict()
     out = F.relu(normalise(F.conv2d(x, state["stem.conv1.weight"], stride=2, padding=3), state, "stem.bn1"))
@@ -76,17 +51,16 @@ def test_body_values(stride_in_1x1, groups, backend):
         torch.testing.assert_close(outputs[stage - 1], out)
 
 
-def test_block_gradients(backend):
+def test_block_gradients_equal_the_definitions(backend):
     """In place, fused, and still every gradient of the definition."""
-    module = randomised(resnet.BottleneckWithFixedBatchNorm(6, 4, 8, stride=2))
+    module = randomise(resnet.BottleneckWithFixedBatchNorm(6, 4, 8, stride=2).double())
     x = torch.randn(2, 6, 9, 7, dtype=torch.float64, requires_grad=True)
     state = {f"b.{key}": value for key, value in module.state_dict(keep_vars=True).items()}
     leaves = [x, *module.parameters()]
     expected = torch.autograd.grad(block(x, state, "b", 2, True, 1).square().sum(), leaves)
     actual = torch.autograd.grad(module(x).square().sum(), leaves)
-    for got, wanted in zip(actual, expected, strict=True):
-        assert wanted.any()
-        torch.testing.assert_close(got, wanted)
+    assert all(gradient.any() for gradient in expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def keys_of_block(prefix, shortcut, dcn=False):
@@ -114,8 +88,7 @@ def keys_of_block(prefix, shortcut, dcn=False):
     ],
 )
 def test_keys_and_outputs_of_every_body(name, counts, returned):
-    cfg = configured(STAGE_WITH_DCN=(False, False, True, True))
-    cfg.MODEL.BACKBONE.CONV_BODY = name
+    cfg = narrow_cfg(name, STAGE_WITH_DCN=(False, False, True, True))
     with torch.device("meta"):
         body = resnet.ResNet(cfg)
         outputs = body(torch.randn(1, 3, 64, 96))
@@ -131,9 +104,9 @@ def test_keys_and_outputs_of_every_body(name, counts, returned):
 
 
 @pytest.mark.parametrize("freeze_at", [-1, 0, 1, 2, 3, 5])
-def test_freezing(freeze_at):
-    cfg = configured()
-    cfg.MODEL.BACKBONE.CONV_BODY, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = "R-50-FPN", freeze_at
+def test_freeze_at_freezes_the_first_stages(freeze_at):
+    cfg = narrow_cfg()
+    cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = freeze_at
     with torch.device("meta"):
         body = resnet.ResNet(cfg)
     frozen = {key.split(".")[0] for key, value in body.named_parameters() if not value.requires_grad}
@@ -143,8 +116,8 @@ def test_freezing(freeze_at):
     assert not frozen & trained
 
 
-def test_freezing_more_than_there_is():
-    cfg = configured()
+def test_freezing_more_stages_than_there_are_is_refused():
+    cfg = narrow_cfg("R-50-C4")
     cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 5  # C4 has a stem and three stages
     with torch.device("meta"), pytest.raises(ValueError, match="FREEZE_CONV_BODY_AT is 5; it must be at most 4"):
         resnet.ResNet(cfg)
@@ -155,7 +128,7 @@ def test_freezing_more_than_there_is():
 def test_a_deformable_block_starts_as_a_plain_one(modulated, groups, backend):
     """Offsets of 0; v2's mask starts at sigmoid(0) = 0.5."""
     config = {"stage_with_dcn": True, "with_modulated_dcn": modulated, "deformable_groups": groups}
-    module = randomised(resnet.BottleneckWithFixedBatchNorm(8, 4, 8, dcn_config=config))
+    module = resnet.BottleneckWithFixedBatchNorm(8, 4, 8, dcn_config=config).double()
     taps = 9 * groups
     assert module.conv2.offset.weight.shape == (3 * taps if modulated else 2 * taps, 4, 3, 3)
     state = {f"b.{key}": value for key, value in module.state_dict().items()}
@@ -164,9 +137,9 @@ def test_a_deformable_block_starts_as_a_plain_one(modulated, groups, backend):
     torch.testing.assert_close(module(x), block(x, state, "b", 1, True, 1))
 
 
-def test_what_a_training_block_stores(native):
+def test_a_training_block_stores_only_inputs_of_convolutions(native):
     """The inputs of the convolutions, which are the fused outputs themselves, and the block's output: nothing else."""
-    module = randomised(resnet.BottleneckWithFixedBatchNorm(8, 4, 8))
+    module = randomise(resnet.BottleneckWithFixedBatchNorm(8, 4, 8).double())
     x = torch.randn(2, 8, 16, 16, dtype=torch.float64, requires_grad=True)
     constants = {p.untyped_storage().data_ptr() for p in module.parameters()}
     stored = {}
@@ -184,7 +157,7 @@ def test_what_a_training_block_stores(native):
 @pytest.mark.parametrize(
     ("stride_init", "dilation", "size"), [(None, 1, (4, 4)), (1, 1, (7, 7)), (2, 1, (4, 4)), (None, 2, (7, 7))]
 )
-def test_head(stride_init, dilation, size):
+def test_head_output_sizes(stride_init, dilation, size):
     head = resnet.ResNetHead(
         "BottleneckWithFixedBatchNorm",
         [resnet.StageSpec(4, 3, False)],
@@ -199,41 +172,15 @@ def test_head(stride_init, dilation, size):
     assert {key.split(".")[0] for key in head.state_dict()} == {"layer4"}
 
 
-def test_a_dilated_block_against_the_definition(native):
-    module = randomised(resnet.BottleneckWithFixedBatchNorm(4, 4, 8, stride=2, dilation=2))
+def test_a_dilated_block_equals_the_definition(native):
+    module = randomise(resnet.BottleneckWithFixedBatchNorm(4, 4, 8, stride=2, dilation=2).double())
     state = {f"b.{key}": value for key, value in module.state_dict().items()}
     x = torch.randn(1, 4, 9, 9, dtype=torch.float64)
     torch.testing.assert_close(module(x), block(x, state, "b", 1, True, 1, dilation=2))
 
 
-def test_users_add_to_the_registries(monkeypatch):
-    registries = (resnet._STAGE_SPECS, resnet._TRANSFORMATION_MODULES, resnet._STEM_MODULES)
-    before = [dict(registry) for registry in registries]
-    try:
-        resnet._STAGE_SPECS.register("R-7-C3", (resnet.StageSpec(1, 1, False), resnet.StageSpec(2, 1, True)))
-
-        @resnet._TRANSFORMATION_MODULES.register("Plain")
-        class Plain(nn.Conv2d):
-            def __init__(self, in_channels, bottleneck, out_channels, groups, in_1x1, stride, dilation, dcn_config):
-                super().__init__(in_channels, out_channels, 1, stride)
-
-        @resnet._STEM_MODULES.register("Small")
-        class Small(nn.Conv2d):
-            def __init__(self, cfg):
-                super().__init__(3, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS, 1)
-
-        cfg = configured(TRANS_FUNC="Plain", STEM_FUNC="Small")
-        cfg.MODEL.BACKBONE.CONV_BODY = "R-7-C3"
-        (output,) = resnet.ResNet(cfg)(torch.randn(1, 3, 8, 8))
-        assert output.shape == (1, 32, 4, 4)
-    finally:
-        for registry, entries in zip(registries, before, strict=True):
-            registry.clear()
-            registry.update(entries)
-
-
 def test_group_norm_takes_its_sizes_from_the_configuration():
-    cfg = configured(TRANS_FUNC="BottleneckWithGN", STEM_FUNC="StemWithGN", STRIDE_IN_1X1=False)
+    cfg = narrow_cfg("R-50-C4", TRANS_FUNC="BottleneckWithGN", STEM_FUNC="StemWithGN", STRIDE_IN_1X1=False)
     cfg.MODEL.GROUP_NORM.NUM_GROUPS, cfg.MODEL.GROUP_NORM.EPSILON = 4, 1e-3
     body = resnet.ResNet(cfg)
     norms = [layer for layer in body.modules() if isinstance(layer, nn.GroupNorm)]
@@ -242,8 +189,8 @@ def test_group_norm_takes_its_sizes_from_the_configuration():
     assert body(torch.randn(1, 3, 33, 40))[0].shape == (1, 64, 3, 3)
 
 
-def test_compiled_whole(native):
-    module = randomised(resnet.BottleneckWithFixedBatchNorm(8, 4, 8, dcn_config={"stage_with_dcn": True}))
+def test_a_block_compiles_and_exports_whole(native):
+    module = randomise(resnet.BottleneckWithFixedBatchNorm(8, 4, 8, dcn_config={"stage_with_dcn": True}).double())
     x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), module(x))

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.networks import deformable_stages
 from torch import nn
 
 from resnet_cuda import resnet_fpn_backbone
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 
-NAMES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
+NAMES = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+NAMES += ["resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"]
 
 
 @pytest.fixture
@@ -34,7 +25,7 @@ def shapes(module):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_keys_in_torchvisions_order(name, theirs):
+def test_keys_are_torchvisions_in_order(name, theirs):
     with torch.device("meta"):
         ours, other = resnet_fpn_backbone(name), theirs(backbone_name=name, weights=None)
     assert list(shapes(ours).items()) == list(shapes(other).items())
@@ -42,7 +33,7 @@ def test_keys_in_torchvisions_order(name, theirs):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
-def test_values(name, theirs, backend):
+def test_values_equal_torchvisions(name, theirs, backend):
     other = theirs(backbone_name=name, weights=None).eval()
     for layer in other.modules():
         if hasattr(layer, "running_var"):
@@ -61,7 +52,7 @@ def test_values(name, theirs, backend):
 
 
 @pytest.mark.parametrize("trainable", range(6))
-def test_what_is_trained(trainable, theirs):
+def test_trainable_layers_are_torchvisions(trainable, theirs):
     with torch.device("meta"):
         for norm, other_norm in (("frozen_bn", None), ("bn", nn.BatchNorm2d)):
             options = {} if other_norm is None else {"norm_layer": other_norm}
@@ -73,10 +64,9 @@ def test_what_is_trained(trainable, theirs):
 
 def test_returned_layers_and_torchvisions_extra_blocks(theirs):
     pyramids = pytest.importorskip("torchvision.ops.feature_pyramid_network")
-    options = {"returned_layers": [2, 3], "extra_blocks": pyramids.LastLevelP6P7(64, 256)}
     with torch.device("meta"):
         x = torch.randn(1, 3, 64, 64)
-        options["extra_blocks"] = pyramids.LastLevelP6P7(256, 256)
+        options = {"returned_layers": [2, 3], "extra_blocks": pyramids.LastLevelP6P7(256, 256)}
         ours = resnet_fpn_backbone("resnet18", **options)
         other = theirs(backbone_name="resnet18", weights=None, **options)
         assert shapes(ours) == shapes(other)
@@ -95,7 +85,7 @@ def test_returned_layers_and_torchvisions_extra_blocks(theirs):
         (lambda channels: nn.InstanceNorm2d(channels), nn.InstanceNorm2d),
     ],
 )
-def test_norms(norm, kind):
+def test_norm_layer_makes_every_norm(norm, kind):
     with torch.device("meta"):
         backbone = resnet_fpn_backbone("resnet18", norm_layer=norm, width=16)
     assert sum(type(layer) is kind for layer in backbone.body.modules()) == 20
@@ -110,8 +100,7 @@ def test_deformable_stages_take_plain_weights(name, modulated):
     backbone = resnet_fpn_backbone(
         name, weights=weights, width=16, dcn_stages=(False, True, False, True), modulated=modulated, deformable_groups=2
     )
-    deformable = {key.split(".")[0] for key, layer in backbone.body.named_modules() if isinstance(layer, DFConv2d)}
-    assert deformable == {"layer2", "layer4"}
+    assert deformable_stages(backbone) == {"layer2", "layer4"}
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         got, expected = backbone.body(x), plain(x)
@@ -156,12 +145,12 @@ def test_weights_that_do_not_fit_change_nothing():
         ),
     ],
 )
-def test_wrong_arguments(arguments, error, message):
+def test_wrong_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message), torch.device("meta"):
         resnet_fpn_backbone(**({"backbone_name": "resnet18"} | arguments))
 
 
-def test_weights_by_an_unknown_name():
+def test_weights_by_an_unknown_name_are_refused():
     pytest.importorskip("torchvision")
     with pytest.raises(ValueError, match="weights is 'BEST'; allowed for resnet50 are IMAGENET1K_V1, IMAGENET1K_V2"):
         resnet_fpn_backbone("resnet50", weights="BEST")

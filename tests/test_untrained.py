@@ -8,27 +8,18 @@ import warnings
 
 import pytest
 import torch
+from helpers.networks import frozen_norms, narrow_cfg, narrow_fpn, one_process_group
 from torch import nn
 
-from resnet_cuda import calibrate, resnet, resnet_fpn_backbone, untrained
-from resnet_cuda.config import get_cfg
+from resnet_cuda import calibrate, resnet, untrained
 from resnet_cuda.layers import FrozenBatchNorm2d
 
+GROUP_NORM = {"TRANS_FUNC": "BottleneckWithGN", "STEM_FUNC": "StemWithGN", "RES2_OUT_CHANNELS": 32}
 MESSAGE = "is being trained with FrozenBatchNorm2d layers that were never given statistics"
 
 
-def small(**options):
-    return resnet_fpn_backbone("resnet18", width=8, fpn_channels=8, **options)
-
-
 def configured(**resnets):
-    cfg = get_cfg()
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 32
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 32
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 32
-    for key, value in resnets.items():
-        setattr(cfg.MODEL.RESNETS, key, value)
-    return resnet.ResNet(cfg)
+    return resnet.ResNet(narrow_cfg(**resnets))
 
 
 def head():
@@ -50,7 +41,7 @@ def warned(function, *arguments) -> int:
 
 @pytest.mark.parametrize("trainable", range(6))
 def test_once_at_the_first_step_however_much_is_trained(trainable, backend):
-    model = small(trainable_layers=trainable)
+    model = narrow_fpn(trainable_layers=trainable)
     assert warned(model.eval(), x()) == 0  # shapes, speed
     with pytest.warns(UserWarning, match=rf"TorchvisionBody {MESSAGE}.*in all 20 of them.*resnet_cuda.calibrate"):
         model.train()(x())
@@ -58,7 +49,7 @@ def test_once_at_the_first_step_however_much_is_trained(trainable, backend):
     assert warned(model, x()) == 0
 
 
-def test_bodies_and_heads_by_configuration():
+def test_bodies_and_heads_by_configuration_warn():
     assert warned(configured(), x()) == 1
     assert warned(head(), torch.rand(1, 64, 4, 4)) == 1
 
@@ -69,18 +60,17 @@ def loaded(model):
 
 
 def through_data(model):
-    for layer in model.modules():
-        if isinstance(layer, FrozenBatchNorm2d):
-            layer.bias.data.uniform_()
+    for layer in frozen_norms(model).values():
+        layer.bias.data.uniform_()
 
 
 def one_layer(model):
-    [layer for layer in model.modules() if isinstance(layer, FrozenBatchNorm2d)][-1].weight.mul_(2)
+    list(frozen_norms(model).values())[-1].weight.mul_(2)
 
 
 @pytest.mark.parametrize("change", [loaded, through_data, one_layer, lambda model: calibrate(model, x())])
 def test_not_where_the_statistics_came_somehow(change):
-    for model in (small(), configured()):
+    for model in (narrow_fpn(), configured()):
         change(model)
         assert warned(model.train(), x()) == 0
         assert not any(module._forward_pre_hooks for module in model.modules())
@@ -88,33 +78,33 @@ def test_not_where_the_statistics_came_somehow(change):
 
 @pytest.mark.parametrize("norm", ["bn", "gn", "sync_bn", lambda channels: nn.InstanceNorm2d(channels)])
 def test_not_with_other_norms(norm):
-    model = small(norm_layer=norm)
+    model = narrow_fpn(norm_layer=norm)
     assert not model.body._forward_pre_hooks
     if norm != "sync_bn":  # which trains on GPUs only
         assert warned(model.train(), torch.rand(2, 3, 64, 64)) == 0
-    assert not configured(TRANS_FUNC="BottleneckWithGN", STEM_FUNC="StemWithGN")._forward_pre_hooks
+    assert not configured(WIDTH_PER_GROUP=32, STEM_OUT_CHANNELS=32, **GROUP_NORM)._forward_pre_hooks
 
 
 def test_not_at_construction_nor_by_loading_pretrained_weights():
-    state = small().body.state_dict()
+    state = narrow_fpn().body.state_dict()
     state["bn1.running_var"] = torch.rand(8) + 0.5
 
     def build_and_step():
-        small(weights=state).train()(x())
+        narrow_fpn(weights=state).train()(x())
 
-    assert warned(small) == warned(build_and_step) == 0
+    assert warned(narrow_fpn) == warned(build_and_step) == 0
 
 
 def test_copies_warn_for_themselves():
-    model = small()
+    model = narrow_fpn()
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     assert [warned(each, x()) for each in (model, *copies)] == [1, 1, 1]
     assert [warned(each, x()) for each in (model, *copies)] == [0, 0, 0]
     assert not pickle.loads(pickle.dumps(model)).body._forward_pre_hooks
 
 
-def test_compiled_in_one_graph(native):
-    model = small()
+def test_compiles_to_one_graph_and_warns_in_eager(native):
+    model = narrow_fpn()
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert warned(compiled, x()) == 0  # a value cannot be looked at in a graph
@@ -124,20 +114,20 @@ def test_compiled_in_one_graph(native):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported(strict, native):
-    model = small()
+def test_export_does_not_warn(strict, native):
+    model = narrow_fpn()
     assert warned(lambda: torch.export.export(model, (x(),), strict=strict)) == 0
     assert warned(model, x()) == 1
 
 
-def test_values_that_are_out_of_reach():
+def test_values_that_cannot_be_read_break_nothing():
     with torch.device("meta"):
-        model = small()
+        model = narrow_fpn()
         assert warned(model, x()) == 0
-    model = small()
+    model = narrow_fpn()
     buffers = dict(model.named_buffers()) | dict(model.named_parameters())
     assert warned(lambda: torch.func.functional_call(model, buffers, (x(),))) == 1
-    model = small()
+    model = narrow_fpn()
     batched = torch.rand(2, 1, 3, 32, 32)
     torch.func.vmap(lambda image: model.body.conv1(image))(batched)
     body = nn.Sequential(FrozenBatchNorm2d(3))
@@ -153,15 +143,11 @@ def test_values_that_are_out_of_reach():
     assert body._forward_pre_hooks
 
 
-def test_data_parallel(tmp_path):
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(small(trainable_layers=5))
+def test_data_parallel_warns_once(tmp_path):
+    with one_process_group(tmp_path):
+        model = nn.parallel.DistributedDataParallel(narrow_fpn(trainable_layers=5))
 
         def step():
             sum(level.sum() for level in model(x()).values()).backward()
 
         assert [warned(step), warned(step)] == [1, 0]
-    finally:
-        torch.distributed.destroy_process_group()

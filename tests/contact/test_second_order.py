@@ -42,7 +42,7 @@ def test_a_product_with_the_hessian_of_layer1(make, native):
 
 
 @pytest.mark.parametrize("make", [torchvision_style, cfg_built])
-def test_the_r1_penalty(make, native):
+def test_the_gradient_of_the_r1_penalty(make, native):
     """The squared gradient at the image, whose own gradient trains the network (Mescheder et al. 2018)."""
 
     def run(network):

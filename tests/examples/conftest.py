@@ -64,18 +64,16 @@ def tiny_model():
     """Model options that build in milliseconds; classes in the order of their category ids."""
     from detection.model import COINS
 
-    return replace(
-        COINS,
-        class_names=("bar", "square"),
-        width=8,
-        fpn_channels=8,
-        head_channels=8,
-        min_size=48,
-        max_size=64,
-        proposals=20,
-        rois=8,
-        dcn_stages=(False, False, False, True),
-    )
+    sizes = {
+        "width": 8,
+        "fpn_channels": 8,
+        "head_channels": 8,
+        "min_size": 48,
+        "max_size": 64,
+        "proposals": 20,
+        "rois": 8,
+    }
+    return replace(COINS, class_names=("bar", "square"), dcn_stages=(False, False, False, True), **sizes)
 
 
 @pytest.fixture

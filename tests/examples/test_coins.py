@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from detection import coins
+from detection.coco_dataset import CocoInstances
 
 
 def test_masks_are_the_24_coins():
-    from detection import coins
-
     photo = coins.photograph()
     masks = coins.instance_masks(photo)
     assert masks.shape == (24, *photo.shape)
@@ -22,9 +22,6 @@ def test_masks_are_the_24_coins():
 
 
 def test_nothing_held_out_is_trained_on(tmp_path):
-    from detection import coins
-    from detection.coco_dataset import CocoInstances
-
     splits = coins.make(tmp_path / "data")
     training = CocoInstances(splits["train"].images, splits["train"].annotations)
     held_out = CocoInstances(splits["val"].images, splits["val"].annotations)
@@ -45,8 +42,6 @@ def test_nothing_held_out_is_trained_on(tmp_path):
 
 
 def test_made_once_and_never_half(tmp_path):
-    from detection import coins
-
     folder = tmp_path / "data"
     (tmp_path / "data.unfinished").mkdir()  # left behind by a run that was killed
     (tmp_path / "data.unfinished" / "rubbish").touch()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mask_rcnn
 import pytest
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "mask_rcnn.py"
@@ -37,43 +38,35 @@ def data(coco):
     return ["--images", coco[0], "--annotations", coco[1]]
 
 
-def test_train_evaluate_predict(coco, tmp_path):
-    trained = start("train", *data(coco), *TINY, "--output", "out", folder=tmp_path)
+def train(coco, folder, *options, **launcher):
+    """The checkpoint of a short training."""
+    trained = start("train", *data(coco), *TINY, "--output", "out", *options, folder=folder, **launcher)
     assert trained.returncode == 0, trained.stderr
-    path = tmp_path / "out" / "checkpoint.pt"
-    evaluated = start("evaluate", *data(coco), "--checkpoint", path, "--workers", "0", folder=tmp_path)
+    return folder / "out" / "checkpoint.pt"
+
+
+def evaluate(coco, folder, checkpoint, *options, **launcher):
+    arguments = ["evaluate", *data(coco), "--checkpoint", checkpoint, "--workers", "0", *options]
+    evaluated = start(*arguments, folder=folder, **launcher)
     assert evaluated.returncode == 0, evaluated.stderr
-    metrics = json.loads(evaluated.stdout.splitlines()[-1])
-    assert 0 <= metrics["AP50"] <= 1
-    predicted = start("predict", coco[0] / "image1.png", "--checkpoint", path, "--threshold", "0", folder=tmp_path)
+    return json.loads(evaluated.stdout.splitlines()[-1])
+
+
+def test_train_evaluate_predict(coco, tmp_path):
+    checkpoint = train(coco, tmp_path)
+    assert 0 <= evaluate(coco, tmp_path, checkpoint)["AP50"] <= 1
+    image = coco[0] / "image1.png"
+    predicted = start("predict", image, "--checkpoint", checkpoint, "--threshold", "0", folder=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
     assert (tmp_path / "runs" / "predict" / "image1.png").stat().st_size > 1000
     assert isinstance(json.loads((tmp_path / "runs" / "predict" / "results.json").read_text()), list)
 
 
 def test_two_processes_train_one_model(coco, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    trained = start(
-        "train", *data(coco), *TINY, "--device", "cpu", "--output", "out", folder=tmp_path, launcher=launcher
-    )
-    assert trained.returncode == 0, trained.stderr
-    path = tmp_path / "out" / "checkpoint.pt"
-    evaluated = start(
-        "evaluate",
-        *data(coco),
-        "--checkpoint",
-        path,
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        folder=tmp_path,
-        launcher=launcher,
-    )
-    assert evaluated.returncode == 0, evaluated.stderr
-    together = json.loads(evaluated.stdout.splitlines()[-1])
-    alone = start("evaluate", *data(coco), "--checkpoint", path, "--workers", "0", folder=tmp_path)
-    assert json.loads(alone.stdout.splitlines()[-1]) == together
+    two = {"launcher": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
+    checkpoint = train(coco, tmp_path, "--device", "cpu", **two)
+    together = evaluate(coco, tmp_path, checkpoint, "--device", "cpu", **two)
+    assert evaluate(coco, tmp_path, checkpoint) == together
 
 
 @pytest.mark.parametrize(
@@ -91,7 +84,6 @@ def test_two_processes_train_one_model(coco, tmp_path):
 def test_mistakes_are_named(arguments, message, tmp_path, capsys, monkeypatch):
     """In this process: a mistake must not cost a traceback, whatever the command."""
     monkeypatch.chdir(tmp_path)
-    import mask_rcnn
 
     assert mask_rcnn.main(arguments) == 2
     assert message in capsys.readouterr().err

@@ -7,6 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from detection.coco_dataset import CocoInstances, DamagedSampleError
+from detection.engine import train
+from detection.transforms import flip_horizontally, flip_vertically
+from torch.utils.data import Dataset
 
 
 def edit(annotations, change):
@@ -15,9 +19,7 @@ def edit(annotations, change):
     annotations.write_text(json.dumps(content))
 
 
-def test_samples(coco):
-    from detection.coco_dataset import CocoInstances
-
+def test_samples_have_boxes_masks_and_labels(coco):
     dataset = CocoInstances(*coco)
     assert len(dataset) == 3
     assert dataset.class_names() == ["bar", "square"]
@@ -34,9 +36,7 @@ def test_samples(coco):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "missing"])
-def test_a_damaged_image(coco, damage):
-    from detection.coco_dataset import CocoInstances, DamagedSampleError
-
+def test_a_damaged_image_is_named_or_skipped(coco, damage):
     path = coco[0] / "image2.png"
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:200])
@@ -82,9 +82,7 @@ DAMAGED_ANNOTATIONS = {
 
 
 @pytest.mark.parametrize("name", DAMAGED_ANNOTATIONS)
-def test_a_damaged_annotation(coco, name):
-    from detection.coco_dataset import CocoInstances, DamagedSampleError
-
+def test_a_damaged_annotation_is_named_or_skipped(coco, name):
     change, reason = DAMAGED_ANNOTATIONS[name]
     edit(coco[1], lambda content: change(content["annotations"][1]))
     with pytest.raises(DamagedSampleError, match=rf"image2\.png: annotation 2 in .*instances\.json: .*{reason}"):
@@ -96,9 +94,7 @@ def test_a_damaged_annotation(coco, name):
     assert target["masks"].shape == (0, 48, 64)
 
 
-def test_an_annotation_of_no_image(coco):
-    from detection.coco_dataset import CocoInstances, DamagedSampleError
-
+def test_an_annotation_of_no_image_is_refused(coco):
     edit(coco[1], lambda content: content["annotations"][0].update(image_id=5))
     with pytest.raises(DamagedSampleError, match="annotation 1 is of an image that is not listed"):
         CocoInstances(*coco)
@@ -108,17 +104,13 @@ def test_an_annotation_of_no_image(coco):
     ("text", "reason"),
     [("{", "no JSON"), ("[]", "no list 'images'"), ('{"images": [{"id": 1}]}', "has no 'file_name'")],
 )
-def test_a_wrong_json(coco, text, reason):
-    from detection.coco_dataset import CocoInstances
-
+def test_a_wrong_json_is_refused(coco, text, reason):
     coco[1].write_text(text)
     with pytest.raises(ValueError, match=rf"instances\.json.*{reason}"):
         CocoInstances(*coco)
 
 
-def test_missing_paths(coco, tmp_path):
-    from detection.coco_dataset import CocoInstances
-
+def test_missing_paths_are_named(coco, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder of images"):
         CocoInstances(tmp_path / "nowhere", coco[1])
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
@@ -128,11 +120,8 @@ def test_missing_paths(coco, tmp_path):
 
 
 @pytest.mark.parametrize("lacking", ["__init__", "__getitem__", "__len__"])
-def test_a_custom_data_set_lacks_a_method(lacking, tiny_model, tiny_training, tmp_path):
+def test_a_method_that_a_custom_data_set_lacks_is_named(lacking, tiny_model, tiny_training, tmp_path):
     """At once, by name, before a worker starts or a model is built."""
-    from detection.engine import train
-    from torch.utils.data import Dataset
-
     methods = {"__init__": lambda self: None, "__getitem__": lambda self, i: None, "__len__": lambda self: 1}
     del methods[lacking]
     broken = type("Broken", (Dataset,), methods)
@@ -141,9 +130,6 @@ def test_a_custom_data_set_lacks_a_method(lacking, tiny_model, tiny_training, tm
 
 
 def test_flips_move_boxes_with_masks(coco):
-    from detection.coco_dataset import CocoInstances
-    from detection.transforms import flip_horizontally, flip_vertically
-
     sample = CocoInstances(*coco)[0]
     seen = set()
     for transform in (flip_horizontally, flip_vertically):

@@ -8,6 +8,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from detection import pictures
+from detection.coco_dataset import CocoInstances
+from detection.evaluate import evaluate, mask_ap, results_of
+from detection.model import build_model
+from detection.pictures import last_deformable_layer, sampling_points
+from PIL import Image
 from torch import nn
 
 
@@ -22,9 +28,6 @@ def perfect(target):
 
 @pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (40, 0.0)])
 def test_ap_of_known_detections(coco, shift, expected):
-    from detection.coco_dataset import CocoInstances
-    from detection.evaluate import mask_ap, results_of
-
     dataset = CocoInstances(*coco)
     results = []
     for index in range(len(dataset)):
@@ -37,17 +40,12 @@ def test_ap_of_known_detections(coco, shift, expected):
     assert metrics["AP"] == pytest.approx(expected)
 
 
-def test_ap_of_nothing(coco):
-    from detection.evaluate import mask_ap
-
+def test_ap_of_no_detections_is_0(coco):
     assert mask_ap(coco[1], [])["AP"] == 0
 
 
 def test_evaluate_runs_the_model(coco):
     """The whole way from a model's output to AP, with a model that knows the answers."""
-    from detection.coco_dataset import CocoInstances
-    from detection.evaluate import evaluate
-
     dataset = CocoInstances(*coco)
 
     class Oracle(nn.Module):
@@ -59,8 +57,6 @@ def test_evaluate_runs_the_model(coco):
 
 
 def test_evaluation_needs_the_annotations(tiny_model):
-    from detection.evaluate import evaluate
-
     class Other:
         def __len__(self):
             return 1
@@ -70,9 +66,6 @@ def test_evaluation_needs_the_annotations(tiny_model):
 
 
 def test_sampling_points_of_zero_offsets_are_the_kernels_grid(tiny_model):
-    from detection.model import build_model
-    from detection.pictures import last_deformable_layer, sampling_points
-
     model = build_model(tiny_model)
     layer = last_deformable_layer(model, "layer4")
     image = torch.rand(3, 48, 64)
@@ -90,11 +83,6 @@ def test_sampling_points_of_zero_offsets_are_the_kernels_grid(tiny_model):
 
 
 def test_pictures_show_something(coco, tiny_model, tmp_path):
-    from detection import pictures
-    from detection.coco_dataset import CocoInstances
-    from detection.model import build_model
-    from PIL import Image
-
     image, target = CocoInstances(*coco)[0]
     prediction = pictures.confident(perfect(target), 0.5)
     pictures.draw_detections(tmp_path / "a" / "one.png", image, prediction, tiny_model.class_names)

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from detection import checkpoint
+from detection.coco_dataset import CocoInstances
+from detection.engine import train
+from detection.transforms import TRAINING
+
+from resnet_cuda.layers import FrozenBatchNorm2d
 
 CPU = torch.device("cpu")
 
 
 def run(coco, model, options, path):
-    from detection.coco_dataset import CocoInstances
-    from detection.engine import train
-    from detection.transforms import TRAINING
-
     return train(CocoInstances(*coco), model, options, path, CPU, TRAINING)
 
 
@@ -51,8 +53,6 @@ def test_a_checkpoint_of_another_model_is_refused(coco, tiny_model, tiny_trainin
 
 
 def test_checkpoints_name_what_is_wrong(tmp_path):
-    from detection import checkpoint
-
     with pytest.raises(FileNotFoundError, match=r"none\.pt: no such checkpoint"):
         checkpoint.load(tmp_path / "none.pt", CPU)
     (tmp_path / "text.pt").write_text("not a checkpoint")
@@ -64,8 +64,6 @@ def test_checkpoints_name_what_is_wrong(tmp_path):
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
-    from detection import checkpoint
-
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, {"iteration": 1})
     before = path.read_bytes()
@@ -83,8 +81,6 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("norm", ["frozen_bn", "gn"])
 def test_a_network_from_scratch_is_calibrated(norm, coco, tiny_model, tiny_training, tmp_path, recwarn):
     """Where it has frozen norms, and before the first step: the package's warning about them does not come."""
-    from resnet_cuda.layers import FrozenBatchNorm2d
-
     model = run(coco, replace(tiny_model, norm=norm), replace(tiny_training, iterations=1), tmp_path / "checkpoint.pt")
     norms = [layer for layer in model.backbone.modules() if isinstance(layer, FrozenBatchNorm2d)]
     assert len(norms) == (0 if norm == "gn" else 20)

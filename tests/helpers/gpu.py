@@ -15,11 +15,7 @@ from torch import Tensor
 
 from resnet_cuda import ops, reference
 
-NEEDS_GPU = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that torch can use"),
-    pytest.mark.usefixtures("native"),
-]
+NEEDS_GPU = [pytest.mark.cuda, pytest.mark.usefixtures("native")]
 # Channels and image of a ResNet's 3x3 layers at 800x1344.
 STAGES = {"C3": (128, 100, 168), "C4": (256, 50, 84), "C5": (512, 25, 42)}
 PADDED = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
@@ -27,7 +23,7 @@ PADDED = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
 
 @contextlib.contextmanager
 def one_process_at_a_time(name: str) -> Iterator[None]:
-    """Waits until no other test process of this user is in a block of this name: what needs most of a GPU's memory, say."""
+    """Waits until no other test process of this user is in a block of this name (one that fills a GPU, say)."""
     try:
         import fcntl
     except ImportError:  # not on Windows
@@ -42,7 +38,7 @@ def one_process_at_a_time(name: str) -> Iterator[None]:
 def layer_arguments(
     shape: tuple[int, int, int], batch: int, dtype: torch.dtype, device: torch.device | str, channels_last: bool = True
 ) -> Arguments:
-    """A 3x3 layer with ``shape`` (C, H, W) in and out, v2. Offsets are multiples of 1/16 and away from whole numbers."""
+    """A 3x3 layer, v2, with ``shape`` (C, H, W) in and out. Offsets are odd multiples of 1/16: never whole numbers."""
     channels, height, width = shape
     generator = torch.Generator(device).manual_seed(0)
 
@@ -65,7 +61,7 @@ def layer_arguments(
 
 
 def collapsed(arguments: Arguments) -> Arguments:
-    """All taps of all pixels near one place: every gradient of the input goes to a few pixels, in one long list each."""
+    """All taps of all pixels near one place: the input's gradient goes to a few pixels, each with a long input list."""
     height, width = arguments["input"].shape[2:]
     device, dtype = arguments["offset"].device, arguments["offset"].dtype
     rows = height // 2 + 0.5 - torch.arange(height, device=device).reshape(-1, 1).expand(height, width)
@@ -106,7 +102,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 
 def torchvision_run(arguments: Arguments) -> Run:
-    """The same by torchvision."""
+    """:func:`deform_run` of torchvision's operator."""
     from torchvision.ops import deform_conv2d
 
     return run(deform_conv2d, arguments, **PADDED)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from helpers.processes import run_python
 
 import resnet_cuda
 
@@ -22,14 +18,7 @@ def run_at_level(level: str, code: str, **environment: str) -> str:
     usable = resnet_cuda._C.cpu_capabilities()
     if level not in usable:
         pytest.skip(f"this machine has only {', '.join(usable)}")
-    paths = [str(Path(resnet_cuda.__file__).parent.parent), str(Path(__file__).parent.parent)]
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}"],
-        env=os.environ | {"RESNET_CUDA_CPU_CAPABILITY": level} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_python("-c", code, RESNET_CUDA_CPU_CAPABILITY=level, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
     name, word = result.stdout.split()
     assert name == level

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from resnet_cuda import build_backbone, resnet_fpn_backbone
-from resnet_cuda.config import get_cfg
+from resnet_cuda.config import CfgNode, get_cfg
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 
 
@@ -43,19 +47,47 @@ def torchvision_style(dcn: bool = True, name: str = "resnet50", norm: str = "fro
     return randomise(network)
 
 
-def cfg_built(dcn: bool = True) -> nn.Module:
-    """maskrcnn-benchmark's body and pyramid, narrow."""
-    torch.manual_seed(0)
+def narrow_cfg(body: str = "R-50-FPN", width: int = 8, **resnets: object) -> CfgNode:
+    """maskrcnn-benchmark's configuration of a narrow ``body``, with ``resnets`` in MODEL.RESNETS."""
     cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            *("MODEL.BACKBONE.CONV_BODY", "R-50-FPN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0),
-            *("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
-            *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 16),
-            *("MODEL.RESNETS.STAGE_WITH_DCN", (False, False, dcn, dcn), "MODEL.RESNETS.WITH_MODULATED_DCN", True),
-        ]
-    )
+    cfg.MODEL.BACKBONE.CONV_BODY = body
+    widths = {"STEM_OUT_CHANNELS": width, "WIDTH_PER_GROUP": width, "RES2_OUT_CHANNELS": 2 * width}
+    cfg.MODEL.RESNETS.update(widths | resnets)
+    return cfg
+
+
+def narrow_fpn(**options: object) -> nn.Module:
+    """torchvision's ResNet-18 with a pyramid, at an eighth of the channels."""
+    return resnet_fpn_backbone("resnet18", width=8, fpn_channels=8, **options)
+
+
+def cfg_built(dcn: bool = True) -> nn.Module:
+    """maskrcnn-benchmark's body and pyramid, narrow, every parameter trained; with ``dcn`` v2 in C4 and C5."""
+    torch.manual_seed(0)
+    dcn_keys = {"STAGE_WITH_DCN": (False, False, dcn, dcn), "WITH_MODULATED_DCN": True}
+    cfg = narrow_cfg(RES2_OUT_CHANNELS=32, BACKBONE_OUT_CHANNELS=16, **dcn_keys)
+    cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 0
     return randomise(build_backbone(cfg))
+
+
+def frozen_norms(network: nn.Module) -> dict[str, FrozenBatchNorm2d]:
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
+
+
+def deformable_stages(backbone: nn.Module) -> set[str]:
+    """The names of the body's stages that have a DFConv2d."""
+    return {name.split(".")[0] for name, layer in backbone.body.named_modules() if isinstance(layer, DFConv2d)}
+
+
+@contextlib.contextmanager
+def one_process_group(folder: Path) -> Iterator[None]:
+    """torch.distributed with this process alone, for DistributedDataParallel."""
+    store = torch.distributed.FileStore(str(folder / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def levels_of(output) -> list[Tensor]:
@@ -75,7 +107,6 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float) -> None:
-    assert got.keys() == expected.keys()
-    assert len(expected) > 0
-    for name, right in expected.items():
-        torch.testing.assert_close(got[name], right, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+    """The same names with close values; the message names the first that is not."""
+    assert expected
+    torch.testing.assert_close(got, expected, **tolerance)

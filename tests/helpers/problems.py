@@ -75,6 +75,28 @@ def deform_arguments(
     }
 
 
+def forward_arguments(case: DeformCase, dtype: torch.dtype, device: torch.device | str = "cpu") -> Arguments:
+    """:func:`deform_arguments` without the output's gradient: what the operator takes."""
+    return {name: value for name, value in deform_arguments(case, dtype, device).items() if name != "grad"}
+
+
+def smooth_leaves(case: DeformCase, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """float64 tensors that require gradients, with positions 0.3 beyond whole numbers.
+
+    At whole numbers bilinear sampling has kinks, where a numerical derivative is another one.
+    """
+    arguments = forward_arguments(case, torch.float64, device)
+    arguments["offset"] = arguments["offset"].floor() + 0.3
+    return {name: value.requires_grad_() for name, value in arguments.items() if value is not None}
+
+
+def gradcheck(
+    function: Callable, leaves: dict[str, Tensor], check: Callable = torch.autograd.gradcheck, **options
+) -> bool:
+    """torch.autograd.gradcheck, or ``check``, of a function of named tensors."""
+    return check(lambda *values: function(**dict(zip(leaves, values, strict=True))), tuple(leaves.values()), **options)
+
+
 def cast(arguments: Arguments, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Arguments:
     return {
         name: None if value is None else value.detach().to(device=device, dtype=dtype)

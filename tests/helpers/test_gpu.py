@@ -1,41 +1,41 @@
-"""The helpers of the GPU tests, on a CPU and on small shapes: they pass where all is right and see what is wrong."""
+"""The helpers of the GPU tests, on a CPU and on small shapes: they accept what is right and refuse what is wrong."""
 
-import importlib.util
 import os
 import select
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import gpu
+from helpers.processes import PACKAGE, TESTS
 
-import resnet_cuda
 from resnet_cuda import ops
 
 pytestmark = pytest.mark.usefixtures("native")
-SMALL = (8, 6, 7)
-SIXTEEN_BIT = torch.bfloat16
+
+
+def small_layer(batch=1, channels_last=True):
+    return gpu.layer_arguments((8, 6, 7), batch, torch.float32, "cpu", channels_last)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_layer_by_torchvision(channels_last):
+def test_the_layer_equals_torchvisions(channels_last):
     pytest.importorskip("torchvision")
-    arguments = gpu.layer_arguments(SMALL, 2, torch.float32, "cpu", channels_last)
+    arguments = small_layer(2, channels_last)
     off_by = gpu.errors(gpu.deform_run(arguments), gpu.torchvision_run(arguments))
     assert set(off_by) == {"output", "input", "offset", "weight", "bias", "mask"}
     assert max(off_by.values()) < 1e-5
 
 
 def test_a_wrong_result_has_a_large_error():
-    arguments = gpu.layer_arguments(SMALL, 2, torch.float32, "cpu")
+    arguments = small_layer(2)
     wrong = gpu.deform_run(arguments | {"offset": arguments["offset"] + 1})
     assert max(gpu.errors(wrong, gpu.deform_run(arguments)).values()) > 0.1
 
 
 def test_collapsed_offsets_meet_in_one_place():
-    arguments = gpu.collapsed(gpu.layer_arguments(SMALL, 1, torch.float32, "cpu"))
+    arguments = gpu.collapsed(small_layer())
     got = gpu.deform_run(arguments)
     reached = got.gradients["input"].abs().sum(dim=(0, 1)) > 0
     assert reached.sum() == 4  # between four pixels
@@ -43,15 +43,15 @@ def test_collapsed_offsets_meet_in_one_place():
 
 
 def test_different_runs_are_not_equal():
-    arguments = gpu.layer_arguments(SMALL, 1, torch.float32, "cpu")
+    arguments = small_layer()
     expected = gpu.deform_run(arguments)
     arguments["grad"] = arguments["grad"] * 2
     with pytest.raises(AssertionError, match="input|offset|weight|bias|mask"):
         gpu.assert_runs_equal(gpu.deform_run(arguments), expected)
 
 
-def test_the_block():
-    arguments = gpu.layer_arguments(SMALL, 2, torch.float32, "cpu")
+def test_the_block_is_a_layer_norm_and_relu():
+    arguments = small_layer(2)
     residual = torch.ones_like(arguments["input"])
     got = gpu.block_run(arguments, residual)
     tensors = {name: value for name, value in arguments.items() if name != "grad"}
@@ -59,12 +59,11 @@ def test_the_block():
     assert all(gradient.any() for gradient in got.gradients.values())
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_the_check_of_large_norms(memory_format):
+def test_the_check_of_large_norms_passes(memory_format):
     gpu.check_large_norm((3, 5, 9, 7), memory_format, "cpu")
 
 
-def test_the_check_of_large_deformable_convolutions():
+def test_the_check_of_large_deformable_convolutions_passes():
     gpu.check_large_deform_conv(6, 24, (9, 11), "cpu")
 
 
@@ -81,7 +80,7 @@ def test_the_check_of_large_deformable_convolutions_sees_a_lost_image(monkeypatc
         gpu.check_large_deform_conv(6, 24, (9, 11), "cpu")
 
 
-WAITS = """
+HOLDS_THE_LOCK = """
 import sys, time
 from helpers.gpu import one_process_at_a_time
 with one_process_at_a_time(sys.argv[1]):
@@ -94,12 +93,11 @@ with one_process_at_a_time(sys.argv[1]):
 def test_one_process_at_a_time(tmp_path):
     """The second comes in when the first has gone out, and at once where the first has died."""
     pytest.importorskip("fcntl")
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(resnet_cuda.__file__).parents[1])])
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": paths}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": f"{TESTS}{os.pathsep}{PACKAGE.parent}"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
 
     def start():
-        return subprocess.Popen([sys.executable, "-c", WAITS, "memory"], **pipes)
+        return subprocess.Popen([sys.executable, "-c", HOLDS_THE_LOCK, "memory"], **pipes)
 
     first = start()
     assert first.stdout.readline() == "in\n"
@@ -111,23 +109,3 @@ def test_one_process_at_a_time(tmp_path):
     finally:
         first.wait()
         second.communicate("\n", timeout=30)
-
-
-def test_test_processes_share_the_cores(monkeypatch):
-    """As many threads each as there are cores for it; alone all of them."""
-    spec = importlib.util.spec_from_file_location("root_conftest", Path(__file__).parents[1] / "conftest.py")
-    conftest = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(conftest)
-    before = torch.get_num_threads()
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    try:
-        for processes, threads in (("6", 2), ("40", 1)):
-            monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", processes)
-            conftest.share_cores()
-            assert torch.get_num_threads() == threads
-        torch.set_num_threads(before)
-        monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT")
-        conftest.share_cores()
-        assert torch.get_num_threads() == before
-    finally:
-        torch.set_num_threads(before)

@@ -19,7 +19,7 @@ def test_mirrored_reference_is_the_reference(case):
             torch.testing.assert_close(mirrored.gradients[name], gradient)
 
 
-def test_mirrored_reference_rounds_elsewhere():
+def test_mirrored_reference_rounds_differently():
     case = DEFORM_CASES_BY_NAME["tiles"]
     arguments = deform_arguments(case, torch.float32)
     straight = run(reference.deform_conv2d, arguments, (), **case.geometry)
@@ -27,7 +27,6 @@ def test_mirrored_reference_rounds_elsewhere():
     assert not torch.equal(straight.output, mirrored.output)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_offsets_survive_the_dtype_and_hold_whole_and_broken_numbers(dtype):
     grid = dtype in (torch.float16, torch.bfloat16)
     exact = random_offsets((4000,), 4, torch.Generator().manual_seed(0), grid=grid)

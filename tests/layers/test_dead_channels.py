@@ -36,7 +36,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_named_once_with_layer_and_number(name):
+def test_one_warning_names_layer_and_number_of_channels(name):
     variance, eps, message = CASES[name]
     network = nn.Sequential(nn.Identity(), nn.Sequential(FrozenBatchNorm2d(4, eps=eps)), FrozenBatchNorm2d(4, eps=eps))
     content = {f"1.0.{key}": value for key, value in state(variance).items()}
@@ -59,11 +59,11 @@ def test_named_once_with_layer_and_number(name):
         ([float("inf"), 1, 1, 1], 0),
     ],
 )
-def test_no_word_without_reason(variance, eps):
+def test_healthy_statistics_load_silently(variance, eps):
     assert messages(FrozenBatchNorm2d(4, eps=eps), state(variance)) == []
 
 
-def test_no_word_about_what_was_not_loaded():
+def test_no_warning_about_what_was_not_loaded():
     layer = FrozenBatchNorm2d(4, eps=0)
     assert messages(layer, {}, strict=False) == []
     with torch.device("meta"):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from resnet_cuda import reference
+from resnet_cuda._arguments import pair
 from resnet_cuda.layers import Conv2d, DeformConv, DeformConv2d, DFConv2d, ModulatedDeformConv, group_norm
 
 
@@ -19,21 +20,20 @@ def test_a_layer_is_offsets_then_convolution(modulated, groups, kernel, stride, 
     layer = DFConv2d(4, 6, modulated, kernel, stride, 2, dilation, groups).double()
     torch.nn.init.normal_(layer.offset.weight, std=0.3)
     x = torch.randn(2, 4, 9, 11, dtype=torch.float64)
-    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    kernel, stride, dilation = (pair("", "", value) for value in (kernel, stride, dilation))
     taps = kernel[0] * kernel[1]
-    pairs = [value if isinstance(value, tuple) else (value, value) for value in (stride, dilation)]
-    padding = tuple(d * (k - 1) // 2 for d, k in zip(pairs[1], kernel, strict=True))
-    predicted = F.conv2d(x, layer.offset.weight, layer.offset.bias, pairs[0], padding, pairs[1])
+    padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
+    predicted = F.conv2d(x, layer.offset.weight, layer.offset.bias, stride, padding, dilation)
     assert predicted.shape[1] == (3 if modulated else 2) * groups * taps
     offset = predicted[:, : 2 * groups * taps]
     mask = predicted[:, 2 * groups * taps :].sigmoid() if modulated else None
-    expected = reference.deform_conv2d(x, offset, layer.conv.weight, None, pairs[0], padding, pairs[1], mask)
+    expected = reference.deform_conv2d(x, offset, layer.conv.weight, None, stride, padding, dilation, mask)
     assert expected.any()
     torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("modulated", [False, True])
-def test_start(modulated):
+def test_a_new_layer_has_offsets_of_0(modulated):
     """Offsets 0: v1 is the convolution, v2 half of it."""
     layer = DFConv2d(4, 6, modulated)
     x = torch.randn(2, 4, 7, 8)
@@ -53,7 +53,7 @@ def test_empty_batches_forward_and_backward(backend):
     assert Conv2d(4, 6, 3)(x).shape == (0, 6, 5, 6)
 
 
-def test_modules_of_maskrcnn_benchmark(backend):
+def test_modules_of_maskrcnn_benchmark_equal_the_reference(backend):
     x, offset, mask = torch.randn(1, 4, 6, 6), torch.randn(1, 36, 6, 6), torch.rand(1, 18, 6, 6)
     first = DeformConv(4, 8, 3, padding=1, groups=2, deformable_groups=2)
     second = ModulatedDeformConv(4, 8, 3, padding=1, groups=2, deformable_groups=2, bias=True)
@@ -81,12 +81,12 @@ def test_offsets_of_another_number_of_groups():
         ({"stride": "2"}, "stride is '2'; it must be an int or two ints"),
     ],
 )
-def test_wrong_arguments(arguments, message):
+def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         ModulatedDeformConv(**({"in_channels": 4, "out_channels": 4, "kernel_size": 3} | arguments))
 
 
-def test_torchvisions_module():
+def test_the_module_equals_torchvisions():
     torchvision_ops = pytest.importorskip("torchvision.ops", reason="compares with torchvision")
     theirs = torchvision_ops.DeformConv2d(4, 6, (3, 5), (1, 2), (1, 2), 1, 2, bias=True)
     ours = DeformConv2d(4, 6, (3, 5), (1, 2), (1, 2), 1, 2, bias=True)
@@ -101,7 +101,7 @@ def test_torchvisions_module():
     ("arguments", "groups"),
     [({}, 32), ({"num_groups": 4}, 4), ({"num_groups": -1, "dim_per_group": 16}, 4), ({"divisor": 2}, 16)],
 )
-def test_group_norm(arguments, groups):
+def test_group_norm_chooses_the_number_of_groups(arguments, groups):
     norm = group_norm(64, **arguments)
     assert norm.num_groups == groups
     assert norm.num_channels == 64 // arguments.get("divisor", 1)
@@ -109,6 +109,6 @@ def test_group_norm(arguments, groups):
 
 
 @pytest.mark.parametrize("arguments", [{"num_groups": 3}, {"dim_per_group": 4}, {"num_groups": -1}])
-def test_group_norm_that_does_not_divide(arguments):
+def test_group_norm_refuses_groups_that_do_not_divide(arguments):
     with pytest.raises(ValueError, match="group_norm: num_groups is"):
         group_norm(64, **arguments)

@@ -4,11 +4,13 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <stdexcept>
 #include <vector>
 
+namespace stable = torch::stable::detail;
 using torch::stable::Tensor;
 
 // Without torch's macro for it, whose name changed in torch 2.13. (csrc is not there where a wheel alone is tested.)
@@ -18,66 +20,48 @@ void call(const char* name, StableIValue* stack) {
   }
 }
 
-// `calls` times resnet_cuda::frozen_bn_relu(input, scale, shift, None, True), in parallel.
-std::vector<Tensor> frozen_bn_relu_in_parallel(Tensor input, Tensor scale, Tensor shift, int64_t calls) {
-  std::vector<std::optional<Tensor>> results(static_cast<size_t>(calls));
+// `calls` times the operator `name`, in parallel: of each call the first of its `results`, which are all tensors.
+template <class Arguments>
+std::vector<Tensor> in_parallel(const char* name, int64_t calls, size_t results, const Arguments& arguments) {
+  std::vector<std::optional<Tensor>> found(static_cast<size_t>(calls));
   torch::stable::parallel_for(0, calls, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::array<StableIValue, 5> stack{
-          torch::stable::detail::from(input),
-          torch::stable::detail::from(scale),
-          torch::stable::detail::from(shift),
-          torch::stable::detail::from(std::nullopt),
-          torch::stable::detail::from(true)};
-      call("resnet_cuda::frozen_bn_relu", stack.data());
-      results[static_cast<size_t>(i)] = torch::stable::detail::to<Tensor>(stack[0]);
-    }
-  });
-  std::vector<Tensor> found;
-  for (const auto& result : results) {
-    found.push_back(*result);
-  }
-  return found;
-}
-
-// The same of deform_conv2d_backward: of each call the gradient for the input.
-std::vector<Tensor>
-deform_conv2d_backward_in_parallel(Tensor grad, Tensor input, Tensor weight, Tensor offset, int64_t calls) {
-  std::vector<std::optional<Tensor>> results(static_cast<size_t>(calls));
-  torch::stable::parallel_for(0, calls, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const auto one = torch::stable::detail::from(int64_t{1});
-      const auto yes = torch::stable::detail::from(true);
-      const auto no = torch::stable::detail::from(false);
-      std::array<StableIValue, 16> stack{
-          torch::stable::detail::from(grad),
-          torch::stable::detail::from(input),
-          torch::stable::detail::from(weight),
-          torch::stable::detail::from(offset),
-          torch::stable::detail::from(std::nullopt),
-          one,
-          one,
-          one,
-          one,
-          one,
-          one,
-          yes,
-          no,
-          no,
-          no,
-          no};
-      call("resnet_cuda::deform_conv2d_backward", stack.data());
-      results[static_cast<size_t>(i)] = torch::stable::detail::to<Tensor>(stack[0]);
-      for (size_t other = 1; other < 5; ++other) {
-        torch::stable::detail::to<Tensor>(stack[other]);
+      auto stack = arguments();
+      call(name, stack.data());
+      found[static_cast<size_t>(i)] = stable::to<Tensor>(stack[0]);
+      for (size_t other = 1; other < results; ++other) {
+        stable::to<Tensor>(stack[other]);
       }
     }
   });
-  std::vector<Tensor> found;
-  for (const auto& result : results) {
-    found.push_back(*result);
+  std::vector<Tensor> tensors;
+  for (const auto& tensor : found) {
+    tensors.push_back(*tensor);
   }
-  return found;
+  return tensors;
+}
+
+std::vector<Tensor> frozen_bn_relu_in_parallel(Tensor input, Tensor scale, Tensor shift, int64_t calls) {
+  return in_parallel("resnet_cuda::frozen_bn_relu", calls, 1, [&] {
+    return std::array{
+        stable::from(input), stable::from(scale), stable::from(shift), stable::from(std::nullopt), stable::from(true)};
+  });
+}
+
+std::vector<Tensor>
+deform_conv2d_backward_in_parallel(Tensor grad, Tensor input, Tensor weight, Tensor offset, int64_t calls) {
+  return in_parallel("resnet_cuda::deform_conv2d_backward", calls, 5, [&] {
+    std::array<StableIValue, 16> stack{
+        stable::from(grad),
+        stable::from(input),
+        stable::from(weight),
+        stable::from(offset),
+        stable::from(std::nullopt)};
+    std::fill_n(stack.begin() + 5, 6, stable::from(int64_t{1}));  // stride, padding, dilation
+    std::fill_n(stack.begin() + 11, 5, stable::from(false));
+    stack[11] = stable::from(true);  // the gradient for the input
+    return stack;
+  });
 }
 
 STABLE_TORCH_LIBRARY(resnet_cuda_nested_test, m) {

@@ -5,10 +5,12 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.cases import DEFORM_CASES_BY_NAME
-from helpers.problems import deform_arguments
+from helpers.cases import DEFORM_CASES_BY_NAME, NormCase
+from helpers.layouts import in_format
+from helpers.norm_problems import norm_arguments
+from helpers.problems import deform_arguments, run
 
-from resnet_cuda import ops
+from resnet_cuda import ops, use_backend
 
 # The first has no two sizes equal: dynamo takes equal ones for the same symbol.
 SHAPES = [(2, 9, 11), (3, 12, 7), (1, 5, 17), (4, 6, 20)]
@@ -44,20 +46,18 @@ def deform_block(x, p):
 
 
 def parameters(device):
-    """The leaves, and they with the norm's constants."""
+    """Those that require gradients, and all: they and the norm's constants."""
 
     def normal(*shape):
         return torch.randn(shape, device=device, dtype=torch.float64)
 
     leaves = {
         "predict": normal(54, 8, 3, 3) * 0.2,
-        "predict_bias": normal(54),
         "weight": normal(8, 4, 3, 3) * 0.2,
-        "bias": normal(8),
         "last": normal(8, 8, 1, 1) * 0.2,
     }
-    for leaf in leaves.values():
-        leaf.requires_grad_()
+    leaves |= {"predict_bias": normal(54), "bias": normal(8)}
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
     return leaves, leaves | {"scale": normal(8), "shift": normal(8)}
 
 
@@ -67,8 +67,17 @@ def gradients(function, x, leaves, everything):
     return y, *torch.autograd.grad(y.square().sum(), [x, *leaves.values()])
 
 
+def assert_compiles(function, arguments, **options):
+    """``function`` compiled gives eager's output and gradients, in eager's layout."""
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    eager, got = (run(one, arguments, **options) for one in (function, compiled))
+    for one, right in [(got.output, eager.output), *((got.gradients[key], eager.gradients[key]) for key in eager[1])]:
+        torch.testing.assert_close(one, right)
+        assert one.stride() == right.stride()
+
+
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-def test_fullgraph_with_dynamic_shapes(compiler, device, backend):
+def test_one_graph_for_all_shapes(compiler, device, backend):
     leaves, everything = parameters(device)
     counter = Counter(compiler)
     compiled = torch.compile(deform_block, fullgraph=True, dynamic=True, backend=counter)
@@ -76,49 +85,27 @@ def test_fullgraph_with_dynamic_shapes(compiler, device, backend):
         x = torch.randn(batch, 8, height, width, device=device, dtype=torch.float64)
         expected = gradients(deform_block, x, leaves, everything)
         got = gradients(compiled, x, leaves, everything)
-        for one, right in zip(got, expected, strict=True):
-            assert right.any()
-            torch.testing.assert_close(one, right)
+        assert all(right.any() for right in expected)
+        torch.testing.assert_close(got, expected)
     # A batch of 1 is a graph of its own, by F.conv2d; one for each size would mean that the shapes are not dynamic.
     assert counter.graphs <= 2
 
 
 @pytest.mark.parametrize("name", ["v1_no_bias", "groups_2_offset_groups_4", "per_axis_all"])
-def test_deform_conv2d_alone(name, device, native):
+def test_compiled_deform_conv2d_equals_eager(name, device, native):
     case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, torch.float32, device)
-    arguments = {key: value for key, value in arguments.items() if value is not None}
-    grad = arguments.pop("grad")
-    compiled = torch.compile(ops.deform_conv2d, fullgraph=True, dynamic=True, backend="aot_eager")
-    results = []
-    for function in (ops.deform_conv2d, compiled):
-        leaves = {key: value.clone().requires_grad_() for key, value in arguments.items()}
-        output = function(**leaves, **case.geometry)
-        results.append((output, *torch.autograd.grad(output, list(leaves.values()), grad)))
-    for eager, one in zip(*results, strict=True):
-        torch.testing.assert_close(one, eager)
-        assert one.stride() == eager.stride()
+    assert_compiles(ops.deform_conv2d, deform_arguments(case, torch.float32, device), **case.geometry)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_frozen_bn_relu_alone(inplace, memory_format, device, native):
-    scale, shift = torch.randn(2, 4, device=device)
+def test_compiled_frozen_bn_relu_equals_eager(inplace, memory_format, device, native):
+    arguments = norm_arguments(NormCase("compiled", (2, 4, 5, 6), residual=True), torch.float32, device)
+    scale, shift = arguments.pop("scale"), arguments.pop("shift")
 
-    def function(x, residual):
-        return ops.frozen_bn_relu(x * 2, scale, shift, residual, inplace=inplace)
+    def function(input, residual):
+        return ops.frozen_bn_relu(input * 2, scale, shift, residual, inplace=inplace)
 
-    x = torch.randn(2, 4, 5, 6, device=device).contiguous(memory_format=memory_format).requires_grad_()
-    residual = torch.randn(2, 4, 5, 6, device=device).contiguous(memory_format=memory_format).requires_grad_()
-    grad = torch.randn(2, 4, 5, 6, device=device)
-    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
-    eager, got = function(x, residual), compiled(x, residual)
-    torch.testing.assert_close(got, eager)
-    assert got.is_contiguous(memory_format=memory_format)
-    for one, right in zip(
-        torch.autograd.grad(got, (x, residual), grad), torch.autograd.grad(eager, (x, residual), grad), strict=True
-    ):
-        torch.testing.assert_close(one, right)
+    assert_compiles(function, in_format(arguments, memory_format))
 
 
 def test_in_place_on_a_graph_input_is_seen_outside(device, native):
@@ -145,10 +132,8 @@ def test_native_operators_are_in_the_graph(registered):
     assert [name.split(".")[1] for name in seen] == ["deform_conv2d", "frozen_bn_relu", "frozen_bn_relu"]
 
 
-def test_the_backend_is_guarded(registered):
+def test_another_backend_is_compiled_again(registered):
     """A function compiled on one implementation is compiled again when the other is chosen."""
-    from resnet_cuda import use_backend
-
     counter = Counter("eager")
     scale, shift = torch.randn(2, 4)
     compiled = torch.compile(lambda x: ops.frozen_bn_relu(x, scale, shift), fullgraph=True, backend=counter)
@@ -159,7 +144,7 @@ def test_the_backend_is_guarded(registered):
         assert counter.graphs == graphs
 
 
-def test_autocast_inside(native):
+def test_autocast_inside_equals_eager(native):
     _, everything = parameters("cpu")
     everything = {key: value.detach().float() for key, value in everything.items()}
 
@@ -174,7 +159,7 @@ def test_autocast_inside(native):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-def test_inductor(native):
+def test_inductor_equals_eager(native):
     """One small graph: most of the time goes into compiling what is around the operators."""
     _, everything = parameters("cpu")
     scale, shift = everything["scale"], everything["shift"]

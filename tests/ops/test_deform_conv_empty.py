@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME
-from helpers.problems import assert_deform_run_close, deform_arguments, run
+from helpers.layouts import in_format
+from helpers.problems import assert_deform_run_close, deform_arguments, forward_arguments, run
 
 from resnet_cuda import ops
 
@@ -13,11 +14,9 @@ NAMES = ("plain", "v1_no_bias", "depthwise", "groups_2_offset_groups_4", "stride
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
-def test_empty_batch(name, memory_format, dtype, device, backend):
+def test_empty_batch_gives_empty_results_and_zero_gradients(name, memory_format, dtype, device, backend):
     case = replace(DEFORM_CASES_BY_NAME[name], batch=0)
-    arguments = deform_arguments(case, dtype, device)
-    arguments["input"] = arguments["input"].contiguous(memory_format=memory_format)
+    arguments = in_format(deform_arguments(case, dtype, device), memory_format)
     got = run(ops.deform_conv2d, arguments, **case.geometry)
     assert got.output.shape == (0, case.out_channels, *case.out_size)
     assert got.output.device.type == device.type
@@ -26,8 +25,7 @@ def test_empty_batch(name, memory_format, dtype, device, backend):
 
 def test_empty_batch_still_checks_its_arguments(backend):
     case = replace(DEFORM_CASES_BY_NAME["plain"], batch=0)
-    arguments = deform_arguments(case, torch.float32)
-    arguments.pop("grad")
+    arguments = forward_arguments(case, torch.float32)
     arguments["mask"] = arguments["mask"][..., :-1]
     with pytest.raises((RuntimeError, ValueError), match=r"^deform_conv2d: .*\bmask\b"):
         ops.deform_conv2d(**arguments, **case.geometry)

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 from helpers.cases import DeformCase
+from helpers.layouts import channels_last, transposed
 from helpers.problems import assert_deform_run_close, deform_arguments, run
 
 from resnet_cuda.ops import deform_conv2d
@@ -47,13 +48,11 @@ def random_case(seed):
 def random_layout(tensor, rng):
     if tensor is None or tensor.dim() != 4 or rng.random() < 0.6:
         return tensor
-    if rng.random() < 0.5:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor.mT.contiguous().mT
+    return channels_last(tensor) if rng.random() < 0.5 else transposed(tensor)
 
 
 @pytest.mark.parametrize("first", range(0, CONFIGURATIONS, PER_TEST))
-def test_random_configurations(first, device, native):
+def test_random_configurations_equal_the_reference(first, device, native):
     for seed in range(first, first + PER_TEST):
         case = random_case(seed)
         rng = random.Random(seed)

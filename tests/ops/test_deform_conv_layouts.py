@@ -3,63 +3,29 @@
 import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME
+from helpers.layouts import (
+    batch_last,
+    channels_last,
+    channels_last_window,
+    every_second,
+    expanded,
+    misaligned,
+    transposed,
+    window,
+)
 from helpers.problems import assert_deform_run_close, deform_arguments, run
 
 from resnet_cuda import ops
 
-CHANNELS_LAST = torch.channels_last
-TENSORS = ("input", "offset", "weight", "bias", "mask", "grad")
-
-
-def channels_last(tensor):
-    return tensor.contiguous(memory_format=CHANNELS_LAST) if tensor.dim() == 4 else tensor
-
-
-def transposed(tensor):
-    """The last two dimensions swapped in memory."""
-    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2) if tensor.dim() > 1 else tensor
-
-
-def batch_last(tensor):
-    """The first dimension is the one with stride 1."""
-    return tensor.movedim(0, -1).contiguous().movedim(-1, 0)
-
-
-def every_second(tensor):
-    """A view of every second element of the last dimension of a larger tensor: not dense."""
-    return torch.stack((tensor, torch.full_like(tensor, float("nan"))), dim=-1).flatten(-2)[..., ::2]
-
-
-def window(tensor):
-    """The inner part of a larger tensor, with a storage offset; what is around it is NaN."""
-    frame = torch.full([size + 3 for size in tensor.shape], float("nan"), dtype=tensor.dtype, device=tensor.device)
-    inner = frame[tuple(slice(2, size + 2) for size in tensor.shape)]
-    inner.copy_(tensor)
-    return inner
-
-
-def channels_last_window(tensor):
-    """channels_last strides, but with a gap between the pixels: neither contiguous nor channels_last."""
-    if tensor.dim() != 4:
-        return window(tensor)
-    wide = torch.full_like(tensor, float("nan")).repeat(1, 2, 1, 1).contiguous(memory_format=CHANNELS_LAST)
-    wide[:, 1 : tensor.shape[1] + 1] = tensor
-    return wide[:, 1 : tensor.shape[1] + 1]
-
-
-def misaligned(tensor):
-    """Contiguous, but starting one element into its storage, where no vector load is aligned."""
-    storage = torch.full((tensor.numel() + 1,), float("nan"), dtype=tensor.dtype, device=tensor.device)
-    view = storage[1:].view(tensor.shape)
-    view.copy_(tensor)
-    return view
-
-
 LAYOUTS = (channels_last, transposed, batch_last, every_second, window, channels_last_window, misaligned)
 
 
+def in_layout(layout, arguments):
+    return {key: None if value is None else layout(value) for key, value in arguments.items()}
+
+
 def check(arguments, case, memory_format=None):
-    """`run` detaches, which keeps strides."""
+    """:func:`run` detaches its arguments, which keeps strides."""
     got = run(ops.deform_conv2d, arguments, **case.geometry)
     assert_deform_run_close(got, arguments, case, memory_format=memory_format)
     return got
@@ -69,14 +35,13 @@ def check(arguments, case, memory_format=None):
 @pytest.mark.parametrize("name", ["plain", "channels_17_to_33", "groups_2_offset_groups_4"])
 def test_all_tensors_in_a_layout(name, layout, device, native):
     case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, torch.float32, device)
-    arguments = {key: None if value is None else layout(value) for key, value in arguments.items()}
+    arguments = in_layout(layout, deform_arguments(case, torch.float32, device))
     assert any(not value.is_contiguous() or value.storage_offset() for value in arguments.values() if value is not None)
     check(arguments, case)
 
 
 @pytest.mark.parametrize("layout", [channels_last, every_second, misaligned], ids=lambda layout: layout.__name__)
-@pytest.mark.parametrize("which", TENSORS)
+@pytest.mark.parametrize("which", ["input", "offset", "weight", "bias", "mask", "grad"])
 def test_one_tensor_in_a_layout(which, layout, device, native):
     case = DEFORM_CASES_BY_NAME["offset_groups_2"]
     arguments = deform_arguments(case, torch.float32, device)
@@ -87,8 +52,7 @@ def test_one_tensor_in_a_layout(which, layout, device, native):
 @pytest.mark.parametrize("layout", [channels_last, misaligned, window], ids=lambda layout: layout.__name__)
 def test_layouts_in_each_dtype(layout, dtype, device, native):
     case = DEFORM_CASES_BY_NAME["groups_2_offset_groups_4"]
-    arguments = deform_arguments(case, dtype, device)
-    check({key: None if value is None else layout(value) for key, value in arguments.items()}, case)
+    check(in_layout(layout, deform_arguments(case, dtype, device)), case)
 
 
 @pytest.mark.parametrize("name", ["plain", "v1_no_bias", "depthwise", "tiles_grouped", "stride_2x3"])
@@ -98,7 +62,7 @@ def test_channels_last_in_channels_last_out(name, dtype, device, backend):
     assert run(ops.deform_conv2d, arguments, (), **case.geometry).output.is_contiguous()
     arguments["input"] = channels_last(arguments["input"])
     output = run(ops.deform_conv2d, arguments, (), **case.geometry).output
-    assert output.is_contiguous(memory_format=CHANNELS_LAST)
+    assert output.is_contiguous(memory_format=torch.channels_last)
     assert not output.is_contiguous()
 
 
@@ -107,7 +71,7 @@ def test_one_image_expanded_over_the_batch(which, device, native):
     """Stride 0: every image of the batch is the same memory."""
     case = DEFORM_CASES_BY_NAME["three_images"]
     arguments = deform_arguments(case, torch.float32, device)
-    arguments[which] = arguments[which][:1].expand(3, -1, -1, -1)
+    arguments[which] = expanded(arguments[which])
     assert arguments[which].stride(0) == 0
     check(arguments, case)
 
@@ -117,7 +81,7 @@ def test_expanded_gradient_and_weight(device, native):
     case = DEFORM_CASES_BY_NAME["plain"]
     arguments = deform_arguments(case, torch.float32, device)
     arguments["grad"] = torch.ones((), device=device).expand(arguments["grad"].shape)
-    arguments["weight"] = arguments["weight"][:1].expand(arguments["weight"].shape)
+    arguments["weight"] = expanded(arguments["weight"])
     assert arguments["grad"].stride() == (0, 0, 0, 0)
     assert arguments["weight"].stride(0) == 0
     check(arguments, case)
@@ -136,7 +100,7 @@ def test_offset_and_mask_as_slices_of_one_convolution(device, native):
 def test_arguments_are_not_written_to(device, native):
     case = DEFORM_CASES_BY_NAME["groups_2_offset_groups_4"]
     for layout in (torch.clone, channels_last):
-        arguments = {key: layout(value) for key, value in deform_arguments(case, torch.float32, device).items()}
+        arguments = in_layout(layout, deform_arguments(case, torch.float32, device))
         before = {key: value.clone() for key, value in arguments.items()}
         run(ops.deform_conv2d, arguments, **case.geometry)
         for key, value in arguments.items():

@@ -1,9 +1,12 @@
 """The same answer each time and, on a CPU, for an image whatever batch it comes in: to the last bit."""
 
+import contextlib
+
 import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME
 from helpers.compare import assert_bitwise_equal
+from helpers.layouts import in_format
 from helpers.problems import deform_arguments, run
 
 from resnet_cuda import ops, reference
@@ -24,12 +27,10 @@ def test_two_runs_are_equal(name, dtype, device):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_an_image_alone_is_the_image_in_a_batch(name, memory_format, dtype):
     """Not on a GPU: the matrix product of another number of pixels may be summed in another order there."""
     case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, dtype)
-    arguments["input"] = arguments["input"].contiguous(memory_format=memory_format)
+    arguments = in_format(deform_arguments(case, dtype), memory_format)
     batch = run(ops.deform_conv2d, arguments, **case.geometry)
     for image in range(case.batch):
         alone = {
@@ -41,34 +42,32 @@ def test_an_image_alone_is_the_image_in_a_batch(name, memory_format, dtype):
             assert_bitwise_equal(got.gradients[key][0], batch.gradients[key][image], f"{key} {image}")
 
 
+@contextlib.contextmanager
+def number_of_threads(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_forward_does_not_depend_on_the_number_of_threads(threads):
     case = DEFORM_CASES_BY_NAME["tiles"]
     arguments = deform_arguments(case, torch.float32)
-    before = torch.get_num_threads()
     expected = run(ops.deform_conv2d, arguments, (), **case.geometry).output
-    try:
-        torch.set_num_threads(threads)
+    with number_of_threads(threads):
         got = run(ops.deform_conv2d, arguments, (), **case.geometry).output
-    finally:
-        torch.set_num_threads(before)
     assert_bitwise_equal(got, expected, "output")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("name", ["tiles", "tiles_grouped", "groups_32", "kernel_7x7_channels_40", "one_column"])
 def test_backward_is_right_with_any_number_of_threads(name, memory_format, threads):
     """In float64, where sums in another order differ by less than 1e-12: a lost or doubled update shows."""
     case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, torch.float64)
-    arguments["input"] = arguments["input"].contiguous(memory_format=memory_format)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
+    arguments = in_format(deform_arguments(case, torch.float64), memory_format)
+    with number_of_threads(threads):
         got = run(ops.deform_conv2d, arguments, **case.geometry)
-    finally:
-        torch.set_num_threads(before)
     expected = run(reference.deform_conv2d, arguments, **case.geometry)
     for key, gradient in expected.gradients.items():
         torch.testing.assert_close(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from helpers.cases import DeformCase
+from helpers.problems import forward_arguments
+from helpers.processes import run_python
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,7 +43,7 @@ def test_a_layer_counts_as_its_two_convolutions(kernel, stride, dilation, deform
     assert counted(step, plain, x) == 3 * forward
 
 
-def test_groups(native):
+def test_groups_divide_the_count(native):
     """By hand: 2 * N*Ho*Wo * O * C/groups * kh*kw."""
     x, offset, weight = torch.randn(2, 8, 6, 7), torch.zeros(2, 18, 6, 7), torch.randn(12, 4, 3, 3)
     assert counted(lambda: ops.deform_conv2d(x, offset, weight, padding=1)) == 2 * (2 * 6 * 7) * 12 * 4 * 9
@@ -52,27 +52,16 @@ def test_groups(native):
 @pytest.mark.parametrize(
     ("trained", "products"),
     [
-        ({"input"}, 1),
-        ({"offset"}, 1),
-        ({"mask"}, 1),
-        ({"weight"}, 1),
-        ({"bias"}, 0),
-        ({"input", "offset", "mask"}, 1),
-        ({"offset", "weight"}, 2),
-        ({"input", "offset", "weight", "mask", "bias"}, 2),
+        *[("input", 1), ("offset", 1), ("mask", 1), ("weight", 1), ("bias", 0)],
+        *[("input offset mask", 1), ("offset weight", 2), ("input offset weight mask bias", 2)],
     ],
 )
 def test_backward_counts_the_products_that_are_asked_for(trained, products, native):
-    arguments = {
-        "input": torch.randn(1, 4, 5, 6),
-        "offset": torch.randn(1, 18, 5, 6),
-        "weight": torch.randn(4, 4, 3, 3),
-        "bias": torch.randn(4),
-        "mask": torch.rand(1, 9, 5, 6),
-    }
-    for name in trained:
+    case = DeformCase("flops", batch=1, channels=4, out_channels=4, size=(5, 6))
+    arguments = forward_arguments(case, torch.float32)
+    for name in trained.split():
         arguments[name].requires_grad_()
-    output = ops.deform_conv2d(**arguments, padding=1)
+    output = ops.deform_conv2d(**arguments, **case.geometry)
     assert counted(output.sum().backward) == products * 2 * 5 * 6 * 4 * 4 * 9
 
 
@@ -118,5 +107,5 @@ print("registered")
 def test_registered_whoever_comes_first_and_at_no_cost(first, registered):
     before = "import torch.utils.flop_counter" if first else ""
     code = CHILD.format(before=before, imported=first, finders=0 if first else 1)
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    child = run_python("-c", code)
     assert child.stdout == "registered\n", child.stderr

@@ -1,38 +1,32 @@
 """frozen_bn_relu, native against the reference: values and gradients, layouts, types."""
 
+from functools import partial
+
 import pytest
 import torch
 from helpers.cases import NORM_CASES, NormCase
 from helpers.compare import assert_bitwise_equal, assert_gradients_present
-from helpers.norm_problems import assert_norm_run_close, norm_arguments, norm_run
-from helpers.problems import run
+from helpers.layouts import channels_last, every_second, expanded, in_format, misaligned, transposed, window
+from helpers.norm_problems import assert_norm_run_close, norm_arguments, norm_run, wanted_gradients
+from helpers.problems import gradcheck, run
 
 from resnet_cuda import ops, reference
 
 BY_NAME = {case.name: case for case in NORM_CASES}
-FORMATS = (torch.contiguous_format, torch.channels_last)
+LAYOUTS = (every_second, transposed, window, expanded, misaligned, channels_last)
 
 
-def with_format(arguments, memory_format):
-    return {
-        name: value.contiguous(memory_format=memory_format) if value is not None and value.dim() == 4 else value
-        for name, value in arguments.items()
-    }
-
-
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("case", NORM_CASES, ids=str)
 def test_values_and_gradients(case, memory_format, dtype, device, native):
-    arguments = with_format(norm_arguments(case, dtype, device), memory_format)
+    arguments = in_format(norm_arguments(case, dtype, device), memory_format)
     got = norm_run(ops.frozen_bn_relu, arguments, relu=case.relu)
     assert_norm_run_close(got, arguments, case, memory_format=memory_format)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("case", NORM_CASES, ids=str)
 def test_exact_on_small_fractions(case, memory_format, dtype, device, native):
     """Nothing is rounded but the result, so not a bit may differ; many values are exactly 0 before the ReLU."""
-    arguments = with_format(norm_arguments(case, dtype, device, exact=True), memory_format)
+    arguments = in_format(norm_arguments(case, dtype, device, exact=True), memory_format)
     got = norm_run(ops.frozen_bn_relu, arguments, relu=case.relu)
     expected = norm_run(reference.frozen_bn_relu, arguments, relu=case.relu)
     assert expected.output.any()
@@ -97,34 +91,16 @@ def test_16_bit_is_rounded_once(dtype, device, backend):
 
 
 @pytest.mark.parametrize("which", ["input", "residual", "grad", "all"])
-@pytest.mark.parametrize("layout", ["every_second", "transposed", "window", "expanded", "misaligned", "other_format"])
-def test_layouts(layout, which, device, native):
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_any_layout_gives_the_values_of_contiguous_tensors(layout, which, device, native):
     case = BY_NAME["channels_17"]
     arguments = norm_arguments(case, torch.float32, device)
-
-    def laid_out(tensor):
-        if layout == "every_second":
-            return torch.stack((tensor, torch.full_like(tensor, float("nan"))), -1).flatten(-2)[..., ::2]
-        if layout == "transposed":
-            return tensor.mT.contiguous().mT
-        if layout == "window":
-            frame = torch.full([size + 3 for size in tensor.shape], float("nan"), device=device)
-            inner = frame[tuple(slice(2, size + 2) for size in tensor.shape)]
-            return inner.copy_(tensor)
-        if layout == "misaligned":
-            storage = torch.full((tensor.numel() + 1,), float("nan"), device=device)
-            return storage[1:].view(tensor.shape).copy_(tensor)
-        if layout == "other_format":
-            return tensor.contiguous(memory_format=torch.channels_last)
-        return tensor[:1].expand(tensor.shape)
-
     names = ("input", "residual", "grad") if which == "all" else (which,)
-    arguments |= {name: laid_out(arguments[name]) for name in names}
+    arguments |= {name: layout(arguments[name]) for name in names}
     got = norm_run(ops.frozen_bn_relu, arguments, relu=False)  # images repeated: values near 0 would be possible
     assert_norm_run_close(got, arguments, NormCase("layout", case.shape, residual=True, relu=False))
 
 
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 def test_the_result_has_the_layout_of_the_input(memory_format, dtype, device, backend):
     arguments = norm_arguments(BY_NAME["residual"], dtype, device)
     arguments["input"] = arguments["input"].contiguous(memory_format=memory_format)
@@ -134,7 +110,7 @@ def test_the_result_has_the_layout_of_the_input(memory_format, dtype, device, ba
 
 @pytest.mark.parametrize("shape", [(0, 4, 5, 7), (2, 4, 0, 7), (2, 0, 5, 7)], ids=str)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_empty(shape, inplace, dtype, device, backend):
+def test_empty_tensors_forward_and_backward(shape, inplace, dtype, device, backend):
     leaf = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     residual = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     constants = torch.ones(shape[1], device=device), torch.zeros(shape[1], device=device)
@@ -147,12 +123,9 @@ def test_empty(shape, inplace, dtype, device, backend):
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("with_residual", [True, False])
-def test_gradcheck(relu, with_residual, device, native):
+def test_gradcheck(relu, with_residual, device, backend):
     case = NormCase("gradcheck", (2, 3, 4, 2), residual=with_residual, relu=relu)
     arguments = norm_arguments(case, torch.float64, device)
-    leaves = [arguments[name] for name in ("input", "residual") if arguments[name] is not None]
-
-    def function(input, residual=None):
-        return ops.frozen_bn_relu(input, arguments["scale"], arguments["shift"], residual, relu=relu)
-
-    assert torch.autograd.gradcheck(function, [leaf.requires_grad_() for leaf in leaves])
+    leaves = {name: arguments[name].requires_grad_() for name in wanted_gradients(arguments)}
+    constants = {"scale": arguments["scale"], "shift": arguments["shift"], "relu": relu}
+    assert gradcheck(partial(ops.frozen_bn_relu, **constants), leaves)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from helpers.cases import DEFORM_CASES_BY_NAME, NormCase
+from helpers.layouts import in_format, transposed
 from helpers.norm_problems import norm_arguments
 from helpers.problems import deform_arguments
 
@@ -25,14 +26,9 @@ def check(operator, arguments):
     assert set(result.values()) == {"SUCCESS"}, result
 
 
-def laid_out(value, memory_format):
-    return value.contiguous(memory_format=memory_format) if value is not None and value.dim() == 4 else value
-
-
 def deform(name, device, memory_format, dtype=torch.float32, position_dtype=None, needs_grad=True):
     case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, dtype, device, position_dtype)
-    arguments = {key: laid_out(value, memory_format) for key, value in arguments.items()}
+    arguments = in_format(deform_arguments(case, dtype, device, position_dtype), memory_format)
     grad = arguments.pop("grad")
     tensors = [arguments[key] for key in ("input", "weight", "offset", "mask", "bias")]
     tensors = [value if value is None else value.requires_grad_(needs_grad) for value in tensors]
@@ -40,15 +36,10 @@ def deform(name, device, memory_format, dtype=torch.float32, position_dtype=None
 
 
 def test_these_are_all_operators():
-    names = {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if is_ours(name)}
-    assert names == REGISTERED
+    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("resnet_cuda::")]
+    assert {name.split("::")[1].split(".")[0] for name in names} == REGISTERED
 
 
-def is_ours(name):
-    return name.startswith("resnet_cuda::")
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("name", DEFORM_NAMES)
 def test_deform_conv2d(name, memory_format, device):
     _, tensors, numbers = deform(name, device, memory_format)
@@ -71,7 +62,6 @@ def test_deform_conv2d_dtypes(dtype, position_dtype, device):
     check("deform_conv2d", (*tensors, *numbers))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("needs", [(True,) * 5, (True, False, True, False, True), (False,) * 5], ids=str)
 def test_deform_conv2d_backward(memory_format, needs, device):
     for name in ("plain", "groups_2_offset_groups_4"):
@@ -79,21 +69,19 @@ def test_deform_conv2d_backward(memory_format, needs, device):
         check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *needs))
 
 
-def test_deform_conv2d_backward_without_mask_and_in_16_bit(device):
-    grad, tensors, numbers = deform("v1_no_bias", device, torch.contiguous_format, needs_grad=False)
-    check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *(True,) * 5))
-    grad, tensors, numbers = deform(
-        "plain", device, torch.channels_last, torch.bfloat16, torch.float32, needs_grad=False
-    )
+@pytest.mark.parametrize(
+    ("name", "dtypes"), [("v1_no_bias", ()), ("plain", (torch.bfloat16, torch.float32))], ids=["no mask", "16 bit"]
+)
+def test_deform_conv2d_backward_without_mask_and_in_16_bit(name, dtypes, device):
+    grad, tensors, numbers = deform(name, device, torch.channels_last, *dtypes, needs_grad=False)
     check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *(True,) * 5))
 
 
 def norm(device, memory_format, dtype, with_residual):
-    arguments = norm_arguments(NormCase("opcheck", (2, 6, 5, 7), residual=with_residual), dtype, device)
-    return {key: laid_out(value, memory_format) for key, value in arguments.items()}
+    case = NormCase("opcheck", (2, 6, 5, 7), residual=with_residual)
+    return in_format(norm_arguments(case, dtype, device), memory_format)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("with_residual", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
@@ -105,25 +93,24 @@ def test_frozen_bn_relu(memory_format, dtype, with_residual, relu, device):
     check("frozen_bn_relu", (a["input"], a["scale"], a["shift"], a["residual"], relu))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("with_residual", [True, False])
 def test_frozen_bn_relu_in_place(memory_format, with_residual, device):
     a = norm(device, memory_format, torch.float32, with_residual)
     check("frozen_bn_relu_", (a["input"], a["scale"], a["shift"], a["residual"], True))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)], ids=str)
 @pytest.mark.parametrize("relu", [True, False])
 def test_frozen_bn_relu_backward(memory_format, needs, relu, device):
     a = norm(device, memory_format, torch.float32, False)
-    output = torch.ops.resnet_cuda.frozen_bn_relu(a["input"], a["scale"], a["shift"], None, True)
-    check("frozen_bn_relu_backward", (a["grad"], a["scale"], output if relu else None, *needs))
-    # the gradient in the other layout than the output
-    check("frozen_bn_relu_backward", (a["grad"].mT.contiguous().mT, a["scale"], output if relu else None, *needs))
+    output = torch.ops.resnet_cuda.frozen_bn_relu(a["input"], a["scale"], a["shift"], None, True) if relu else None
+    check("frozen_bn_relu_backward", (a["grad"], a["scale"], output, *needs))
+    # the gradient in another layout than the output
+    check("frozen_bn_relu_backward", (transposed(a["grad"]), a["scale"], output, *needs))
+    if any(needs) and memory_format == torch.contiguous_format:  # with its own derivative
+        check("frozen_bn_relu_backward", (a["grad"].requires_grad_(), a["scale"], output, *needs))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("with_scale", [True, False])
 @pytest.mark.parametrize("operator", ["frozen_batch_norm", "frozen_batch_norm_"])
 def test_frozen_batch_norm(operator, with_scale, memory_format, device):
@@ -133,14 +120,6 @@ def test_frozen_batch_norm(operator, with_scale, memory_format, device):
         a["input"].requires_grad_()
         a["residual"].requires_grad_()
     check(operator, (a["input"], *buffers, 1e-5, a["residual"], True, with_scale))
-
-
-@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)], ids=str)
-@pytest.mark.parametrize("relu", [True, False])
-def test_frozen_bn_relu_backward_with_its_derivative(needs, relu, device):
-    a = norm(device, torch.contiguous_format, torch.float32, False)
-    output = torch.ops.resnet_cuda.frozen_bn_relu(a["input"], a["scale"], a["shift"], None, True)
-    check("frozen_bn_relu_backward", (a["grad"].requires_grad_(), a["scale"], output if relu else None, *needs))
 
 
 @pytest.mark.parametrize("name", DEFORM_NAMES)

@@ -1,4 +1,4 @@
-"""Streaming (non-temporal) stores: bitwise the results of ordinary stores, and chosen where they are faster."""
+"""Streaming (non-temporal) stores: the same bits as ordinary stores, and chosen only where that is faster."""
 
 import mmap
 import os
@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.instruction_sets import LEVELS, run_at_level
 
+pytestmark = pytest.mark.usefixtures("registered")
 MB = 2**20
 # Two threads, so that one of them begins in the middle of a cache line.
 CODE = """
@@ -20,9 +21,9 @@ from resnet_cuda import _extension, ops, use_backend
 use_backend("native")
 torch.set_num_threads(2)
 digest = hashlib.sha256()
-large = (NormCase("two_threads", (1, 37, 41, 43), residual=True), NormCase("two_threads_affine", (1, 64, 39, 41), relu=False))
+large = NormCase("large", (1, 37, 41, 43), residual=True), NormCase("large_affine", (1, 64, 39, 41), relu=False)
 for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-    for case in (*NORM_CASES, *large):
+    for case in NORM_CASES + large:
         for layout in (torch.contiguous_format, torch.channels_last):
             arguments = norm_arguments(case, dtype)
             arguments["input"] = arguments["input"].contiguous(memory_format=layout)
@@ -35,16 +36,15 @@ print(_extension.cpu_capability(), digest.hexdigest())
 """
 
 
-@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_same_to_the_bit(level):
+def test_streaming_stores_change_no_bit(level):
     always, never = (run_at_level(level, CODE, RESNET_CUDA_STREAMING=wish) for wish in ("always", "never"))
     assert always == never
 
 
 @pytest.fixture
 def streams():
-    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> streaming stores?"""
+    """What the kernels ask: (bytes that the pass moves, address of a result, its bytes, threads) -> bool."""
     from resnet_cuda import _C
 
     if os.environ.get("RESNET_CUDA_STREAMING"):
@@ -52,24 +52,21 @@ def streams():
     return _C.worth_streaming
 
 
-@pytest.mark.usefixtures("registered")
-def test_only_where_more_moves_than_caches_hold(streams):
+def test_chosen_only_where_more_moves_than_caches_hold(streams):
     result = torch.zeros(4 * MB, dtype=torch.uint8)
     linux = sys.platform.startswith("linux")
     for moved, threads, expected in ((16, 1, linux), (28, 4, linux), (28, 5, False), (6, 1, False), (1000, 64, linux)):
         assert streams(moved * MB, result.data_ptr(), result.nbytes, threads) == expected, (moved, threads)
 
 
-@pytest.mark.usefixtures("registered")
-def test_only_to_the_beginning_of_a_cache_line(streams):
+def test_chosen_only_for_results_aligned_to_a_cache_line(streams):
     result = torch.zeros(4 * MB, dtype=torch.uint8)
     assert not streams(1000 * MB, result.data_ptr() + 32, result.nbytes - 32, 1)
 
 
-@pytest.mark.usefixtures("registered")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mincore")
 @pytest.mark.parametrize("touched", ["nothing", "first", "all but the last", "all"])
-def test_only_to_memory_that_is_there(streams, touched):
+def test_chosen_only_for_memory_whose_pages_are_mapped(streams, touched):
     pages = 64
     with mmap.mmap(-1, pages * mmap.PAGESIZE) as memory:
         view = torch.frombuffer(memory, dtype=torch.uint8)

@@ -1,14 +1,14 @@
-"""The CPU operators beside other threads: in DataLoader workers and inside of a parallel region they start none of their own."""
+"""In DataLoader workers and inside of a parallel region the CPU operators start no threads of their own."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.compare import assert_bitwise_equal
+from helpers.cpp_library import load_cpp
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_cuda import ops
@@ -59,16 +59,7 @@ def test_a_dataloader_worker_stays_one_thread():
 
 @pytest.fixture(scope="module")
 def nested(tmp_path_factory: pytest.TempPathFactory):
-    root = Path(torch.__file__).parent
-    library = tmp_path_factory.mktemp("nested") / "nested.so"
-    command = [
-        *(os.environ.get("CXX", "g++"), "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"),
-        *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"),
-        *("-isystem", str(root / "include"), str(Path(__file__).with_name("nested_parallel.cpp"))),
-        *("-L", str(root / "lib"), "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-o", str(library)),
-    ]
-    subprocess.run(command, check=True)
-    torch.ops.load_library(str(library))
+    load_cpp(Path(__file__).with_name("nested_parallel.cpp"), tmp_path_factory.mktemp("nested"))
     return torch.ops.resnet_cuda_nested_test
 
 

@@ -1,4 +1,4 @@
-"""torch.func's transforms and forward-mode differentiation: those of the definition in plain PyTorch, and never a silent loss."""
+"""torch.func's transforms and forward-mode differentiation give what they give for the reference in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_gradient_for_the_constants_is_refused(backend):
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
 def test_forward_mode_for_a_buffer(name, backend):
-    """Nobody waits for a gradient there; the tangent is that of the definition, and not 0."""
+    """A buffer has no gradient, but it has a tangent: that of the definition, and not 0."""
     layer, x = FrozenBatchNorm2d(2).double(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
     layer.running_mean.uniform_(-1, 1)
     layer.running_var.uniform_(0.5, 2)

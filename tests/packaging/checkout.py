@@ -33,12 +33,17 @@ def copy(folder: Path) -> Path:
 
 
 def stand_in(folder: Path) -> Path:
-    """A compiler that writes what it is asked for without having made it, and its commands to ``commands`` beside it."""
+    """A compiler that compiles nothing: it writes the output file that it is asked for, and what it was called with."""
     folder.mkdir()
     compiler = folder / "c++"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
     return compiler
+
+
+def commands(compiler: str) -> list[str]:
+    """What the stand-in was called with, a line each."""
+    return (Path(compiler).parent / "commands").read_text().splitlines()
 
 
 def run(checkout: Path, code: str, **variables: str) -> str:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.cpp_library import load_cpp
 
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory):
     from build_native import native
 
-    root = Path(torch.__file__).parent
-    library = tmp_path_factory.mktemp("texts") / "texts.so"
-    command = [
-        *(*shlex.split(os.environ.get("CXX", "g++")), "-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden"),
-        *(*native.STABLE_ABI, f"-I{native.CSRC}", "-isystem", str(root / "include")),
-        *(str(Path(__file__).with_name("device_texts.cpp")), "-L", str(root / "lib")),
-        *("-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-o", str(library)),
-    ]
-    subprocess.run(command, check=True)
-    torch.ops.load_library(str(library))
+    source = Path(__file__).with_name("device_texts.cpp")
+    load_cpp(source, tmp_path_factory.mktemp("texts"), *native.STABLE_ABI, f"-I{native.CSRC}")
     return torch.ops.resnet_cuda_device_texts.check
 
 
@@ -38,8 +28,7 @@ def test_both_devices_are_named(check):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that torch can use")
-def test_with_its_number(check):
+def test_the_number_of_a_device_is_named(check):
     here, there = torch.zeros(1), torch.zeros(1, device="cuda:0")
     with pytest.raises(RuntimeError, match="^op: weight is on cuda:0; it must be on cpu, as input is"):
         check(there, here)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.metadata
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from helpers.processes import PACKAGE
+
+import resnet_cuda
+from resnet_cuda import _extension
 
 sys.path.insert(0, str(Path(__file__).parent))
 import checkout as tree
@@ -71,8 +78,8 @@ def test_a_wheel_without_a_compiled_part(checkout):
     names = names_in(wheel)
     assert not [name for name in names if name.endswith(".so") or "moved_away" in name]
     assert "nothing is compiled" in said
-    package = Path(tree.ROOT) / "resnet_cuda"
-    expected = {str(path.relative_to(tree.ROOT)) for path in package.rglob("*.py")} | {"resnet_cuda/py.typed"}
+    sources = (tree.ROOT / "resnet_cuda").rglob("*.py")
+    expected = {str(path.relative_to(tree.ROOT)) for path in sources} | {"resnet_cuda/py.typed"}
     assert {name for name in names if ".dist-info/" not in name} == expected
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
@@ -91,7 +98,7 @@ def test_an_editable_install_without_a_compiled_part_after_one_with_it(checkout,
     assert not list(package.glob("*.so"))
 
 
-def test_in_place_likewise(checkout, compiler):
+def test_a_build_in_place_without_a_compiled_part_removes_the_old_one(checkout, compiler):
     leave_behind(checkout)
     in_place = "sys.argv = ['setup.py', 'build_ext', '--inplace']; import runpy; runpy.run_path('setup.py')"
     tree.run(checkout, in_place, RESNET_CUDA_BUILD="none")
@@ -111,16 +118,8 @@ def test_a_source_distribution_holds_what_a_build_needs_and_nothing_else(checkou
         for path in (checkout / folder).rglob("*")
         if path.is_file() and path.suffix not in (".so", ".pyc")
     }
-    expected |= {
-        "LICENSE",
-        "README.md",
-        "CHANGELOG.md",
-        "MANIFEST.in",
-        "pyproject.toml",
-        "setup.py",
-        "setup.cfg",
-        "PKG-INFO",
-    }
+    expected |= {"LICENSE", "README.md", "CHANGELOG.md", "MANIFEST.in", "pyproject.toml"}
+    expected |= {"setup.py", "setup.cfg", "PKG-INFO"}
     assert {name for name in names if ".egg-info/" not in name} == expected
 
     (source,) = (tmp_path / "unpacked").iterdir()
@@ -144,7 +143,7 @@ def test_the_compilers_flags_are_read(checkout, compiler):
         "LDFLAGS": "-Wl,--as-needed -static-libstdc++",
     }
     build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler, **flags)
-    commands = (Path(compiler).parent / "commands").read_text().splitlines()
+    commands = tree.commands(compiler)
     compiling = [command for command in commands if " -c " in command]
     linking = [command for command in commands if "-shared" in command]
     assert compiling
@@ -159,6 +158,18 @@ def test_the_compilers_flags_are_read(checkout, compiler):
 def test_torch_headers_do_not_stand_before_pybind11s(checkout, compiler):
     """torch's include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI."""
     build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler)
-    commands = (Path(compiler).parent / "commands").read_text().splitlines()
+    commands = tree.commands(compiler)
     (bindings,) = [command for command in commands if command.count("bindings.cpp") and " -c " in command]
     assert "torch/include" not in bindings
+
+
+def test_the_version_is_written_once():
+    module = ast.parse((PACKAGE / "_version.py").read_text())
+    (assigned,) = (ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
+    assert resnet_cuda.__version__ == assigned
+    if _extension.CPU_LOADED:
+        assert _extension.build_info()["version"] == assigned
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # from a checkout that is not installed
+        assert importlib.metadata.version("resnet_cuda") == assigned
+    # Nowhere else: the version in the metadata is dynamic.
+    assert 'dynamic = ["version"]' in (tree.ROOT / "pyproject.toml").read_text()

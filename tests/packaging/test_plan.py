@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
+
+from build_native import BuildError, make_plan, native, plan
+from build_native.architectures import gpus_present, nvcc_flags, parse
 
 
 @pytest.mark.parametrize(
@@ -19,36 +20,23 @@ import pytest
         ("12.0", ("12.0",)),
     ],
 )
-def test_architecture_lists(text, expected):
-    from build_native.architectures import parse
-
+def test_architecture_lists_are_read(text, expected):
     assert parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["8", "sm_80", "8.0;Zen", "8.0,9.0"])
-def test_no_architecture(text):
-    from build_native import BuildError
-    from build_native.architectures import parse
-
+def test_an_unknown_architecture_is_refused(text):
     with pytest.raises(BuildError, match=r"TORCH_CUDA_ARCH_LIST has '.*'; allowed are numbers such as 8.0"):
         parse(text)
 
 
-def test_flags():
-    from build_native.architectures import nvcc_flags
-
-    flags = nvcc_flags(("8.0", "9.0+PTX"))
-    assert flags[1::2] == [
-        "arch=compute_80,code=sm_80",
-        "arch=compute_90,code=sm_90",
-        "arch=compute_90,code=compute_90",
-    ]
+def test_nvcc_flags_of_architectures():
+    pairs = ["compute_80,code=sm_80", "compute_90,code=sm_90", "compute_90,code=compute_90"]
+    assert nvcc_flags(("8.0", "9.0+PTX"))[1::2] == [f"arch={pair}" for pair in pairs]
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [("8.6\n8.6\n7.5", ("7.5", "8.6")), ("[N/A]", ()), (None, ())])
-def test_gpus_present(gpus, expected, tmp_path, monkeypatch):
-    from build_native.architectures import gpus_present
-
+def test_gpus_present_are_asked_of_nvidia_smi(gpus, expected, tmp_path, monkeypatch):
     if gpus is not None:
         script = tmp_path / "nvidia-smi"
         script.write_text(f"#!/bin/sh\nprintf '{gpus}'\n")
@@ -57,17 +45,13 @@ def test_gpus_present(gpus, expected, tmp_path, monkeypatch):
     assert gpus_present() == expected
 
 
-def test_a_variable_that_is_none_of_the_four(monkeypatch):
-    from build_native import BuildError, make_plan
-
+def test_an_unknown_choice_is_refused(monkeypatch):
     monkeypatch.setenv("RESNET_CUDA_BUILD", "gpu")
     with pytest.raises(BuildError, match="RESNET_CUDA_BUILD is 'gpu'; allowed are auto, cpu, cuda, none"):
         make_plan()
 
 
-def test_each_choice(fake_toolkit, monkeypatch):
-    from build_native import make_plan
-
+def test_each_choice_plans_its_parts(fake_toolkit, monkeypatch):
     nvcc = fake_toolkit()
     monkeypatch.setenv("CUDA_HOME", str(nvcc.parents[1]))
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0 9.0+PTX")
@@ -85,22 +69,18 @@ def test_each_choice(fake_toolkit, monkeypatch):
         assert "8.0 9.0+PTX" in plans[choice].describe()
 
 
-def test_without_a_toolkit(fake_toolkit, monkeypatch, tmp_path):
-    from build_native import BuildError, make_plan
-
+def test_without_a_toolkit_the_cpu_part_or_an_error(fake_toolkit, monkeypatch, tmp_path):
     broken = fake_toolkit(runtime=False)
     monkeypatch.setenv("CUDA_HOME", str(broken.parents[1]))
-    plan = make_plan()
-    assert plan.cuda is None
-    assert "libcudart_static.a" in plan.describe()
+    made = make_plan()
+    assert made.cuda is None
+    assert "libcudart_static.a" in made.describe()
     monkeypatch.setenv("RESNET_CUDA_BUILD", "cuda")
     with pytest.raises(BuildError, match=r"no usable CUDA toolkit was found: .*libcudart_static\.a is not in"):
         make_plan()
 
 
-def test_without_a_compiler_or_torch(fake_toolkit, monkeypatch):
-    from build_native import BuildError, make_plan, plan
-
+def test_a_missing_compiler_or_torch_is_named(fake_toolkit, monkeypatch):
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BuildError, match="torch is not installed where the build runs"):
         make_plan()
@@ -117,8 +97,6 @@ def test_without_a_compiler_or_torch(fake_toolkit, monkeypatch):
 @pytest.mark.parametrize("version", ["2.9.1", "2.9.1+cu128", "1.13.1", "2.9.0a0+git12345"])
 def test_a_torch_that_is_too_old_is_named_before_the_compiler_starts(fake_toolkit, monkeypatch, version):
     """2.9 has headers of a stable ABI, too, but not all that are needed."""
-    from build_native import BuildError, make_plan, plan
-
     monkeypatch.setattr(plan.importlib.metadata, "version", lambda name: version)
     with pytest.raises(BuildError) as error:
         make_plan()
@@ -127,17 +105,13 @@ def test_a_torch_that_is_too_old_is_named_before_the_compiler_starts(fake_toolki
 
 
 @pytest.mark.parametrize("version", ["2.10.0", "2.10.0+cpu", "2.10.0a0+git12345", "2.15.0", "3.0", "main"])
-def test_a_torch_that_is_new_enough(fake_toolkit, monkeypatch, version):
-    from build_native import make_plan, plan
-
+def test_a_torch_that_is_new_enough_is_taken(fake_toolkit, monkeypatch, version):
     monkeypatch.setenv("RESNET_CUDA_BUILD", "cpu")
     monkeypatch.setattr(plan.importlib.metadata, "version", lambda name: version)
     assert make_plan().torch.version == version
 
 
 def test_the_compilers_flags_are_part_of_the_plan(fake_toolkit, monkeypatch):
-    from build_native import BuildError, make_plan
-
     monkeypatch.setenv("RESNET_CUDA_BUILD", "cpu")
     monkeypatch.setenv("CPPFLAGS", "-DA='x y'")
     monkeypatch.setenv("CXXFLAGS", "-O1  -g")
@@ -151,8 +125,6 @@ def test_the_compilers_flags_are_part_of_the_plan(fake_toolkit, monkeypatch):
 
 
 def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_path):
-    from build_native import make_plan, native
-
     monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
     folder = tmp_path / "with space"
     folder.mkdir()
@@ -169,8 +141,6 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
 
 
 def test_sources_do_not_share_a_stem():
-    from build_native import native
-
     for sources in (native.cpu_sources(), native.cuda_sources()):
         stems = [(path.parent, path.stem) for path in sources]
         assert len(stems) == len(set(stems))
@@ -193,10 +163,7 @@ def test_compile_flags_follow_from_the_table_of_instruction_sets():
 
 
 def test_another_processor_leaves_x86_files_out(monkeypatch):
-    from build_native import native
-
     monkeypatch.setattr(native.platform, "machine", lambda: "aarch64")
     names = {path.name for path in native.cpu_sources()}
     assert "deform_conv_portable.cpp" in names
     assert not any("avx" in name for name in names)
-    assert sys.platform  # only the list is asked for: nothing is compiled for it here

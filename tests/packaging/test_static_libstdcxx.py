@@ -1,7 +1,7 @@
 """A library with a libstdc++ of its own, as some compiler wrappers link it: no stream may be used in it.
 
-Two libstdc++ in one process share the tables of their locales; an ostream of the second crashes (GCC 13) or stops at the
-first number (GCC 12).
+Two libstdc++ in one process share the tables of their locales; an ostream of the second crashes (GCC 13) or stops at
+the first number (GCC 12).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "resnet_cuda"
@@ -95,9 +95,7 @@ def test_both_operators_with_good_and_bad_arguments(library, tmp_path):
     assert "libstdc++" not in "".join(line for line in needed.splitlines() if "NEEDED" in line)
     shutil.copytree(PACKAGE, tmp_path / "resnet_cuda", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     shutil.copy2(library, tmp_path / "resnet_cuda")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", CALLS]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    result = run_python("-c", CALLS, path=tmp_path, cwd=tmp_path)
     assert result.returncode == 0, (result.returncode, result.stdout, result.stderr)
     found = result.stdout.splitlines()
     assert len(found) == len(SAID)
@@ -114,21 +112,22 @@ def test_no_stream_is_used_by_torchs_inline_functions_either(library):
         assert not used, (path.name, used[:3], torch.__version__)
 
 
+def sources():
+    found = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cuh", ".cpp", ".cu")]
+    assert len(found) > 20
+    return {path: path.read_text() for path in found}
+
+
 def test_no_stream_in_the_sources():
     headers = re.compile(
         r"#\s*include\s*<(sstream|iostream|ostream|istream|fstream|locale|iomanip|regex|format|print)>"
     )
     streams = re.compile(r"\bstd::(cout|cerr|clog|locale|\w*stream)\b")
-    sources = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cuh", ".cpp", ".cu")]
-    assert len(sources) > 20
-    for path in sources:
-        text = path.read_text()
+    for path, text in sources().items():
         assert not headers.search(text), path
         assert not streams.search(text), path
 
 
-def test_torch_is_included_by_way_of_one_header():
-    """Which puts checks without streams in the place of torch's."""
-    for path in (ROOT / "csrc").rglob("*.*"):
-        if path.suffix in (".h", ".cuh", ".cpp", ".cu") and path.name != "torch_stable.h":
-            assert "<torch/csrc" not in path.read_text(), path
+def test_only_one_header_includes_torchs():
+    """It puts checks without streams in the place of torch's."""
+    assert [path.name for path, text in sources().items() if "<torch/csrc" in text] == ["torch_stable.h"]

@@ -6,18 +6,14 @@ import sys
 
 import pytest
 
-
-def found():
-    from build_native.toolkit import find_toolkit
-
-    return find_toolkit()
+from build_native.toolkit import find_toolkit
 
 
 @pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
-def test_by_variable(fake_toolkit, monkeypatch, variable):
+def test_a_toolkit_is_found_by_variable(fake_toolkit, monkeypatch, variable):
     nvcc = fake_toolkit()
     monkeypatch.setenv(variable, str(nvcc.parents[1]))
-    toolkit, tried = found()
+    toolkit, tried = find_toolkit()
     assert (toolkit.root, toolkit.version, tried) == (nvcc.parents[1], "12.6", [])
     assert toolkit.include == nvcc.parents[1] / "include"
     assert toolkit.runtime == nvcc.parents[1] / "lib64" / "libcudart_static.a"
@@ -30,7 +26,7 @@ def test_a_wrapper_script_far_from_the_toolkit(fake_toolkit, monkeypatch, tmp_pa
     wrapper.write_text(f'#!/bin/sh\nexec {nvcc} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{wrapper.parent}:/usr/bin:/bin")
-    toolkit, _ = found()
+    toolkit, _ = find_toolkit()
     assert toolkit.nvcc == wrapper
     assert toolkit.root == nvcc.parents[1]
 
@@ -39,7 +35,7 @@ def test_a_toolkit_from_python_packages(fake_toolkit, monkeypatch, tmp_path):
     nvcc = fake_toolkit("site/nvidia/cu12")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    assert found()[0].nvcc == nvcc
+    assert find_toolkit()[0].nvcc == nvcc
 
 
 @pytest.mark.parametrize(
@@ -54,14 +50,14 @@ def test_what_is_missing_is_said(fake_toolkit, monkeypatch, lack, message):
     broken, whole = fake_toolkit("broken", **lack), fake_toolkit("whole")
     monkeypatch.setenv("CUDA_HOME", str(broken.parents[1]))
     monkeypatch.setenv("CUDA_PATH", str(whole.parents[1]))
-    toolkit, (tried,) = found()
+    toolkit, (tried,) = find_toolkit()
     assert toolkit.root == whole.parents[1]  # the next place is asked
     assert "CUDA_HOME" in tried
     assert message in tried
 
 
-def test_none_at_all(fake_toolkit, monkeypatch, tmp_path):
+def test_no_toolkit_at_all_is_said(fake_toolkit, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
-    toolkit, (tried,) = found()
+    toolkit, (tried,) = find_toolkit()
     assert toolkit is None
     assert "no such file" in tried

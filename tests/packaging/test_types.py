@@ -20,6 +20,6 @@ def check(sample, folder):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
-def test_public_names(tmp_path):
+def test_public_names_are_typed(tmp_path):
     result = check(HERE / "typed_sample.py", tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,10 +1,13 @@
-"""The reference deformable convolution against numbers worked out by hand and against identities."""
+"""The reference deformable convolution against numbers worked out by hand and identities.
+
+gradcheck of both implementations: ops/test_deform_conv_values.py.
+"""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.cases import DEFORM_CASES, DEFORM_CASES_BY_NAME
-from helpers.problems import deform_arguments
+from helpers.problems import deform_arguments, forward_arguments, run
 
 from resnet_cuda.reference import deform_conv2d
 
@@ -84,20 +87,11 @@ def test_zero_offset_and_mask_one_are_conv2d(case):
     arguments["offset"].zero_()
     if case.mask:
         arguments["mask"].fill_(1.0)
-    grad = arguments.pop("grad")
-    names = ("input", "weight", "bias") if case.bias else ("input", "weight")
-    results = []
-    for function in ("deform_conv2d", "conv2d"):
-        leaves = {name: arguments[name].detach().clone().requires_grad_() for name in names}
-        if function == "conv2d":
-            output = F.conv2d(**leaves, **case.geometry, groups=case.groups)
-        else:
-            output = deform_conv2d(**{**arguments, **leaves}, **case.geometry)
-        results.append((output, torch.autograd.grad(output, list(leaves.values()), grad)))
-    (output, gradients), (expected, expected_gradients) = results
-    torch.testing.assert_close(output, expected)
-    for name, gradient, right in zip(names, gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, right, msg=lambda text, name=name: f"{name}: {text}")
+    got = run(deform_conv2d, arguments, **case.geometry)
+    plain = {name: value for name, value in arguments.items() if name not in ("offset", "mask")}
+    expected = run(F.conv2d, plain, **case.geometry, groups=case.groups)
+    torch.testing.assert_close(got.output, expected.output)
+    torch.testing.assert_close({name: got.gradients[name] for name in expected.gradients}, expected.gradients)
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(1, 0), (0, -1), (-2, 3), (0, 5), (40, 0)])
@@ -116,27 +110,6 @@ def test_whole_offsets_shift_the_image(dy, dx):
 
 def test_mask_and_weight_scale_alike():
     case = DEFORM_CASES_BY_NAME["v1_no_bias"]
-    arguments = {name: value for name, value in deform_arguments(case, torch.float64).items() if value is not None}
-    arguments.pop("grad")
-    mask = torch.full((2, 9, 7, 6), 0.5, dtype=torch.float64)
-    half = deform_conv2d(**arguments, mask=mask, **case.geometry)
+    arguments = forward_arguments(case, torch.float64)
+    half = deform_conv2d(**arguments | {"mask": torch.full((2, 9, 7, 6), 0.5).double()}, **case.geometry)
     torch.testing.assert_close(half * 2, deform_conv2d(**arguments, **case.geometry))
-
-
-GRADCHECK = ("plain", "v1_no_bias", "groups_2_offset_groups_4", "kernel_2x4", "stride_2x3", "one_pixel")
-
-
-@pytest.mark.parametrize("name", GRADCHECK)
-def test_gradcheck(name):
-    case = DEFORM_CASES_BY_NAME[name]
-    arguments = deform_arguments(case, torch.float64)
-    arguments.pop("grad")
-    # Away from the kinks at whole numbers, by more than gradcheck's step.
-    arguments["offset"] = arguments["offset"].floor() + 0.3
-    names = [key for key, value in arguments.items() if value is not None]
-    leaves = [arguments[key].requires_grad_() for key in names]
-
-    def function(*values):
-        return deform_conv2d(**dict(zip(names, values, strict=True)), **case.geometry)
-
-    assert torch.autograd.gradcheck(function, leaves, fast_mode=True)

@@ -1,13 +1,42 @@
-"""Every number that a 16-bit type has, through each instruction set's FrozenBN: infinities, NaN of both signs, subnormals."""
+"""The CPU kernels of each instruction set, each in a process of its own; a machine chooses only one by itself."""
 
 import pytest
 from helpers.instruction_sets import LEVELS, run_at_level
 
-CODE = """
+from resnet_cuda import _extension
+
+pytestmark = pytest.mark.usefixtures("registered")
+START = """
 import torch
 from resnet_cuda import _extension, ops, use_backend
 
 use_backend("native")
+"""
+# FrozenBN's cases: test_streaming.py, at every level.
+DEFORM_CONV = """
+from helpers.cases import DEFORM_CASES
+from helpers.problems import assert_deform_run_close, deform_arguments, run
+torch.set_num_threads(1)
+checked = 0
+for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for case in DEFORM_CASES:
+        arguments = deform_arguments(case, dtype)
+        got = run(ops.deform_conv2d, arguments, **case.geometry)
+        assert_deform_run_close(got, arguments, case)
+        checked += 1
+print(_extension.cpu_capability(), checked)
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS[:-1])
+def test_deform_conv2d_on_lower_instruction_sets(level):
+    best = _extension.cpu_capability()
+    if level == best:
+        pytest.skip(f"this machine's own kernels are {best}, which all other tests run on")
+    assert int(run_at_level(level, START + DEFORM_CONV)) > 150
+
+
+ALL_16_BIT_NUMBERS = """
 SHAPE = (1, 64, 32, 32)
 bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
 one, zero = torch.ones(64), torch.zeros(64)
@@ -39,7 +68,7 @@ print(_extension.cpu_capability(), "right")
 """
 
 
-@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_number(level):
-    assert run_at_level(level, CODE) == "right"
+def test_frozen_bn_of_all_16_bit_numbers(level):
+    """Infinities, NaN of both signs and subnormals included."""
+    assert run_at_level(level, START + ALL_16_BIT_NUMBERS) == "right"

@@ -1,4 +1,4 @@
-"""What each of two processes does in test_ddp.py; prints one JSON line. Run as ``ddp_ranks.py SCENARIO RANK FILE``."""
+"""What each of two processes does in test_ddp.py: ``python -m helpers.ddp_ranks SCENARIO RANK FILE`` prints JSON."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import copy
 import functools
 import json
 import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from helpers.networks import assert_equal, frozen_norms, gradients, loss_of, randomise, torchvision_style
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from helpers.networks import gradients, loss_of, randomise, torchvision_style
-
-from resnet_cuda.layers import FrozenBatchNorm2d
 
 
 def images(seed: int = 3) -> torch.Tensor:
@@ -39,9 +33,8 @@ def buffers_broadcast_in_forward(rank: int) -> list[float]:
     wrapped = DistributedDataParallel(network)
     level_sums(wrapped)
     if rank == 0:  # behind the version counter and the module alike
-        for module in network.modules():
-            if isinstance(module, FrozenBatchNorm2d):
-                module.running_mean.data.add_(0.25)
+        for norm in frozen_norms(network).values():
+            norm.running_mean.data.add_(0.25)
     wrapped.train()
     loss_of(wrapped(images())).backward()
     gradients(network)
@@ -73,9 +66,7 @@ def checkpointed_gradients(rank: int) -> list[float]:
         loss_of(wrapped(images(seed=rank))).backward()
         found.append(gradients(network))
     plain, again = found
-    assert plain.keys() == again.keys()
-    for name, right in plain.items():
-        torch.testing.assert_close(again[name], right, msg=lambda text, name=name: f"{name}: {text}")
+    assert_equal(again, plain)
     return digest(plain.values())
 
 
