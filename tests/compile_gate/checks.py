@@ -46,7 +46,8 @@ def resource_faults(kernel: Kernel, limit: Limit) -> list[str]:
         faults.append(f"has a stack of {resources.stack} bytes")
     budget = limit.registers_on.get(kernel.architecture, limit.registers)
     if resources.registers > budget:
-        faults.append(f"uses {resources.registers} registers, the budget is {budget}")
+        row = f"its row {limit.kernel!r} in limits.py"
+        faults.append(f"uses {resources.registers} registers on {kernel.architecture}, {row} allows {budget}")
     return faults
 
 

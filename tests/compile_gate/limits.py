@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from build_native.architectures import SUPPORTED
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -17,9 +19,14 @@ class Limit:
 
     kernel: str  # a regular expression
     registers: int  # per thread, at most
-    registers_on: Mapping[str, int] = field(default_factory=dict)  # the same where an architecture needs more
+    registers_on: Mapping[str, int] = field(default_factory=dict)  # the same on architectures that need more
     wide: Mapping[str, int] = field(default_factory=dict)
     integer_atomics: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = self.registers_on.keys() - set(SUPPORTED)
+        if unknown:
+            raise ValueError(f"registers_on of {self.kernel!r} has {sorted(unknown)}; allowed are {', '.join(SUPPORTED)}")
 
 
 # Template arguments <T, Real, N> with 16 bytes of T in a pack, and with fewer.

@@ -9,9 +9,11 @@ from __future__ import annotations
 import pytest
 from compile_gate.checks import instruction_faults, resource_faults, row_faults, rows_of, wide_faults
 from compile_gate.limits import LIMITS
-from compile_gate.tools import ARCHITECTURES, code_name
+from compile_gate.tools import code_name
 
-pytestmark = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=code_name)
+from build_native.architectures import SUPPORTED
+
+pytestmark = pytest.mark.parametrize("architecture", SUPPORTED, ids=code_name)
 
 
 def fail_with(faults: list[str]) -> None:

@@ -165,6 +165,11 @@ def test_short_names(demangled, short):
     assert short_name(demangled) == short
 
 
+def test_a_row_for_an_architecture_that_is_not_supported_is_an_error():
+    with pytest.raises(ValueError, match=r"registers_on of 'Place' has \['9.1'\]; allowed are 7.5, "):
+        Limit("Place", 32, {"9.0": 40, "9.1": 48})
+
+
 def test_rows():
     limits = (Limit(r"Sample<\w+>", 32), Limit(r"Sample<float>|Place", 32))
     assert row_faults(["Sample<Half>", "Place"], limits) == []

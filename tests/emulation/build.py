@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
+from build_native.native import CSRC, STABLE_ABI, cuda_sources
+
 HERE = Path(__file__).resolve().parent
-CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "resnet_cuda_emulated"
 # Small enough that the tests' shapes take several chunks of columns.
 WORKSPACE_BYTES = 20_000
@@ -35,17 +36,15 @@ def compiler() -> str:
 
 
 def operator_sources(csrc: Path = CSRC) -> list[Path]:
-    """All that the CUDA library is made of."""
-    cpu_only = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp", "_avx512_bf16.cpp")
-    shared = [path for path in csrc.glob("*/*.cpp") if not path.name.endswith(cpu_only)]
-    return sorted([csrc / "registration.cpp", *shared, *csrc.glob("*/*.cu")])
+    """All that the CUDA library is made of, and the schemas."""
+    return [csrc / "registration.cpp", *cuda_sources(csrc)]
 
 
 def compile_flags(sanitize: bool, csrc: Path = CSRC, float32_only: bool = False) -> list[str]:
     return [
         *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-        *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"),
+        *STABLE_ABI,
         *("-DRESNET_CUDA_EMULATE", f"-DRESNET_CUDA_NAMESPACE={NAMESPACE}", "-DRESNET_CUDA_KEY=CPU"),
         *(f"-DRESNET_CUDA_WORKSPACE_BYTES={WORKSPACE_BYTES}", f"-DRESNET_CUDA_LONG_LIST={LONG_LIST}"),
         *(("-DRESNET_CUDA_FLOAT32_ONLY",) if float32_only else ()),
@@ -67,18 +66,8 @@ def build(
 
     def compile_one(source: Path) -> Path:
         target = objects_folder / f"{source.name}.o"
-        _run(
-            [
-                compiler(),
-                *compile_flags(sanitize, csrc, float32_only),
-                "-x",
-                "c++",
-                "-c",
-                str(source),
-                "-o",
-                str(target),
-            ]
-        )
+        flags = compile_flags(sanitize, csrc, float32_only)
+        _run([compiler(), *flags, "-x", "c++", "-c", str(source), "-o", str(target)])
         return target
 
     with ThreadPoolExecutor(2) as pool:

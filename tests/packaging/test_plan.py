@@ -154,7 +154,7 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     from build_native import make_plan, native
 
     monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
-    folder = tmp_path / "with space"
+    folder = tmp_path / "with space, $dollar: colon"
     folder.mkdir()
     outputs = native.write_ninja_file(make_plan(), folder, "1.2.3")
     assert set(outputs) == {f"_C{native.sysconfig.get_config_var('EXT_SUFFIX')}", "_cuda_kernels.so"}
@@ -164,7 +164,7 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     for source in sorted(native.CSRC.rglob("*")):
         if source.suffix in (".cpp", ".cu"):
             assert any(str(source) in line for line in compiled), source
-    assert "with$ space" in text
+    assert "with$ space,$ $$dollar$:$ colon" in text
     assert 'RESNET_CUDA_VERSION "1.2.3"' in (folder / "build_facts.h").read_text()
 
 
