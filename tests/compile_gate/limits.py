@@ -26,7 +26,9 @@ class Limit:
     def __post_init__(self) -> None:
         unknown = self.registers_on.keys() - set(SUPPORTED)
         if unknown:
-            raise ValueError(f"registers_on of {self.kernel!r} has {sorted(unknown)}; allowed are {', '.join(SUPPORTED)}")
+            raise ValueError(
+                f"registers_on of {self.kernel!r} has {sorted(unknown)}; allowed are {', '.join(SUPPORTED)}"
+            )
 
 
 # Template arguments <T, Real, N> with 16 bytes of T in a pack, and with fewer.
