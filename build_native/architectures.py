@@ -9,8 +9,8 @@ import subprocess
 
 from build_native.errors import BuildError
 
-# What the package promises to run on, from Turing on: the compile gate holds every kernel to its limits on each. One more
-# is one more entry here; where a kernel takes more registers on it, its test names the row of tests/compile_gate/limits.py.
+# What the package promises to run on: the compile gate holds every kernel to its limits on each. A new one is an entry
+# here; a kernel that takes more registers on it fails with the name of its row in tests/compile_gate/limits.py.
 SUPPORTED = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 VARIABLE = "TORCH_CUDA_ARCH_LIST"

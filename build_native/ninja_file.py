@@ -43,7 +43,7 @@ class NinjaFile:
         self._writer.rule("link", "$linker -o $out $in $libraries", description="link $out")
 
     def compile(self, compiler: list[str], source: Path, folder: Path, base: Path) -> Path:
-        """Adds the compilation of ``source``; its object's place below ``folder`` mirrors the source's below ``base``."""
+        """Adds the compilation of ``source``; its object lies in ``folder`` as the source lies in ``base``."""
         target = folder / source.relative_to(base).with_suffix(source.suffix + ".o")
         self._writer.build(_path(target), "compile", _path(source), variables={"compiler": _command(compiler)})
         return target

@@ -1,7 +1,7 @@
 """Every kernel, compiled for every architecture that is promised, within its limits (limits.py).
 
-Without a GPU: nvcc and ptxas compile, ``ptxas -v`` and the disassembled machine code are read. Skipped where there is no nvcc;
-``make gate`` compiles, tests and prints the table.
+Without a GPU: nvcc and ptxas compile, ``ptxas -v`` and the disassembled machine code are read. Skipped where there is
+no nvcc; ``make gate`` compiles, tests and prints the table.
 """
 
 from __future__ import annotations

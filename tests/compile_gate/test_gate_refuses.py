@@ -1,4 +1,4 @@
-"""The gate itself: it refuses kernels that are bad on purpose, each for its own reason and no other, and accepts a good one."""
+"""The gate refuses kernels that are bad on purpose, each for its own reason and no other, and accepts a good one."""
 
 from __future__ import annotations
 

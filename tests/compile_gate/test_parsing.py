@@ -146,8 +146,8 @@ def test_width_of_global_loads(instruction, wide):
     ("demangled", "short"),
     [
         (
-            "void resnet_cuda::device::run_body<resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, float> "
-            "> >(resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, float> >)",
+            "void resnet_cuda::device::run_body<resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, "
+            "float> > >(resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, float> >)",
             "ForEachIndex<FrozenBnBackward<BFloat16, float>>",
         ),
         (

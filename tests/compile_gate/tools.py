@@ -85,7 +85,7 @@ class Tools:
     def require_disassembler(self) -> None:
         if self.disassembler is None:
             raise UnavailableError(
-                "no nvdisasm: not on the PATH, not in the CUDA toolkit, and no triton package (it comes with torch for CUDA)"
+                "no nvdisasm: not on the PATH, not in the CUDA toolkit, and no triton package (part of torch for CUDA)"
             )
 
 

@@ -1,4 +1,4 @@
-"""Builds and loads the emulated CUDA operators once per test run; nothing that a kernel must write starts as anything but NaN."""
+"""Builds and loads the emulated CUDA operators once per test run; memory that a kernel must write starts as NaN."""
 
 from __future__ import annotations
 

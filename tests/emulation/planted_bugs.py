@@ -1,6 +1,6 @@
 """Bugs to plant in the CUDA sources, one at a time, and what must then be reported.
 
-``old`` must occur exactly once in ``file``. When a kernel is rewritten its bugs move along: test_planted_bugs.py says which
+``old`` must occur exactly once in ``file``. Whoever rewrites a kernel adapts its bugs: test_planted_bugs.py says which
 no longer apply.
 """
 
