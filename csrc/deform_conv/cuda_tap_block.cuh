@@ -7,6 +7,7 @@
 namespace resnet_cuda {
 
 constexpr int kMostTapsPerBlock = 9;
+static_assert(kMostTapsPerBlock > 0);
 // Entries of a block's plan.
 constexpr int kMostPlanned = kMostTapsPerBlock * kTilePixels;
 

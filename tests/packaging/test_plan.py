@@ -168,6 +168,15 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     assert 'RESNET_CUDA_VERSION "1.2.3"' in (folder / "build_facts.h").read_text()
 
 
+def test_without_the_ninja_package(monkeypatch):
+    """A ninja of the system alone cannot write the file."""
+    from build_native import BuildError, native
+
+    monkeypatch.setitem(sys.modules, "ninja", None)
+    with pytest.raises(BuildError, match="the Python package ninja is missing .*pip install ninja"):
+        native.find_ninja()
+
+
 def test_sources_do_not_share_a_stem():
     from build_native import native
 
