@@ -7,7 +7,7 @@
 namespace resnet_cuda {
 
 constexpr int kMostTapsPerBlock = 9;
-static_assert(kMostTapsPerBlock > 0);
+static_assert(kMostTapsPerBlock > 0, "a block takes at least one tap");
 // Entries of a block's plan.
 constexpr int kMostPlanned = kMostTapsPerBlock * kTilePixels;
 

@@ -13,7 +13,7 @@ constexpr int kThreads = 256;
 constexpr int kInFlight = 2;
 // At up to 64 registers four blocks of 256 threads run at once on a multiprocessor; two waves balance the load.
 constexpr int kBlocksPerMultiprocessor = 8;
-static_assert(kInFlight > 0 && kBlocksPerMultiprocessor > 0);
+static_assert(kInFlight > 0 && kBlocksPerMultiprocessor > 0, "a thread takes packs, a multiprocessor blocks");
 
 // One pack per thread while that does not fill the device, several beyond. At least one block: the tail, elements after
 // the last whole pack, needs it.
