@@ -1,6 +1,6 @@
 # make demo   train Mask R-CNN with deformable convolutions on a photograph of coins, evaluate it, draw a picture
 # make test   everything's tests
-# make gate   every CUDA kernel compiled for all architectures; registers and machine code within limits; needs nvcc
+# make gate   every CUDA kernel compiled for every supported architecture, held to limits; needs nvcc, no GPU
 # make matrix the package built with six versions of torch, and wheels run under others than they were built with
 # All set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
 # CUDA part is built too.

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One GPU run: build, first calls, tests, compute-sanitizer, ncu and the phases, each below its own deadline, tables last.
+# One GPU run: build, first calls, tests, compute-sanitizer, ncu, measurements, each with a deadline; tables last.
 #
 #   OUT=folder bash benchmarks/gpu_run.sh --half 1 [options of python -m benchmarks.gpu, see --help]
 #   OUT=folder bash benchmarks/gpu_run.sh --half 2
 #
-# Everything that comes of it lies in $OUT (default benchmarks/results), a few small files. Exit status 0: all went well;
-# 1: some step did not; 3: build, import or first call failed, and the run ended there.
+# Results are a few small files in $OUT (default benchmarks/results). Exit status 0: every step succeeded; 1: a step
+# failed; 3: build, import or a first call failed, and the run ended there.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "${OUT:=$root/benchmarks/results}"

@@ -1,4 +1,4 @@
-"""Which GPU architectures to compile for."""
+"""Which GPU architectures there are, and which to compile for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import shutil
 import subprocess
 
 from build_native.errors import BuildError
+
+# What the package promises to run on: the compile gate holds every kernel to its limits on each. A new one is an entry
+# here; a kernel that takes more registers on it fails with the name of its row in tests/compile_gate/limits.py.
+SUPPORTED = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 VARIABLE = "TORCH_CUDA_ARCH_LIST"
 DEFAULT = ("8.0", "9.0+PTX")
@@ -26,7 +30,7 @@ def parse(text: str) -> tuple[str, ...]:
     """``"8.0;9.0+PTX"`` (semicolons or spaces; names such as Hopper) as a tuple.
 
     Raises:
-        BuildError: naming the entry that is none.
+        BuildError: naming the entry that is no architecture.
     """
     entries: list[str] = []
     for entry in re.split(r"[;\s]+", text.strip()):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
 
 from build_native.architectures import nvcc_flags
 from build_native.errors import BuildError
-from build_native.ninja_file import NinjaFile
+from build_native.ninja_file import NinjaFile, import_ninja
 from build_native.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,10 +45,10 @@ def cpu_sources() -> list[Path]:
     return sorted(path for path in sources if is_x86() or not _instruction_set(path))
 
 
-def cuda_sources() -> list[Path]:
+def cuda_sources(csrc: Path = CSRC) -> list[Path]:
     """What the CUDA library is made of: the kernels, and the checks and allocations that both devices share."""
-    shared = [path for path in CSRC.glob("*/*.cpp") if not path.name.endswith(CPU_ONLY)]
-    return sorted([*shared, *CSRC.glob("*/*.cu")])
+    shared = [path for path in csrc.glob("*/*.cpp") if not path.name.endswith(CPU_ONLY)]
+    return sorted([*shared, *csrc.glob("*/*.cu")])
 
 
 def _instruction_set(path: Path) -> tuple[str, ...]:
@@ -153,14 +152,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
 
 
 def find_ninja() -> str:
-    try:
-        import ninja
-    except ImportError:
-        on_path = shutil.which("ninja")
-        if on_path:
-            return on_path
-        raise BuildError("ninja is missing; pip install ninja") from None
-    return str(Path(ninja.BIN_DIR) / "ninja")
+    return str(Path(import_ninja().BIN_DIR) / "ninja")
 
 
 def build(plan: Plan, version: str) -> dict[str, Path]:

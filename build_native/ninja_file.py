@@ -1,13 +1,31 @@
-"""Writes build.ninja."""
+"""Writes build.ninja, by the ``ninja_syntax`` that every ninja wheel has."""
 
 from __future__ import annotations
 
+import io
 import shlex
 from pathlib import Path
+from types import ModuleType
+
+from build_native.errors import BuildError
 
 
-def _escape(path: Path) -> str:
-    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+def import_ninja() -> ModuleType:
+    """The package of the ninja wheel, with its ``ninja_syntax``.
+
+    Raises:
+        BuildError: where it is not installed; a ninja of the system alone has no ``ninja_syntax``.
+    """
+    try:
+        import ninja
+        import ninja.ninja_syntax
+    except ImportError as error:
+        raise BuildError(f"the Python package ninja is missing ({error}); pip install ninja") from None
+    return ninja
+
+
+def _path(path: Path) -> str:
+    return str(path).replace("$", "$$")  # ninja_syntax escapes spaces and colons, but takes $ for a variable
 
 
 def _command(words: list[str]) -> str:
@@ -18,32 +36,23 @@ class NinjaFile:
     """Collects compile and link steps; each step carries its own command."""
 
     def __init__(self) -> None:
-        self._lines = [
-            "rule compile",
-            "  command = $compiler -MD -MF $out.d -c $in -o $out",
-            "  depfile = $out.d",
-            "  deps = gcc",
-            "  description = compile $in",
-            "rule link",
-            "  command = $linker -o $out $in $libraries",
-            "  description = link $out",
-        ]
+        self._text = io.StringIO()
+        self._writer = import_ninja().ninja_syntax.Writer(self._text, width=1 << 20)
+        compile_command = "$compiler -MD -MF $out.d -c $in -o $out"
+        self._writer.rule("compile", compile_command, description="compile $in", depfile="$out.d", deps="gcc")
+        self._writer.rule("link", "$linker -o $out $in $libraries", description="link $out")
 
     def compile(self, compiler: list[str], source: Path, folder: Path, base: Path) -> Path:
-        """Adds the compilation of ``source``; its object's place below ``folder`` mirrors the source's below ``base``."""
+        """Adds the compilation of ``source``; its object lies in ``folder`` as the source lies in ``base``."""
         target = folder / source.relative_to(base).with_suffix(source.suffix + ".o")
-        self._lines += [f"build {_escape(target)}: compile {_escape(source)}", f"  compiler = {_command(compiler)}"]
+        self._writer.build(_path(target), "compile", _path(source), variables={"compiler": _command(compiler)})
         return target
 
     def link(self, linker: list[str], objects: list[Path], libraries: list[str], target: Path) -> None:
-        inputs = " ".join(_escape(path) for path in objects)
-        self._lines += [
-            f"build {_escape(target)}: link {inputs}",
-            f"  linker = {_command(linker)}",
-            f"  libraries = {_command(libraries)}",
-        ]
+        variables = {"linker": _command(linker), "libraries": _command(libraries)}
+        self._writer.build(_path(target), "link", [_path(path) for path in objects], variables=variables)
 
     def write(self, path: Path) -> None:
-        text = "\n".join(self._lines) + "\n"
+        text = self._text.getvalue()
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

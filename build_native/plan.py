@@ -90,8 +90,8 @@ def find_compiler() -> tuple[str, ...]:
         if shutil.which(command[0]):
             return tuple(command)
     raise BuildError(
-        f"no C++ compiler: {asked[0] if asked else 'g++, c++ and clang++'} not found. Install one (Debian: apt install g++), or "
-        f"set {VARIABLE}=none for a pure Python install that runs on the slow reference"
+        f"no C++ compiler: {asked[0] if asked else 'g++, c++ and clang++'} not found. Install one "
+        f"(Debian: apt install g++), or set {VARIABLE}=none for a pure Python install that runs on the slow reference"
     )
 
 
@@ -100,14 +100,14 @@ def find_torch() -> Torch:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise BuildError(
-            "torch is not installed where the build runs. Install it first when building with --no-build-isolation, or set "
-            f"{VARIABLE}=none"
+            "torch is not installed where the build runs. Install it first when building with --no-build-isolation, or "
+            f"set {VARIABLE}=none"
         )
     root, version = Path(spec.origin).parent, importlib.metadata.version("torch")
     if _release(version) < _release(OLDEST_TORCH):
         raise BuildError(
-            f"torch {version} at {root} is too old: resnet_cuda needs torch {OLDEST_TORCH} or later, to build and to run. "
-            f"pip install 'torch>={OLDEST_TORCH}', or set {VARIABLE}=none for a pure Python install"
+            f"torch {version} at {root} is too old: resnet_cuda needs torch {OLDEST_TORCH} or later, to build and to "
+            f"run. pip install 'torch>={OLDEST_TORCH}', or set {VARIABLE}=none for a pure Python install"
         )
     if not (root / "include" / "torch" / "csrc" / "stable" / "library.h").exists():
         raise BuildError(f"torch {version} at {root} has no headers of the stable ABI: it is not a whole installation")
@@ -115,7 +115,7 @@ def find_torch() -> Torch:
 
 
 def _release(version: str) -> tuple[int, int]:
-    """(2, 10) of "2.10.0+cu128"; of what is no such number, as a build from source may have, more than any."""
+    """(2, 10) of "2.10.0+cu128"; more than any for a text that is no version, such as "main"."""
     match = re.match(r"(\d+)\.(\d+)", version)
     return (int(match[1]), int(match[2])) if match else (1 << 30, 0)
 
@@ -145,8 +145,9 @@ def make_plan() -> Plan:
         if chosen == "cuda":
             details = "; ".join(tried)
             raise BuildError(
-                f"{VARIABLE}=cuda, but no usable CUDA toolkit was found: {details}. Install one (nvcc, {toolkit.HEADER}, "
-                f"{toolkit.RUNTIME}), put its nvcc on the PATH or set CUDA_HOME; or set {VARIABLE}=cpu"
+                f"{VARIABLE}=cuda, but no usable CUDA toolkit was found: {details}. Install one (nvcc, "
+                f"{toolkit.HEADER}, {toolkit.RUNTIME}), put its nvcc on the PATH or set CUDA_HOME; or set "
+                f"{VARIABLE}=cpu"
             )
         return replace(common, remarks=remarks)
     chosen_architectures, origin = architectures.choose()

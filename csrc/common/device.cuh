@@ -74,6 +74,8 @@ namespace resnet_cuda {
 namespace device {
 
 constexpr int kWarp = 32;
+// What a block may have on every GPU without asking for more (cudaFuncSetAttribute).
+constexpr int kMostSharedBytes = 48 << 10;
 
 }  // namespace device
 }  // namespace resnet_cuda

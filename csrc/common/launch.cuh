@@ -10,7 +10,7 @@
 
 namespace resnet_cuda {
 
-// One index per call, for what is not worth more: `body(index)` for every index below `count`.
+// `body(index)` for every index below `count`, in a grid-stride loop.
 template <typename Body>
 struct ForEachIndex {
   static constexpr int kThreads = 256;
@@ -25,12 +25,22 @@ struct ForEachIndex {
   }
 };
 
-#if !defined(RESNET_CUDA_EMULATE)
-
 namespace device {
 
-// How many blocks of a body a multiprocessor is to hold at least, which bounds the registers: 4 (64 registers for 256
-// threads) where the body has no `kBlocksPerMultiprocessor`.
+// Shared memory of a block: `kSharedBytes` of the body, 0 where it has none.
+template <typename Body, typename = void>
+struct SharedBytes {
+  static constexpr int value = 0;
+};
+template <typename Body>
+struct SharedBytes<Body, std::enable_if_t<(Body::kSharedBytes > 0)>> {
+  static constexpr int value = Body::kSharedBytes;
+};
+
+#if !defined(RESNET_CUDA_EMULATE)
+
+// The second number of __launch_bounds__: blocks that a multiprocessor must be able to hold, which bounds the
+// registers. 4 (64 registers for 256 threads) where the body has no `kBlocksPerMultiprocessor`.
 template <typename Body, typename = void>
 struct BlocksPerMultiprocessor {
   static constexpr int value = Body::kThreads > 256 ? 1 : 4;
@@ -46,9 +56,9 @@ __global__ void __launch_bounds__(Body::kThreads, BlocksPerMultiprocessor<Body>:
   body();
 }
 
-}  // namespace device
-
 #endif
+
+}  // namespace device
 
 // Makes the tensor's device current for its lifetime and launches on that device's current stream.
 class Launcher {
@@ -67,23 +77,26 @@ class Launcher {
   }
 #endif
 
-  // Runs `body` in every thread of `blocks` blocks with so many bytes of shared memory each, at most 48 KB.
+  // Runs `body` in every thread of `blocks` blocks.
   template <typename Body>
-  void launch(int64_t blocks, int shared_bytes, const Body& body) const {
-    static_assert(Body::kThreads % device::kWarp == 0 && Body::kThreads <= 1024);
+  void launch(int64_t blocks, const Body& body) const {
+    static_assert(
+        Body::kThreads > 0 && Body::kThreads % device::kWarp == 0 && Body::kThreads <= 1024,
+        "a block has whole warps and at most 1024 threads");
+    constexpr int kSharedBytes = device::SharedBytes<Body>::value;
+    static_assert(kSharedBytes <= device::kMostSharedBytes, "a block has at most 48 KB of shared memory");
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
-    if (blocks > kMostBlocks || shared_bytes > (48 << 10)) {
+    if (blocks > kMostBlocks) {
       throw std::runtime_error(
-          "resnet_cuda: a launch of " + std::to_string(blocks) + " blocks with " + std::to_string(shared_bytes) +
-          " bytes of shared memory");
+          "resnet_cuda: a launch of " + std::to_string(blocks) + " blocks; CUDA allows " + std::to_string(kMostBlocks));
     }
     if (blocks <= 0) {
       return;
     }
 #if defined(RESNET_CUDA_EMULATE)
-    device::emulate_launch(blocks, Body::kThreads, shared_bytes, [&] { body(); });
+    device::emulate_launch(blocks, Body::kThreads, kSharedBytes, [&] { body(); });
 #else
-    device::run_body<Body><<<static_cast<unsigned int>(blocks), Body::kThreads, shared_bytes, stream_>>>(body);
+    device::run_body<Body><<<static_cast<unsigned int>(blocks), Body::kThreads, kSharedBytes, stream_>>>(body);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
 #endif
   }
@@ -92,10 +105,10 @@ class Launcher {
   void run(int64_t count, const Body& body) const {
     constexpr int64_t kMostBlocks = int64_t{1} << 30;
     const int64_t blocks = ceil_div(count, ForEachIndex<Body>::kThreads);
-    launch(smaller(blocks, kMostBlocks), 0, ForEachIndex<Body>{count, body});
+    launch(smaller(blocks, kMostBlocks), ForEachIndex<Body>{count, body});
   }
 
-  // Of the device: how many blocks it takes to keep all of it busy.
+  // Of the device (its SMs): sets how many blocks keep all of it busy.
   int multiprocessors() const {
 #if defined(RESNET_CUDA_EMULATE)
     return device::emulated_multiprocessors();

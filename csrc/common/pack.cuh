@@ -17,11 +17,14 @@
 namespace resnet_cuda {
 
 constexpr int kPackBytes = 16;
+static_assert(kPackBytes == 16, "the widest load and store of one instruction, as WordOf and store_pack have it");
 
-// N neighbouring elements as they lie in memory; N * sizeof(T) is 2, 4, 8 or 16.
+// N neighbouring elements as they lie in memory.
 template <typename T, int N>
 struct alignas(sizeof(T) * N) Pack {
-  static_assert(sizeof(T) * N <= kPackBytes);
+  static_assert(
+      N > 0 && sizeof(T) * N <= kPackBytes && (sizeof(T) * N & (sizeof(T) * N - 1)) == 0,
+      "a pack is one load: 1, 2, 4, 8 or 16 bytes");
   T element[N];
 };
 
@@ -85,8 +88,8 @@ __device__ __forceinline__ void load_unless_negative(int index, const unsigned s
 
 }  // namespace pack_detail
 
-// A pack as one load gives it. A body that reads ahead keeps packs like this until it computes: 16-bit elements would
-// take a register each from the first branch on.
+// A pack as one load returns it. A body that prefetches keeps packs in this form until it computes: as elements, 16-bit
+// values would take a register each from the first branch on.
 template <typename T, int N>
 struct PackWord {
   typename pack_detail::WordOf<N * sizeof(T)>::type word;
@@ -112,7 +115,7 @@ RESNET_CUDA_BODY Pack<T, N> load_pack(const T* source) {
   return load_pack_word<N>(source).pack();
 }
 
-// The same for memory that nothing writes while the kernel runs: by way of the read-only cache.
+// The same through the read-only cache (ld.global.nc), for memory that nothing writes while the kernel runs.
 template <int N, typename T>
 RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
 #if defined(RESNET_CUDA_EMULATE)
@@ -123,9 +126,9 @@ RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
 #endif
 }
 
-// The same for pack number `index` from `packs` on; zeros, and nothing is read, where that is negative. As one
-// predicated instruction, because a branch would keep the loads before and after it from being in flight together; and
-// one more for the address, which elements instead of packs would make three.
+// The same for packs[index]; zeros, and no access, for a negative index. One predicated instruction: a branch would
+// keep the loads before and after it from being in flight together. An index in packs takes one instruction for the
+// address, one in elements would take three.
 template <int N, typename T>
 RESNET_CUDA_BODY Pack<T, N> load_constant_pack_or_zeros(const T* packs, int index) {
 #if defined(RESNET_CUDA_EMULATE)
@@ -150,7 +153,7 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
   using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
   const Word word = *reinterpret_cast<const Word*>(&pack);
   if constexpr (sizeof(Word) == kPackBytes) {
-    // Each way to write it as an assignment came out as narrower stores in some kernel for what is older than sm_100.
+    // As an assignment it became narrower stores in some kernels on architectures before sm_100.
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
                  :
                  : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)

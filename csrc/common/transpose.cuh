@@ -8,17 +8,18 @@
 
 namespace resnet_cuda {
 
-// A block moves tiles of 32 x 32 words through shared memory, so that it reads and writes whole 128-byte lines. A word
-// of 2-byte elements holds two of them, of neighbouring rows: its tile is 64 x 64 elements, of which a thread reads two
-// by two and turns them in registers.
+// A block moves tiles of 32 x 32 words through shared memory, so that reads and writes are coalesced (128-byte lines).
+// A word of 2-byte elements holds two of them, of neighbouring rows: its tile is 64 x 64 elements, of which a thread
+// reads blocks of 2 x 2 and transposes them in registers.
 template <typename T>
 struct Transpose {
   static constexpr int kThreads = 256;
   static constexpr int kPack = sizeof(T) == 2 ? 2 : 1;
   static constexpr int kTile = device::kWarp * kPack;
   static constexpr int kWarps = kThreads / device::kWarp;
+  static_assert(device::kWarp % kWarps == 0, "the warps of a block share the 32 rows of words of a tile evenly");
   static constexpr int kSteps = device::kWarp / kWarps;  // groups of kPack rows that a warp reads
-  // Odd, so that 32 words below each other lie in 32 banks as well as 32 beside each other do.
+  // Padded to an odd number of words: no bank conflicts, neither along a row nor down a column.
   static constexpr int kPitch = device::kWarp + 1;
   using Word = Pack<T, kPack>;
   static constexpr int kSharedBytes = kTile * kPitch * static_cast<int>(sizeof(Word));
@@ -59,12 +60,12 @@ struct Transpose {
       for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
         for (int j = 0; j < kPack; ++j) {
-          Word turned;
+          Word transposed;
 #pragma unroll
           for (int i = 0; i < kPack; ++i) {
-            turned.element[i] = read[step][i].element[j];
+            transposed.element[i] = read[step][i].element[j];
           }
-          tile.set((j * device::kWarp + lane) * kPitch + step * kWarps + warp, turned);
+          tile.set((j * device::kWarp + lane) * kPitch + step * kWarps + warp, transposed);
         }
       }
       RESNET_CUDA_SYNC_BLOCK();
@@ -136,7 +137,6 @@ void transpose(const Launcher& launcher, const T* source, T* target, int64_t bat
   const int64_t tiles = batch * tiles_down * tiles_across;
   launcher.launch(
       smaller(tiles, launcher.multiprocessors() * kBlocksPerMultiprocessor),
-      Kernel::kSharedBytes,
       Kernel{
           reinterpret_cast<const Bits*>(source),
           reinterpret_cast<Bits*>(target),

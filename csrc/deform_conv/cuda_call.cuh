@@ -1,37 +1,52 @@
-// What the forward and the backward on CUDA decide before they launch: planes, chunks, pack widths, how taps are
-// divided.
+// What the forward and the backward on CUDA decide before they launch: chunks, pack widths, lanes, taps per block.
 #pragma once
 
 #include <type_traits>
 #include <vector>
 
+#include "common/checks.h"
 #include "common/dispatch.h"
 #include "common/tensors.h"
 #include "common/transpose.cuh"
 #include "deform_conv/cuda_channels_last.cuh"
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
+#include "deform_conv/cuda_tap_block.cuh"
 #include "deform_conv/deform_conv.h"
 
 namespace resnet_cuda {
 
-inline PositionPlane plane_of(const Tensor& dense) {
-  const PixelStrides strides = pixel_strides(dense, is_dense_channels_last(dense));
-  PositionType type = PositionType::kReal;
-  if (dense.scalar_type() == ScalarType::Half) {
-    type = PositionType::kHalf;
-  } else if (dense.scalar_type() == ScalarType::BFloat16) {
-    type = PositionType::kBFloat16;
+// The type of an offset, a mask or their gradient, beside images that are computed in `real`.
+inline PositionType position_type(ScalarType dtype, ScalarType real, const char* name) {
+  if (dtype == real) {
+    return PositionType::kReal;
   }
-  return {dense.data_ptr(), strides.image, strides.channel, strides.pixel, type};
+  switch (dtype) {
+    case ScalarType::Half:
+      return PositionType::kHalf;
+    case ScalarType::BFloat16:
+      return PositionType::kBFloat16;
+    default:
+      throw_argument_error(
+          "deform_conv2d",
+          name,
+          dtype_name(dtype),
+          join(dtype_name(real), ", torch.float16 or torch.bfloat16 for the CUDA kernels"));
+  }
 }
 
-inline PositionPlane plane_of(const std::optional<Tensor>& dense) {
-  return dense ? plane_of(*dense) : PositionPlane{nullptr, 0, 0, 0, PositionType::kReal};
+inline PositionPlane plane_of(const std::optional<Tensor>& dense, ScalarType real, const char* name) {
+  if (!dense) {
+    return {nullptr, 0, 0, 0, PositionType::kReal};
+  }
+  const PixelStrides strides = pixel_strides(*dense, is_dense_channels_last(*dense));
+  const PositionType type = position_type(dense->scalar_type(), real, name);
+  return {dense->data_ptr(), strides.image, strides.channel, strides.pixel, type};
 }
 
 inline Positions positions_of(const DeformConvArguments& arguments) {
-  return {plane_of(arguments.offset), plane_of(arguments.mask)};
+  const ScalarType real = compute_dtype(arguments.input.scalar_type());
+  return {plane_of(arguments.offset, real, "offset"), plane_of(arguments.mask, real, "mask")};
 }
 
 inline Chunk
@@ -54,8 +69,8 @@ inline Tiling input_tiling(const Chunk& chunk) {
   return {chunk.images, static_cast<int>(chunk.shape.height), static_cast<int>(chunk.shape.width)};
 }
 
-// Calls visit(std::integral_constant<int, N>) with the elements of one load or store: 16 bytes where the channels of
-// weight and offset groups come in such packs, else 4 bytes, else one element.
+// Calls visit(std::integral_constant<int, N>), N elements being one load or store: 16 bytes where the channels of
+// weight and offset groups are multiples of that and the input is aligned, else 4 bytes, else one element.
 template <typename T, typename Visit>
 void dispatch_pack(const DeformConvShape& shape, const Tensor& input, const Visit& visit) {
   const auto address = reinterpret_cast<uintptr_t>(input.const_data_ptr());
@@ -75,7 +90,7 @@ void dispatch_pack(const DeformConvShape& shape, const Tensor& input, const Visi
   visit(std::integral_constant<int, 1>{});
 }
 
-// Threads that share the channels of an offset group: a power of two.
+// Threads that share a row of an offset group's channels: a power of two.
 inline int lanes_for(const Chunk& chunk, int pack) {
   int lanes = 1;
   while (lanes < kMostLanes && lanes * pack < chunk.offset_group_channels) {
@@ -84,31 +99,22 @@ inline int lanes_for(const Chunk& chunk, int pack) {
   return lanes;
 }
 
-// How many taps a block takes: all of them, if that leaves work for every multiprocessor.
-struct TapSteps {
-  int step;
-  int steps;
-};
-
-inline TapSteps tap_steps(const Launcher& launcher, const Chunk& chunk, int most_taps) {
+// Launches make(division), the body of a kernel whose blocks begin as TapBlock. A block takes as many taps as it can,
+// fewer where that leaves multiprocessors without work.
+template <typename Make>
+void launch_over_taps(const Launcher& launcher, const Chunk& chunk, int pack, const Make& make) {
+  const Tiling tiling = output_tiling(chunk);
   const auto taps = static_cast<int>(chunk.shape.taps());
-  const int64_t tiles = output_tiling(chunk).tiles() * chunk.shape.offset_groups;
-  int step = most_taps;
+  const int64_t tiles = tiling.tiles() * chunk.shape.offset_groups;
+  int step = kMostTapsPerBlock;
   while (step > 1 && tiles * ceil_div(taps, step) < 4 * launcher.multiprocessors()) {
     step = step > 3 ? 3 : 1;
   }
-  return {step, static_cast<int>(ceil_div(taps, step))};
+  const auto steps = static_cast<int>(ceil_div(taps, step));
+  launcher.launch(tiles * steps, make(TapDivision{tiling, step, steps, lanes_for(chunk, pack)}));
 }
 
-// Launches a body that works on a tile's taps, made by make(tiling, taps per block, blocks per tile and offset group).
-template <typename Body, typename Make>
-void launch_over_taps(const Launcher& launcher, const Chunk& chunk, const Make& make) {
-  const Tiling tiling = output_tiling(chunk);
-  const auto [step, steps] = tap_steps(launcher, chunk, Body::kMostTaps);
-  launcher.launch(tiling.tiles() * steps * chunk.shape.offset_groups, Body::kSharedBytes, make(tiling, step, steps));
-}
-
-// The weight as [O, taps, C/groups], the order of the columns.
+// The weight as [O, taps, C/groups], as the columns are ordered.
 template <typename T>
 Tensor column_ordered(const Launcher& launcher, const Tensor& weight, const DeformConvShape& shape) {
   if (is_dense_channels_last(weight) || shape.group_channels() == 1 || shape.taps() == 1) {
@@ -130,7 +136,7 @@ inline int64_t weight_bytes(const Tensor& weight) {
   return weight.numel() * static_cast<int64_t>(weight.element_size());
 }
 
-// Pixels and lists are counted in 32 bits.
+// Raises an error for images that the kernels' 32-bit numbers cannot count.
 void check_countable(const DeformConvShape& shape);
 
 }  // namespace resnet_cuda

@@ -6,15 +6,15 @@
 
 namespace resnet_cuda {
 
-// All rows of some images, or some rows of one image. Pointers of a kernel that are relative to a chunk begin at its
-// first image. Pixels of a chunk are counted in the order (image, row, column); their number fits 32 bits.
+// All rows of some images, or some rows of one image. A kernel's pointers to images begin at the chunk's first image.
+// Pixels of a chunk are counted in the order (image, row, column); their number fits 32 bits.
 struct Chunk {
   DeformConvShape shape;
   int64_t first_image;
   int images;
   int first_row;  // of the output
   int rows;
-  // From `shape`, so that no kernel divides 64-bit numbers for them.
+  // C/groups and C/offset_groups, precomputed: a 64-bit division is slow on a GPU.
   int group_channels;
   int offset_group_channels;
 
@@ -26,11 +26,24 @@ struct Chunk {
   }
 };
 
-// Planes of height x width, one per image, cut into tiles of 4 x 8 pixels, so that neighbours, which read and write the
-// same lines of the input, are in one block.
+// A tile, 4 x 8 pixels of one image, is the work of one block: neighbours read and write the same cache lines.
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = 8;
 constexpr int kTilePixels = kTileRows * kTileColumns;
+constexpr int kTileThreads = 256;  // of a block
+
+// Lanes are the threads that share a row of channels: one per pack, at most 8 (128 bytes of 16-byte packs).
+constexpr int kMostLanes = 8;
+
+static_assert(
+    kMostLanes > 0 && (kMostLanes & (kMostLanes - 1)) == 0 && device::kWarp % kMostLanes == 0,
+    "lanes_for doubles the lanes, and they add up by shuffles within a warp: a power of two, at most 32");
+static_assert(
+    kTilePixels > 0 && kTileThreads % (kMostLanes * kTilePixels) == 0,
+    "a block has kMostLanes threads, or a multiple, per pixel of its tile: with fewer, TileThread::tap_step is 0");
+
+// Taps that a block of single lanes works on at once, the most that TileThread::tap_step can be.
+constexpr int kMostTapStep = kTileThreads / kTilePixels;
 
 struct TilePixel {
   int image;
@@ -53,7 +66,7 @@ struct Tiling {
   RESNET_CUDA_HOST_DEVICE int64_t tiles() const {
     return static_cast<int64_t>(images) * down() * across();
   }
-  // Pixel `index` < kTilePixels of a tile, neighbours in a row first.
+  // Pixel `index` < kTilePixels of a tile, row by row; not `inside` where the tile reaches over the image's edge.
   RESNET_CUDA_HOST_DEVICE TilePixel pixel(int tile, int index) const {
     const int tile_row = tile / across();
     TilePixel pixel;
@@ -63,33 +76,33 @@ struct Tiling {
     pixel.inside = pixel.row < height && pixel.column < width;
     return pixel;
   }
+  // In the order (image, row, column).
+  RESNET_CUDA_HOST_DEVICE int index(const TilePixel& pixel) const {
+    return (pixel.image * height + pixel.row) * width + pixel.column;
+  }
 };
 
-// How the threads of a block share its tile: `lanes` neighbours have one pixel and divide its channels, and where there
-// are more threads than that, they divide the taps. Pixel and first tap of a thread are then the same for all it does.
+// A thread's part of its block's tile: one pixel, of whose channels each of `lanes` neighbouring threads takes some,
+// and every tap_step-th tap from first_tap on.
 struct TileThread {
   int pixel;  // < kTilePixels
   int first_tap;
   int tap_step;
   int lane;
 
-  RESNET_CUDA_HOST_DEVICE TileThread(int thread, int threads, int lanes)
+  RESNET_CUDA_HOST_DEVICE TileThread(int thread, int lanes)
       : pixel(thread / lanes % kTilePixels),
         first_tap(thread / lanes / kTilePixels),
-        tap_step(threads / lanes / kTilePixels),
+        tap_step(kTileThreads / lanes / kTilePixels),
         lane(thread % lanes) {
   }
 };
 
-// The column matrix of a chunk is [groups][pixels][taps][C/groups]; a row is one tap of one pixel.
+// The columns (im2col matrix) of a chunk are [groups][pixels][taps][C/groups]; a row is one tap of one pixel.
 RESNET_CUDA_HOST_DEVICE int64_t column_index(const Chunk& chunk, int row, int channel) {
   const int group = channel / chunk.group_channels;
   const int64_t group_rows = static_cast<int64_t>(group) * chunk.pixels() * static_cast<int>(chunk.shape.taps());
   return (group_rows + row) * chunk.group_channels + channel - group * chunk.group_channels;
 }
-
-// Threads that share a row of channels: as many packs as fit, at most 8 (128 bytes of 16-byte packs), so that 256
-// threads are enough for a tile.
-constexpr int kMostLanes = 8;
 
 }  // namespace resnet_cuda

@@ -1,4 +1,4 @@
-// The gradient of the input: each pixel sums its list of rows of the columns' gradient (cuda_input_lists.cuh).
+// col2im as a gather: each input pixel sums its list of rows of the columns' gradient (cuda_input_lists.cuh).
 #pragma once
 
 #include "common/pack.cuh"
@@ -6,8 +6,7 @@
 
 namespace resnet_cuda {
 
-// Where the sums go: to the gradient itself or, where a chunk is only a part of the rows that read an image, to a
-// total.
+// Where the sums go: to the gradient itself or, where an image is several chunks, to its running total.
 template <typename T, typename Real>
 struct InputGradient {
   T* gradient;  // [images, H, W, C], written; or null
@@ -31,12 +30,12 @@ struct ListSum {
   const T* grad_columns;  // [groups][pixels][taps][C/groups]
   InputLists<Real> lists;
 
-  // sum[j] += weight * gradient of element j of the channels' part of the columns, entries [begin, end).
+  // Adds the weighted rows of the entries [begin, end), N elements of each from `first_element` on.
   RESNET_CUDA_BODY void add(int begin, int end, int64_t first_element, int64_t row_elements, Real (&sum)[N]) const {
     const T* source = grad_columns + first_element;
 #pragma unroll 4
     for (int entry = begin; entry < end; ++entry) {
-      const ListEntry<Real> term = lists.ordered[entry];
+      const ListEntry<Real> term = lists.sorted[entry];
       Real value[N];
       unpack(load_pack<N>(source + term.row * row_elements), value);
 #pragma unroll
@@ -47,10 +46,10 @@ struct ListSum {
   }
 };
 
-// A block does one slice of channels of one tile of the input for one offset group, `lanes` threads a pixel.
+// A block does one slice of channels of one tile of the input for one offset group, `lanes` threads per pixel.
 template <typename T, typename Real, int N>
 struct GatherInput {
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = kTileThreads;
 
   Chunk chunk;
   ListSum<T, Real, N> list_sum;
@@ -92,11 +91,12 @@ struct GatherInput {
   }
 };
 
-// The long lists: a block sums a slice of channels of one list, each `lanes` threads a part of its entries, and then
-// the parts in their order. Any number of blocks.
+// The long lists: a block sums a slice of channels of one list, each group of `lanes` threads a part of its entries,
+// and then the parts in their order. Any number of blocks.
 template <typename T, typename Real, int N>
 struct GatherLongLists {
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = kTileThreads;
+  static_assert(kMostLanes * N <= kThreads, "in the end each thread sums the parts of one of the slice's channels");
   // [parts][lanes * N]
   static constexpr int kSharedBytes = kThreads * N * static_cast<int>(sizeof(Real));
 

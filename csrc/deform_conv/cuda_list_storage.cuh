@@ -1,4 +1,4 @@
-// Memory of the lists of one chunk.
+// Memory of the lists (cuda_input_lists.cuh) of one chunk.
 #pragma once
 
 #include "common/tensors.h"
@@ -14,7 +14,7 @@ class ListStorage {
   static int64_t image_bytes(const DeformConvShape& shape) {
     return 3 * static_cast<int64_t>(sizeof(int)) * shape.offset_groups * shape.height * shape.width;
   }
-  // Bytes per output pixel: four entries per tap, each twice, and the long lists that they could make.
+  // Bytes per output pixel: four entries per tap, unsorted and sorted, and the long lists that they could make.
   static int64_t pixel_bytes(const DeformConvShape& shape) {
     const int64_t entries = pixel_entries(shape);
     return 2 * static_cast<int64_t>(sizeof(ListEntry<Real>)) * entries +
@@ -24,24 +24,22 @@ class ListStorage {
   ListStorage(const Tensor& beside, const DeformConvShape& shape, const ChunkSizes& sizes)
       : lists_(sizes.images * shape.offset_groups * shape.height * shape.width),
         entries_(sizes.images * sizes.rows * shape.out_width * pixel_entries(shape)),
-        // `left` is all zeros before the first chunk and after each.
-        left_(zeros_beside(beside, {lists_}, ScalarType::Int)),
+        remaining_(zeros_beside(beside, {lists_}, ScalarType::Int)),
         integers_(empty_beside(beside, {2 * lists_ + entries_ / kLongList + 2}, ScalarType::Int)),
-        // Of bytes, because it is no one type's.
-        arrays_of_entries_(
+        entry_bytes_(
             empty_beside(beside, {2 * entries_ * static_cast<int64_t>(sizeof(ListEntry<Real>))}, ScalarType::Byte)) {
   }
 
   InputLists<Real> of(const Chunk& chunk) const {
-    auto* left = static_cast<int*>(left_.mutable_data_ptr());
+    auto* remaining = static_cast<int*>(remaining_.mutable_data_ptr());
     auto* begin = static_cast<int*>(integers_.mutable_data_ptr());
     int* length = begin + lists_;
-    int* entries_placed = length + lists_;
-    int* long_count = entries_placed + 1;
+    int* entry_count = length + lists_;
+    int* long_count = entry_count + 1;
     int* long_lists = long_count + 1;
-    auto* arrived = static_cast<ListEntry<Real>*>(arrays_of_entries_.mutable_data_ptr());
+    auto* unsorted = static_cast<ListEntry<Real>*>(entry_bytes_.mutable_data_ptr());
     const auto lists = static_cast<int>(chunk.shape.offset_groups * chunk.images * chunk.input_pixels());
-    return {lists, left, begin, length, arrived, arrived + entries_, entries_placed, long_lists, long_count};
+    return {lists, remaining, begin, length, unsorted, unsorted + entries_, entry_count, long_lists, long_count};
   }
 
  private:
@@ -51,9 +49,9 @@ class ListStorage {
 
   int64_t lists_;
   int64_t entries_;
-  Tensor left_;
+  Tensor remaining_;
   Tensor integers_;
-  Tensor arrays_of_entries_;
+  Tensor entry_bytes_;  // ListEntry has no dtype of torch's
 };
 
 }  // namespace resnet_cuda

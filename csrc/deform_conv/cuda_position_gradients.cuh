@@ -3,78 +3,63 @@
 
 #include "common/pack.cuh"
 #include "deform_conv/cuda_blend.cuh"
-#include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
+#include "deform_conv/cuda_tap_block.cuh"
 
 namespace resnet_cuda {
 
-// A block does `tap_step` taps of one tile for one offset group, `lanes` threads a tap of a pixel. With the four
-// corners' dot products with the columns' gradient, all three gradients are a few operations per tap and not per
-// channel.
+// Per tap of a pixel, four dot products over the channels: each corner's values with the columns' gradient. From these
+// follow the gradients for the offset's y and x and for the mask, once per tap and not per channel.
 template <typename T, typename Real, int N>
 struct PositionGradients {
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = kTileThreads;
   static constexpr int kBlocksPerMultiprocessor = sizeof(Real) == 8 ? 2 : 3;
-  static constexpr int kMostTaps = 9;
 
   struct alignas(16) Entry {
     TapKind kind;
-    int corner[4];  // in packs, as SampleColumns has them
+    int corner[4];  // in packs, as in SampleColumns
     Real fraction_y;
     Real fraction_x;
     Real mask;
   };
-  static constexpr int kSharedBytes = kMostTaps * kTilePixels * static_cast<int>(sizeof(Entry));
+  static constexpr int kSharedBytes = kMostPlanned * static_cast<int>(sizeof(Entry));
 
   Chunk chunk;
   Positions positions;
   PositionPlane grad_offset;  // data may be null
   PositionPlane grad_mask;    // data may be null
   const T* input;             // [images, H, W, C]
-  T* columns;                 // their gradient; overwritten with the columns themselves where `resample`
+  T* columns;                 // their gradient; with `resample` overwritten with the columns themselves
   bool resample;
-  Tiling tiling;  // of the chunk's output pixels
-  int tap_step;
-  int tap_steps;
-  int lanes;
+  TapDivision division;
 
   RESNET_CUDA_BODY void operator()() const {
-    const DeformConvShape& shape = chunk.shape;
-    const auto work = static_cast<int>(device::block());
-    const int offset_groups = static_cast<int>(shape.offset_groups);
-    const int taps = static_cast<int>(shape.taps());
-    const int offset_group = work % offset_groups;
-    const int first_tap = work / offset_groups % tap_steps * tap_step;
-    const int tile = work / offset_groups / tap_steps;
-    const int tap_count = taps - first_tap < tap_step ? taps - first_tap : tap_step;
-    const int entries = tap_count * kTilePixels;
+    const TapBlock block(chunk, division);
+    const device::Shared<Entry> plan(0, kMostPlanned);
+    block.make_plan(plan, division.tiling, [&](const TilePixel& pixel, int tap) {
+      return planned(pixel, block.offset_group, tap);
+    });
 
-    const device::Shared<Entry> plan(0, kMostTaps * kTilePixels);
-    for (int i = device::thread(); i < entries; i += kThreads) {
-      plan.set(i, planned(tiling.pixel(tile, i % kTilePixels), offset_group, first_tap + i / kTilePixels));
-    }
-    RESNET_CUDA_SYNC_BLOCK();
-
-    const TileThread mine(device::thread(), kThreads, lanes);
-    const TilePixel pixel = tiling.pixel(tile, mine.pixel);
-    const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * shape.channels;
-    const int row = ((pixel.image * chunk.rows + pixel.row) * tiling.width + pixel.column) * taps + first_tap;
-    // All lanes of a warp go round equally often, because they sum up together.
-    for (int first = 0; first < tap_count; first += mine.tap_step) {
+    const TileThread mine(device::thread(), division.lanes);
+    const TilePixel pixel = division.tiling.pixel(block.tile, mine.pixel);
+    const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * chunk.shape.channels;
+    const int row = division.tiling.index(pixel) * static_cast<int>(chunk.shape.taps()) + block.first_tap;
+    // The same number of rounds for all threads of a warp, as every shuffle needs all of them.
+    for (int first = 0; first < block.tap_count; first += mine.tap_step) {
       const int tap = first + mine.first_tap;
-      const bool active = tap < tap_count && pixel.inside;
+      const bool active = tap < block.tap_count && pixel.inside;
       Real dot[4] = {};
       if (active) {
-        multiply(plan.get(tap * kTilePixels + mine.pixel), image, offset_group, row + tap, mine.lane, dot);
+        multiply(plan.get(tap * kTilePixels + mine.pixel), image, block.offset_group, row + tap, mine.lane, dot);
       }
-      for (int distance = lanes / 2; distance > 0; distance /= 2) {
+      for (int distance = division.lanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           dot[corner] += RESNET_CUDA_SHUFFLE_XOR(dot[corner], distance);
         }
       }
       if (active && mine.lane == 0) {
-        write(pixel, offset_group, first_tap + tap, plan.get(tap * kTilePixels + mine.pixel), dot);
+        write(pixel, block.offset_group, block.first_tap + tap, plan.get(tap * kTilePixels + mine.pixel), dot);
       }
     }
   }
@@ -114,9 +99,11 @@ struct PositionGradients {
                sample.corner_weight(3) * dot[3];
       case TapKind::kNan:
         return not_a_number<Real>();
-      default:
-        return Real(0);
+      case TapKind::kOutside:
+      case TapKind::kBorder:
+        break;
     }
+    return Real(0);
   }
 
   // Adds this thread's channels of the row to the four dot products.
@@ -125,39 +112,33 @@ struct PositionGradients {
     const int group_channels = chunk.offset_group_channels;
     const TapSample<Real> sample = sample_of(entry);
     const bool inside = entry.kind == TapKind::kInside;
-    const Real otherwise = (entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0)) * entry.mask;
+    const Real outside_sample = (entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0)) * entry.mask;
     Real weight[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       weight[i] = entry.corner[i] >= 0 ? sample.corner_weight(i) * entry.mask : Real(0);
     }
-    // Not unrolled: the registers that this takes where N is 1 make it spill on sm_100 and sm_120.
+    // Not unrolled: with N = 1 that takes so many registers that they spill on sm_100 and sm_120.
 #pragma unroll 1
-    for (int in_group = lane * N; in_group < group_channels; in_group += lanes * N) {
+    for (int in_group = lane * N; in_group < group_channels; in_group += division.lanes * N) {
       const int channel = offset_group * group_channels + in_group;
       T* column = columns + column_index(chunk, row, channel);
       Pack<T, N> corner[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        corner[i] = load_constant_pack_or_zeros<N>(image + channel, entry.corner[i]);
-      }
+      load_corners(image + channel, entry.corner, corner);
       Real grad[N];
       unpack(load_pack<N>(column), grad);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        Real value[N];
-        unpack(corner[i], value);
+      for_each_corner_value<Real>(corner, [&](int i, const Real(&value)[N]) {
 #pragma unroll
         for (int j = 0; j < N; ++j) {
           dot[i] += grad[j] * value[j];
         }
-      }
+      });
       if (resample) {
         Real sampled[N];
         blend_corners<T>(weight, corner, sampled);
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          sampled[j] = inside ? sampled[j] : otherwise;
+          sampled[j] = inside ? sampled[j] : outside_sample;
         }
         store_pack(column, pack_of<T, N>(sampled));
       }

@@ -1,5 +1,5 @@
 // Offsets and masks as the CUDA kernels read them, and their gradients as they write them: in the caller's layout and
-// dtype; positions are computed in Real whatever that is.
+// dtype. Arithmetic is in Real.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -10,9 +10,10 @@
 
 namespace resnet_cuda {
 
-// Chosen at run time: a plane is read once per tap and not per channel, so it is not worth a kernel of its own.
+// Chosen at run time, not by a template argument: positions are read once per tap and not per channel.
 enum class PositionType : int32_t { kReal, kHalf, kBFloat16 };
 
+// Offset, mask or the gradient of one of them.
 struct PositionPlane {
   void* data;                     // null: absent
   int64_t image, channel, pixel;  // strides, in elements
@@ -30,9 +31,10 @@ struct PositionPlane {
         return static_cast<Real>(static_cast<float>(static_cast<const torch::headeronly::Half*>(data)[element]));
       case PositionType::kBFloat16:
         return static_cast<Real>(static_cast<float>(static_cast<const torch::headeronly::BFloat16*>(data)[element]));
-      default:
-        return static_cast<const Real*>(data)[element];
+      case PositionType::kReal:
+        break;
     }
+    return static_cast<const Real*>(data)[element];
   }
 
   template <typename Real>
@@ -45,9 +47,10 @@ struct PositionPlane {
       case PositionType::kBFloat16:
         static_cast<torch::headeronly::BFloat16*>(data)[element] = static_cast<float>(value);
         return;
-      default:
-        static_cast<Real*>(data)[element] = value;
+      case PositionType::kReal:
+        break;
     }
+    static_cast<Real*>(data)[element] = value;
   }
 };
 
@@ -57,7 +60,7 @@ struct MaskedSample {
   Real mask;  // 1 for v1
 };
 
-// Which tap of which pixel of the whole batch.
+// One tap of one output pixel of the whole batch.
 struct TapPlace {
   int64_t image;
   int row;

@@ -1,5 +1,5 @@
-// The matrix products of a chunk, by ATen: its columns, its rows of the output and the weight as batches of matrices,
-// one per weight group.
+// The operands of a chunk's matrix products by ATen: columns, rows of the output and weight as batches of matrices, one
+// per weight group.
 #pragma once
 
 #include "common/matrix_product.h"
@@ -26,7 +26,7 @@ inline Tensor row_matrices(const void* data, const Chunk& chunk, const Tensor& b
       beside.scalar_type());
 }
 
-// [groups, O/groups, taps * C/groups] of the weight in the order of the columns, [O, taps, C/groups].
+// [groups, O/groups, taps * C/groups] of the weight as column_ordered() gives it, [O, taps, C/groups].
 inline Tensor weight_matrices(const Tensor& ordered, const DeformConvShape& shape) {
   const int64_t width = shape.taps() * shape.group_channels();
   const int64_t outputs = shape.group_out_channels();

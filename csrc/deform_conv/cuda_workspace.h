@@ -7,18 +7,21 @@
 
 namespace resnet_cuda {
 
-// Beyond arguments and results. Few enough to stay in a large GPU's second-level cache and to be nothing beside the
-// activations. An image of which a single row takes more gets what it takes.
+// Scratch memory beyond arguments and results. It fits a large GPU's L2 cache and is small beside the activations.
+// Where a single row of an image needs more, it gets more.
 #if !defined(RESNET_CUDA_WORKSPACE_BYTES)
 #define RESNET_CUDA_WORKSPACE_BYTES (int64_t{48} << 20)
 #endif
 constexpr int64_t kWorkspaceBytes = RESNET_CUDA_WORKSPACE_BYTES;
+static_assert(
+    kWorkspaceBytes > 0 && kWorkspaceBytes <= int64_t{1} << 31,
+    "the kernels count a chunk's pixels, rows of columns and list entries in 32 bits");
 
 struct WorkspaceNeeds {
-  int64_t per_call;               // bytes: the weight in the order of the columns, its gradient
+  int64_t per_call;               // bytes: the reordered weight, its gradient
   int64_t per_image;              // bytes: copies in another layout, lists
-  int64_t per_pixel;              // bytes per output pixel: columns, entries of the lists
-  int64_t per_divided_image = 0;  // bytes besides, where an image is taken some rows at a time: its sums so far
+  int64_t per_pixel;              // bytes per output pixel: columns, list entries
+  int64_t per_divided_image = 0;  // further bytes where an image is several chunks: its running sums
 };
 
 // Whole images, or rows of one image.
@@ -28,7 +31,7 @@ struct ChunkSizes {
 };
 
 inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds& needs) {
-  // What a call needs anyway must not leave chunks too small to fill a GPU.
+  // per_call must not leave chunks too small to fill a GPU.
   const int64_t budget = std::max(kWorkspaceBytes - needs.per_call, kWorkspaceBytes / 2);
   const int64_t image_bytes = needs.per_image + shape.out_pixels() * needs.per_pixel;
   if (image_bytes <= budget) {
@@ -36,7 +39,7 @@ inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds
     return {ceil_div(shape.batch, ceil_div(shape.batch, most)), shape.out_height};
   }
   const int64_t row_bytes = shape.out_width * needs.per_pixel;
-  // Nor must copies of a large image; without the floor one of 256 x 200 x 336 would be taken row by row.
+  // Nor must per_image: without this minimum an image of 256 x 200 x 336 would be divided into single rows.
   const int64_t room = std::max(budget - needs.per_image - needs.per_divided_image, kWorkspaceBytes / 4);
   const int64_t most = std::clamp<int64_t>(room / row_bytes, 1, shape.out_height);
   return {1, ceil_div(shape.out_height, ceil_div(shape.out_height, most))};

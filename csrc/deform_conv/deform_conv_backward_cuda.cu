@@ -1,6 +1,7 @@
-// Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; the
-// input's gradient gathered from it by lists; the gradients for offsets and masks, which leaves the sampled columns in
-// its place; the weight's gradient by another product. Only what is asked for; no floating-point atomics.
+// Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; from
+// it the input's gradient (col2im by lists) and those for offsets and masks, whose kernel overwrites the columns'
+// gradient with the columns; from these the weight's gradient by another product. Only what is asked for; no
+// floating-point atomics.
 
 #include <algorithm>
 
@@ -17,26 +18,26 @@
 namespace resnet_cuda {
 namespace {
 
-// Index: element. Adds a chunk's share, rounded to T, to what is accumulated in Real. The first chunk sets the total,
-// the last one leaves the sum in its share.
+// Index: element. Adds a chunk's sum, rounded to T, to the running total in Real. The first chunk sets the total, the
+// last one replaces its own sum by the total.
 template <typename T, typename Real>
 struct Accumulate {
-  T* share;
+  T* chunk_sum;
   Real* total;
   bool first;
   bool last;
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
-    const Real sum = (first ? Real(0) : total[index]) + static_cast<Real>(share[index]);
+    const Real sum = (first ? Real(0) : total[index]) + static_cast<Real>(chunk_sum[index]);
     if (last) {
-      share[index] = static_cast<T>(sum);
+      chunk_sum[index] = static_cast<T>(sum);
     } else {
       total[index] = sum;
     }
   }
 };
 
-// Index: element. Rounds a total and makes it 0 for the next image.
+// Index: element. Rounds a running total and makes it 0 for the next image.
 template <typename T, typename Real>
 struct TakeTotal {
   Real* total;
@@ -105,7 +106,7 @@ class Backward {
     return needs_positions() || needs_.weight;
   }
 
-  // As if everything was asked for: the sums over chunks, and so the bits of a gradient, are then the same whatever is.
+  // As if everything was asked for: chunks, and so the bits of a gradient, do not depend on which others are asked for.
   WorkspaceNeeds workspace_needs() const {
     const int64_t weight_totals = arguments_.weight.numel() * static_cast<int64_t>(sizeof(T) + sizeof(Real));
     return {
@@ -133,7 +134,7 @@ class Backward {
     }
     columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
     if (needs_.weight) {
-      weight_share_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
+      weight_sum_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
       if (!whole_images || sizes_.images < shape_.batch) {
         weight_total_ = empty_beside(grad_, {weight_.numel()}, real_dtype());
       }
@@ -171,32 +172,29 @@ class Backward {
     }
     // Overwrites the columns' gradient.
     if (needs_positions()) {
-      launch_over_taps<AtPositions>(launcher_, chunk, [&](const Tiling& tiling, int step, int steps) {
+      launch_over_taps(launcher_, chunk, N, [&](const TapDivision& division) {
         return AtPositions{
             chunk,
             positions_of(arguments_),
-            plane_of(gradients_.offset),
-            plane_of(gradients_.mask),
+            plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
+            plane_of(gradients_.mask, real_dtype(), "gradient for mask"),
             input,
             column_data(),
             needs_.weight,
-            tiling,
-            step,
-            steps,
-            lanes_for(chunk, N)};
+            division};
       });
     } else if (needs_.weight) {
-      launch_over_taps<Sample>(launcher_, chunk, [&](const Tiling& tiling, int step, int steps) {
-        return Sample{chunk, positions_of(arguments_), input, column_data(), tiling, step, steps, lanes_for(chunk, N)};
+      launch_over_taps(launcher_, chunk, N, [&](const TapDivision& division) {
+        return Sample{chunk, positions_of(arguments_), input, column_data(), division};
       });
     }
     if (needs_.weight) {
-      batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_share_, shape_));
+      batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_sum_, shape_));
       if (weight_total_) {
         launcher_.run(
-            weight_share_->numel(),
+            weight_sum_->numel(),
             Accumulate<T, Real>{
-                static_cast<T*>(weight_share_->mutable_data_ptr()),
+                static_cast<T*>(weight_sum_->mutable_data_ptr()),
                 static_cast<Real*>(weight_total_->mutable_data_ptr()),
                 chunk.first_image == 0 && chunk.first_row == 0,
                 chunk.first_image + chunk.images == shape_.batch && chunk.first_row + chunk.rows == shape_.out_height});
@@ -208,19 +206,18 @@ class Backward {
     return static_cast<T*>(columns_->mutable_data_ptr());
   }
 
-  // Writes `grad_input` or, where that is null, adds to the image's total.
+  // Writes `grad_input` or, where that is null, adds to the image's running total.
   void gather_input(const Chunk& chunk, T* grad_input) {
     const InputLists<Real> lists = lists_->of(chunk);
     const Positions positions = positions_of(arguments_);
     const int64_t taps = shape_.offset_groups * shape_.taps() * chunk.pixels();
     launcher_.run(taps, CountCorners<Real>{chunk, positions, lists});
     using Place = PlaceLists<Real>;
-    launcher_.launch(ceil_div(lists.lists, Place::kThreads), Place::kSharedBytes, Place{lists});
+    launcher_.launch(ceil_div(lists.lists, Place::kThreads), Place{lists});
     launcher_.run(taps, FillLists<Real>{chunk, positions, lists});
     using Order = OrderLists<Real>;
     launcher_.launch(
         std::max(ceil_div(lists.lists, Order::kLists), smaller(lists.lists, 2 * launcher_.multiprocessors())),
-        Order::kSharedBytes,
         Order{chunk, positions, lists});
 
     const int lanes = lanes_for(chunk, N);
@@ -231,22 +228,21 @@ class Backward {
     const Tiling tiling = input_tiling(chunk);
     launcher_.launch(
         tiling.tiles() * slices * shape_.offset_groups,
-        0,
         GatherInput<T, Real, N>{chunk, sum, target, tiling, slices, lanes});
     using Long = GatherLongLists<T, Real, N>;
-    launcher_.launch(2 * launcher_.multiprocessors(), Long::kSharedBytes, Long{chunk, sum, target, slices, lanes});
+    launcher_.launch(2 * launcher_.multiprocessors(), Long{chunk, sum, target, slices, lanes});
   }
 
   // [O, C/groups, kh, kw] from the order of the columns.
   Tensor weight_gradient() const {
     const std::vector<int64_t> size = size_of(arguments_.weight);
     if (shape_.taps() == 1 || shape_.group_channels() == 1) {
-      return torch::stable::view(*weight_share_, size);
+      return torch::stable::view(*weight_sum_, size);
     }
     const Tensor gradient = empty_beside(grad_, size, grad_.scalar_type());
     transpose(
         launcher_,
-        static_cast<const T*>(weight_share_->const_data_ptr()),
+        static_cast<const T*>(weight_sum_->const_data_ptr()),
         static_cast<T*>(gradient.mutable_data_ptr()),
         shape_.out_channels,
         shape_.taps(),
@@ -265,8 +261,8 @@ class Backward {
   std::optional<ListStorage<Real>> lists_;
   std::optional<Tensor> columns_;
   std::optional<Tensor> input_total_;   // [H, W, C]
-  std::optional<Tensor> weight_share_;  // [O, taps, C/groups], one chunk's and in the end the sum
-  std::optional<Tensor> weight_total_;  // the same, the sum so far, where there are several chunks
+  std::optional<Tensor> weight_sum_;    // [O, taps, C/groups], one chunk's and in the end the total
+  std::optional<Tensor> weight_total_;  // the same, the running total, where there are several chunks
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Forward of the deformable convolution on CUDA: the sampled columns of a chunk of pixels, then ATen's matrix product
-// straight into the output. Registers CUDA.
+// Forward of the deformable convolution on CUDA: im2col with sampling, a chunk of pixels at a time, then ATen's matrix
+// product straight into the output. Registers CUDA.
 
 #include "common/checks.h"
 #include "common/fast_division.h"
@@ -33,7 +33,7 @@ struct AddBias {
   }
 };
 
-// `rows` begin where a pack may, being memory of their own.
+// `rows` are aligned, being memory of their own.
 template <typename T>
 void add_bias(const Launcher& launcher, const T* bias, T* rows, int64_t row_count, int64_t out_channels) {
   constexpr int kWide = kPackBytes / sizeof(T);
@@ -67,16 +67,8 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     T* rows = outputs.begin(image);
     for (int64_t row = 0; row < shape.out_height; row += sizes.rows) {
       const Chunk chunk = chunk_of(shape, image, images, row, smaller(sizes.rows, shape.out_height - row));
-      launch_over_taps<Sample>(launcher, chunk, [&](const Tiling& tiling, int step, int steps) {
-        return Sample{
-            chunk,
-            positions_of(arguments),
-            input,
-            static_cast<T*>(columns.mutable_data_ptr()),
-            tiling,
-            step,
-            steps,
-            lanes_for(chunk, N)};
+      launch_over_taps(launcher, chunk, N, [&](const TapDivision& division) {
+        return Sample{chunk, positions_of(arguments), input, static_cast<T*>(columns.mutable_data_ptr()), division};
       });
       batched_product(
           column_matrices(columns, chunk),
@@ -96,13 +88,16 @@ void check_countable(const DeformConvShape& shape) {
   constexpr int64_t kMost = (int64_t{1} << 31) - 1;
   const int64_t pixels = shape.height * shape.width;
   RESNET_CUDA_CHECK_ARGUMENT(
-      // A block's taps of one row of columns are up to 8 apart.
-      pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.channels <= kMost / 8 &&
+      // A thread of SampleColumns steps by up to kMostTapStep rows of the columns.
+      pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.channels <= kMost / kMostTapStep &&
           shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),
       "deform_conv2d",
       "input",
       join("of size ", shape.height, "x", shape.width),
-      join("of H * W * C below 2^31 per image, of C below 2^28, and of fewer than 2^29 taps per row, on a GPU"));
+      join(
+          "of H * W * C below 2^31 per image, of C up to ",
+          kMost / kMostTapStep,
+          ", and of fewer than 2^29 taps per row, on a GPU"));
 }
 
 void deform_conv2d_kernel(

@@ -13,6 +13,7 @@ namespace resnet_cuda {
 template <typename Pass, int N>
 struct FrozenBnChannelsLast {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
+  static_assert((N & (N - 1)) == 0 && N <= kThreads, "channels_last_body's period; one thread per element of the tail");
   static constexpr int kInFlight = frozen_bn_cuda::kInFlight;
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
@@ -20,10 +21,10 @@ struct FrozenBnChannelsLast {
   Pass pass;
   FastDivision channels;
   int64_t packs;           // whole packs
-  int64_t stride;          // in packs, from one of a thread's to its next
+  int64_t stride;          // in packs, from one pack of a thread to its next
   int64_t blocks;          // kThreads * blocks >= stride; threads from `stride` on have nothing to do
   int tail;                // elements after the last whole pack, one thread for each
-  bool aligned_constants;  // a pack's channels are N neighbours, whose constants lie aligned to 16 bytes
+  bool aligned_constants;  // a pack's channels are consecutive, their constants aligned to 16 bytes
 
   RESNET_CUDA_BODY void operator()() const {
     const int64_t first = device::block() * kThreads + device::thread();
@@ -58,7 +59,7 @@ struct FrozenBnChannelsLast {
     }
   }
 
-  // The packs `first`, first + stride, …, kInFlight of them as far as they exist: all are read before one is used.
+  // Up to kInFlight packs, `first`, first + stride, …: all are loaded before the first is used.
   RESNET_CUDA_BODY void visit(int64_t first, const Constant (&constant)[N]) const {
     PackWord<T, N> pack[kInFlight][Pass::kReads];
 #pragma unroll
@@ -80,7 +81,7 @@ template <int N, typename Pass>
 FrozenBnChannelsLast<Pass, N>
 channels_last_body(const FrozenBnLayout& layout, const Pass& pass, bool aligned_constants, int multiprocessors) {
   constexpr int64_t kThreads = frozen_bn_cuda::kThreads;
-  int64_t period = layout.channels;  // in packs: the fewest that are a multiple of C elements
+  int64_t period = layout.channels;  // the fewest packs that are a multiple of C elements: lcm(C, N) / N
   for (int common = N; common > 1 && period % 2 == 0; common /= 2) {
     period /= 2;
   }

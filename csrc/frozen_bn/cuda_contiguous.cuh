@@ -10,13 +10,13 @@
 
 namespace resnet_cuda {
 
-// An element's channel and its place in that channel's plane. A walk by equal steps needs one division at its start.
+// An element's channel and its index in that channel's plane. Equal steps need a division for the first one only.
 template <typename Index>
 struct PlanePosition {
   Index channel;
   Index within;
 
-  // By `step` elements, where plane and channels are the sizes and step < {channels, plane}.
+  // This position moved by `step`, which is less than `channels` and `plane` in its two parts.
   RESNET_CUDA_HOST_DEVICE PlanePosition plus(const PlanePosition& step, Index channels, Index plane) const {
     PlanePosition next = {channel + step.channel, within + step.within};
     if (next.within >= plane) {
@@ -30,11 +30,12 @@ struct PlanePosition {
   }
 };
 
-// Packs of N elements of the flat tensor: planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack. A
-// pack lies in one plane or in two. N = 1 takes whatever is not so (contiguous_packs_fit).
+// Packs of N elements of the flat tensor. Planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack, so a
+// pack lies in one plane or in two. All other sizes take N = 1 (contiguous_packs_fit).
 template <typename Pass, int N>
 struct FrozenBnContiguous {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
+  static_assert(N <= kThreads, "one thread per element of the tail");
   static constexpr int kInFlight = frozen_bn_cuda::kInFlight;
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
@@ -44,7 +45,7 @@ struct FrozenBnContiguous {
   Pass pass;
   FastDivision channel_count;
   FastDivision plane_size;
-  Position step;   // of one of a thread's packs to its next
+  Position step;   // from one pack of a thread to its next
   int64_t packs;   // whole packs
   int64_t stride;  // in packs, the number of threads
   int tail;        // elements after the last whole pack, one thread for each
@@ -80,7 +81,7 @@ struct FrozenBnContiguous {
         static_cast<Index>(channel_count.remainder(planes)), static_cast<Index>(index - planes * plane_size.divisor())};
   }
 
-  // The packs `first`, first + stride, …, kInFlight of them as far as they exist: all are read before one is used.
+  // Up to kInFlight packs, `first`, first + stride, …: all are loaded before the first is used.
   RESNET_CUDA_BODY Position visit(int64_t first, Position position) const {
     PackWord<T, N> pack[kInFlight][Pass::kReads];
     Position start[kInFlight];
@@ -98,13 +99,13 @@ struct FrozenBnContiguous {
     for (int i = 0; i < kInFlight; ++i) {
       if (first + i * stride < packs) {
         const int64_t begin = (first + i * stride) * N;
-        const Index left = plane() - start[i].within;
-        if (N == 1 || left >= N) {
+        const Index remaining = plane() - start[i].within;  // elements of this plane from the pack's first on
+        if (N == 1 || remaining >= N) {
           pass.write(begin, pack[i], [&](int) { return constant[i]; });
         } else {
           const Index next = start[i].channel + 1;
           const Constant after = pass.constant(next == channels() ? 0 : next);
-          pass.write(begin, pack[i], [&](int element) { return element < left ? constant[i] : after; });
+          pass.write(begin, pack[i], [&](int element) { return element < remaining ? constant[i] : after; });
         }
       }
     }

@@ -1,5 +1,5 @@
-// What the two passes of FrozenBatchNorm read, compute and write for N neighbouring elements. Which channel an element
-// belongs to is the layout's business: cuda_channels_last.cuh, cuda_contiguous.cuh.
+// What the two passes of FrozenBatchNorm read, compute and write for N consecutive elements. The channels of the
+// elements depend on the layout: cuda_channels_last.cuh, cuda_contiguous.cuh.
 #pragma once
 
 #include "common/dispatch.h"
@@ -8,7 +8,7 @@
 
 namespace resnet_cuda {
 
-// N neighbours' numbers from constants that no kernel writes, `source` being aligned to 16 bytes.
+// N consecutive constants, which no kernel writes; `source` is aligned to 16 bytes.
 template <int N, typename Real>
 RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
   constexpr int kPiece = N * sizeof(Real) > kPackBytes ? kPackBytes / sizeof(Real) : N;
@@ -22,8 +22,8 @@ RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
   }
 }
 
-// Whether there is a residual is known at compile time, as its packs take registers; whether there is a ReLU is not: it
-// costs nothing but a predicate.
+// The residual is a template argument, because its packs take registers; the ReLU is a run-time flag, because it costs
+// only a predicate.
 template <typename T, bool kResidual>
 struct FrozenBnForward {
   using Element = T;
@@ -36,8 +36,8 @@ struct FrozenBnForward {
   const Real* mean;      // null without statistics
   const Real* variance;  // likewise
   const T* residual;     // null without kResidual
-  T* output;    // may be `input`, which may be `residual`: none of the three is read by way of a read-only cache
-  Real* scale;  // where the scale made from statistics is to be kept, or null
+  T* output;             // may alias `input` or `residual`, so none of the three is read through the read-only cache
+  Real* scale;           // null, or where to write the scale that is made from the statistics
   Real eps;
   bool relu;
 
@@ -54,7 +54,7 @@ struct FrozenBnForward {
     return normalisation_of(given_weight, given_bias, given_mean, given_variance, eps);
   }
 
-  // Of the N channels from `channel` on, all arrays being aligned there.
+  // Of the N channels from `channel` on, where all arrays are aligned.
   template <int N>
   RESNET_CUDA_BODY void constants(int64_t channel, Constant (&constant)[N]) const {
     Real weights[N], biases[N];
@@ -76,7 +76,7 @@ struct FrozenBnForward {
     }
   }
 
-  // Called once by each of `threads` threads: every channel's scale is written by one of them.
+  // Writes every channel's scale, together with the other `threads` threads.
   RESNET_CUDA_BODY void keep_scale(int64_t thread, int64_t threads, int64_t channels) const {
     if (scale != nullptr) {
       for (int64_t channel = thread; channel < channels; channel += threads) {
@@ -115,8 +115,8 @@ struct FrozenBnForward {
   }
 };
 
-// The gradient of the residual is that of the sum, the input's is scaled; both come of one pass. `kRelu`: from the
-// saved output, which is then read beside the gradient.
+// The residual's gradient is that of the sum, the input's is that times the scale. `kRelu`: the sum's gradient is 0
+// where the saved output is.
 template <typename T, bool kRelu>
 struct FrozenBnBackward {
   using Element = T;

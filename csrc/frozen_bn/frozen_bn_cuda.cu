@@ -1,6 +1,7 @@
 // FrozenBatchNorm + residual + ReLU on CUDA: one pass over memory each way; registers CUDA.
 
 #include <initializer_list>
+#include <type_traits>
 
 #include "common/dispatch.h"
 #include "common/launch.cuh"
@@ -12,13 +13,9 @@
 namespace resnet_cuda {
 namespace {
 
-bool aligned(const void* data) {
-  return reinterpret_cast<uintptr_t>(data) % kPackBytes == 0;
-}
-
 bool all_aligned(std::initializer_list<const void*> data) {
   for (const void* one : data) {
-    if (!aligned(one)) {
+    if (reinterpret_cast<uintptr_t>(one) % kPackBytes != 0) {
       return false;
     }
   }
@@ -30,15 +27,14 @@ void launch_packs(const Launcher& launcher, const FrozenBnLayout& layout, const 
   const int multiprocessors = launcher.multiprocessors();
   if (layout.plane == 1) {
     const auto body = channels_last_body<N>(layout, pass, aligned_constants, multiprocessors);
-    launcher.launch(body.blocks, 0, body);
+    launcher.launch(body.blocks, body);
   } else {
     const int64_t blocks = frozen_bn_cuda::blocks_for(layout.elements / N, multiprocessors);
-    launcher.launch(blocks, 0, contiguous_body<N>(layout, pass, blocks));
+    launcher.launch(blocks, contiguous_body<N>(layout, pass, blocks));
   }
 }
 
-// In packs of 16 bytes, or element by element where a view begins between them or the planes ask for it: both are too
-// rare for kernels of their own.
+// In packs of 16 bytes; element by element for views that are not aligned and planes that are too small or too large.
 template <typename Pass>
 void launch_pass(
     const Launcher& launcher,
@@ -46,9 +42,9 @@ void launch_pass(
     const Pass& pass,
     bool aligned_data,
     bool aligned_constants) {
-  constexpr int kWhole = kPackBytes / sizeof(typename Pass::Element);
-  if (aligned_data && (layout.plane == 1 || contiguous_packs_fit<kWhole>(layout))) {
-    launch_packs<kWhole>(launcher, layout, pass, aligned_constants);
+  constexpr int kWide = kPackBytes / sizeof(typename Pass::Element);
+  if (aligned_data && (layout.plane == 1 || contiguous_packs_fit<kWide>(layout))) {
+    launch_packs<kWide>(launcher, layout, pass, aligned_constants);
   } else {
     launch_packs<1>(launcher, layout, pass, aligned_constants);
   }
@@ -64,59 +60,6 @@ T* mutable_data_or_null(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->mutable_data_ptr<T>() : nullptr;
 }
 
-template <typename T, bool kResidual>
-void forward(
-    const FrozenBnLayout& layout,
-    const Tensor& input,
-    const FrozenBnConstants& constants,
-    const std::optional<Tensor>& residual,
-    bool relu,
-    const Tensor& output) {
-  using Pass = FrozenBnForward<T, kResidual>;
-  using Real = typename Pass::Real;
-  const auto& statistics = constants.statistics;
-  const Pass pass = {
-      input.const_data_ptr<T>(),
-      constants.weight.const_data_ptr<Real>(),
-      constants.bias.const_data_ptr<Real>(),
-      statistics ? statistics->mean.const_data_ptr<Real>() : nullptr,
-      statistics ? statistics->variance.const_data_ptr<Real>() : nullptr,
-      data_or_null<T>(residual),
-      output.mutable_data_ptr<T>(),
-      mutable_data_or_null<Real>(constants.scale),
-      statistics ? static_cast<Real>(statistics->eps) : Real(0),
-      relu};
-  launch_pass(
-      Launcher(input),
-      layout,
-      pass,
-      all_aligned({pass.input, pass.residual, pass.output}),
-      all_aligned({pass.weight, pass.bias, pass.mean, pass.variance}));
-}
-
-template <typename T, bool kRelu>
-void backward(
-    const FrozenBnLayout& layout,
-    const Tensor& grad,
-    const Tensor& scale,
-    const std::optional<Tensor>& output,
-    const std::optional<Tensor>& grad_input,
-    const std::optional<Tensor>& grad_residual) {
-  using Pass = FrozenBnBackward<T, kRelu>;
-  const Pass pass = {
-      grad.const_data_ptr<T>(),
-      scale.const_data_ptr<typename Pass::Real>(),
-      data_or_null<T>(output),
-      mutable_data_or_null<T>(grad_input),
-      mutable_data_or_null<T>(grad_residual)};
-  launch_pass(
-      Launcher(grad),
-      layout,
-      pass,
-      all_aligned({pass.grad, pass.output, pass.grad_input, pass.grad_residual}),
-      aligned(pass.scale));
-}
-
 }  // namespace
 
 void frozen_bn_relu_kernel(
@@ -128,8 +71,29 @@ void frozen_bn_relu_kernel(
     const Tensor& output) {
   dispatch_dtype(input.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    const auto run = residual ? forward<T, true> : forward<T, false>;
-    run(layout, input, constants, residual, relu, output);
+    const auto run = [&](auto has_residual) {
+      using Pass = FrozenBnForward<T, decltype(has_residual)::value>;
+      using Real = typename Pass::Real;
+      const auto& statistics = constants.statistics;
+      const Pass pass = {
+          input.const_data_ptr<T>(),
+          constants.weight.const_data_ptr<Real>(),
+          constants.bias.const_data_ptr<Real>(),
+          statistics ? statistics->mean.const_data_ptr<Real>() : nullptr,
+          statistics ? statistics->variance.const_data_ptr<Real>() : nullptr,
+          data_or_null<T>(residual),
+          output.mutable_data_ptr<T>(),
+          mutable_data_or_null<Real>(constants.scale),
+          statistics ? static_cast<Real>(statistics->eps) : Real(0),
+          relu};
+      launch_pass(
+          Launcher(input),
+          layout,
+          pass,
+          all_aligned({pass.input, pass.residual, pass.output}),
+          all_aligned({pass.weight, pass.bias, pass.mean, pass.variance}));
+    };
+    residual ? run(std::true_type{}) : run(std::false_type{});
   });
 }
 
@@ -142,8 +106,22 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& grad_residual) {
   dispatch_dtype(grad.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    const auto run = output ? backward<T, true> : backward<T, false>;
-    run(layout, grad, scale, output, grad_input, grad_residual);
+    const auto run = [&](auto has_relu) {
+      using Pass = FrozenBnBackward<T, decltype(has_relu)::value>;
+      const Pass pass = {
+          grad.const_data_ptr<T>(),
+          scale.const_data_ptr<typename Pass::Real>(),
+          data_or_null<T>(output),
+          mutable_data_or_null<T>(grad_input),
+          mutable_data_or_null<T>(grad_residual)};
+      launch_pass(
+          Launcher(grad),
+          layout,
+          pass,
+          all_aligned({pass.grad, pass.output, pass.grad_input, pass.grad_residual}),
+          all_aligned({pass.scale}));
+    };
+    output ? run(std::true_type{}) : run(std::false_type{});
   });
 }
 

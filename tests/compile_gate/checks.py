@@ -38,7 +38,7 @@ def row_faults(names: Iterable[str], limits: Sequence[Limit]) -> list[str]:
 
 
 def resource_faults(kernel: Kernel, limit: Limit) -> list[str]:
-    """Spills, a stack, or more registers than the budget."""
+    """Spills, a stack, or more registers than its row allows."""
     resources, faults = kernel.resources, []
     if resources.spill_stores or resources.spill_loads:
         faults.append(f"spills {resources.spill_stores} bytes, loads {resources.spill_loads} back")
@@ -46,7 +46,8 @@ def resource_faults(kernel: Kernel, limit: Limit) -> list[str]:
         faults.append(f"has a stack of {resources.stack} bytes")
     budget = limit.registers_on.get(kernel.architecture, limit.registers)
     if resources.registers > budget:
-        faults.append(f"uses {resources.registers} registers, the budget is {budget}")
+        row = f"its row {limit.kernel!r} in limits.py"
+        faults.append(f"uses {resources.registers} registers on {kernel.architecture}, {row} allows {budget}")
     return faults
 
 

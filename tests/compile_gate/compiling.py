@@ -1,7 +1,7 @@
 """Compiles one ``.cu`` file for one architecture, to a cubin; what was compiled before is not compiled again.
 
-The host side is left out (``-cubin``): the kernels are those that the host code instantiates all the same, and a file takes
-seconds. Results lie in ``build/compile_gate``, under a hash of the source, every header, the flags and the versions.
+The host code is not compiled (``-cubin``), though it decides which kernels are instantiated: a file takes seconds.
+Results lie in ``build/compile_gate``, under a hash of the source, every header, the flags and the versions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _key(tools: Tools, source: Path, command: list[str]) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """So that a reader never sees half of it, even where two test runs write at once."""
+    """Atomically: a reader never sees half of the file, even if two test runs write it at once."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(text)
     os.replace(file.name, path)

@@ -19,7 +19,7 @@ REQUIRED = os.environ.get("RESNET_CUDA_TEST_REQUIRE_GATE") == "1"
 
 
 def _needed(check):
-    """What ``check`` gives. Where it lacks a tool: a skip, but a failure where the gate must run, as in CI with an nvcc."""
+    """``check()``; where it lacks a tool a skip, or a failure with RESNET_CUDA_TEST_REQUIRE_GATE=1."""
     from compile_gate.tools import UnavailableError
 
     try:

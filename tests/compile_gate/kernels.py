@@ -24,7 +24,7 @@ class Kernel:
 
 
 def _matching(text: str, begin: int) -> int:
-    """The index behind the bracket that closes the one at ``begin``."""
+    """The index after the bracket that closes the one at ``begin``."""
     depth = 0
     for index in range(begin, len(text)):
         depth += {"<": 1, "(": 1, ">": -1, ")": -1}.get(text[index], 0)

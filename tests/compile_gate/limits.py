@@ -1,8 +1,8 @@
 """The limits of every kernel, in one table.
 
 A name is matched as a whole, by exactly one row; a row that matches no kernel is refused as well. For no kernel at all:
-spills, a stack, local memory, compare-and-swap loops, float atomics (their sums depend on the order of arrival), generic
-accesses (the compiler lost track of the kind of memory).
+spills, a stack, local memory, compare-and-swap loops, float atomics (their sums depend on timing), generic accesses
+(the compiler lost track of the memory space).
 """
 
 from __future__ import annotations
@@ -10,23 +10,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from build_native.architectures import SUPPORTED
+
 
 @dataclass(frozen=True)
 class Limit:
-    """``wide`` says how many accesses of 16 bytes there must be at least: LDG and STG (global), LDS and STS (shared)."""
+    """``wide``: the least number of 16-byte accesses by LDG and STG (global memory), LDS and STS (shared memory)."""
 
     kernel: str  # a regular expression
     registers: int  # per thread, at most
-    registers_on: Mapping[str, int] = field(default_factory=dict)  # the same where an architecture needs more
+    registers_on: Mapping[str, int] = field(default_factory=dict)  # the same on architectures that need more
     wide: Mapping[str, int] = field(default_factory=dict)
     integer_atomics: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = self.registers_on.keys() - set(SUPPORTED)
+        if unknown:
+            raise ValueError(
+                f"registers_on of {self.kernel!r} has {sorted(unknown)}; allowed are {', '.join(SUPPORTED)}"
+            )
 
 
 # Template arguments <T, Real, N> with 16 bytes of T in a pack, and with fewer.
 _WIDE = r"(double, double, 2|float, float, 4|(Half|BFloat16), float, 8)"
 _NARROW = r"(double, double, 1|float, float, 1|(Half|BFloat16), float, [12])"
 
-# Template arguments of a pass of FrozenBN: <T, residual or ReLU>; behind it stands N, 16 bytes of T or 1.
+# Template arguments of a pass of FrozenBN: <T, residual or ReLU>. N follows it: 16 bytes of T, or 1.
 _PASS = r"<(double|float|Half|BFloat16), (true|false)>"
 
 # What is seen and about a tenth more, up to the 64 registers with which four blocks of 256 threads fit, 80 for three.

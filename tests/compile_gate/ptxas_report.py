@@ -20,7 +20,7 @@ class Resources:
     spill_stores: int  # bytes, as the following
     spill_loads: int
     stack: int  # of the kernel and all that it calls
-    shared: int  # without what the launch asks for
+    shared: int  # static; the launch's dynamic shared memory is not in the report
 
 
 def _number(pattern: re.Pattern[str], text: str) -> int:

@@ -10,7 +10,9 @@ from compile_gate.compiling import compile_source
 from compile_gate.gate import Gate
 from compile_gate.kernels import Kernel
 from compile_gate.sass import count_wide, is_integer_atomic
-from compile_gate.tools import ARCHITECTURES, Tools, UnavailableError, code_name, find_tools, sources
+from compile_gate.tools import Tools, UnavailableError, code_name, find_tools, sources
+
+from build_native.architectures import SUPPORTED
 
 OPERATIONS = ("LDG", "STG", "LDS", "STS")
 
@@ -74,7 +76,7 @@ def main() -> None:
         tools = find_tools()
     except UnavailableError as error:
         sys.exit(f"compile gate: {error}")
-    architectures = [it for it in ARCHITECTURES if code_name(it) in tools.known_codes]
+    architectures = [it for it in SUPPORTED if code_name(it) in tools.known_codes]
     gate = Gate(tools, architectures)
     print(
         f"nvcc {tools.plan.cuda.version}, nvdisasm: {tools.disassembler or 'none, so nothing below comes from SASS'}\n"

@@ -1,7 +1,7 @@
 """Every kernel, compiled for every architecture that is promised, within its limits (limits.py).
 
-Without a GPU: nvcc and ptxas compile, ``ptxas -v`` and the disassembled machine code are read. Skipped where there is no nvcc;
-``make gate`` compiles, tests and prints the table.
+Without a GPU: nvcc and ptxas compile, ``ptxas -v`` and the disassembled machine code are read. Skipped where there is
+no nvcc; ``make gate`` compiles, tests and prints the table.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import pytest
 from compile_gate.checks import instruction_faults, resource_faults, row_faults, rows_of, wide_faults
 from compile_gate.limits import LIMITS
-from compile_gate.tools import ARCHITECTURES, code_name
+from compile_gate.tools import code_name
 
-pytestmark = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=code_name)
+from build_native.architectures import SUPPORTED
+
+pytestmark = pytest.mark.parametrize("architecture", SUPPORTED, ids=code_name)
 
 
 def fail_with(faults: list[str]) -> None:

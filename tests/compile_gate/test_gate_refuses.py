@@ -1,4 +1,4 @@
-"""The gate itself: it refuses kernels that are bad on purpose, each for its own reason and no other, and accepts a good one."""
+"""The gate refuses kernels that are bad on purpose, each for its own reason and no other, and accepts a good one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from compile_gate.checks import instruction_faults, resource_faults, wide_faults
+from compile_gate.kernels import kernels_of
 from compile_gate.limits import Limit
 from compile_gate.tools import code_name
 
@@ -45,8 +46,6 @@ def architecture(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def compiled(tools, disassembler, known_architecture):
     """Kernels of a sample by their names."""
-    from compile_gate.kernels import kernels_of
-
     return lambda sample: {kernel.name: kernel for kernel in kernels_of(tools, SAMPLES / sample, known_architecture)}
 
 
@@ -72,15 +71,15 @@ def test_one_register_less_than_needed_is_refused(compiled):
     (kernel,) = compiled("accepted.cu").values()
     needed = kernel.resources.registers
     assert resource_faults(kernel, Limit(".*", needed)) == []
-    assert resource_faults(kernel, Limit(".*", needed - 1)) == [f"uses {needed} registers, the budget is {needed - 1}"]
+    assert resource_faults(kernel, Limit(".*", needed - 1)) == [
+        f"uses {needed} registers on {kernel.architecture}, its row '.*' in limits.py allows {needed - 1}"
+    ]
     assert resource_faults(kernel, Limit(".*", needed - 1, {kernel.architecture: needed})) == []
     assert resource_faults(kernel, Limit(".*", needed, {kernel.architecture: needed - 1})) != []
 
 
 def test_a_register_cap_makes_it_spill(tools):
     """The reason may also lie in the command, not in the source."""
-    from compile_gate.kernels import kernels_of
-
     kernels = kernels_of(tools, SAMPLES / "refused.cu", "9.0", "-maxrregcount=24")
     faults = {kernel.name: resource_faults(kernel, LENIENT) for kernel in kernels}
     assert any(fault.startswith("spills") for fault in faults["spills"])
@@ -88,8 +87,6 @@ def test_a_register_cap_makes_it_spill(tools):
 
 
 def test_what_does_not_compile_is_an_error(tools, tmp_path):
-    from compile_gate.kernels import kernels_of
-
     source = tmp_path / "broken.cu"
     source.write_text("__global__ void broken(int* data) { data[0] = nowhere; }\n")
     with pytest.raises(RuntimeError, match="nowhere"):
@@ -108,16 +105,12 @@ def calling(tmp_path) -> Path:
 
 
 def test_a_called_function_counts_with_its_kernel(tools, disassembler, calling):
-    from compile_gate.kernels import kernels_of
-
     (kernel,) = kernels_of(tools, calling, "9.0")
     assert kernel.name == "calls"
     assert instruction_faults(kernel, LENIENT)[-1].startswith("has a float atomic")
 
 
 def test_a_function_that_counts_with_no_kernel_is_an_error(tools, disassembler, calling):
-    from compile_gate.kernels import kernels_of
-
     with pytest.raises(ValueError, match="apart"):
         kernels_of(tools, calling, "9.0", "-rdc=true")
 

@@ -146,8 +146,8 @@ def test_width_of_global_loads(instruction, wide):
     ("demangled", "short"),
     [
         (
-            "void resnet_cuda::device::run_body<resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, float> "
-            "> >(resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, float> >)",
+            "void resnet_cuda::device::run_body<resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, "
+            "float> > >(resnet_cuda::ForEachIndex<resnet_cuda::FrozenBnBackward<c10::BFloat16, float> >)",
             "ForEachIndex<FrozenBnBackward<BFloat16, float>>",
         ),
         (
@@ -163,6 +163,11 @@ def test_width_of_global_loads(instruction, wide):
 )
 def test_short_names(demangled, short):
     assert short_name(demangled) == short
+
+
+def test_a_row_for_an_architecture_that_is_not_supported_is_an_error():
+    with pytest.raises(ValueError, match=r"registers_on of 'Place' has \['9.1'\]; allowed are 7.5, "):
+        Limit("Place", 32, {"9.0": 40, "9.1": 48})
 
 
 def test_rows():

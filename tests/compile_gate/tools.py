@@ -11,12 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from build_native.errors import BuildError
-from build_native.native import CSRC, cuda_sources, device_command
+from build_native.native import cuda_sources, device_command
 from build_native.plan import Plan, find_compiler, find_torch
 from build_native.toolkit import find_toolkit
-
-# Turing to Blackwell: what the README promises to run on.
-ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 
 class UnavailableError(Exception):
@@ -88,7 +85,7 @@ class Tools:
     def require_disassembler(self) -> None:
         if self.disassembler is None:
             raise UnavailableError(
-                "no nvdisasm: not on the PATH, not in the CUDA toolkit, and no triton package (it comes with torch for CUDA)"
+                "no nvdisasm: not on the PATH, not in the CUDA toolkit, and no triton package (part of torch for CUDA)"
             )
 
 
@@ -109,6 +106,3 @@ def find_tools() -> Tools:
     if demangler is None:
         raise UnavailableError("neither c++filt (binutils) nor cu++filt is installed")
     return Tools(plan, demangler)
-
-
-__all__ = ["ARCHITECTURES", "CSRC", "Tools", "UnavailableError", "code_name", "find_tools", "output_of", "sources"]

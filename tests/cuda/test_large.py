@@ -30,6 +30,6 @@ def test_frozen_bn_relu(memory_format):
 
 
 def test_deform_conv2d():
-    """2.9e9 elements of input, 2.2e9 of offset: 5.8 and 4.3 GB, as much again of gradients, float32 sums beside them."""
+    """2.9e9 elements of input, 2.2e9 of offset: 5.8 and 4.3 GB, the same again for gradients, and float32 sums."""
     needs(48)
     check_large_deform_conv(1830, 24, (256, 256), "cuda")

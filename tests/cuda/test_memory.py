@@ -50,7 +50,7 @@ def limited():
 
 
 def assert_raises_and_releases(call):
-    """A RuntimeError, which torch.OutOfMemoryError is one of, and no memory that stays taken."""
+    """A RuntimeError (torch.OutOfMemoryError is one), after which no memory stays allocated."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     try:
@@ -63,7 +63,7 @@ def assert_raises_and_releases(call):
     assert torch.cuda.memory_allocated() == before, "memory of the failed call is still held"
 
 
-# No room for the result of 275 MB; room for it and not for what backward needs besides.
+# No room for the result of 275 MB; room for it, but not for backward's scratch memory.
 @pytest.mark.parametrize("megabytes", [64, 290])
 def test_out_of_memory_is_an_error_and_the_next_call_works(limited, megabytes):
     small = layer_arguments((16, 20, 20), 2, torch.float32, "cuda")

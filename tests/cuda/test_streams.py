@@ -31,7 +31,7 @@ def test_the_current_stream_is_used(problem):
     assert_runs_equal(got, expected)
 
 
-def test_a_busy_default_stream_is_not_waited_for(problem):
+def test_a_busy_default_stream_does_not_delay_another(problem):
     arguments, residual, expected = problem
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):

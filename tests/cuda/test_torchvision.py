@@ -46,7 +46,7 @@ def test_tf32_is_followed_and_costs_no_more_than_torchvisions(stage):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("stage", STAGES)
 def test_16_bit_is_torchvisions_float32_rounded(stage, dtype):
-    """On the very same numbers; of the largest value, two units of the dtype for rounding operands, columns and result."""
+    """On the same numbers; of the largest value, two units of the dtype for rounding operands, columns and result."""
     arguments = layer_arguments(STAGES[stage], 2, dtype, "cuda")
     with tf32(False):
         exact = torchvision_run({name: value.float() for name, value in arguments.items()})

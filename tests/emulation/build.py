@@ -1,9 +1,9 @@
 """Builds the CUDA sources for the CPU: kernel bodies run on fibers, ATen's products on CPU tensors.
 
-The very files that nvcc compiles (``csrc/*/*.cu`` and the checks beside them) go through the C++ compiler with
-``RESNET_CUDA_EMULATE`` defined and register as ``torch.ops.resnet_cuda_emulated.*`` for CPU tensors; ``device_emulation.h``
-stands for the GPU. So a machine without one tests every kernel body, every index, every barrier and all the host code around
-them. Sanitized, every access outside a tensor ends the process.
+The C++ compiler takes the files that nvcc compiles (``csrc/*/*.cu`` and the checks beside them) with
+``RESNET_CUDA_EMULATE`` defined; they register as ``torch.ops.resnet_cuda_emulated.*`` for CPU tensors, and
+``device_emulation.h`` replaces the GPU. So a machine without one tests every kernel body, index and barrier and all the
+host code around them. Under the sanitizers every access outside a tensor ends the process.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
+from build_native.native import CSRC, STABLE_ABI, cuda_sources
+
 HERE = Path(__file__).resolve().parent
-CSRC = HERE.parents[1] / "csrc"
 NAMESPACE = "resnet_cuda_emulated"
 # Small enough that the tests' shapes take several chunks of columns.
 WORKSPACE_BYTES = 20_000
-# Shorter than any chunk's longest list could be.
+# Shorter than the longest lists of some tests.
 LONG_LIST = 40
 # float-cast-overflow: a position that is NaN or far outside must not be cast to an index.
 SANITIZERS = (
@@ -35,27 +36,24 @@ def compiler() -> str:
 
 
 def operator_sources(csrc: Path = CSRC) -> list[Path]:
-    """All that the CUDA library is made of."""
-    cpu_only = ("_cpu.cpp", "_portable.cpp", "_avx2.cpp", "_avx512.cpp", "_avx512_bf16.cpp")
-    shared = [path for path in csrc.glob("*/*.cpp") if not path.name.endswith(cpu_only)]
-    return sorted([csrc / "registration.cpp", *shared, *csrc.glob("*/*.cu")])
+    """All that the CUDA library is made of, and the schemas."""
+    return [csrc / "registration.cpp", *cuda_sources(csrc)]
 
 
-def compile_flags(sanitize: bool, csrc: Path = CSRC, float32_only: bool = False) -> list[str]:
+def compile_flags(sanitize: bool, csrc: Path = CSRC) -> list[str]:
     return [
         *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
         *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-        *("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"),
+        *STABLE_ABI,
         *("-DRESNET_CUDA_EMULATE", f"-DRESNET_CUDA_NAMESPACE={NAMESPACE}", "-DRESNET_CUDA_KEY=CPU"),
         *(f"-DRESNET_CUDA_WORKSPACE_BYTES={WORKSPACE_BYTES}", f"-DRESNET_CUDA_LONG_LIST={LONG_LIST}"),
-        *(("-DRESNET_CUDA_FLOAT32_ONLY",) if float32_only else ()),
         *("-I", str(csrc), "-I", str(HERE), "-isystem", str(Path(torch.__file__).parent / "include")),
         *(SANITIZERS if sanitize else ()),
     ]
 
 
 def build(
-    sources: Iterable[Path], library: Path, *, sanitize: bool = False, csrc: Path = CSRC, float32_only: bool = False
+    sources: Iterable[Path], library: Path, *, sanitize: bool = False, csrc: Path = CSRC, flags: Sequence[str] = ()
 ) -> Path:
     """Compiles ``sources`` as C++, two at a time, and links them to ``library``; objects lie in the folder beside it.
 
@@ -67,18 +65,8 @@ def build(
 
     def compile_one(source: Path) -> Path:
         target = objects_folder / f"{source.name}.o"
-        _run(
-            [
-                compiler(),
-                *compile_flags(sanitize, csrc, float32_only),
-                "-x",
-                "c++",
-                "-c",
-                str(source),
-                "-o",
-                str(target),
-            ]
-        )
+        command = [compiler(), *compile_flags(sanitize, csrc), *flags]
+        _run([*command, "-x", "c++", "-c", str(source), "-o", str(target)])
         return target
 
     with ThreadPoolExecutor(2) as pool:

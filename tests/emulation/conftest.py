@@ -1,13 +1,22 @@
-"""Builds and loads the emulated CUDA operators once per test run; nothing that a kernel must write starts as anything but NaN."""
+"""Builds and loads the emulated CUDA operators once per test run; memory that a kernel must write starts as NaN."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # build_native is part of the checkout, not of the package
+
 from emulation.libraries import find_library
+
+
+def _operators(name: str, namespace: str, folder: Path):
+    torch.ops.load_library(str(find_library(name, folder)))
+    return getattr(torch.ops, namespace)
 
 
 @pytest.fixture(scope="session")
@@ -18,29 +27,25 @@ def libraries_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def emulated(libraries_folder: Path):
     """``torch.ops.resnet_cuda_emulated``: the CUDA sources, compiled for the CPU."""
-    torch.ops.load_library(str(find_library("operators", libraries_folder)))
-    return torch.ops.resnet_cuda_emulated
+    return _operators("operators", "resnet_cuda_emulated", libraries_folder)
 
 
 @pytest.fixture(scope="session")
 def transpose(libraries_folder: Path):
     """The transposition of ``csrc/common/transpose.cuh``, emulated."""
-    torch.ops.load_library(str(find_library("transpose", libraries_folder)))
-    return torch.ops.resnet_cuda_emulated_transpose.transpose
+    return _operators("transpose", "resnet_cuda_emulated_transpose", libraries_folder).transpose
 
 
 @pytest.fixture(scope="session")
 def index_operators(libraries_folder: Path):
     """The index arithmetic of ``csrc/common/fast_division.h`` and of the FrozenBN kernels."""
-    torch.ops.load_library(str(find_library("index", libraries_folder)))
-    return torch.ops.resnet_cuda_emulated_index
+    return _operators("index", "resnet_cuda_emulated_index", libraries_folder)
 
 
 @pytest.fixture(scope="session")
 def self_test(libraries_folder: Path):
     """Kernels that keep or break the rules that the emulation checks."""
-    torch.ops.load_library(str(find_library("self_test", libraries_folder)))
-    return torch.ops.resnet_cuda_emulation_self_test
+    return _operators("self_test", "resnet_cuda_emulation_self_test", libraries_folder)
 
 
 @pytest.fixture(autouse=True)

@@ -115,7 +115,7 @@ class Shared {
   int count_;
 };
 
-// One of the places where other threads may come first.
+// Other threads may run before it.
 inline int atomic_add(int* target, int value) {
   emulation::Grid::here().yield();
   const int before = *target;
@@ -129,7 +129,7 @@ inline void check_aligned(const void* pointer, std::size_t bytes) {
   }
 }
 
-// Few, so that grids which are cut to the device's size go round their loops.
+// Few, so that the threads of grids that are limited by it repeat their loops.
 inline int emulated_multiprocessors() {
   return static_cast<int>(emulation::environment_number("RESNET_CUDA_EMULATION_MULTIPROCESSORS", 4));
 }

@@ -1,7 +1,7 @@
 // A stack of its own for each emulated CUDA thread, and the switch between it and the launching thread.
 //
-// The x86-64 switch is six pushes; ucontext, which makes a system call at every switch, serves other processors. Under
-// AddressSanitizer every switch is announced, so that its stack bookkeeping follows.
+// On x86-64 a switch is six pushes and pops. Other processors have ucontext, whose system calls make the tests take
+// four times as long; test_ucontext.py tries it here. Under AddressSanitizer every switch is announced.
 #pragma once
 
 #include <sys/mman.h>
@@ -37,13 +37,15 @@ constexpr std::size_t kStackBytes = 64 << 10;
 
 #if RESNET_CUDA_FIBERS_BY_ASSEMBLY
 
-// Saves the callee's registers and the stack pointer, then goes on where `next` was saved. No inter-procedural
+using Context = void*;  // the stack pointer, below it what switch_context pops
+
+// Saves the callee-saved registers and the stack pointer, then continues where `next` was saved. No inter-procedural
 // optimisation: the compiler must not conclude from the body that other registers survive the call.
 #if !defined(__clang__)
 __attribute__((noipa))
 #endif
 __attribute__((naked, noinline)) inline void
-switch_stack(void** /*saved: rdi*/, void* /*next: rsi*/) {
+switch_context(Context* /*saved: rdi*/, Context* /*next: rsi*/) {
   asm volatile(
       "pushq %rbp\n\t"
       "pushq %rbx\n\t"
@@ -52,7 +54,7 @@ switch_stack(void** /*saved: rdi*/, void* /*next: rsi*/) {
       "pushq %r14\n\t"
       "pushq %r15\n\t"
       "movq %rsp, (%rdi)\n\t"
-      "movq %rsi, %rsp\n\t"
+      "movq (%rsi), %rsp\n\t"
       "popq %r15\n\t"
       "popq %r14\n\t"
       "popq %r13\n\t"
@@ -60,6 +62,34 @@ switch_stack(void** /*saved: rdi*/, void* /*next: rsi*/) {
       "popq %rbx\n\t"
       "popq %rbp\n\t"
       "ret");
+}
+
+inline void make_context(Context* context, unsigned char* stack, void (*entry)()) {
+  // What switch_context pops: six registers and `entry`. Above it entry's own return address, 0, ends backtraces; it
+  // lies 8 past a multiple of 16, as the calling convention has it.
+  auto* slot = reinterpret_cast<uintptr_t*>(stack + kStackBytes - 64);
+  slot[1] = 0;
+  slot[0] = reinterpret_cast<uintptr_t>(entry);
+  for (int i = 1; i <= 6; ++i) {
+    slot[-i] = 0;
+  }
+  *context = slot - 6;
+}
+
+#else
+
+using Context = ucontext_t;
+
+inline void switch_context(Context* saved, Context* next) {
+  swapcontext(saved, next);
+}
+
+inline void make_context(Context* context, unsigned char* stack, void (*entry)()) {
+  getcontext(context);
+  context->uc_stack.ss_sp = stack;
+  context->uc_stack.ss_size = kStackBytes;
+  context->uc_link = nullptr;
+  makecontext(context, entry, 0);
 }
 
 #endif
@@ -77,7 +107,7 @@ class Fiber {
     mapped_ = static_cast<unsigned char*>(mapped);
     mprotect(mapped_, page, PROT_NONE);  // running over the end of the stack faults
     stack_ = mapped_ + page;
-    prepare();
+    make_context(&context_, stack_, &Fiber::enter);
   }
   ~Fiber() {
 #if RESNET_CUDA_FIBERS_UNDER_ASAN
@@ -88,26 +118,18 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // From the launching thread: goes on inside, until suspend().
+  // From the launching thread: continues inside, until suspend().
   void resume() {
     starting() = this;
     announce_switch(&resumer_fake_stack_, stack_, kStackBytes);
-#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
-    switch_stack(&resumer_context_, context_);
-#else
-    swapcontext(&resumer_context_, &context_);
-#endif
+    switch_context(&resumer_context_, &context_);
     finish_switch(resumer_fake_stack_, nullptr, nullptr);
   }
 
   // From inside: back to the launching thread, until resume().
   void suspend() {
     announce_switch(&fake_stack_, resumer_stack_, resumer_stack_bytes_);
-#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
-    switch_stack(&context_, resumer_context_);
-#else
-    swapcontext(&context_, &resumer_context_);
-#endif
+    switch_context(&context_, &resumer_context_);
     finish_switch(fake_stack_, &resumer_stack_, &resumer_stack_bytes_);
   }
 
@@ -123,32 +145,6 @@ class Fiber {
     self->entry_(self->argument_);
     __builtin_trap();
   }
-
-#if RESNET_CUDA_FIBERS_BY_ASSEMBLY
-  void prepare() {
-    // What switch_stack pops: six registers and enter()'s address. Above it enter()'s own return address, 0, ends
-    // backtraces; it lies 8 past a multiple of 16, as the calling convention has it.
-    auto* slot = reinterpret_cast<uintptr_t*>(stack_ + kStackBytes - 64);
-    slot[1] = 0;
-    slot[0] = reinterpret_cast<uintptr_t>(&Fiber::enter);
-    for (int i = 1; i <= 6; ++i) {
-      slot[-i] = 0;
-    }
-    context_ = slot - 6;
-  }
-  void* context_ = nullptr;
-  void* resumer_context_ = nullptr;
-#else
-  void prepare() {
-    getcontext(&context_);
-    context_.uc_stack.ss_sp = stack_;
-    context_.uc_stack.ss_size = kStackBytes;
-    context_.uc_link = nullptr;
-    makecontext(&context_, &Fiber::enter, 0);
-  }
-  ucontext_t context_;
-  ucontext_t resumer_context_;
-#endif
 
 #if RESNET_CUDA_FIBERS_UNDER_ASAN
   static void announce_switch(void** fake_stack, const void* stack, std::size_t bytes) {
@@ -173,6 +169,8 @@ class Fiber {
   void* resumer_fake_stack_ = nullptr;
   const void* resumer_stack_ = nullptr;
   std::size_t resumer_stack_bytes_ = 0;
+  Context context_{};
+  Context resumer_context_{};
 };
 
 }  // namespace emulation

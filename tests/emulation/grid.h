@@ -104,7 +104,7 @@ class Grid {
     return warp.result[lane];
   }
 
-  // Lets others go first, or not.
+  // Lets other threads run first, or not, as the seed has it.
   void yield() {
     ready_.push_back(running_);
     pause();
@@ -253,7 +253,7 @@ class Grid {
     const int index = running_ / kLanes;
     Warp& warp = warp_[index];
     if (arrive(warp.meeting, kLanes, site)) {
-      // Here, before anybody goes on and passes its next operand.
+      // Now, before a lane continues and overwrites its operand.
       for (int lane = 0; lane < kLanes; ++lane) {
         warp.result[lane] = warp.operand[warp.source[lane]];
       }

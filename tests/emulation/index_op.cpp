@@ -1,8 +1,9 @@
-// csrc/common/fast_division.h, the walk of csrc/frozen_bn/cuda_contiguous.cuh and the chunks of
-// csrc/deform_conv/cuda_workspace.h as operators, for the tests.
+// As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
+// chunks of csrc/deform_conv/cuda_workspace.h and the position types of csrc/deform_conv/cuda_call.cuh.
 
 #include "common/registration.h"
 #include "common/tensors.h"
+#include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_workspace.h"
 #include "frozen_bn/cuda_contiguous.cuh"
 
@@ -67,6 +68,11 @@ Tensor chunk(
   return result;
 }
 
+// How the kernels read an offset of this dtype beside images of `input`'s.
+int64_t type_of_offset(const Tensor& offset, const Tensor& input) {
+  return static_cast<int64_t>(position_type(offset.scalar_type(), compute_dtype(input.scalar_type()), "offset"));
+}
+
 }  // namespace
 }  // namespace resnet_cuda
 
@@ -76,10 +82,12 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def(
       "chunk(Tensor beside, int batch, int out_height, int out_width, int per_call, int per_image, int per_pixel, "
       "int per_divided_image) -> Tensor");
+  m.def("type_of_offset(Tensor offset, Tensor input) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("divide", TORCH_BOX(&resnet_cuda::divide));
   m.impl("walk", TORCH_BOX(&resnet_cuda::walk));
   m.impl("chunk", TORCH_BOX(&resnet_cuda::chunk));
+  m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from emulation.build import CSRC, HERE, build, operator_sources
@@ -17,12 +18,12 @@ def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
 
 
 def build_library(
-    name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC, float32_only: bool = False
+    name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC, flags: Sequence[str] = ()
 ) -> Path:
-    """``folder/name.so``, which ``torch.ops.load_library`` takes; of ``"operators/<operator>"`` only that one's kernels."""
+    """``folder/name.so`` for ``torch.ops.load_library``; with ``"operators/<operator>"`` only that one's kernels."""
     name, _, operator = name.partition("/")
     sources = [path for path in sources_of(name, csrc) if not operator or path.parent.name in ("csrc", operator)]
-    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, float32_only=float32_only)
+    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, flags=flags)
 
 
 def find_library(name: str, folder: Path) -> Path:

@@ -186,7 +186,7 @@ Tensor run(const Tensor& source, int64_t variant) {
   body.count = count;
   body.source = source.const_data_ptr<float>();
   body.target = target.mutable_data_ptr<float>();
-  Launcher(source).launch(count / Body::kThreads, Body::kSharedBytes, body);
+  Launcher(source).launch(count / Body::kThreads, body);
   return target;
 }
 

@@ -109,7 +109,7 @@ def test_far_positions_and_nan(emulated):
     assert torch.equal(got.output[keep], expected.output[keep])
     assert got.gradients["offset"].isnan().nonzero().tolist() == [[1, 4, 2, 3], [1, 5, 2, 3]]
     assert got.gradients["mask"].isnan().nonzero().tolist() == [[1, 2, 2, 3]]
-    # A position that is none has no pixel to pass a gradient to.
+    # A NaN position has no pixel to pass a gradient to.
     assert_bitwise_equal(got.gradients["input"], expected.gradients["input"], "input")
     assert got.gradients["weight"].isnan().nonzero()[:, 2:].unique(dim=0).tolist() == [[0, 2]]
 

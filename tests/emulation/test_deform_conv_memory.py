@@ -14,7 +14,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 def allocated(call: Callable[[], object]) -> tuple[object, int]:
-    """What ``call`` gives, and the bytes of all tensors made meanwhile, none of which is taken to be freed again."""
+    """The result of ``call`` and the bytes of all tensors that it allocates, as if none were freed."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = call()
     made = [

@@ -27,8 +27,8 @@ SHAPES = (
     (1, 17, 25, 42),
     (1, 264, 3, 3),
 )
-# More packs than threads on one multiprocessor, which go round their loops: by odd numbers of packs per thread and a rest,
-# in every type, in the first; with more channels than threads in the last.
+# More packs than threads on one multiprocessor, so that threads repeat their loops: in the first, in every type, an odd
+# number of packs per thread and a remainder; in the last more channels than threads.
 LARGE_SHAPES = ((1, 64, 16, 30), (1, 2048, 7, 7), (2, 33, 37, 29), (1, 2053, 5, 5))
 
 
@@ -65,7 +65,7 @@ def run(emulated, arguments, relu: bool) -> Run:
 
 
 def shifted(tensor: Tensor, elements: int) -> Tensor:
-    """A copy in the same layout that begins so many elements behind an aligned address, with NaN all around."""
+    """A copy in the same layout that begins ``elements`` after an aligned address, with NaN all around."""
     storage = torch.full((tensor.numel() + elements + 16,), float("nan"), dtype=tensor.dtype)
     assert storage.data_ptr() % 16 == 0
     return storage.as_strided(tensor.shape, tensor.stride(), elements).copy_(tensor)

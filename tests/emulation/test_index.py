@@ -1,4 +1,4 @@
-"""The kernels' index arithmetic, also where numbers are larger than any tensor that a test could hold."""
+"""The kernels' index arithmetic, also for numbers larger than any tensor that a test could hold, and position types."""
 
 from __future__ import annotations
 
@@ -71,3 +71,28 @@ def test_chunks(index_operators, batch, size, needs):
         assert chunk_bytes + row_bytes >= min(workspace // 4, size[0] * row_bytes) // 2
     if per_call <= workspace // 2 and per_image + divided <= workspace // 4:
         assert total <= workspace
+
+
+REAL, HALF, BFLOAT16 = range(3)  # PositionType
+OFFSET_TYPES = (
+    (torch.float32, torch.float32, REAL),
+    (torch.float32, torch.bfloat16, REAL),
+    (torch.float64, torch.float64, REAL),
+    (torch.float16, torch.float16, HALF),
+    (torch.bfloat16, torch.float32, BFLOAT16),
+)
+
+
+@pytest.mark.parametrize(("offset", "input", "expected"), OFFSET_TYPES)
+def test_position_types(index_operators, offset, input, expected):
+    assert index_operators.type_of_offset(torch.empty(1, dtype=offset), torch.empty(1, dtype=input)) == expected
+
+
+@pytest.mark.parametrize(
+    ("offset", "input"),
+    [(torch.float8_e4m3fn, torch.float32), (torch.float64, torch.float32), (torch.float32, torch.float64)],
+)
+def test_a_position_type_without_a_kernel_is_an_error(index_operators, offset, input):
+    """Whatever checks.h lets through: read as another type, positions would be garbage."""
+    with pytest.raises(RuntimeError, match=rf"(?i)offset is {offset}\b.*; it must be {input}, torch.float16 or"):
+        index_operators.type_of_offset(torch.empty(1, dtype=offset), torch.empty(1, dtype=input))

@@ -29,8 +29,11 @@ Tensor transpose_tensor(const Tensor& source) {
     case 4:
       transpose_as<float>(source, target);
       break;
-    default:
+    case 8:
       transpose_as<double>(source, target);
+      break;
+    default:
+      throw std::runtime_error("transpose: elements have 2, 4 or 8 bytes");
   }
   return target;
 }

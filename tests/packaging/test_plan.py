@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from build_native import BuildError, make_plan, native, plan
@@ -126,7 +128,7 @@ def test_the_compilers_flags_are_part_of_the_plan(fake_toolkit, monkeypatch):
 
 def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
-    folder = tmp_path / "with space"
+    folder = tmp_path / "with space, $dollar: colon"
     folder.mkdir()
     outputs = native.write_ninja_file(make_plan(), folder, "1.2.3")
     assert set(outputs) == {f"_C{native.sysconfig.get_config_var('EXT_SUFFIX')}", "_cuda_kernels.so"}
@@ -136,8 +138,17 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     for source in sorted(native.CSRC.rglob("*")):
         if source.suffix in (".cpp", ".cu"):
             assert any(str(source) in line for line in compiled), source
-    assert "with$ space" in text
+    assert "with$ space,$ $$dollar$:$ colon" in text
     assert 'RESNET_CUDA_VERSION "1.2.3"' in (folder / "build_facts.h").read_text()
+
+
+def test_without_the_ninja_package(monkeypatch):
+    """A ninja of the system alone cannot write the file."""
+    from build_native import BuildError, native
+
+    monkeypatch.setitem(sys.modules, "ninja", None)
+    with pytest.raises(BuildError, match="the Python package ninja is missing .*pip install ninja"):
+        native.find_ninja()
 
 
 def test_sources_do_not_share_a_stem():

@@ -1,0 +1,57 @@
+"""Constants that the launches depend on: values that they do not allow are refused by the compiler, with a reason.
+
+Without that, 16 lanes make a kernel loop forever and 12 warps leave a quarter of every transposed tile unwritten.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from emulation.build import CSRC
+from emulation.libraries import build_library
+
+CHUNK, TRANSPOSE = "deform_conv/cuda_chunk.cuh", "common/transpose.cuh"
+REFUSED = {
+    "16 lanes": (
+        CHUNK,
+        "kMostLanes = 8;",
+        "kMostLanes = 16;",
+        "a block has kMostLanes threads, or a multiple, per pixel",
+    ),
+    "6 lanes": (CHUNK, "kMostLanes = 8;", "kMostLanes = 6;", "a power of two, at most 32"),
+    "8 x 8 tiles": (
+        CHUNK,
+        "kTileRows = 4;",
+        "kTileRows = 8;",
+        "a block has kMostLanes threads, or a multiple, per pixel",
+    ),
+    "12 warps": (TRANSPOSE, "kThreads = 256;", "kThreads = 384;", "share the 32 rows of words of a tile evenly"),
+    "2048 threads": (TRANSPOSE, "kThreads = 256;", "kThreads = 2048;", "at most 1024 threads"),
+    "100 threads": ("frozen_bn/cuda_grid.h", "kThreads = 256;", "kThreads = 100;", "a block has whole warps"),
+    "121 taps": (
+        "deform_conv/cuda_tap_block.cuh",
+        "kMostTapsPerBlock = 9;",
+        "kMostTapsPerBlock = 121;",
+        "at most 48 KB of shared memory",
+    ),
+    "4 GB of workspace": (
+        "deform_conv/cuda_workspace.h",
+        "kWorkspaceBytes = RESNET_CUDA_WORKSPACE_BYTES;",
+        "kWorkspaceBytes = int64_t{4} << 30;",
+        "in 32 bits",
+    ),
+    "packs of 32 bytes": ("common/pack.cuh", "kPackBytes = 16;", "kPackBytes = 32;", "the widest load and store"),
+}
+
+
+@pytest.mark.parametrize("file, old, new, reason", REFUSED.values(), ids=REFUSED)
+def test_a_constant_that_does_not_fit_is_refused(tmp_path, file, old, new, reason):
+    csrc = tmp_path / "csrc"
+    shutil.copytree(CSRC, csrc)
+    text = (csrc / file).read_text()
+    assert text.count(old) == 1, f"{file} has changed: {old!r} must occur exactly once"
+    (csrc / file).write_text(text.replace(old, new))
+    library = "transpose" if file == TRANSPOSE else f"operators/{'frozen_bn' if 'frozen' in file else 'deform_conv'}"
+    with pytest.raises(RuntimeError, match=f"static assertion failed: .*{reason}"):
+        build_library(library, tmp_path, csrc=csrc, flags=["-fsyntax-only", "-DRESNET_CUDA_FLOAT32_ONLY"])
