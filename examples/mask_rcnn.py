@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -118,30 +118,21 @@ def _class_names(dataset: Dataset) -> tuple[str, ...]:
     return tuple(dataset.class_names())
 
 
+def _override(options, arguments: argparse.Namespace):
+    """``options`` with the fields for which the command line gives a value."""
+    given = {field.name: getattr(arguments, field.name, None) for field in fields(options)}
+    return replace(options, **{name: value for name, value in given.items() if value is not None})
+
+
 def _train(arguments: argparse.Namespace, device: torch.device) -> None:
     dataset, is_coins = _dataset(arguments, "train")
     model_options = COINS if is_coins else ModelOptions(class_names=_class_names(dataset))
     options = COINS_TRAINING if is_coins else TrainOptions()
-    for name in ("backbone", "norm", "width"):
-        if getattr(arguments, name) is not None:
-            model_options = replace(model_options, **{name: getattr(arguments, name)})
+    model_options, options = _override(model_options, arguments), _override(options, arguments)
     if arguments.dcn is not None:
         if len(arguments.dcn) != 4 or set(arguments.dcn) - {"0", "1"}:
             raise ValueError(f"--dcn is {arguments.dcn!r}; it must be four of 0 and 1, for C2 to C5")
         model_options = replace(model_options, dcn_stages=tuple(letter == "1" for letter in arguments.dcn))
-    for name in (
-        "iterations",
-        "batch",
-        "learning_rate",
-        "save_every",
-        "stop_after",
-        "workers",
-        "seed",
-        "resume",
-        "bfloat16",
-    ):
-        if getattr(arguments, name) is not None:
-            options = replace(options, **{name: getattr(arguments, name)})
     transforms = TRAINING_COINS if is_coins else TRAINING
     train(dataset, model_options, options, arguments.output / "checkpoint.pt", device, transforms)
     if distributed.rank() == 0:
