@@ -31,11 +31,14 @@ def floor_us(direction: str, batch: int, candidate: str) -> float | None:
     return rate and round(products * batch * PREDICTED["gflop_per_image"] / rate * 1e3, 2)
 
 
-FLOOR = ("direction", "batch", "candidate")
-QUANTITIES = {  # what is taken of the last fitting record
+FLOOR_KEYS = ("direction", "batch", "candidate")
+QUANTITIES = {  # quantity: (kind of record, its value)
     "microseconds": ("time", microseconds),
     "ratio": ("time", microseconds),
-    "percent of floor": ("time", lambda record: 100 * floor_us(*(record[key] for key in FLOOR)) / microseconds(record)),
+    "percent of floor": (
+        "time",
+        lambda record: 100 * floor_us(*(record[key] for key in FLOOR_KEYS)) / microseconds(record),
+    ),
     "percent of copy": ("time", lambda record: 100 * record["share_of_copy"]),
     "ms per image": ("time", lambda record: record["ms_per_image"]),
     "accuracy ratio": (

@@ -4,6 +4,10 @@ import json
 import os
 from pathlib import Path
 
+# The "phase" of a record: which part of a GPU run it belongs to.
+FIRST_CALLS, CEILINGS, CORRECTNESS, PEERS = "0", "1", "2", "3"
+DEFORM_CONV, KERNELS, FROZEN_BN, BACKBONES, MEMORY = "4", "5", "6", "7", "8"
+
 
 class Results:
     """Appends records to ``path``; every record carries ``common`` (the device, above all)."""

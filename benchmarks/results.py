@@ -40,7 +40,7 @@ class Traffic:
 
 @dataclass
 class Row:
-    """All candidates of one case. ``floor`` names the candidate that nobody can beat (a matrix product, a copy)."""
+    """All candidates of one case. ``floor`` names the one to compare with: the matrix product alone, or a copy."""
 
     part: str
     case: str

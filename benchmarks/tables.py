@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.predictions import NOT_YET, fill, number, page, predictions_tables, read_reasons
-from benchmarks.records import latest, microseconds, read, select
+from benchmarks.records import BACKBONES, DEFORM_CONV, FROZEN_BN, MEMORY, latest, microseconds, read, select
 
 OURS, OURS_AUTOCAST = "resnet_cuda, bfloat16", "resnet_cuda, autocast bfloat16"
 COLUMNS = {  # of the backbones' table, by candidate
@@ -69,7 +69,7 @@ def readme_table(records: list[dict]) -> str:
     for label, ours, *peers in BESIDE:
         for stage, batch in LAYERS if ours == OURS_AUTOCAST else LAYERS[:1]:
             for direction in ("forward", "backward"):
-                facts = {"kind": "time", "phase": "4", "op": "deform_conv2d", "stage": stage, "batch": batch}
+                facts = {"kind": "time", "phase": DEFORM_CONV, "op": "deform_conv2d", "stage": stage, "batch": batch}
                 found = select(records, **facts, direction=direction, candidate=ours, offset_pixels=2.0)
                 own = next((one for one in reversed(found) if one["times_of_ours"]), found[-1] if found else None)
                 ratios = own["times_of_ours"] if own else {}
@@ -82,14 +82,20 @@ def readme_table(records: list[dict]) -> str:
 
 
 def frozen_bn_table(records: list[dict]) -> str:
-    """Shares of the speed of a copy, for the two layouts."""
+    """Memory bandwidth relative to a copy, for the two layouts."""
     variants, body = ("in place", "in place with residual", "backward"), []
     for place in ("stem, batch 8", "C4, batch 8", "C4, batch 1"):
         for layout in ("channels_last", "contiguous"):
-            facts = {"kind": "time", "phase": "6", "activation": place, "layout": layout, "candidate": "resnet_cuda"}
+            facts = {
+                "kind": "time",
+                "phase": FROZEN_BN,
+                "activation": place,
+                "layout": layout,
+                "candidate": "resnet_cuda",
+            }
             found = [latest(records, variant=variant, **facts) for variant in variants]
             body.append([place, layout, *(f"{one['share_of_copy']:.0%}" if one else NOT_YET for one in found)])
-    return markdown(["frozen_bn_relu, bfloat16, share of a copy's speed", "layout", *variants], body)
+    return markdown(["frozen_bn_relu, bfloat16: bandwidth relative to a copy", "layout", *variants], body)
 
 
 def backbone_table(records: list[dict]) -> str:
@@ -97,7 +103,14 @@ def backbone_table(records: list[dict]) -> str:
     body = []
     for kind in ("R-50-FPN", "R-50-DCN"):
         for mode, batch, graph in MODES:
-            facts = {"kind": "time", "phase": "7", "backbone": kind, "mode": mode, "batch": batch, "cuda_graph": graph}
+            facts = {
+                "kind": "time",
+                "phase": BACKBONES,
+                "backbone": kind,
+                "mode": mode,
+                "batch": batch,
+                "cuda_graph": graph,
+            }
             found = [latest(records, candidate=column, **facts) for column in COLUMNS]
             cells = [number(one and one["ms_per_image"]) for one in found]
             body.append([f"{kind}, {mode}, batch {batch}{', graph' if graph else ''}", *cells])
@@ -105,7 +118,10 @@ def backbone_table(records: list[dict]) -> str:
 
 
 def measured_rows(table: str) -> tuple[str, list[str]]:
-    """The table without the rows in which nothing is measured, and the names of these."""
+    """The table without the rows in which nothing is measured, and the names of these.
+
+    Such a row has a dash in its last cell and no digit in any cell behind its name.
+    """
     kept, empty = [], []
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -171,9 +187,9 @@ def spreads(records: list[dict]) -> list[str]:
         [],
         ("op", "candidate", "direction", "stage", "activation", "variant", "layout", "batch", "offset_pixels"),
     )
-    for again in select(records, kind="time", phase="8"):
+    for again in select(records, kind="time", phase=MEMORY):
         facts = {key: again[key] for key in keys if key in again}
-        before = [one for one in select(records, kind="time", **facts) if one["phase"] in ("4", "6")]
+        before = [one for one in select(records, kind="time", **facts) if one["phase"] in (DEFORM_CONV, FROZEN_BN)]
         pair = [microseconds(one) for one in (*before[-1:], again)]
         if pair[1:]:
             what = ", ".join(str(value) for value in facts.values())

@@ -176,7 +176,7 @@ class CfgNode(dict):
             raise ValueError(f"the configuration is {type(content).__name__}; it must be sections with keys")
         check_size(content)
         changes: list[tuple[CfgNode, Any, Any]] = []
-        self._plan(content, changes)
+        self._collect_changes(content, changes)
         for node, key, value in changes:
             node._write(key, value)
 
@@ -201,22 +201,26 @@ class CfgNode(dict):
             section[parts[-1]] = value
         self.merge_from_dict(content)
 
+    @property
+    def _is_model_section(self) -> bool:
+        return self._known is DEFAULTS
+
     def _known_section(self, key: Any) -> bool:
         return isinstance(self._known.get(key), Mapping)
 
-    def _plan(self, content: Mapping[Any, Any], changes: list[tuple[CfgNode, Any, Any]]) -> None:
+    def _collect_changes(self, content: Mapping[Any, Any], changes: list[tuple[CfgNode, Any, Any]]) -> None:
         """Checks ``content`` and appends to ``changes`` what is to be written, in order."""
         for key, value in content.items():
             existing = self.get(key)
             if isinstance(existing, CfgNode):
-                if value is None and existing._known is DEFAULTS:  # an empty `MODEL:`
+                if value is None and existing._is_model_section:  # an empty `MODEL:`
                     continue
                 if isinstance(value, str) and not self._known_section(key):
                     value = decoded(value)
                 if not isinstance(value, Mapping):
-                    kind = "sections with keys" if existing._known is DEFAULTS else "keys with values"
+                    kind = "sections with keys" if existing._is_model_section else "keys with values"
                     raise ValueError(f"{self._name(key)} is {value!r}; it must be {kind}")
-                existing._plan(value, changes)
+                existing._collect_changes(value, changes)
                 continue
             self._refuse_frozen(key, value)
             new = self._value(key, value, decode=True)

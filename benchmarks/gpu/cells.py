@@ -6,6 +6,7 @@ from benchmarks.bench_backbone import INFERENCE, TRAINING
 from benchmarks.bench_frozen_bn import MORE_VARIANTS, VARIANTS
 from benchmarks.cases import UNIFORM
 from benchmarks.gpu.context import Context
+from benchmarks.records import BACKBONES as BACKBONES_PHASE
 
 LAYERS = (("C4", 8), ("C3", 8), ("C5", 8), ("C4", 1), ("C3", 1), ("C5", 1))  # stage, batch; the important ones first
 ACTIVATIONS = (("stem", 8), ("C2", 8), ("C3", 8), ("C4", 8), ("C5", 8), ("C4", 1))
@@ -14,13 +15,14 @@ PEERS_AUTOCAST = ("torchvision, autocast bfloat16, TF32 off", "torchvision, auto
 AUTOCAST = (OURS_AUTOCAST, *PEERS_AUTOCAST, OURS)
 TF32 = ("resnet_cuda, float32, TF32 on", "torchvision, float32, TF32 on")
 FLOAT32 = ("resnet_cuda, float32, TF32 off", "torchvision, float32, TF32 off")
+OURS_TF32, PEER_TF32, PEER_FLOAT32 = *TF32, FLOAT32[1]
 BACKBONES = (OURS, OURS_AUTOCAST, "torchvision, autocast bfloat16")
 MODES = ((INFERENCE, 1), (TRAINING, 8), (INFERENCE, 8), (TRAINING, 2))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """``candidates`` of ``op``, the first one as A of A-B-A; the rest says on which arguments."""
+    """One comparison of ``candidates`` of ``op``. The first candidate is timed before and after the others (A-B-A)."""
 
     op: str
     where: str  # a stage, an activation or a backbone
@@ -50,11 +52,11 @@ CELLS = {
     ],
     "variants": [
         *(cell for pixels in (2.0, 0.0, 8.0, UNIFORM) for cell in _layers(LAYERS[:1], OURS, offset_pixels=pixels)),
-        *_layers((("C4", 2), ("C3", 2), ("C5", 2)), OURS, TF32[0]),
+        *_layers((("C4", 2), ("C3", 2), ("C5", 2)), OURS, OURS_TF32),
         *_layers(LAYERS[:1], "resnet_cuda, float16", "mmcv, float16"),
         *_layers(LAYERS[1:3], *TF32),
     ],
-    "peers": _layers(LAYERS, FLOAT32[1], TF32[1], *PEERS_AUTOCAST, "mmcv, float32, TF32 off", "mmcv, float16"),
+    "peers": _layers(LAYERS, PEER_FLOAT32, PEER_TF32, *PEERS_AUTOCAST, "mmcv, float32, TF32 off", "mmcv, float16"),
     "frozen_bn": [
         Cell("frozen_bn_relu", *activation, variant, layout=layout)
         for layout in ("channels_last", "contiguous")
@@ -75,7 +77,10 @@ def run(context: Context) -> None:
     measure = {"deform_conv2d": deform_conv.measure, "frozen_bn_relu": frozen_bn.measure, "backbone": backbones.measure}
     context.needs_native()
     context.write_clocks()
-    for cell in CELLS[context.step][: 2 if context.quick and context.phase == "7" else None]:
+    cells = CELLS[context.step]
+    if context.quick and context.phase == BACKBONES_PHASE:  # a dry run: backbones take seconds each
+        cells = cells[:2]
+    for cell in cells:
         shown = f"{cell.op}, {cell.where}, batch {cell.batch}, {cell.what}, {cell.layout}, {cell.offset_pixels} pixels"
         if context.enough_time(", ".join((shown, *cell.candidates))):
             measure[cell.op](context, cell)

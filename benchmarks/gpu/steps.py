@@ -4,6 +4,18 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from benchmarks.records import (
+    BACKBONES,
+    CEILINGS,
+    CORRECTNESS,
+    DEFORM_CONV,
+    FIRST_CALLS,
+    FROZEN_BN,
+    KERNELS,
+    MEMORY,
+    PEERS,
+)
+
 RESERVE_SECONDS = 8  # at the end of a run, for the tables
 HALVES = (1, 2)
 
@@ -13,8 +25,8 @@ class Step:
     """``run`` is ``module:function``: called in the worker process, with a Context, where the step has a ``phase``;
     else in this process, with places, seconds and results.
 
-    ``phase`` stands in all records of the step, and the tables select by it. Where a ``vital`` step fails the run ends.
-    An ``exact`` step takes none of the time that earlier steps have left.
+    Every record of the step carries its ``phase``, by which the tables select. Where a ``vital`` step fails, the run
+    ends. An ``exact`` step takes none of the time that earlier steps have left.
     """
 
     name: str
@@ -36,22 +48,22 @@ _CELLS = "benchmarks.gpu.cells:run"
 STEPS = (
     Step("build", "the extension, for the GPU that is there", 60, "benchmarks.gpu.building:build", None, (1, 2), True),
     Step("libraries", "libraries from another machine", 10, "benchmarks.gpu.building:libraries", None, (1, 2), True),
-    Step("start", "import, first calls", 25, "benchmarks.gpu.correctness:first_calls", "0", (1, 2), True),
-    Step("correctness", "random shapes, layers", 30, "benchmarks.gpu.correctness:run", "2", (1,)),
-    Step("ours", "deform_conv2d alone, C3 to C5", 35, _CELLS, "4", (1,)),
-    Step("ceilings", "copies, products, reductions", 15, "benchmarks.gpu.ceilings:run", "1", (1,)),
+    Step("start", "import, first calls", 25, "benchmarks.gpu.correctness:first_calls", FIRST_CALLS, (1, 2), True),
+    Step("correctness", "random shapes, layers", 30, "benchmarks.gpu.correctness:run", CORRECTNESS, (1,)),
+    Step("ours", "deform_conv2d alone, C3 to C5", 35, _CELLS, DEFORM_CONV, (1,)),
+    Step("ceilings", "copies, products, reductions", 15, "benchmarks.gpu.ceilings:run", CEILINGS, (1,)),
     Step("ncu", "counters of one chunk, C4 and C3", 60, "benchmarks.gpu.tools:ncu", None, (1,), exact=True),
-    Step("kernels", "time by kernel", 20, "benchmarks.gpu.kernels:run", "5", (1,)),
-    Step("ratios", "deform_conv2d beside torchvision", 40, _CELLS, "4", (1,)),
-    Step("frozen_bn", "FrozenBN beside copies", 30, _CELLS, "6", (1,)),
-    Step("deformable", "R-50-DCN", 60, _CELLS, "7", (1,)),
+    Step("kernels", "time by kernel", 20, "benchmarks.gpu.kernels:run", KERNELS, (1,)),
+    Step("ratios", "deform_conv2d beside torchvision", 40, _CELLS, DEFORM_CONV, (1,)),
+    Step("frozen_bn", "FrozenBN beside copies", 30, _CELLS, FROZEN_BN, (1,)),
+    Step("deformable", "R-50-DCN", 60, _CELLS, BACKBONES, (1,)),
     Step("tests", "pytest -m cuda", 100, "benchmarks.gpu.tools:tests", None, (2,)),
     Step("sanitizer", "memcheck and racecheck", 45, "benchmarks.gpu.tools:sanitizer", None, (2,)),
-    Step("variants", "float16, TF32, batch 2, other offsets", 40, _CELLS, "4", (2,)),
-    Step("memory", "peak memory, headlines again", 15, "benchmarks.gpu.memory:run", "8", (2,)),
-    Step("plain", "R-50-FPN", 40, _CELLS, "7", (2,)),
-    Step("compile", "torch.compile", 30, _CELLS, "7", (2,)),
-    Step("peers", "the peers by themselves", 55, _CELLS, "3"),
+    Step("variants", "float16, TF32, batch 2, other offsets", 40, _CELLS, DEFORM_CONV, (2,)),
+    Step("memory", "peak memory, headlines again", 15, "benchmarks.gpu.memory:run", MEMORY, (2,)),
+    Step("plain", "R-50-FPN", 40, _CELLS, BACKBONES, (2,)),
+    Step("compile", "torch.compile", 30, _CELLS, BACKBONES, (2,)),
+    Step("peers", "the peers by themselves", 55, _CELLS, PEERS),
 )
 
 

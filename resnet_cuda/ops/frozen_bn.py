@@ -134,14 +134,16 @@ def _check(op, names, input, constants, residual, inplace) -> None:
 
 def _call(input, constants, residual, relu, inplace, need_scale):
     """The operator for these constants: scale and shift, or four buffers and eps. Returns its result and the scale."""
-    if len(constants) == 2:
-        if not inplace:
-            return _FORWARD(input, *constants, residual, relu), constants[0]
-        _IN_PLACE(input, *constants, residual, relu)
-        return input, constants[0]
-    if not inplace:
+    from_buffers = len(constants) > 2
+    if from_buffers and inplace:
+        return input, _LAYER_IN_PLACE(input, *constants, residual, relu, need_scale)
+    if from_buffers:
         return _LAYER(input, *constants, residual, relu, need_scale)
-    return input, _LAYER_IN_PLACE(input, *constants, residual, relu, need_scale)
+    scale, shift = constants
+    if inplace:
+        _IN_PLACE(input, scale, shift, residual, relu)
+        return input, scale
+    return _FORWARD(input, scale, shift, residual, relu), scale
 
 
 class _FrozenBn(torch.autograd.Function):
