@@ -38,7 +38,7 @@ struct ElementOf<ScalarType::BFloat16> {
 #if defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs, once per bug
 constexpr ScalarType kCompiledDtypes[] = {ScalarType::Float};
 #else
-constexpr auto& kCompiledDtypes = kSupportedDtypes;
+inline constexpr auto& kCompiledDtypes = kSupportedDtypes;
 #endif
 
 template <typename Visit, std::size_t... kIndex>

@@ -34,7 +34,7 @@ struct InputLists {
   int* long_count;            // [1]
 };
 
-// An ordinary list has about 4 * taps entries. Longer ones than this are summed by a whole block.
+// An ordinary list has about 4 * taps entries. Lists longer than kLongList are summed by a whole block.
 #if !defined(RESNET_CUDA_LONG_LIST)
 #define RESNET_CUDA_LONG_LIST 512
 #endif

@@ -78,7 +78,7 @@ struct FrozenBnForward {
     }
   }
 
-  // Writes every channel's scale, together with the other `threads` threads.
+  // Writes every channel's scale; `threads` threads share the work, this one is number `thread`.
   RESNET_CUDA_BODY void keep_scale(int64_t thread, int64_t threads, int64_t channels) const {
     if (scale != nullptr) {
       for (int64_t channel = thread; channel < channels; channel += threads) {
