@@ -31,7 +31,7 @@ def _instruction_sets() -> dict[str, tuple[str, ...]]:
 
 
 INSTRUCTION_SETS = _instruction_sets()
-# How the names of files end that the CUDA library is made without.
+# Endings of CPU-only files.
 CPU_ONLY = ("_cpu.cpp", *(f"_{name}.cpp" for name in INSTRUCTION_SETS))
 
 
@@ -40,13 +40,13 @@ def is_x86() -> bool:
 
 
 def cpu_sources() -> list[Path]:
-    """What ``_C`` is made of: by name, so that a new operator needs no change here."""
+    """The sources of ``_C``: by name, so that a new operator needs no change here."""
     sources = [CSRC / "registration.cpp", CSRC / "bindings.cpp", *CSRC.glob("*/*.cpp")]
     return sorted(path for path in sources if is_x86() or not _instruction_set(path))
 
 
 def cuda_sources(csrc: Path = CSRC) -> list[Path]:
-    """What the CUDA library is made of: the kernels, and the checks and allocations that both devices share."""
+    """The CUDA library's sources: the kernels, and the checks and allocations that both devices share."""
     shared = [path for path in csrc.glob("*/*.cpp") if not path.name.endswith(CPU_ONLY)]
     return sorted([*shared, *csrc.glob("*/*.cu")])
 

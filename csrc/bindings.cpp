@@ -1,5 +1,5 @@
-// resnet_cuda._C: build facts and what this machine can use. Importing it loads the library whose static initialisers
-// register the operators; tensors cross only through the dispatcher.
+// resnet_cuda._C: build facts and this machine's instruction sets. Importing it loads the library whose static
+// initialisers register the operators; tensors cross only through the dispatcher.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

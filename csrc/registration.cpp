@@ -15,7 +15,7 @@ RESNET_CUDA_SCHEMAS(m) {
   m.def("frozen_bn_relu(Tensor input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> Tensor");
   m.def("frozen_bn_relu_(Tensor(a!) input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> ()");
   // The layer, from its four buffers. The second result is the scale (C,), which the backward needs, or of shape (0,).
-  // As a result, not an argument to be filled, selective checkpointing can save it instead of recomputing it.
+  // It is a result, not an argument to be filled, so selective checkpointing can save it instead of recomputing it.
   m.def(
       "frozen_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor running_mean, Tensor running_var, float eps, "
       "Tensor? residual, bool relu, bool need_scale) -> (Tensor, Tensor)");

@@ -23,14 +23,16 @@ template <typename Was, typename Allowed>
     }                                                                      \
   } while (false)
 
-// A further one needs kernels: see storage_of (common/cpu_dispatch.h) and dispatch_dtype (common/dispatch.h, CUDA).
+// A further one needs kernels, which the compiler asks for: on a CPU storage_of (common/cpu_dispatch.h) by a
+// static_assert, then each switch over Storage by -Werror=switch; on CUDA ElementOf (common/dispatch.h) by a
+// static_assert. FLOATING in resnet_cuda/reference/checks.py must have it too; a test compares the two.
 constexpr ScalarType kSupportedDtypes[] = {
     ScalarType::Double,
     ScalarType::Float,
     ScalarType::Half,
     ScalarType::BFloat16};
 
-// For where a dtype has passed the checks and has no kernels.
+// For a dtype that has passed the checks but has no kernels.
 [[noreturn]] inline void throw_unsupported_dtype(ScalarType dtype) {
   throw std::runtime_error("resnet_cuda has no kernels for " + dtype_name(dtype));
 }

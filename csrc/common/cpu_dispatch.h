@@ -36,7 +36,7 @@ static_assert(every_supported_dtype_has_a_storage());
 template <typename Kernels>
 using KernelsOf = const Kernels* (*)(InstructionSet, Storage);
 
-// Those of the last instruction set that this machine can run and that has any.
+// The kernels for the best usable instruction set for which kernels_of gives a table.
 template <typename Kernels>
 const Kernels& choose_kernels(ScalarType dtype, KernelsOf<Kernels> kernels_of) {
   const Storage storage = storage_of(dtype);

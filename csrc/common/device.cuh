@@ -74,7 +74,7 @@ namespace resnet_cuda {
 namespace device {
 
 constexpr int kWarp = 32;
-// What a block may have on every GPU without asking for more (cudaFuncSetAttribute).
+// Shared memory that a block may have on every GPU without asking for more (cudaFuncSetAttribute): 48 KiB.
 constexpr int kMostSharedBytes = 48 << 10;
 
 }  // namespace device

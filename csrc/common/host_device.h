@@ -1,4 +1,4 @@
-// For functions that the CPU loops and the CUDA kernels share: qualifiers, integer helpers. Nothing from torch.
+// Qualifiers and integer helpers of functions that the CPU loops and the CUDA kernels share. Nothing from torch.
 #pragma once
 
 #include <cstdint>

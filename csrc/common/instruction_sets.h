@@ -4,11 +4,11 @@
 
 namespace resnet_cuda {
 
-// SET(enumerator, name, the set that it extends, features of its own), the set to be preferred last. HAS(feature) is
-// spelled as in the compiler's -m<feature>. Files whose names end in _<name>.cpp are compiled for the set.
+// SET(enumerator, name, the set that it extends, features of its own). Rows in ascending preference: the last usable
+// one wins. HAS(feature) is spelled as in the compiler's -m<feature>. Files *_<name>.cpp are compiled for the set.
 //
-// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and what the
-// compiler then asks for: a case in the kernels_of() of every operator, which gives null where it has no kernels.
+// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and a case in
+// the kernels_of() of every operator (the compiler asks for it), null where it has no kernels for the set.
 #if defined(RESNET_CUDA_X86)
 #define RESNET_CUDA_INSTRUCTION_SETS(SET, HAS)                                                 \
   SET(kPortable, portable, kPortable, true)                                                    \
@@ -28,7 +28,7 @@ constexpr InstructionSet kInstructionSets[] = {RESNET_CUDA_INSTRUCTION_SETS(RESN
 #undef RESNET_CUDA_ELEMENT
 
 // Whether this machine has the set's features. The environment variable RESNET_CUDA_CPU_CAPABILITY, the name of such a
-// set, leaves that set and those that it extends, for tests and comparisons; it is read once.
+// set, leaves that set and the sets that it extends, for tests and comparisons; it is read once.
 bool is_usable(InstructionSet set);
 
 const char* name_of(InstructionSet set);

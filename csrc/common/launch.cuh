@@ -40,7 +40,8 @@ struct SharedBytes<Body, std::enable_if_t<(Body::kSharedBytes > 0)>> {
 #if !defined(RESNET_CUDA_EMULATE)
 
 // The second number of __launch_bounds__: blocks that a multiprocessor must be able to hold, which bounds the
-// registers. 4 (64 registers for 256 threads) where the body has no `kBlocksPerMultiprocessor`.
+// registers. 4 (64 registers for 256 threads) where the body has no `kBlocksPerMultiprocessor`. To allow more than 64
+// registers set kBlocksPerMultiprocessor in the body; then raise its row in tests/compile_gate/limits.py.
 template <typename Body, typename = void>
 struct BlocksPerMultiprocessor {
   static constexpr int value = Body::kThreads > 256 ? 1 : 4;
@@ -84,7 +85,7 @@ class Launcher {
         Body::kThreads > 0 && Body::kThreads % device::kWarp == 0 && Body::kThreads <= 1024,
         "a block has whole warps and at most 1024 threads");
     constexpr int kSharedBytes = device::SharedBytes<Body>::value;
-    static_assert(kSharedBytes <= device::kMostSharedBytes, "a block has at most 48 KB of shared memory");
+    static_assert(kSharedBytes <= device::kMostSharedBytes, "a block has at most 48 KiB of shared memory");
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
     if (blocks > kMostBlocks) {
       throw std::runtime_error(
@@ -108,7 +109,7 @@ class Launcher {
     launch(smaller(blocks, kMostBlocks), ForEachIndex<Body>{count, body});
   }
 
-  // Of the device (its SMs): sets how many blocks keep all of it busy.
+  // The device's number of multiprocessors (SMs), from which follows how many blocks keep all of it busy.
   int multiprocessors() const {
 #if defined(RESNET_CUDA_EMULATE)
     return device::emulated_multiprocessors();

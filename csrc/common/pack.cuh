@@ -88,8 +88,8 @@ __device__ __forceinline__ void load_unless_negative(int index, const unsigned s
 
 }  // namespace pack_detail
 
-// A pack as one load returns it. A body that prefetches keeps packs in this form until it computes: as elements, 16-bit
-// values would take a register each from the first branch on.
+// A pack as one load returns it. Kept as raw words: after a branch the compiler would widen each 16-bit element to a
+// register.
 template <typename T, int N>
 struct PackWord {
   typename pack_detail::WordOf<N * sizeof(T)>::type word;
@@ -115,7 +115,7 @@ RESNET_CUDA_BODY Pack<T, N> load_pack(const T* source) {
   return load_pack_word<N>(source).pack();
 }
 
-// The same through the read-only cache (ld.global.nc), for memory that nothing writes while the kernel runs.
+// load_pack through the read-only cache (ld.global.nc), for memory that nothing writes while the kernel runs.
 template <int N, typename T>
 RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
 #if defined(RESNET_CUDA_EMULATE)
@@ -126,9 +126,9 @@ RESNET_CUDA_BODY Pack<T, N> load_constant_pack(const T* source) {
 #endif
 }
 
-// The same for packs[index]; zeros, and no access, for a negative index. One predicated instruction: a branch would
-// keep the loads before and after it from being in flight together. An index in packs takes one instruction for the
-// address, one in elements would take three.
+// load_constant_pack of pack number `index`; zeros, and no access, for a negative index. One predicated instruction: a
+// branch would keep the loads before and after it from being in flight together. An index in packs takes one
+// instruction for the address, an index in elements would take three.
 template <int N, typename T>
 RESNET_CUDA_BODY Pack<T, N> load_constant_pack_or_zeros(const T* packs, int index) {
 #if defined(RESNET_CUDA_EMULATE)
@@ -153,7 +153,7 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
   using Word = typename pack_detail::WordOf<N * sizeof(T)>::type;
   const Word word = *reinterpret_cast<const Word*>(&pack);
   if constexpr (sizeof(Word) == kPackBytes) {
-    // As an assignment it became narrower stores in some kernels on architectures before sm_100.
+    // Assembly: an assignment became narrower stores in some kernels on architectures before sm_100.
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
                  :
                  : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
@@ -169,8 +169,7 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
 template <typename T, int N, typename Real>
 RESNET_CUDA_BODY void unpack(const Pack<T, N>& pack, Real (&value)[N]) {
   if constexpr (N % 2 == 0 && std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<Real, float>) {
-    // A bfloat16 is the upper half of its float32: one instruction each from a word of two, the first in its lower
-    // half.
+    // A bfloat16 is the upper half of its float32, so each half of a word becomes a float32 by one instruction.
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
       uint32_t both;

@@ -1,4 +1,7 @@
-// Where schemas and CUDA kernels are registered. The tests compile the same files for the CPU under another namespace.
+// Where schemas and CUDA kernels are registered.
+//
+// RESNET_CUDA_KEY is the device key; the emulation (tests/emulation) compiles the same .cu files with KEY=CPU, under a
+// namespace of its own.
 #pragma once
 
 #include "common/torch_stable.h"
@@ -14,4 +17,4 @@
 #define RESNET_CUDA_SCHEMAS_IN(ns, m) STABLE_TORCH_LIBRARY(ns, m)
 #define RESNET_CUDA_KERNELS_IN(ns, key, m) STABLE_TORCH_LIBRARY_IMPL(ns, key, m)
 #define RESNET_CUDA_SCHEMAS(m) RESNET_CUDA_SCHEMAS_IN(RESNET_CUDA_NAMESPACE, m)
-#define RESNET_CUDA_CUDA_KERNELS(m) RESNET_CUDA_KERNELS_IN(RESNET_CUDA_NAMESPACE, RESNET_CUDA_KEY, m)
+#define RESNET_CUDA_REGISTER_CUDA(m) RESNET_CUDA_KERNELS_IN(RESNET_CUDA_NAMESPACE, RESNET_CUDA_KEY, m)

@@ -1,4 +1,4 @@
-// Element types: as the CPU kernels see them, without torch's headers, and what all kernels compute them in.
+// Element types: as the CPU kernels see them, without torch's headers, and the type that all kernels compute in.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct BFloat16 {
 
 enum class Storage { kDouble, kFloat, kHalf, kBFloat16 };
 
-// What elements of a type, torch's own types included, are computed in.
+// The type in which elements of T, torch's own types included, are computed.
 template <typename T>
 using RealOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
 

@@ -13,7 +13,7 @@ namespace resnet_cuda {
 using torch::headeronly::MemoryFormat;
 using torch::stable::Tensor;
 
-// What Tensor.is_contiguous(memory_format=torch.channels_last) answers for a 4-D tensor.
+// As Tensor.is_contiguous(memory_format=torch.channels_last), for a 4-D tensor.
 inline bool is_channels_last(const Tensor& tensor) {
   int64_t expected = 1;
   for (const int64_t dim : {1, 3, 2, 0}) {
@@ -128,7 +128,7 @@ inline Tensor as_dense(const Tensor& tensor, MemoryFormat memory_format) {
       tensor, tensor.scalar_type(), [&] { return torch::stable::contiguous(tensor, memory_format); });
 }
 
-// The same in `dtype`.
+// `tensor` in `dtype`, copied if it is not dense in `memory_format` or of another dtype.
 inline Tensor as_dense(const Tensor& tensor, ScalarType dtype, MemoryFormat memory_format) {
   if (tensor.scalar_type() == dtype) {
     return as_dense(tensor, memory_format);

@@ -14,7 +14,7 @@
 
 // torch's three checks build their texts with a stringstream, which in a library with a libstdc++ of its own
 // (-static-libstdc++) crashes or truncates the text. So torch's inline functions, included below, use ours. The check
-// of a C function's code has the first of these names up to torch 2.12 and the second from 2.13 on.
+// of a C function's code is TORCH_ERROR_CODE_CHECK up to torch 2.12 and STABLE_TORCH_ERROR_CODE_CHECK from 2.13 on.
 #undef TORCH_ERROR_CODE_CHECK
 #undef STABLE_TORCH_ERROR_CODE_CHECK
 #undef STD_TORCH_CHECK

@@ -9,8 +9,11 @@
 namespace resnet_cuda {
 
 // A block moves tiles of 32 x 32 words through shared memory, so that reads and writes are coalesced (128-byte lines).
-// A word of 2-byte elements holds two of them, of neighbouring rows: its tile is 64 x 64 elements, of which a thread
-// reads blocks of 2 x 2 and transposes them in registers.
+// A word holds two 2-byte elements, so their tile is 64 x 64 elements; a thread transposes 2 x 2 blocks in registers:
+//
+//   read (one word per row)         in shared memory (one word per column)
+//   row 0:  [a b]                   column 0 (even):  [a c]
+//   row 1:  [c d]                   column 1 (odd):   [b d]
 template <typename T>
 struct Transpose {
   static constexpr int kThreads = 256;
@@ -32,10 +35,10 @@ struct Transpose {
   int64_t tiles_across;
   int64_t tiles;     // of all the batch
   bool pairs_read;   // whether two of the source's elements may be read at once
-  bool pairs_write;  // and two of the target's written
+  bool pairs_write;  // whether two of the target's elements may be written at once
 
   RESNET_CUDA_BODY void operator()() const {
-    // [columns of the tile, the even ones first][groups of kPack rows]
+    // [columns of the tile: first all even columns, then all odd ones][groups of kPack rows]
     const device::Shared<Word> tile(0, kTile * kPitch);
     const int lane = device::thread() % device::kWarp;
     const int warp = device::thread() / device::kWarp;

@@ -33,7 +33,7 @@ RESNET_CUDA_INLINE VecPair<float> load_pair(const BFloat16* source) {
   return split_bfloat16(words);
 }
 
-// From halves to the order that load_pair gives for the type of the last argument.
+// From halves to the order in which load_pair loads elements of T. The pointer only selects the overload.
 template <typename T>
 RESNET_CUDA_INLINE VecPair<RealOf<T>> deinterleaved(VecPair<RealOf<T>> halves, const T*) {
   return halves;
@@ -60,7 +60,7 @@ RESNET_CUDA_INLINE VecPair<float> deinterleaved(VecPair<float> halves, const BFl
 #endif
 }
 
-// Rounded to a 16-bit type, in memory order.
+// Rounded to a 16-bit type, in memory order. The pointer only selects the overload.
 RESNET_CUDA_INLINE FloatBits narrow_pair(VecPair<float> value, const BFloat16*) {
 #if defined(__AVX512BF16__)
   // The instruction concatenates the two vectors; interleaved, element k of the first is the lower half of word k.

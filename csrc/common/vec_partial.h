@@ -89,8 +89,8 @@ RESNET_CUDA_INLINE void store_up_to(Vec<RealOf<T>> value, T* target, int64_t cou
   count == kLanes<RealOf<T>> ? store(value, target) : store_partial(value, target, count);
 }
 
-// How much of a vector there is, as a type: for code that is written once and instantiated for the loop over full
-// vectors and for the tail.
+// A vector's extent as a type, for code that is written once and instantiated for the loop over full vectors and for
+// the tail.
 struct FullVector {};
 struct PartialVector {
   int64_t count;

@@ -15,7 +15,7 @@ namespace RESNET_CUDA_ISA {
 
 using deform_conv_cpu::gradient_block_element_of;
 using deform_conv_cpu::kBandPixels;
-using deform_conv_cpu::SliceRange;
+using deform_conv_cpu::ThreadChannels;
 
 // The backward's plan of a tap.
 template <typename T>
@@ -112,7 +112,7 @@ int64_t backward_workspace(const DeformConvShape& shape) {
 template <typename T>
 RESNET_CUDA_INLINE void plan_backward(
     const BackwardTask& task,
-    const SliceRange& range,
+    const ThreadChannels& range,
     const Slab& slab,
     int64_t begin,
     int64_t end,
@@ -155,8 +155,8 @@ RESNET_CUDA_INLINE void plan_backward(
   });
 }
 
-// One vector of channels of a tap. From the corners' values and the column's gradient: adds to the corners' gradients
-// and to those for the position, and returns the column.
+// One vector of channels of a tap. From the corners' values and the column's gradient: adds to the gradients of the
+// corners and of the position, and returns the column.
 template <typename T, bool kScatter>
 RESNET_CUDA_INLINE Vec<RealOf<T>> visit_channels(
     const BackwardTap<T>& planned,
@@ -183,9 +183,9 @@ RESNET_CUDA_INLINE Vec<RealOf<T>> visit_channels(
   return sampled * planned.mask;
 }
 
-// Replaces the gradients of one slab's columns, in `workspace`, by the columns themselves; adds the gradients for the
-// input (kScatter: col2im) and, where `sums` is not null, for the positions. `sums` are the range's, from the slab's
-// offset group and the tile's first pixel on.
+// workspace.columns: in: the gradient of one slab's columns; out: the columns. Adds to the input's gradient (kScatter:
+// col2im) and, unless null, to sums: [pixel][tap][y, x, mask] of this thread, for the slab's offset group, from the
+// tile's first pixel on.
 template <typename T, bool kScatter>
 RESNET_CUDA_INLINE void visit_slab(
     const DeformConvShape& shape,
@@ -296,7 +296,7 @@ RESNET_CUDA_INLINE void add_weight_gradient(
 // Zeroes a range's position gradients of the band.
 template <typename Real>
 RESNET_CUDA_INLINE void clear_positions(const BackwardTask& task, int64_t range) {
-  const SliceRange& own = task.ranges[range];
+  const ThreadChannels& own = task.ranges[range];
   const int64_t group_elements = kBandPixels * task.shape.taps() * 3;
   Real* sums = static_cast<Real*>(task.grad_position) +
                (range * task.shape.offset_groups + own.offset_group_begin) * group_elements;
@@ -309,9 +309,9 @@ void backward(const BackwardTask& task, int64_t range, void* memory) {
   const DeformConvShape& shape = task.shape;
   const BackwardWorkspace<T> workspace(shape, memory);
   const TileGradients<Real>& gradients = workspace.gradients;
-  const SliceRange& own = task.ranges[range];
+  const ThreadChannels& own = task.ranges[range];
   memset(workspace.scratch, 0, sizeof(Real) * BackwardWorkspace<T>::scratch_elements(shape));
-  // What visit_slab reads as the columns' gradients where they are not needed, so not computed.
+  // visit_slab reads the columns' gradient even where it is not needed, so not computed.
   memset(workspace.columns, 0, sizeof(Real) * kTilePixels * kSlabColumns);
   if (task.grad_position != nullptr) {
     clear_positions<Real>(task, range);

@@ -1,5 +1,5 @@
-// What a tile's plan is made from: for each pixel and tap of a slab the input pixels that it reads, a vector of pixels
-// at a time.
+// The samples from which a tile's plan is made: for each pixel and tap of a slab the input pixels that it reads, a
+// vector of pixels at a time.
 #pragma once
 
 #include <type_traits>

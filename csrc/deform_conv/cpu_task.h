@@ -1,4 +1,4 @@
-// What the CPU's forward and backward have in common: the choice of kernels, layouts, slabs.
+// Shared by the CPU's forward and backward: the choice of kernels, layouts, slabs.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ inline const Kernels* kernels_of(InstructionSet set, Storage storage) {
     case InstructionSet::kAvx512:
       return avx512_kernels(storage);
     case InstructionSet::kAvx512Bf16:
-      return nullptr;  // none of its own: those of AVX-512 serve
+      return nullptr;  // choose_kernels falls back to AVX-512
 #endif
   }
   return nullptr;
@@ -44,7 +44,7 @@ inline DeformConvArguments in_kernel_layout(const DeformConvArguments& arguments
   return result;
 }
 
-// Slabs of the same channels, in the order of those channels.
+// All slabs of the same channels.
 struct Slice {
   int64_t channel_begin, channel_end;
   int64_t offset_group;
@@ -52,7 +52,7 @@ struct Slice {
 
 struct SlabList {
   std::vector<Slab> slabs;
-  std::vector<Slice> slices;
+  std::vector<Slice> slices;  // in ascending order of channels
   int64_t padded_columns = 0;
 };
 

@@ -8,8 +8,8 @@ namespace RESNET_CUDA_ISA {
 
 using deform_conv_cpu::BackwardTask;
 
-// One per thread, though all threads need the same: packing is cheap, the copy stays in the thread's cache, and there
-// is no false sharing.
+// One copy per thread, though all threads need equal ones: packing is cheap, the copy stays in the thread's cache, and
+// there is no false sharing.
 template <typename Real>
 struct TileGradients {
   Real* rows;    // [pixel][O], for grad * weight
@@ -68,7 +68,7 @@ pack_channels_last(const BackwardTask& task, const T* source, int64_t pixels, co
   });
 }
 
-// The same for pixels that are adjacent in memory.
+// Pixels [0, pixels) of one image, each channel's pixels being adjacent in memory, from `source` on.
 template <typename T>
 RESNET_CUDA_INLINE void
 pack_contiguous(const BackwardTask& task, const T* source, int64_t pixels, const TileGradients<RealOf<T>>& tile) {

@@ -1,4 +1,4 @@
-// What the forward and the backward on CUDA decide before they launch: chunks, pack widths, lanes, taps per block.
+// Decisions of forward and backward on CUDA before a launch: chunks, pack widths, threads per row, taps per block.
 #pragma once
 
 #include <type_traits>
@@ -70,7 +70,7 @@ inline Tiling input_tiling(const Chunk& chunk) {
 }
 
 // Calls visit(std::integral_constant<int, N>), N elements being one load or store: 16 bytes where the channels of
-// weight and offset groups are multiples of that and the input is aligned, else 4 bytes, else one element.
+// weight and offset groups are multiples of 16 bytes and the input is aligned, else 4 bytes, else one element.
 template <typename T, typename Visit>
 void dispatch_pack(const DeformConvShape& shape, const Tensor& input, const Visit& visit) {
   const auto address = reinterpret_cast<uintptr_t>(input.const_data_ptr());
@@ -91,12 +91,12 @@ void dispatch_pack(const DeformConvShape& shape, const Tensor& input, const Visi
 }
 
 // Threads that share a row of an offset group's channels: a power of two.
-inline int lanes_for(const Chunk& chunk, int pack) {
-  int lanes = 1;
-  while (lanes < kMostLanes && lanes * pack < chunk.offset_group_channels) {
-    lanes *= 2;
+inline int row_threads_for(const Chunk& chunk, int pack) {
+  int threads = 1;
+  while (threads < kMostRowThreads && threads * pack < chunk.offset_group_channels) {
+    threads *= 2;
   }
-  return lanes;
+  return threads;
 }
 
 // Launches make(division), the body of a kernel whose blocks begin as TapBlock. A block takes as many taps as it can,
@@ -106,12 +106,14 @@ void launch_over_taps(const Launcher& launcher, const Chunk& chunk, int pack, co
   const Tiling tiling = output_tiling(chunk);
   const auto taps = static_cast<int>(chunk.shape.taps());
   const int64_t tiles = tiling.tiles() * chunk.shape.offset_groups;
-  int step = kMostTapsPerBlock;
-  while (step > 1 && tiles * ceil_div(taps, step) < 4 * launcher.multiprocessors()) {
-    step = step > 3 ? 3 : 1;
+  int taps_per_block = kMostTapsPerBlock;
+  while (taps_per_block > 1 && tiles * ceil_div(taps, taps_per_block) < 4 * launcher.multiprocessors()) {
+    taps_per_block = taps_per_block > 3 ? 3 : 1;
   }
-  const auto steps = static_cast<int>(ceil_div(taps, step));
-  launcher.launch(tiles * steps, make(TapDivision{tiling, step, steps, lanes_for(chunk, pack)}));
+  const auto blocks_per_tile = static_cast<int>(ceil_div(taps, taps_per_block));
+  launcher.launch(
+      tiles * blocks_per_tile,
+      make(TapDivision{tiling, taps_per_block, blocks_per_tile, row_threads_for(chunk, pack)}));
 }
 
 // The weight as [O, taps, C/groups], as the columns are ordered.
@@ -131,7 +133,7 @@ Tensor column_ordered(const Launcher& launcher, const Tensor& weight, const Defo
   return ordered;
 }
 
-// Bytes of what column_ordered makes.
+// Bytes of the copy that column_ordered makes.
 inline int64_t weight_bytes(const Tensor& weight) {
   return weight.numel() * static_cast<int64_t>(weight.element_size());
 }

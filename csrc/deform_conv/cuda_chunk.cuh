@@ -1,4 +1,4 @@
-// What one pass of the CUDA kernels works on, and how its pixels are divided among blocks.
+// A chunk, the part of a call that the CUDA kernels process at once, and how its pixels are divided among blocks.
 #pragma once
 
 #include "common/device.cuh"
@@ -26,23 +26,25 @@ struct Chunk {
   }
 };
 
-// A tile, 4 x 8 pixels of one image, is the work of one block: neighbours read and write the same cache lines.
+// A tile, 4 x 8 pixels of one image, is the work of one block: neighbours read and write the same cache lines. (The CPU
+// kernels' tiles, of up to 96 pixels, are in deform_conv_cpu.h.)
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = 8;
 constexpr int kTilePixels = kTileRows * kTileColumns;
 constexpr int kTileThreads = 256;  // of a block
 
-// Lanes are the threads that share a row of channels: one per pack, at most 8 (128 bytes of 16-byte packs).
-constexpr int kMostLanes = 8;
+// Threads that share a row of channels: one per pack, at most 8 (128 bytes of 16-byte packs).
+constexpr int kMostRowThreads = 8;
 
 static_assert(
-    kMostLanes > 0 && (kMostLanes & (kMostLanes - 1)) == 0 && device::kWarp % kMostLanes == 0,
-    "lanes_for doubles the lanes, and they add up by shuffles within a warp: a power of two, at most 32");
+    kMostRowThreads > 0 && (kMostRowThreads & (kMostRowThreads - 1)) == 0 && device::kWarp % kMostRowThreads == 0,
+    "row_threads_for doubles the threads, and they sum by shuffles within a warp: a power of two, at most 32");
 static_assert(
-    kTilePixels > 0 && kTileThreads % (kMostLanes * kTilePixels) == 0,
-    "a block has kMostLanes threads, or a multiple, per pixel of its tile: with fewer, TileThread::tap_step is 0");
+    kTilePixels > 0 && kTileThreads % (kMostRowThreads * kTilePixels) == 0,
+    "a block has kMostRowThreads threads, or a multiple, per pixel of its tile, else TileThread::tap_step is 0: "
+    "raise kTileThreads (then see the launch bound, BlocksPerMultiprocessor in launch.cuh) or change the tile");
 
-// Taps that a block of single lanes works on at once, the most that TileThread::tap_step can be.
+// Taps that a block works on at once with one thread per row: the most that TileThread::tap_step can be.
 constexpr int kMostTapStep = kTileThreads / kTilePixels;
 
 struct TilePixel {
@@ -82,19 +84,19 @@ struct Tiling {
   }
 };
 
-// A thread's part of its block's tile: one pixel, of whose channels each of `lanes` neighbouring threads takes some,
-// and every tap_step-th tap from first_tap on.
+// A thread's part of its block's tile: one pixel, of whose channels each of `row_threads` neighbouring threads takes
+// some, and every tap_step-th tap from first_tap on.
 struct TileThread {
   int pixel;  // < kTilePixels
   int first_tap;
   int tap_step;
-  int lane;
+  int in_row;  // index among the threads of the row
 
-  RESNET_CUDA_HOST_DEVICE TileThread(int thread, int lanes)
-      : pixel(thread / lanes % kTilePixels),
-        first_tap(thread / lanes / kTilePixels),
-        tap_step(kTileThreads / lanes / kTilePixels),
-        lane(thread % lanes) {
+  RESNET_CUDA_HOST_DEVICE TileThread(int thread, int row_threads)
+      : pixel(thread / row_threads % kTilePixels),
+        first_tap(thread / row_threads / kTilePixels),
+        tap_step(kTileThreads / row_threads / kTilePixels),
+        in_row(thread % row_threads) {
   }
 };
 

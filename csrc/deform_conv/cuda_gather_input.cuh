@@ -46,7 +46,7 @@ struct ListSum {
   }
 };
 
-// A block does one slice of channels of one tile of the input for one offset group, `lanes` threads per pixel.
+// A block does one slice of channels of one tile of the input for one offset group, `row_threads` threads per pixel.
 template <typename T, typename Real, int N>
 struct GatherInput {
   static constexpr int kThreads = kTileThreads;
@@ -55,8 +55,8 @@ struct GatherInput {
   ListSum<T, Real, N> list_sum;
   InputGradient<T, Real> target;
   Tiling tiling;  // of the input
-  int slices;     // of an offset group's channels, N * lanes each
-  int lanes;
+  int slices;     // of an offset group's channels, N * row_threads each
+  int row_threads;
 
   RESNET_CUDA_BODY void operator()() const {
     const DeformConvShape& shape = chunk.shape;
@@ -66,13 +66,13 @@ struct GatherInput {
     const int slice = work % slices;
     const int offset_group = work / slices % offset_groups;
     const int tile = work / slices / offset_groups;
-    const int in_group = (slice * lanes + device::thread() % lanes) * N;
+    const int in_group = (slice * row_threads + device::thread() % row_threads) * N;
     if (in_group >= group_channels) {
       return;
     }
     const int channel = offset_group * group_channels + in_group;
     const int64_t first_element = column_index(chunk, 0, channel);
-    for (int i = device::thread() / lanes; i < kTilePixels; i += kThreads / lanes) {
+    for (int i = device::thread() / row_threads; i < kTilePixels; i += kThreads / row_threads) {
       const TilePixel pixel = tiling.pixel(tile, i);
       if (!pixel.inside) {
         continue;
@@ -91,28 +91,28 @@ struct GatherInput {
   }
 };
 
-// The long lists: a block sums a slice of channels of one list, each group of `lanes` threads a part of its entries,
-// and then the parts in their order. Any number of blocks.
+// The long lists: a block sums a slice of channels of one list, each group of `row_threads` threads a part of its
+// entries, and then the parts in their order. Any number of blocks.
 template <typename T, typename Real, int N>
 struct GatherLongLists {
   static constexpr int kThreads = kTileThreads;
-  static_assert(kMostLanes * N <= kThreads, "in the end each thread sums the parts of one of the slice's channels");
-  // [parts][lanes * N]
+  static_assert(kMostRowThreads * N <= kThreads, "in the end each thread sums the parts of one channel of the slice");
+  // [parts][row_threads * N]
   static constexpr int kSharedBytes = kThreads * N * static_cast<int>(sizeof(Real));
 
   Chunk chunk;
   ListSum<T, Real, N> list_sum;
   InputGradient<T, Real> target;
   int slices;
-  int lanes;
+  int row_threads;
 
   RESNET_CUDA_BODY void operator()() const {
     const DeformConvShape& shape = chunk.shape;
     const InputLists<Real>& lists = list_sum.lists;
     const int group_channels = chunk.offset_group_channels;
-    const int parts = kThreads / lanes;
-    const int part = device::thread() / lanes;
-    const int width = lanes * N;
+    const int parts = kThreads / row_threads;
+    const int part = device::thread() / row_threads;
+    const int width = row_threads * N;
     const device::Shared<Real> sums(0, kThreads * N);
     const int64_t work_count = static_cast<int64_t>(*lists.long_count) * slices;
     for (int64_t work = device::block(); work < work_count; work += device::blocks()) {
@@ -120,7 +120,7 @@ struct GatherLongLists {
       const int in_list = list % (chunk.images * chunk.input_pixels());
       const int offset_group = list / (chunk.images * chunk.input_pixels());
       const int first_in_group = static_cast<int>(work % slices) * width;
-      const int in_group = first_in_group + device::thread() % lanes * N;
+      const int in_group = first_in_group + device::thread() % row_threads * N;
 
       Real sum[N] = {};
       if (in_group < group_channels) {
@@ -135,7 +135,7 @@ struct GatherLongLists {
             sum);
       }
       for (int j = 0; j < N; ++j) {
-        sums.set(part * width + device::thread() % lanes * N + j, sum[j]);
+        sums.set(part * width + device::thread() % row_threads * N + j, sum[j]);
       }
       RESNET_CUDA_SYNC_BLOCK();
 

@@ -23,7 +23,8 @@ struct alignas(2 * sizeof(Real)) ListEntry {
 template <typename Real>
 struct InputLists {
   int lists;
-  int* remaining;             // [lists] entries counted and not yet filled in: all 0 before and after a chunk
+  // [lists] Counter: count raises it to the list's length, fill lowers it to 0 again, so it never needs clearing.
+  int* remaining;
   int* begin;                 // [lists] first entry
   int* length;                // [lists]
   ListEntry<Real>* unsorted;  // [entries] as filled
@@ -33,7 +34,7 @@ struct InputLists {
   int* long_count;            // [1]
 };
 
-// An ordinary list has about 4 * taps entries. Longer ones than this are summed by a whole block.
+// An ordinary list has about 4 * taps entries. Lists longer than kLongList are summed by a whole block.
 #if !defined(RESNET_CUDA_LONG_LIST)
 #define RESNET_CUDA_LONG_LIST 512
 #endif
@@ -47,8 +48,8 @@ struct ChunkTap {
   int tap;
 };
 
-// Calls visit(list, row of the columns, weight) for every non-zero that one tap puts into the sampling matrix. The
-// weight is the bilinear weight times the mask.
+// Calls visit(list, row of the columns, weight) for every non-zero of one tap in the sampling matrix. The weight is the
+// bilinear weight times the mask.
 template <typename Real, typename Visit>
 RESNET_CUDA_BODY void
 for_each_nonzero(const Chunk& chunk, const Positions& positions, const ChunkTap& tap, const Visit& visit) {
@@ -172,14 +173,14 @@ struct FillLists {
 // Sort every list by row. A row is in a list at most once.
 //
 // Ordinary lists: an entry's place is the number of entries with smaller rows (rank sort, quadratic in the length);
-// kLanes threads share a list. Long lists: a block goes through all taps of the list's image in the order of rows and
-// keeps those that read the list's pixel (stream compaction); the time does not depend on the length.
+// kListThreads threads share a list. Long lists: a block goes through all taps of the list's image in the order of rows
+// and keeps the taps that read the list's pixel (stream compaction); the time does not depend on the length.
 template <typename Real>
 struct OrderLists {
   static constexpr int kThreads = 256;
-  static constexpr int kLanes = 8;
-  static_assert(kThreads % kLanes == 0, "a block has kLists groups of kLanes threads");
-  static constexpr int kLists = kThreads / kLanes;  // of a block, besides long ones
+  static constexpr int kListThreads = 8;
+  static_assert(kThreads % kListThreads == 0, "a block has kLists groups of kListThreads threads");
+  static constexpr int kLists = kThreads / kListThreads;  // of a block, besides long ones
   static constexpr int kWarps = kThreads / device::kWarp;
   static constexpr int kSharedBytes = kWarps * static_cast<int>(sizeof(int));
 
@@ -188,9 +189,9 @@ struct OrderLists {
   InputLists<Real> lists;
 
   RESNET_CUDA_BODY void operator()() const {
-    const int64_t list = device::block() * kLists + device::thread() / kLanes;
+    const int64_t list = device::block() * kLists + device::thread() / kListThreads;
     if (list < lists.lists && lists.length[list] <= kLongList) {
-      rank_sort(static_cast<int>(list), device::thread() % kLanes);
+      rank_sort(static_cast<int>(list), device::thread() % kListThreads);
     }
     const int64_t long_count = *lists.long_count;
     for (int64_t i = device::block(); i < long_count; i += device::blocks()) {
@@ -199,10 +200,10 @@ struct OrderLists {
   }
 
  private:
-  RESNET_CUDA_BODY void rank_sort(int list, int lane) const {
+  RESNET_CUDA_BODY void rank_sort(int list, int first) const {
     const int begin = lists.begin[list];
     const int end = begin + lists.length[list];
-    for (int entry = begin + lane; entry < end; entry += kLanes) {
+    for (int entry = begin + first; entry < end; entry += kListThreads) {
       const ListEntry<Real> mine = lists.unsorted[entry];
       int place = begin;
       for (int other = begin; other < end; ++other) {

@@ -8,8 +8,8 @@
 
 namespace resnet_cuda {
 
-// Per tap of a pixel, four dot products over the channels: each corner's values with the columns' gradient. From these
-// follow the gradients for the offset's y and x and for the mask, once per tap and not per channel.
+// Per tap of a pixel, four dot products over the channels: each corner's values with the columns' gradient. They give
+// the gradients for the offset's y and x and for the mask, once per tap and not per channel.
 template <typename T, typename Real, int N>
 struct PositionGradients {
   static constexpr int kThreads = kTileThreads;
@@ -40,7 +40,7 @@ struct PositionGradients {
       return planned(pixel, block.offset_group, tap);
     });
 
-    const TileThread mine(device::thread(), division.lanes);
+    const TileThread mine(device::thread(), division.row_threads);
     const TilePixel pixel = division.tiling.pixel(block.tile, mine.pixel);
     const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * chunk.shape.channels;
     const int row = division.tiling.index(pixel) * static_cast<int>(chunk.shape.taps()) + block.first_tap;
@@ -50,15 +50,15 @@ struct PositionGradients {
       const bool active = tap < block.tap_count && pixel.inside;
       Real dot[4] = {};
       if (active) {
-        multiply(plan.get(tap * kTilePixels + mine.pixel), image, block.offset_group, row + tap, mine.lane, dot);
+        multiply(plan.get(tap * kTilePixels + mine.pixel), image, block.offset_group, row + tap, mine.in_row, dot);
       }
-      for (int distance = division.lanes / 2; distance > 0; distance /= 2) {
+      for (int distance = division.row_threads / 2; distance > 0; distance /= 2) {
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           dot[corner] += RESNET_CUDA_SHUFFLE_XOR(dot[corner], distance);
         }
       }
-      if (active && mine.lane == 0) {
+      if (active && mine.in_row == 0) {
         write(pixel, block.offset_group, block.first_tap + tap, plan.get(tap * kTilePixels + mine.pixel), dot);
       }
     }
@@ -91,7 +91,7 @@ struct PositionGradients {
     return sample;
   }
 
-  // The gradient for the mask: the dot product of what the tap reads with the columns' gradient.
+  // The gradient for the mask: the dot product of the tap's sample with the columns' gradient.
   RESNET_CUDA_BODY static Real value_of(const TapSample<Real>& sample, const Real (&dot)[4]) {
     switch (sample.kind) {
       case TapKind::kInside:
@@ -108,7 +108,7 @@ struct PositionGradients {
 
   // Adds this thread's channels of the row to the four dot products.
   RESNET_CUDA_BODY void
-  multiply(const Entry& entry, const T* image, int offset_group, int row, int lane, Real (&dot)[4]) const {
+  multiply(const Entry& entry, const T* image, int offset_group, int row, int in_row, Real (&dot)[4]) const {
     const int group_channels = chunk.offset_group_channels;
     const TapSample<Real> sample = sample_of(entry);
     const bool inside = entry.kind == TapKind::kInside;
@@ -120,7 +120,7 @@ struct PositionGradients {
     }
     // Not unrolled: with N = 1 that takes so many registers that they spill on sm_100 and sm_120.
 #pragma unroll 1
-    for (int in_group = lane * N; in_group < group_channels; in_group += division.lanes * N) {
+    for (int in_group = in_row * N; in_group < group_channels; in_group += division.row_threads * N) {
       const int channel = offset_group * group_channels + in_group;
       T* column = columns + column_index(chunk, row, channel);
       Pack<T, N> corner[4];

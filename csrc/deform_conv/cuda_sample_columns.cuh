@@ -13,8 +13,8 @@ template <typename T, typename Real, int N>
 struct SampleColumns {
   static constexpr int kThreads = kTileThreads;
 
-  // What a tap reads: its corners as indices into the image in packs, without the channel, -1 for those that count as
-  // 0, and their weights, the mask included.
+  // The plan of one tap: its corners as indices into the image in packs, without the channel, -1 for a corner that
+  // counts as 0, and their weights, the mask included.
   struct alignas(16) Entry {
     int corner[4];
     Real weight[4];
@@ -34,7 +34,7 @@ struct SampleColumns {
       return planned(pixel, block.offset_group, tap);
     });
 
-    const TileThread mine(device::thread(), division.lanes);
+    const TileThread mine(device::thread(), division.row_threads);
     const TilePixel pixel = division.tiling.pixel(block.tile, mine.pixel);
     if (!pixel.inside) {
       return;
@@ -42,8 +42,8 @@ struct SampleColumns {
     const int group_packs = chunk.offset_group_channels / N;
     const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * chunk.shape.channels;
     const int row = division.tiling.index(pixel) * static_cast<int>(chunk.shape.taps()) + block.first_tap;
-    // Channels in the outer loop: what all taps read of these channels stays in the L1 cache.
-    for (int pack = mine.lane; pack < group_packs; pack += division.lanes) {
+    // Channels in the outer loop: the taps' pixels, of these channels, stay in the L1 cache.
+    for (int pack = mine.in_row; pack < group_packs; pack += division.row_threads) {
       const int channel = (block.offset_group * group_packs + pack) * N;
       T* target = columns + column_index(chunk, row + mine.first_tap, channel);
 #pragma unroll 2
@@ -74,7 +74,7 @@ struct SampleColumns {
         }
       }
     } else {
-      // It multiplies the 0 that is read in a pixel's place: the sample is NaN where the position or the mask is.
+      // All corners are -1, so loads give 0; weight NaN (position NaN, mask NaN or infinite) makes the sample NaN.
       entry.weight[0] = sample.kind == TapKind::kNan ? not_a_number<Real>() : Real(0) * mask;
     }
     return entry;

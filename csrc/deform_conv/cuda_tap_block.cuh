@@ -1,5 +1,5 @@
-// How output pixels and taps are divided among the blocks of SampleColumns and PositionGradients, and what their blocks
-// begin with: a plan of the taps in shared memory.
+// How output pixels and taps are divided among the blocks of SampleColumns and PositionGradients, and how each block
+// begins: it plans its taps in shared memory.
 #pragma once
 
 #include "deform_conv/cuda_chunk.cuh"
@@ -12,10 +12,10 @@ static_assert(kMostTapsPerBlock > 0, "a block takes at least one tap");
 constexpr int kMostPlanned = kMostTapsPerBlock * kTilePixels;
 
 struct TapDivision {
-  Tiling tiling;  // of the chunk's output pixels
-  int tap_step;   // taps per block, at most kMostTapsPerBlock
-  int tap_steps;  // blocks per tile and offset group
-  int lanes;      // threads that share a row of the columns: a power of two, at most kMostLanes
+  Tiling tiling;        // of the chunk's output pixels
+  int taps_per_block;   // at most kMostTapsPerBlock
+  int blocks_per_tile;  // and offset group
+  int row_threads;      // threads that share a row of the columns: a power of two, at most kMostRowThreads
 };
 
 // A block's part: `tap_count` taps from `first_tap` on, of one tile and one offset group.
@@ -30,9 +30,9 @@ struct TapBlock {
     const int offset_groups = static_cast<int>(chunk.shape.offset_groups);
     const int taps = static_cast<int>(chunk.shape.taps());
     offset_group = work % offset_groups;
-    first_tap = work / offset_groups % division.tap_steps * division.tap_step;
-    tile = work / offset_groups / division.tap_steps;
-    tap_count = taps - first_tap < division.tap_step ? taps - first_tap : division.tap_step;
+    first_tap = work / offset_groups % division.blocks_per_tile * division.taps_per_block;
+    tile = work / offset_groups / division.blocks_per_tile;
+    tap_count = taps - first_tap < division.taps_per_block ? taps - first_tap : division.taps_per_block;
   }
 
   // Sets plan[tap * kTilePixels + pixel] to make(pixel, tap of the kernel), all threads together, and waits for them.

@@ -1,4 +1,4 @@
-// How much of a call the CUDA kernels take at a time, so that their memory has a bound whatever the batch.
+// How much of a call the CUDA kernels process at a time, so that their memory has a bound whatever the batch.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +7,8 @@
 
 namespace resnet_cuda {
 
-// Scratch memory beyond arguments and results. It fits a large GPU's L2 cache and is small beside the activations.
-// Where a single row of an image needs more, it gets more.
+// Scratch memory beyond arguments and results: 48 MiB, which fit a large GPU's L2 cache and are little beside the
+// activations. Exceeded where a single row of an image needs more, and as chunk_sizes says.
 #if !defined(RESNET_CUDA_WORKSPACE_BYTES)
 #define RESNET_CUDA_WORKSPACE_BYTES (int64_t{48} << 20)
 #endif
@@ -31,7 +31,7 @@ struct ChunkSizes {
 };
 
 inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds& needs) {
-  // per_call must not leave chunks too small to fill a GPU.
+  // At least half of the workspace goes to the chunks, even if per_call takes more than the other half.
   const int64_t budget = std::max(kWorkspaceBytes - needs.per_call, kWorkspaceBytes / 2);
   const int64_t image_bytes = needs.per_image + shape.out_pixels() * needs.per_pixel;
   if (image_bytes <= budget) {
@@ -39,7 +39,8 @@ inline ChunkSizes chunk_sizes(const DeformConvShape& shape, const WorkspaceNeeds
     return {ceil_div(shape.batch, ceil_div(shape.batch, most)), shape.out_height};
   }
   const int64_t row_bytes = shape.out_width * needs.per_pixel;
-  // Nor must per_image: without this minimum an image of 256 x 200 x 336 would be divided into single rows.
+  // At least a quarter of the workspace goes to the rows, even if per_image already exceeds the budget; the bound is
+  // then exceeded. Otherwise an image of 256 x 200 x 336 would be divided into single rows, too small to fill a GPU.
   const int64_t room = std::max(budget - needs.per_image - needs.per_divided_image, kWorkspaceBytes / 4);
   const int64_t most = std::clamp<int64_t>(room / row_bytes, 1, shape.out_height);
   return {1, ceil_div(shape.out_height, ceil_div(shape.out_height, most))};

@@ -23,7 +23,7 @@ int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel,
   return last_place < 0 ? 0 : last_place / stride + 1;
 }
 
-// The geometry arguments and H and W stay below this, so that what is computed from them does not overflow; kernels
+// The geometry arguments and H and W stay below this, so that nothing computed from them overflows; kernels
 // count rows and columns in 32 bits.
 constexpr int64_t kLargest = int64_t{1} << 31;
 

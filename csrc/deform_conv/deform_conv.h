@@ -16,7 +16,7 @@ struct DeformConvArguments {
   Tensor input;                // [N, C, H, W]
   Tensor weight;               // [O, C/groups, kh, kw], input's dtype
   Tensor offset;               // [N, 2*G*K, Ho, Wo], input's dtype or float32
-  std::optional<Tensor> mask;  // [N, G*K, Ho, Wo], likewise
+  std::optional<Tensor> mask;  // [N, G*K, Ho, Wo], input's dtype or float32
 };
 
 // Writes `output` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1. `bias` is [O],
@@ -31,7 +31,7 @@ struct DeformConvNeeds {
   bool input, weight, offset, mask, bias;
 };
 
-// Those that were needed, each of its argument's size, in any floating dtype and layout.
+// The gradients that were needed, each of its argument's size, in any floating dtype and layout.
 struct DeformConvGradients {
   std::optional<Tensor> input;
   std::optional<Tensor> weight;

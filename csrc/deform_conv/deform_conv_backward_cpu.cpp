@@ -16,8 +16,9 @@ namespace {
 
 using namespace deform_conv_cpu;
 
-// What the kernels accumulate into: Real; the input's gradient channels_last, the positions' in the arguments' layouts.
-// Zeroed, except for the input's, of which each thread zeroes its own part, and the weight's, which is overwritten.
+// The tensors that the kernels accumulate into, of Real; the input's gradient is channels_last, the gradients of offset
+// and mask are in the arguments' layouts. Zeroed, except the input's gradient, of which each thread zeroes its own
+// part, and the weight's gradient, which is overwritten.
 DeformConvGradients accumulators(const DeformConvArguments& arguments, const DeformConvNeeds& needs) {
   const auto real = compute_dtype(arguments.input.scalar_type());
   const auto zeros_like = [&](const Tensor& tensor) {
@@ -42,10 +43,11 @@ DeformConvGradients accumulators(const DeformConvArguments& arguments, const Def
   return gradients;
 }
 
-std::vector<SliceRange> divide(const std::vector<Slice>& slices, int64_t threads) {
+// The slices in as many ranges as there are threads, or slices if fewer.
+std::vector<ThreadChannels> divide(const std::vector<Slice>& slices, int64_t threads) {
   const auto slice_count = static_cast<int64_t>(slices.size());
   const int64_t count = std::min(slice_count, threads);
-  std::vector<SliceRange> ranges;
+  std::vector<ThreadChannels> ranges;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t begin = i * slice_count / count;
     const int64_t end = (i + 1) * slice_count / count;
@@ -75,7 +77,7 @@ void write_position_gradients(const BackwardTask& task, const DeformConvGradient
       const int64_t image = (task.band_begin + pixel) / shape.out_pixels();
       const int64_t in_image = (task.band_begin + pixel) % shape.out_pixels();
       for (int64_t range = 0; range < task.range_count; ++range) {
-        const SliceRange& own = task.ranges[range];
+        const ThreadChannels& own = task.ranges[range];
         for (int64_t group = own.offset_group_begin; group < own.offset_group_end; ++group) {
           const Real* source = sums + ((range * shape.offset_groups + group) * kBandPixels + pixel) * taps * 3;
           for (int64_t tap = group * taps; tap < (group + 1) * taps; ++tap, source += 3) {
@@ -140,7 +142,7 @@ void write_weight_gradient(const BackwardTask& task, int64_t padded_outputs, con
 }
 
 template <typename Real>
-void clear_input_gradient(const BackwardTask& task, const SliceRange& range) {
+void clear_input_gradient(const BackwardTask& task, const ThreadChannels& range) {
   const int64_t pixels = task.shape.batch * task.shape.height * task.shape.width;
   for (int64_t begin = 0; begin < pixels; begin += kGradientBlock) {
     const int64_t first = gradient_block_element(begin, pixels, task.shape.channels, range);
@@ -163,7 +165,7 @@ void order_input_gradient(const BackwardTask& task) {
       const int64_t count = gradient_block_size(first, pixels);
       std::copy_n(gradient + first * channels, count * channels, block);
       for (int64_t range = 0; range < task.range_count; ++range) {
-        const SliceRange& own = task.ranges[range];
+        const ThreadChannels& own = task.ranges[range];
         const Real* source = block + own.channel_begin * count;
         Real* target = gradient + first * channels + own.channel_begin;
         for (int64_t pixel = 0; pixel < count; ++pixel) {
@@ -189,7 +191,7 @@ void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad,
   const AlignedBuffer zeros(shape.channels * sizeof(Real), true);
   const AlignedBuffer packed(list.padded_columns * shape.group_out_channels() * sizeof(Real));
   const AlignedBuffer grad_weight(gradients.weight ? list.padded_columns * padded_outputs * sizeof(Real) : 0, true);
-  const std::vector<SliceRange> ranges = divide(list.slices, threads);
+  const std::vector<ThreadChannels> ranges = divide(list.slices, threads);
   const auto range_count = static_cast<int64_t>(ranges.size());
   const int64_t position_bytes = range_count * shape.offset_groups * kBandPixels * shape.taps() * 3 * sizeof(Real);
   const AlignedBuffer grad_position(needs_positions ? position_bytes : 0);

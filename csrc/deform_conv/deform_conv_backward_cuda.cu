@@ -1,7 +1,7 @@
 // Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; from
-// it the input's gradient (col2im by lists) and those for offsets and masks, whose kernel overwrites the columns'
-// gradient with the columns; from these the weight's gradient by another product. Only what is asked for; no
-// floating-point atomics.
+// it the input's gradient (col2im by lists) and the gradients of offsets and masks, whose kernel overwrites the
+// columns' gradient with the columns; from the columns the weight's gradient by another product. Only gradients that
+// are asked for; no floating-point atomics.
 
 #include <algorithm>
 
@@ -18,8 +18,8 @@
 namespace resnet_cuda {
 namespace {
 
-// Index: element. Adds a chunk's sum, rounded to T, to the running total in Real. The first chunk sets the total, the
-// last one replaces its own sum by the total.
+// Index: element. One chunk's sum, `sum`, is rounded to T; the running total is in Real. First chunk: total = sum.
+// Middle: total += sum. Last: chunk_sum = total + sum, rounded; that is the result.
 template <typename T, typename Real>
 struct Accumulate {
   T* chunk_sum;
@@ -106,7 +106,7 @@ class Backward {
     return needs_positions() || needs_.weight;
   }
 
-  // As if everything was asked for: chunks, and so the bits of a gradient, do not depend on which others are asked for.
+  // Always sized for all gradients, so that asking for fewer changes no bit.
   WorkspaceNeeds workspace_needs() const {
     const int64_t weight_totals = arguments_.weight.numel() * static_cast<int64_t>(sizeof(T) + sizeof(Real));
     return {
@@ -220,17 +220,17 @@ class Backward {
         std::max(ceil_div(lists.lists, Order::kLists), smaller(lists.lists, 2 * launcher_.multiprocessors())),
         Order{chunk, positions, lists});
 
-    const int lanes = lanes_for(chunk, N);
-    const auto slices = static_cast<int>(ceil_div(chunk.offset_group_channels, lanes * N));
+    const int row_threads = row_threads_for(chunk, N);
+    const auto slices = static_cast<int>(ceil_div(chunk.offset_group_channels, row_threads * N));
     const ListSum<T, Real, N> sum{column_data(), lists};
     const InputGradient<T, Real> target{
         grad_input, grad_input ? nullptr : static_cast<Real*>(input_total_->mutable_data_ptr())};
     const Tiling tiling = input_tiling(chunk);
     launcher_.launch(
         tiling.tiles() * slices * shape_.offset_groups,
-        GatherInput<T, Real, N>{chunk, sum, target, tiling, slices, lanes});
+        GatherInput<T, Real, N>{chunk, sum, target, tiling, slices, row_threads});
     using Long = GatherLongLists<T, Real, N>;
-    launcher_.launch(2 * launcher_.multiprocessors(), Long{chunk, sum, target, slices, lanes});
+    launcher_.launch(2 * launcher_.multiprocessors(), Long{chunk, sum, target, slices, row_threads});
   }
 
   // [O, C/groups, kh, kw] from the order of the columns.
@@ -261,8 +261,8 @@ class Backward {
   std::optional<ListStorage<Real>> lists_;
   std::optional<Tensor> columns_;
   std::optional<Tensor> input_total_;   // [H, W, C]
-  std::optional<Tensor> weight_sum_;    // [O, taps, C/groups], one chunk's and in the end the total
-  std::optional<Tensor> weight_total_;  // the same, the running total, where there are several chunks
+  std::optional<Tensor> weight_sum_;    // [O, taps, C/groups], one chunk's sum and in the end the result
+  std::optional<Tensor> weight_total_;  // [O, taps, C/groups], the running total where there are several chunks
 };
 
 }  // namespace

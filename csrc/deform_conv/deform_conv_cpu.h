@@ -15,7 +15,8 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-// At most so many pixels in a tile; a multiple of every instruction set's rows per register block.
+// At most so many pixels in a tile (the CUDA kernels' tiles have 32: cuda_chunk.cuh); a multiple of every instruction
+// set's rows per register block.
 constexpr int64_t kTilePixels = 96;
 // Pixels are divided among threads in multiples of this; a multiple of every instruction set's rows per register block.
 constexpr int64_t kPixelStep = 12;
@@ -37,7 +38,7 @@ struct Slab {
   int64_t tap_count;
   int64_t column_begin;  // first column within its weight group, in the order of the slabs
   int64_t padded_begin;  // columns, each slab's padded to kColumnPadding, in all the slabs before it
-  int64_t slice;         // slabs of the same channels form a slice, which one thread owns in the backward
+  int64_t slice;         // index of its slice: all slabs of the same channels
 
   RESNET_CUDA_HOST_DEVICE int64_t columns() const {
     return tap_count * channel_count;
@@ -47,8 +48,8 @@ struct Slab {
   }
 };
 
-// The slices that one thread owns in the backward, their channels and their offset groups.
-struct SliceRange {
+// A range: the consecutive slices that one thread owns in the backward, their channels and their offset groups.
+struct ThreadChannels {
   int64_t slice_begin, slice_end;
   int64_t channel_begin, channel_end;
   int64_t offset_group_begin, offset_group_end;
@@ -73,7 +74,7 @@ struct Task {
   const void* weight;                 // [O, C/groups, kh, kw]
   StridedImages<const void*> offset;  // Real
   StridedImages<const void*> mask;    // Real; data is null for v1
-  const void* zeros;                  // [C], input's type: what a corner outside the image reads
+  const void* zeros;                  // [C], input's type: read for a corner outside the image
 };
 
 struct ForwardTask : Task {
@@ -85,7 +86,7 @@ struct ForwardTask : Task {
 struct BackwardTask : Task {
   const void* packed;               // Real, by pack_backward
   StridedImages<const void*> grad;  // input's type
-  const SliceRange* ranges;
+  const ThreadChannels* ranges;     // one per thread
   int64_t range_count;
   int64_t band_begin;  // first pixel of the band, over all images
   int64_t band_count;
@@ -104,7 +105,7 @@ struct Kernels {
   int64_t (*forward_workspace)(const DeformConvShape&);
   int64_t (*backward_workspace)(const DeformConvShape&);
   void (*forward)(const ForwardTask&, int64_t pixel_begin, int64_t pixel_end, void* workspace);
-  // One thread's work for the band: that of the slices in ranges[range].
+  // One thread's work for the band: the slices of ranges[range].
   void (*backward)(const BackwardTask&, int64_t range, void* workspace);
 };
 

@@ -115,7 +115,7 @@ void deform_conv2d_kernel(
 
 }  // namespace resnet_cuda
 
-RESNET_CUDA_CUDA_KERNELS(m) {
+RESNET_CUDA_REGISTER_CUDA(m) {
   m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
   m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

@@ -1,7 +1,7 @@
-// Where a tap of a deformable convolution reads, and the derivatives of what it reads, once for the CPU loops and the
-// CUDA kernels. v1 is v2 with mask 1.
+// Where a tap of a deformable convolution reads, and the derivatives of its sample, once for the CPU loops and the CUDA
+// kernels. v1 is v2 with mask 1.
 //
-// What takes a `Value` or a `Place` works on one number (CUDA: sample_tap below) and on a vector of them (CPU:
+// Functions of a `Value` or a `Place` work on one number (CUDA: sample_tap below) and on a vector of them (CPU:
 // sample_taps in cpu_sampling.h), whose comparisons give vectors of masks: hence & and not &&.
 #pragma once
 
@@ -42,10 +42,10 @@ struct DeformConvShape {
   }
 };
 
-// Where a tap's position is relative to the image.
+// A tap's position relative to the image.
 enum class TapKind : int32_t {
   kOutside,  // reads nothing, has no derivative
-  kBorder,   // exactly at -1: reads 0, and has the right-hand derivative
+  kBorder,   // y or x is exactly -1, see is_past_border
   kInside,
   kNan,  // the position is NaN: so is the value
 };
@@ -58,14 +58,15 @@ RESNET_CUDA_HOST_DEVICE Value bilinear_weight(const Value& fraction_y, const Val
   return vertical * horizontal;
 }
 
-// The rule at the border, for one axis: a position that is readable, from -1 on and below the image's size, reads the
-// two rows (or columns) around it, of which those outside the image count as 0.
+// One axis: a position in [-1, size) reads the two rows (or columns) around it; a row outside the image counts as 0.
 template <typename Value, typename Real>
 RESNET_CUDA_HOST_DEVICE auto is_readable(const Value& position, Real size) {
   return (position >= Real(-1)) & (position < size);
 }
 
-// False for a readable position exactly at -1: TapKind::kBorder.
+// One axis: false for a readable position of exactly -1, which makes the tap TapKind::kBorder. At exactly -1 the
+// bilinear value is 0 anyway. kBorder exists so that 0 times an infinite pixel is 0 and not NaN. The derivative is
+// taken as inside.
 template <typename Real, typename Value>
 RESNET_CUDA_HOST_DEVICE auto is_past_border(const Value& position) {
   return position > Real(-1);

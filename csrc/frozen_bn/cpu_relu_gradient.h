@@ -15,8 +15,9 @@ RESNET_CUDA_INLINE VecPair<T> relu_gradient_pair(const T* grad, const T* output)
 
 typedef int16_t ShortBits __attribute__((vector_size(kVectorBytes)));
 
-// `grad` where `output` is above 0 or NaN, else 0. As signed integers, the bits of -0 to -infinity are INT16_MIN to
-// `minus_infinity`; above it are the NaNs with a sign, then 0 and all positive numbers.
+// `grad` where `output` is above 0 or NaN, else 0. The bits of `output` as int16, in ascending order:
+// [INT16_MIN..minus_infinity] = -0 and the negative numbers; above it NaN with a sign; 0; positive numbers, +infinity,
+// NaN without a sign.
 RESNET_CUDA_INLINE ShortBits masked_gradient(const void* grad, const void* output, int16_t minus_infinity) {
   ShortBits value, result;
   memcpy(&value, grad, sizeof(value));

@@ -1,11 +1,13 @@
 // The loops of a pass over an activation, row by row: a channel of an image if contiguous, a pixel in channels_last. A
-// row has a main loop over vector pairs and a tail; contiguous rows are peeled up to a cache line where that pays. A
-// pass has
-//   constants(read)               what it needs of a channel: read(array) for each of its arrays,
-//   pair(i, constants)            processes the vector pair from element i on,
-//   vector(i, extent, constants)  processes one vector: a FullVector or a PartialVector,
-//   target()                      where its result begins, and
-//   stream                        whether pair() uses streaming stores.
+// row has a main loop over vector pairs and a tail; contiguous rows are peeled up to a cache line where that pays.
+//
+// Pass is a duck-typed concept:
+//   Real                          the type of its constants and arithmetic
+//   constants(read)               a channel's constants: calls read(array) for each of its arrays
+//   pair(i, constants)            processes the vector pair from element i on
+//   vector(i, extent, constants)  processes one vector from element i on; extent is FullVector{} or a PartialVector
+//   target()                      where its result begins
+//   stream                        whether pair() uses streaming stores
 #pragma once
 
 #include "common/vec.h"
@@ -30,7 +32,7 @@ RESNET_CUDA_INLINE void traverse_tail(const Pass& pass, int64_t i, int64_t end, 
 }
 
 // How many elements of a row to peel, so that the main loop's stores are aligned to a cache line. Streaming stores need
-// that; ordinary ones are faster where they do not cross lines, which pays in long rows.
+// the alignment; ordinary stores are faster where they do not cross lines, which pays in long rows.
 template <typename T>
 RESNET_CUDA_INLINE int64_t peeled_elements(const T* target, int64_t count, bool stream) {
   return stream || count >= 16 * kLanes<RealOf<T>> ? elements_before_line(target, count) : 0;
@@ -49,6 +51,7 @@ RESNET_CUDA_INLINE void traverse_row(const Pass& pass, int64_t begin, int64_t en
 
   int64_t i = begin;
   const int64_t aligned = begin + peeled_elements(pass.target() + begin, end - begin, pass.stream);
+  // Vectors until fewer than two are left, which traverse_tail handles.
   for (; i + 2 * kLanes<Real> <= aligned; i += kLanes<Real>) {
     pass.vector(i, FullVector{}, vector_constants);
   }
@@ -90,7 +93,8 @@ RESNET_CUDA_INLINE void traverse_channels_last(const Pass& pass, int64_t channel
   }
 }
 
-// Into the order in which traverse_channels_last loads them: vector pairs deinterleaved, the tail as it is.
+// Copies constants into the order in which traverse_channels_last loads them: vector pairs deinterleaved, the tail
+// unchanged.
 template <typename T>
 void deinterleave_constants(const void* constants, int64_t channels, void* result) {
   using Real = RealOf<T>;

@@ -81,7 +81,9 @@ template <int N, typename Pass>
 FrozenBnChannelsLast<Pass, N>
 channels_last_body(const FrozenBnLayout& layout, const Pass& pass, bool aligned_constants, int multiprocessors) {
   constexpr int64_t kThreads = frozen_bn_cuda::kThreads;
-  int64_t period = layout.channels;  // the fewest packs that are a multiple of C elements: lcm(C, N) / N
+  // period = C / gcd(C, N) packs, after which channels repeat; stride is rounded down to a multiple of it, at least
+  // one.
+  int64_t period = layout.channels;
   for (int common = N; common > 1 && period % 2 == 0; common /= 2) {
     period /= 2;
   }

@@ -1,4 +1,4 @@
-// How many threads a pass over memory gets.
+// The number of threads of a pass over memory.
 #pragma once
 
 #include "common/host_device.h"
@@ -9,7 +9,7 @@ namespace frozen_bn_cuda {
 constexpr int kThreads = 256;
 // Packs that a thread loads before it uses the first. By Little's law an H200 needs about 20 KB in flight on each
 // multiprocessor: 3 TB/s of reads / 132 multiprocessors x a latency of 0.9 us, which is assumed. 1024 threads (64
-// registers each) with two loads of 16 bytes have 32 KB in flight, with a residual 64 KB.
+// registers each) with two loads of 16 bytes have 32 KiB in flight, with a residual 64 KiB.
 constexpr int kInFlight = 2;
 // At up to 64 registers four blocks of 256 threads run at once on a multiprocessor; two waves balance the load.
 constexpr int kBlocksPerMultiprocessor = 8;

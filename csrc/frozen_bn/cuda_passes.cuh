@@ -1,5 +1,5 @@
-// What the two passes of FrozenBatchNorm read, compute and write for N consecutive elements. The channels of the
-// elements depend on the layout: cuda_channels_last.cuh, cuda_contiguous.cuh.
+// The two passes of FrozenBatchNorm for N consecutive elements: loads, arithmetic, stores. The channels of the elements
+// depend on the layout: cuda_channels_last.cuh, cuda_contiguous.cuh.
 #pragma once
 
 #include "common/dispatch.h"
@@ -24,6 +24,8 @@ RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
 
 // The residual is a template argument, because its packs take registers; the ReLU is a run-time flag, because it costs
 // only a predicate.
+//
+// Two modes. mean == nullptr: weight, bias are scale, shift. Else: BatchNorm's four buffers.
 template <typename T, bool kResidual>
 struct FrozenBnForward {
   using Element = T;
@@ -31,13 +33,13 @@ struct FrozenBnForward {
   static constexpr int kReads = kResidual ? 2 : 1;
 
   const T* input;
-  const Real* weight;    // the scale itself without statistics
-  const Real* bias;      // the shift
-  const Real* mean;      // null without statistics
-  const Real* variance;  // likewise
+  const Real* weight;
+  const Real* bias;
+  const Real* mean;      // or null
+  const Real* variance;  // null where mean is
   const T* residual;     // null without kResidual
   T* output;             // may alias `input` or `residual`, so none of the three is read through the read-only cache
-  Real* scale;           // null, or where to write the scale that is made from the statistics
+  Real* scale;           // null, or where to write the scale that is computed from the four buffers
   Real eps;
   bool relu;
 
@@ -54,7 +56,7 @@ struct FrozenBnForward {
     return normalisation_of(given_weight, given_bias, given_mean, given_variance, eps);
   }
 
-  // Of the N channels from `channel` on, where all arrays are aligned.
+  // The constants of N channels from `channel` on, where all arrays are aligned.
   template <int N>
   RESNET_CUDA_BODY void constants(int64_t channel, Constant (&constant)[N]) const {
     Real weights[N], biases[N];
@@ -76,7 +78,7 @@ struct FrozenBnForward {
     }
   }
 
-  // Writes every channel's scale, together with the other `threads` threads.
+  // Writes every channel's scale; `threads` threads share the work, this one is number `thread`.
   RESNET_CUDA_BODY void keep_scale(int64_t thread, int64_t threads, int64_t channels) const {
     if (scale != nullptr) {
       for (int64_t channel = thread; channel < channels; channel += threads) {
@@ -93,7 +95,7 @@ struct FrozenBnForward {
     }
   }
 
-  // `constant_of(i)` is that of element begin + i.
+  // `constant_of(i)` gives the constant of element begin + i.
   template <int N, typename ConstantOf>
   RESNET_CUDA_BODY void write(int64_t begin, const PackWord<T, N> (&pack)[kReads], const ConstantOf& constant_of)
       const {
@@ -115,8 +117,8 @@ struct FrozenBnForward {
   }
 };
 
-// The residual's gradient is that of the sum, the input's is that times the scale. `kRelu`: the sum's gradient is 0
-// where the saved output is.
+// The sum is the scaled and shifted input plus the residual. grad_residual = the sum's gradient, grad_input = the sum's
+// gradient times the scale. `kRelu`: the sum's gradient is 0 where the saved output is 0.
 template <typename T, bool kRelu>
 struct FrozenBnBackward {
   using Element = T;

@@ -17,8 +17,8 @@ struct FrozenBnLayout {
   int64_t plane;
 };
 
-// A layer's constants, each [C], dense and Real: float64 for an input of float64, else float32. Without statistics
-// `weight` and `bias` are scale and shift themselves.
+// A layer's constants, each [C], dense and Real: float64 for an input of float64, else float32. Two modes. Without
+// statistics: weight, bias are scale, shift. Else: BatchNorm's four buffers.
 struct FrozenBnConstants {
   struct Statistics {
     Tensor mean;
@@ -65,7 +65,7 @@ void frozen_bn_relu_(
     const std::optional<Tensor>& residual,
     bool relu);
 
-// The same from the layer's four buffers instead of scale and shift.
+// frozen_bn_relu from the layer's four buffers instead of scale and shift.
 std::tuple<Tensor, Tensor> frozen_batch_norm(
     const Tensor& input,
     const Tensor& weight,

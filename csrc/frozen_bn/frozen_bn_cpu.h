@@ -25,7 +25,7 @@ struct ForwardTask {
   int64_t plane;  // adjacent elements of a channel: H*W, or 1 for channels_last
   const void* input;
   const void* scale;     // Real [C], for channels_last deinterleaved
-  const void* shift;     // likewise
+  const void* shift;     // Real [C], for channels_last deinterleaved
   const void* residual;  // or null
   void* output;
   bool relu;
@@ -36,11 +36,11 @@ struct BackwardTask {
   int64_t channels;
   int64_t plane;
   const void* grad;
-  const void* scale;    // likewise
+  const void* scale;    // Real [C], for channels_last deinterleaved
   const void* output;   // or null where there was no ReLU
   void* grad_input;     // or null
   void* grad_residual;  // or null
-  bool stream;          // likewise, for both results
+  bool stream;          // streaming stores for both results, which begin as ForwardTask::stream requires
 };
 
 // forward and backward process the elements [begin, end) of the dense tensors, whole pixels in channels_last.
@@ -56,7 +56,7 @@ struct Kernels {
 const Kernels* portable_kernels(Storage storage);
 const Kernels* avx2_kernels(Storage storage);
 const Kernels* avx512_kernels(Storage storage);
-// For bfloat16 alone, with the instructions that round to it; null for other types.
+// With the instructions that round to bfloat16: for that type alone, null for other types.
 const Kernels* avx512_bf16_kernels(Storage storage);
 
 }  // namespace frozen_bn_cpu

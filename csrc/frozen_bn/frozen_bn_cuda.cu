@@ -127,7 +127,7 @@ void frozen_bn_relu_backward_kernel(
 
 }  // namespace resnet_cuda
 
-RESNET_CUDA_CUDA_KERNELS(m) {
+RESNET_CUDA_REGISTER_CUDA(m) {
   m.impl("frozen_bn_relu", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu));
   m.impl("frozen_bn_relu_", RESNET_CUDA_BOX(&resnet_cuda::frozen_bn_relu_));
   m.impl("frozen_batch_norm", RESNET_CUDA_BOX(&resnet_cuda::frozen_batch_norm));

@@ -38,7 +38,9 @@ _NARROW = r"(double, double, 1|float, float, 1|(Half|BFloat16), float, [12])"
 # Template arguments of a pass of FrozenBN: <T, residual or ReLU>. N follows it: 16 bytes of T, or 1.
 _PASS = r"<(double|float|Half|BFloat16), (true|false)>"
 
-# What is seen and about a tenth more, up to the 64 registers with which four blocks of 256 threads fit, 80 for three.
+# What is seen and about a tenth more, at most 64 registers: four blocks of 256 threads then fit a multiprocessor. The
+# compiler keeps to that by BlocksPerMultiprocessor (csrc/common/launch.cuh); a kernel with kBlocksPerMultiprocessor = 3
+# may have 80, with 2 it may have 128.
 LIMITS = (
     Limit(rf"FrozenBnChannelsLast<FrozenBn(Forward|Backward){_PASS}, 1>", 60),
     # Two packs of each tensor that is read; scale and shift, or weight, bias, mean and variance.

@@ -36,7 +36,7 @@ def compiler() -> str:
 
 
 def operator_sources(csrc: Path = CSRC) -> list[Path]:
-    """All that the CUDA library is made of, and the schemas."""
+    """The CUDA library's sources, and the schemas."""
     return [csrc / "registration.cpp", *cuda_sources(csrc)]
 
 

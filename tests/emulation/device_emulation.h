@@ -53,18 +53,18 @@ T shuffle_from(const T& value, int source, const emulation::Line& line) {
 
 template <typename T>
 T shuffle_xor(const T& value, int mask, const emulation::Line& line) {
-  if (mask < 0 || mask >= emulation::kLanes) {
+  if (mask < 0 || mask >= emulation::kWarp) {
     emulation::fail("shuffles with the mask ", mask, " in ", line);
   }
-  return shuffle_from(value, (thread() % emulation::kLanes) ^ mask, line);
+  return shuffle_from(value, (thread() % emulation::kWarp) ^ mask, line);
 }
 
 template <typename T>
 T shuffle_up(const T& value, int delta, const emulation::Line& line) {
-  if (delta < 0 || delta >= emulation::kLanes) {
+  if (delta < 0 || delta >= emulation::kWarp) {
     emulation::fail("shuffles up by ", delta, " in ", line);
   }
-  const int lane = thread() % emulation::kLanes;
+  const int lane = thread() % emulation::kWarp;
   return shuffle_from(value, lane >= delta ? lane - delta : lane, line);
 }
 

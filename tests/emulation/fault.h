@@ -1,4 +1,4 @@
-// What the emulation found wrong with a kernel.
+// A fault that the emulation found in a kernel.
 #pragma once
 
 #include <cstring>

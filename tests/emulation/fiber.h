@@ -65,8 +65,11 @@ switch_context(Context* /*saved: rdi*/, Context* /*next: rsi*/) {
 }
 
 inline void make_context(Context* context, unsigned char* stack, void (*entry)()) {
-  // What switch_context pops: six registers and `entry`. Above it entry's own return address, 0, ends backtraces; it
-  // lies 8 past a multiple of 16, as the calling convention has it.
+  // slot[1]          0: entry's return address, ends backtraces; at 8 past a multiple of 16, as the calling convention
+  //                  requires of the stack pointer when a function begins
+  // slot[0]          entry, popped by switch_context's ret
+  // slot[-1]         0: rbp
+  // slot[-2] to -6   0: rbx, r12, r13, r14, r15; *context points at slot[-6], from where switch_context pops
   auto* slot = reinterpret_cast<uintptr_t*>(stack + kStackBytes - 64);
   slot[1] = 0;
   slot[0] = reinterpret_cast<uintptr_t>(entry);

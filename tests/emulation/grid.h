@@ -28,7 +28,7 @@ class Grid {
         body_(std::move(body)),
         shared_(shared_bytes, threads),
         thread_(threads),
-        warp_(threads / kLanes) {
+        warp_(threads / kWarp) {
   }
 
   // Throws what a thread threw or, as a std::runtime_error, what was found wrong.
@@ -79,7 +79,7 @@ class Grid {
     return shared_;
   }
   SharedMemory::Access access(const Line& line) const {
-    return {running_, warp_[running_ / kLanes].epoch, line};
+    return {running_, warp_[running_ / kWarp].epoch, line};
   }
 
   void sync_block(const Line& line) {
@@ -96,8 +96,8 @@ class Grid {
 
   // The bits that lane `source` passes in the same shuffle.
   uint64_t shuffle(uint64_t bits, int source, const Line& line) {
-    Warp& warp = warp_[running_ / kLanes];
-    const int lane = running_ % kLanes;
+    Warp& warp = warp_[running_ / kWarp];
+    const int lane = running_ % kWarp;
     warp.operand[lane] = bits;
     warp.source[lane] = source;
     meet_warp({"shuffle", line});
@@ -128,10 +128,11 @@ class Grid {
   struct Warp {
     Meeting meeting;
     uint32_t epoch = 0;
-    uint64_t operand[kLanes];
-    int source[kLanes];
-    uint64_t result[kLanes];
+    uint64_t operand[kWarp];
+    int source[kWarp];
+    uint64_t result[kWarp];
   };
+  // Thrown in a thread that waits when another has failed: unwinds its stack.
   struct Abandoned {};
 
   // Stacks, kept from block to block and from launch to launch.
@@ -223,7 +224,7 @@ class Grid {
     }
   }
 
-  // True for the last of `expected` threads.
+  // Returns true once all `expected` threads have arrived, in the last one; then the caller releases them.
   bool arrive(Meeting& meeting, int expected, const Site& site) {
     if (meeting.arrived == 0) {
       meeting.first = running_;
@@ -250,20 +251,20 @@ class Grid {
   }
 
   void meet_warp(const Site& site) {
-    const int index = running_ / kLanes;
+    const int index = running_ / kWarp;
     Warp& warp = warp_[index];
-    if (arrive(warp.meeting, kLanes, site)) {
+    if (arrive(warp.meeting, kWarp, site)) {
       // Now, before a lane continues and overwrites its operand.
-      for (int lane = 0; lane < kLanes; ++lane) {
+      for (int lane = 0; lane < kWarp; ++lane) {
         warp.result[lane] = warp.operand[warp.source[lane]];
       }
       ++warp.epoch;
-      make_ready(index * kLanes, (index + 1) * kLanes);
+      make_ready(index * kWarp, (index + 1) * kWarp);
     }
     pause();
   }
 
-  // Nobody can go on: who waits where.
+  // The report of a deadlock: which threads wait where.
   std::string stall() const {
     std::vector<int> ended;
     std::vector<std::pair<Site, std::vector<int>>> waiting;

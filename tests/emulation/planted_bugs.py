@@ -129,10 +129,10 @@ BUGS = (
         report=r"AssertionError: output has NaN",
     ),
     _deform_conv(
-        "position_gradients_wrong_lane_sum",
+        "position_gradients_wrong_row_sum",
         "deform_conv/cuda_position_gradients.cuh",
-        old="for (int distance = division.lanes / 2; distance > 0; distance /= 2)",
-        new="for (int distance = division.lanes / 2; distance > 1; distance /= 2)",
+        old="for (int distance = division.row_threads / 2; distance > 0; distance /= 2)",
+        new="for (int distance = division.row_threads / 2; distance > 1; distance /= 2)",
         report=r"AssertionError: gradient for (offset|mask) is off by ",
     ),
     _deform_conv(

@@ -1,4 +1,4 @@
-// What the environment asks for, and the order that follows from a seed.
+// Numbers from the environment, and the order that follows from a seed.
 #pragma once
 
 #include <cstdint>

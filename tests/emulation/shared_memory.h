@@ -1,4 +1,5 @@
-// A block's shared memory with a shadow of every 4-byte word: set or not, and who touched it since which barrier.
+// A block's shared memory with a shadow of every 4-byte word: whether it was set, and which threads accessed it since
+// which barrier.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +12,13 @@
 namespace resnet_cuda {
 namespace emulation {
 
-constexpr int kLanes = 32;
+constexpr int kWarp = 32;  // threads
 
 // Two accesses to a word, at least one of them a write, by different threads race unless something orders them: a
-// block barrier in between or, for threads of one warp, a warp barrier or shuffle. Epochs count these; they go on
-// counting from block to block, so that nothing need be cleared.
+// block barrier in between or, for threads of one warp, a warp barrier or shuffle.
+//
+// epoch_: +1 per block barrier and per block, so nothing need be cleared. An access older than begin_epoch_ belongs to
+// another block. warp_epoch: +1 per warp barrier and shuffle.
 class SharedMemory {
  public:
   struct Access {
@@ -26,7 +29,7 @@ class SharedMemory {
 
   SharedMemory(int bytes, int threads)
       : bytes_(bytes),
-        warps_(threads / kLanes),
+        warps_(threads / kWarp),
         data_(bytes > 0 ? new unsigned char[bytes] : nullptr),
         written_(bytes / 4),
         read_(static_cast<std::size_t>(bytes / 4) * warps_) {
@@ -69,7 +72,7 @@ class SharedMemory {
     int thread = -1;
     Line line;
   };
-  // By the lanes of one warp since its latest barrier.
+  // By the threads of one warp since its latest barrier.
   struct Read {
     uint32_t epoch = 0;
     uint32_t warp_epoch = 0;
@@ -83,17 +86,17 @@ class SharedMemory {
       fail("reads word ", word, " of shared memory in ", access.line, ", which no thread has set");
     }
     check_against_write(word, access, "reads");
-    const int warp = access.thread / kLanes;
+    const int warp = access.thread / kWarp;
     Read& read = read_[static_cast<std::size_t>(word) * warps_ + warp];
     if (read.epoch != epoch_ || read.warp_epoch != access.warp_epoch) {
       read = {epoch_, access.warp_epoch, 0, access.line};
     }
-    read.lanes |= uint32_t{1} << access.thread % kLanes;
+    read.lanes |= uint32_t{1} << access.thread % kWarp;
   }
 
   void check_write(int word, const Access& access) {
     check_against_write(word, access, "writes");
-    const int warp = access.thread / kLanes;
+    const int warp = access.thread / kWarp;
     for (int other = 0; other < warps_; ++other) {
       const Read& read = read_[static_cast<std::size_t>(word) * warps_ + other];
       if (read.epoch != epoch_) {
@@ -101,10 +104,10 @@ class SharedMemory {
       }
       uint32_t lanes = read.lanes;
       if (other == warp) {
-        lanes = read.warp_epoch == access.warp_epoch ? lanes & ~(uint32_t{1} << access.thread % kLanes) : 0;
+        lanes = read.warp_epoch == access.warp_epoch ? lanes & ~(uint32_t{1} << access.thread % kWarp) : 0;
       }
       if (lanes != 0) {
-        const int reader = other * kLanes + __builtin_ctz(lanes);
+        const int reader = other * kWarp + __builtin_ctz(lanes);
         report_race(word, access, "writes", reader, "read", read.line);
       }
     }
@@ -116,7 +119,7 @@ class SharedMemory {
     if (written.epoch != epoch_ || written.thread == access.thread) {
       return;
     }
-    const bool one_warp = written.thread / kLanes == access.thread / kLanes;
+    const bool one_warp = written.thread / kWarp == access.thread / kWarp;
     if (!one_warp || written.warp_epoch == access.warp_epoch) {
       report_race(word, access, what, written.thread, "wrote", written.line);
     }

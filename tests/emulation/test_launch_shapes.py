@@ -1,6 +1,7 @@
 """Constants that the launches depend on: values that they do not allow are refused by the compiler, with a reason.
 
-Without that, 16 lanes make a kernel loop forever and 12 warps leave a quarter of every transposed tile unwritten.
+Without that, 16 threads per row make a kernel loop forever, and 12 warps leave a quarter of every transposed tile
+unwritten.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from emulation.libraries import build_library
 
 CHUNK, TRANSPOSE = "deform_conv/cuda_chunk.cuh", "common/transpose.cuh"
 REFUSED = {
-    "16 lanes": (
+    "16 threads per row": (
         CHUNK,
-        "kMostLanes = 8;",
-        "kMostLanes = 16;",
-        "a block has kMostLanes threads, or a multiple, per pixel",
+        "kMostRowThreads = 8;",
+        "kMostRowThreads = 16;",
+        "raise kTileThreads .* or change the tile",
     ),
-    "6 lanes": (CHUNK, "kMostLanes = 8;", "kMostLanes = 6;", "a power of two, at most 32"),
+    "6 threads per row": (CHUNK, "kMostRowThreads = 8;", "kMostRowThreads = 6;", "a power of two, at most 32"),
     "8 x 8 tiles": (
         CHUNK,
         "kTileRows = 4;",
         "kTileRows = 8;",
-        "a block has kMostLanes threads, or a multiple, per pixel",
+        "a block has kMostRowThreads threads, or a multiple, per pixel",
     ),
     "12 warps": (TRANSPOSE, "kThreads = 256;", "kThreads = 384;", "share the 32 rows of words of a tile evenly"),
     "2048 threads": (TRANSPOSE, "kThreads = 256;", "kThreads = 2048;", "at most 1024 threads"),
@@ -33,7 +34,7 @@ REFUSED = {
         "deform_conv/cuda_tap_block.cuh",
         "kMostTapsPerBlock = 9;",
         "kMostTapsPerBlock = 121;",
-        "at most 48 KB of shared memory",
+        "at most 48 KiB of shared memory",
     ),
     "4 GB of workspace": (
         "deform_conv/cuda_workspace.h",

@@ -5,6 +5,7 @@ import torch
 from helpers.bad_arguments import ERRORS, ids, moved, tensor, wrong_tensors
 
 from resnet_cuda import ops, reference
+from resnet_cuda.reference.checks import FLOATING
 
 GOOD = {"input": (2, 3, 4, 5), "scale": (3,), "shift": (3,), "residual": (2, 3, 4, 5)}
 
@@ -68,6 +69,15 @@ def test_registered_forward_names_the_bad_argument(name, value, operator, regist
     arguments = good() | {name: value}
     with pytest.raises(ERRORS, match=rf"frozen_bn_relu: {name}\b.* must be "):
         getattr(torch.ops.resnet_cuda, operator)(*arguments.values(), True)
+
+
+def test_reference_and_compiled_operators_support_the_same_dtypes(registered):
+    """FLOATING of reference/checks.py; kSupportedDtypes of csrc/common/checks.h, which the operator's error lists."""
+    gradient = torch.ones(2, 3, 4, 5, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=r"must be one of ") as raised:
+        torch.ops.resnet_cuda.frozen_bn_relu_backward(gradient, tensor(3), None, True, True)
+    listed = str(raised.value).split("must be one of ")[1].split("\n")[0]
+    assert set(listed.split(", ")) == {str(dtype) for dtype in FLOATING}
 
 
 # id: (what is replaced, what the message may name, by what)
