@@ -22,7 +22,11 @@ STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"
 
 def _instruction_sets() -> dict[str, tuple[str, ...]]:
     """The compile flags of each instruction set by its name, from the table in ``common/instruction_sets.h``."""
-    rows = re.findall(r"^  SET\((\w+), (\w+), (\w+), (.+)\)", (CSRC / "common/instruction_sets.h").read_text(), re.M)
+    table = CSRC / "common/instruction_sets.h"
+    text = table.read_text()
+    rows = re.findall(r"^  SET\((\w+), (\w+), (\w+), (.+)\)", text, re.M)
+    if len(rows) != text.count(" SET(k") - 1:  # portable stands in the table of other processors, too
+        raise BuildError(f"{table}: every SET(...) must be a line of its own, indented by two spaces")
     flags: dict[str, tuple[str, ...]] = {}
     for enumerator, _, extended, features in rows:
         inherited = () if extended == enumerator else flags[extended]

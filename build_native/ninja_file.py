@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,8 @@ def import_ninja() -> ModuleType:
 
 
 def _path(path: Path) -> str:
-    return str(path).replace("$", "$$")  # ninja_syntax escapes spaces and colons, but takes $ for a variable
+    # ninja_syntax escapes spaces, colons and a $ before a space; it takes any other $ for a variable.
+    return re.sub(r"\$(?! )", "$$", str(path))
 
 
 def _command(words: list[str]) -> str:

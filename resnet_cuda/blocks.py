@@ -24,7 +24,7 @@ def conv3x3(
     channels: int, dcn_config: dict[str, Any], stride: int = 1, groups: int = 1, dilation: int = 1
 ) -> Conv2d | DFConv2d:
     """A block's 3x3 convolution, deformable where ``dcn_config["stage_with_dcn"]``; ``channels`` in and out."""
-    if not flag("", "dcn_config['stage_with_dcn']", dcn_config.get("stage_with_dcn", False)):
+    if not flag("Bottleneck", "dcn_config['stage_with_dcn']", dcn_config.get("stage_with_dcn", False)):
         return Conv2d(channels, channels, 3, stride, dilation, dilation, groups, bias=False)
     return DFConv2d(
         channels,

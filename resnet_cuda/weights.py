@@ -82,4 +82,4 @@ def _is_counter(key: str) -> bool:
 def _is_ignored(key: str, body: TorchvisionBody) -> bool:
     """Of the classifier, or of a stage that the body does not have."""
     part = key.split(".", 1)[0]
-    return part == "fc" or (part in ("layer2", "layer3", "layer4") and part not in body.stages)
+    return key.startswith("fc.") or (part in ("layer2", "layer3", "layer4") and part not in body.stages)

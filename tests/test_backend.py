@@ -90,3 +90,29 @@ def test_a_bad_environment_variable_is_named():
     assert result.returncode != 0
     for text in ("RESNET_CUDA_BACKEND", "'fast'", "'reference'"):
         assert text in result.stderr
+
+
+WITHOUT_EXTENSION = """
+import sys, warnings
+sys.modules['resnet_cuda._C'] = None
+warnings.simplefilter('always')
+with warnings.catch_warnings(record=True) as caught:
+    import resnet_cuda, torch
+    y = resnet_cuda.ops.frozen_bn_relu(torch.ones(1, 1, 1, 1), torch.ones(1), torch.ones(1))
+print(resnet_cuda.backend(), y.item(), sum('resnet_cuda' in str(w.message) for w in caught))
+try:
+    resnet_cuda.use_backend('native')
+except RuntimeError as error:
+    print('refused:', error)
+print(resnet_cuda.backend())
+"""
+
+
+def test_without_the_extension_it_is_the_reference_with_one_warning():
+    """Here as well as in tests/packaging, which does not run under every torch of ``make matrix``."""
+    result = run_python("-c", WITHOUT_EXTENSION)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "reference 2.0 1"
+    assert lines[1].startswith("refused: use_backend: 'native' was asked for")
+    assert lines[2] == "reference"

@@ -56,6 +56,15 @@ def test_layers_give_mean_0_and_variance_1(build, as_list, backend):
         assert level.std() < 20
 
 
+def test_weight_and_bias_stay_and_count():
+    layer = FrozenBatchNorm2d(4)
+    layer.weight.fill_(2)
+    layer.bias.fill_(3)
+    assert calibrate(nn.Sequential(layer), torch.randn(8, 4, 9, 9) * 5 + 7) == 1
+    assert torch.equal(layer.weight, torch.full((4,), 2.0))
+    assert torch.equal(layer.bias, torch.full((4,), 3.0))
+
+
 def test_several_batches_are_pooled():
     """Of unequal size and distribution: the statistics of one layer are those of everything together."""
     batches = [torch.randn(2, 4, 5, 6) * 3 + 1, torch.randn(5, 4, 7, 3) - 100, torch.rand(1, 4, 2, 2)]

@@ -129,6 +129,8 @@ def test_a_deformable_block_starts_as_a_plain_one(modulated, groups, backend):
     """Offsets of 0; v2's mask starts at sigmoid(0) = 0.5."""
     config = {"stage_with_dcn": True, "with_modulated_dcn": modulated, "deformable_groups": groups}
     module = resnet.BottleneckWithFixedBatchNorm(8, 4, 8, dcn_config=config).double()
+    for seed, norm in enumerate((module.bn1, module.bn2, module.bn3)):  # but not the offsets
+        randomise(norm, seed)
     taps = 9 * groups
     assert module.conv2.offset.weight.shape == (3 * taps if modulated else 2 * taps, 4, 3, 3)
     state = {f"b.{key}": value for key, value in module.state_dict().items()}

@@ -1,5 +1,7 @@
 """What the GPU itself can do: copies, matrix products, launches, reductions."""
 
+from functools import partial
+
 import torch
 
 from benchmarks import reductions
@@ -27,18 +29,25 @@ def matrix_product(context: Context, item: str, dtype: torch.dtype, allow_tf32: 
     context.write("ceiling", item=item, **line, size=size, teraflops=teraflops)
 
 
+def empty_launch(context: Context, item: str) -> None:
+    launch = (lambda: torch.cuda._sleep(0)) if context.device.type == "cuda" else torch.zeros(1).zero_
+    line = compare_blocks([Candidate(item, [launch])], context.device, context.effort)[item]
+    context.write("ceiling", item=item, **line)
+
+
 def run(context: Context) -> None:
     context.write_clocks()
-    copy(context)
-    copy(context, "copy in L2, 20 MB in all", 20)
-    matrix_product(context, "matrix product, bfloat16", torch.bfloat16, False)
-    matrix_product(context, "matrix product, TF32", torch.float32, True)
-    matrix_product(context, "matrix product, float32", torch.float32, False)
-    launch = (lambda: torch.cuda._sleep(0)) if context.device.type == "cuda" else torch.zeros(1).zero_
-    made = [Candidate("empty launch", [launch])]
-    context.write(
-        "ceiling", item="empty launch", **compare_blocks(made, context.device, context.effort)["empty launch"]
-    )
+    calls = {
+        "copy": copy,
+        "copy in L2, 20 MB in all": partial(copy, megabytes=20),
+        "matrix product, bfloat16": partial(matrix_product, dtype=torch.bfloat16, allow_tf32=False),
+        "matrix product, TF32": partial(matrix_product, dtype=torch.float32, allow_tf32=True),
+        "matrix product, float32": partial(matrix_product, dtype=torch.float32, allow_tf32=False),
+        "empty launch": empty_launch,
+    }
+    for item, call in calls.items():
+        if context.enough_time(item):
+            call(context, item)
     for item in reductions.ITEMS:
         reason = reductions.why_not(item, context.device)
         if reason is not None:

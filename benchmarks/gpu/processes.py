@@ -115,15 +115,19 @@ class Worker:
         begin = time.monotonic()
         if self._process is None:
             command = [sys.executable, "-u", "-X", "faulthandler", "-m", "benchmarks.gpu.worker"]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            self._process = _start(command, self._log, self._environment, self._folder, **pipes)
+            self._answers, write_end = os.pipe()  # not stdout, where any library may print
+            environment = {**self._environment, "RESNET_CUDA_ANSWERS": str(write_end)}
+            pipes = {"stdin": subprocess.PIPE, "pass_fds": (write_end,)}
+            try:
+                self._process = _start(command, self._log, environment, self._folder, **pipes)
+            finally:
+                os.close(write_end)
         with contextlib.suppress(BrokenPipeError):  # it is gone, as the end of its answers shows
             self._process.stdin.write(json.dumps({**request, "seconds": seconds}).encode() + b"\n")
             self._process.stdin.flush()
-        answers = self._process.stdout.fileno()
-        if not select.select([answers], [], [], seconds)[0]:
+        if not select.select([self._answers], [], [], seconds)[0]:
             status, error = "timeout", f"cut after {seconds:.0f} s; last: {_last_line(self._log)}"
-        elif answer := os.read(answers, 65536):  # written in one call
+        elif answer := os.read(self._answers, 65536):  # written in one call
             error = json.loads(answer)["error"]
             status = "ok" if error is None else "error"
         else:
@@ -143,5 +147,5 @@ class Worker:
             _end(self._process)
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            self._process.stdout.close()
+            os.close(self._answers)
             self._process = None

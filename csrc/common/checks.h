@@ -26,7 +26,7 @@ template <typename Was, typename Allowed>
 // A further one needs kernels, which the compiler asks for: on a CPU storage_of (common/cpu_dispatch.h) by a
 // static_assert, then each switch over Storage by -Werror=switch; on CUDA ElementOf (common/dispatch.h) by a
 // static_assert. FLOATING in resnet_cuda/reference/checks.py must have it too; a test compares the two.
-constexpr ScalarType kSupportedDtypes[] = {
+inline constexpr ScalarType kSupportedDtypes[] = {
     ScalarType::Double,
     ScalarType::Float,
     ScalarType::Half,

@@ -18,8 +18,8 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            # Pillow would clip 16-bit grey at 255. Before Pillow 11 it opened 16-bit PNG files in mode I.
-            if file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG"):
+            # Pillow would clip 16-bit grey at 255. It opens 16-bit PGM files in mode I, before Pillow 11 PNG too.
+            if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):
                 return torch.from_numpy(np.asarray(file).astype(np.float32) / 65535).repeat(3, 1, 1)
             if file.mode in ("I", "F"):
                 raise ValueError(f"its pixels are of Pillow's mode {file.mode}; they must be 8-bit or 16-bit")

@@ -23,7 +23,7 @@ WIDTH = 960  # pixels of the picture
 
 def _enlarged(images: Tensor) -> Tensor:
     """(n, C, H, W) at the picture's width."""
-    height = round(images.shape[-2] * WIDTH / images.shape[-1])
+    height = max(1, round(images.shape[-2] * WIDTH / images.shape[-1]))
     return F.interpolate(images.float().cpu(), size=(height, WIDTH), mode="bilinear").clamp(0, 1)
 
 

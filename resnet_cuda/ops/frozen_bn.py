@@ -210,6 +210,7 @@ def _setup_layer_context(ctx, inputs, output):
     _check_constants("frozen_batch_norm", _BUFFERS, buffers)
     if not need_scale:
         raise ValueError("frozen_batch_norm: need_scale is False; it must be True where a gradient is needed")
+    ctx.mark_non_differentiable(scale)
     ctx.save_for_backward(scale, output if relu else None)
 
 

@@ -197,6 +197,13 @@ def test_a_phase_that_hangs_fails_or_dies_stops_no_other(tmp_path, monkeypatch):
     assert len({record["run"] for record in records if record["kind"] == "after"}) == 4
 
 
+def test_what_is_printed_at_start_is_no_answer(tmp_path, monkeypatch):
+    steps = planned(tmp_path, monkeypatch, ["writes"])
+    (tmp_path / "sitecustomize.py").write_text("print('hello')\n")
+    outcomes, _ = ran(tmp_path, steps, total=150)
+    assert [outcome.status for _, outcome in outcomes] == ["ok"]
+
+
 def test_an_exact_step_takes_no_more_than_its_time(tmp_path, monkeypatch):
     outcomes, _ = ran(tmp_path, planned(tmp_path, monkeypatch, ["writes", "hangs"], exact=True), total=150)
     assert outcomes[1][1].status == "timeout"

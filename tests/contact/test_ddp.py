@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,9 @@ def run(scenario: str, folder: Path) -> list[list[float]]:
             )
             for rank in (0, 1)
         ]
-        results = [rank.result() for rank in ranks]
-    for result in results:
-        assert result.returncode == 0, result.stderr[-3000:]
-    return [json.loads(result.stdout.splitlines()[-1]) for result in results]
+        for rank in as_completed(ranks):  # the one that fails first has the reason
+            assert rank.result().returncode == 0, rank.result().stderr[-3000:]
+    return [json.loads(rank.result().stdout.splitlines()[-1]) for rank in ranks]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

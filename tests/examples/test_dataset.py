@@ -51,7 +51,7 @@ def test_a_damaged_image_is_named_or_skipped(coco, damage):
     assert target["image_id"] == 30
 
 
-@pytest.mark.parametrize("name", ["16.png", "16.tif"])
+@pytest.mark.parametrize("name", ["16.png", "16.tif", "16.pgm"])
 def test_a_16_bit_image_keeps_its_values(name, tmp_path):
     from detection.images import read_image
     from PIL import Image

@@ -46,8 +46,10 @@ def test_an_image_alone_is_the_image_in_a_batch(name, memory_format, dtype):
 def number_of_threads(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

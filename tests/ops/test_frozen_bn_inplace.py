@@ -97,13 +97,14 @@ def test_in_place_on_a_view_that_is_not_dense(layout, dtype, device, backend):
     arguments.pop("grad")
     expected = ops.frozen_bn_relu(**arguments, relu=case.relu)
     view = layout(arguments.pop("input"))
+    gaps = view._base.flatten()[1::2].fill_(5) if layout is every_second else None  # NaN would pass through
     strides = view.stride()
     output = ops.frozen_bn_relu(view, **arguments, relu=case.relu, inplace=True)
     assert output is view
     assert view.stride() == strides
     assert_bitwise_equal(view, expected, "output")
-    if layout is every_second:
-        assert view._base.flatten()[1::2].isnan().all()
+    if gaps is not None:
+        assert (gaps == 5).all()
 
 
 def test_residual_may_be_the_input_or_overlap_it(device, backend):

@@ -102,6 +102,9 @@ def test_operators_without_a_derivative_say_so(registered):
             call()
     with pytest.raises(ValueError, match="need_scale is False; it must be True where a gradient is needed"):
         operators.frozen_batch_norm(input, *buffers, 1e-5, None, True, False)
+    output, scale = operators.frozen_batch_norm(input, *buffers, 1e-5, None, True, True)
+    assert output.requires_grad
+    assert not scale.requires_grad, "a constant"
 
 
 @pytest.mark.parametrize("gradient", [False, True])

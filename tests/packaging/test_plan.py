@@ -128,7 +128,7 @@ def test_the_compilers_flags_are_part_of_the_plan(fake_toolkit, monkeypatch):
 
 def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
-    folder = tmp_path / "with space, $dollar: colon"
+    folder = tmp_path / "with space, $dollar: colon$ and both"
     folder.mkdir()
     outputs = native.write_ninja_file(make_plan(), folder, "1.2.3")
     assert set(outputs) == {f"_C{native.sysconfig.get_config_var('EXT_SUFFIX')}", "_cuda_kernels.so"}
@@ -138,7 +138,7 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     for source in sorted(native.CSRC.rglob("*")):
         if source.suffix in (".cpp", ".cu"):
             assert any(str(source) in line for line in compiled), source
-    assert "with$ space,$ $$dollar$:$ colon" in text
+    assert "with$ space,$ $$dollar$:$ colon$$$ and$ both" in text
     assert 'RESNET_CUDA_VERSION "1.2.3"' in (folder / "build_facts.h").read_text()
 
 
