@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # One GPU run: build, first calls, tests, compute-sanitizer, ncu, measurements, each with a deadline; tables last.
-#
 #   OUT=folder bash benchmarks/gpu_run.sh --half 1 [options of python -m benchmarks.gpu, see --help]
-#   OUT=folder bash benchmarks/gpu_run.sh --half 2
-#
 # Results are a few small files in $OUT (default benchmarks/results). Exit status 0: every step succeeded; 1: a step
 # failed; 3: build, import or a first call failed, and the run ended there.
 set -eu

@@ -50,10 +50,11 @@ def build(places: Places, seconds: float, results: Results) -> Outcome:
         environment.setdefault("RESNET_CUDA_BUILD", "cuda")
         if not environment.get("TORCH_CUDA_ARCH_LIST"):
             asked = run_command([sys.executable, "-c", CAPABILITY], seconds / 2, log, environment, places.imports)
-            if asked.status != "ok":
-                error = f"there is no GPU, so it is not known what to build for: {asked.error}"
-                return Outcome(asked.status, asked.seconds, error)
-            environment["TORCH_CUDA_ARCH_LIST"] = re.findall(r"^\d+\.\d+$", log.read_text(), re.MULTILINE)[-1]
+            found = re.findall(r"^\d+\.\d+$", log.read_text(), re.MULTILINE)
+            if asked.status != "ok" or not found:
+                error = f"there is no GPU, so it is not known what to build for: {asked.error or 'torch named none'}"
+                return Outcome("error" if asked.status == "ok" else asked.status, asked.seconds, error)
+            environment["TORCH_CUDA_ARCH_LIST"] = found[-1]
     stamp, stamp_file = sources_stamp(environment), places.site / "built-from"
     reused = stamp_file.exists() and stamp_file.read_text() == stamp
     status, error = "ok", None

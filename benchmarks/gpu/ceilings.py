@@ -29,12 +29,6 @@ def matrix_product(context: Context, item: str, dtype: torch.dtype, allow_tf32: 
     context.write("ceiling", item=item, **line, size=size, teraflops=teraflops)
 
 
-def empty_launch(context: Context, item: str) -> None:
-    launch = (lambda: torch.cuda._sleep(0)) if context.device.type == "cuda" else torch.zeros(1).zero_
-    line = compare_blocks([Candidate(item, [launch])], context.device, context.effort)[item]
-    context.write("ceiling", item=item, **line)
-
-
 def run(context: Context) -> None:
     context.write_clocks()
     calls = {
@@ -43,11 +37,14 @@ def run(context: Context) -> None:
         "matrix product, bfloat16": partial(matrix_product, dtype=torch.bfloat16, allow_tf32=False),
         "matrix product, TF32": partial(matrix_product, dtype=torch.float32, allow_tf32=True),
         "matrix product, float32": partial(matrix_product, dtype=torch.float32, allow_tf32=False),
-        "empty launch": empty_launch,
     }
     for item, call in calls.items():
         if context.enough_time(item):
             call(context, item)
+    launch = (lambda: torch.cuda._sleep(0)) if context.device.type == "cuda" else torch.zeros(1).zero_
+    if context.enough_time(item := "empty launch"):
+        line = compare_blocks([Candidate(item, [launch])], context.device, context.effort)[item]
+        context.write("ceiling", item=item, **line)
     for item in reductions.ITEMS:
         reason = reductions.why_not(item, context.device)
         if reason is not None:

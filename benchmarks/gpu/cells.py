@@ -13,9 +13,8 @@ ACTIVATIONS = (("stem", 8), ("C2", 8), ("C3", 8), ("C4", 8), ("C5", 8), ("C4", 1
 OURS, OURS_AUTOCAST = "resnet_cuda, bfloat16", "resnet_cuda, autocast bfloat16"
 PEERS_AUTOCAST = ("torchvision, autocast bfloat16, TF32 off", "torchvision, autocast bfloat16, TF32 on")
 AUTOCAST = (OURS_AUTOCAST, *PEERS_AUTOCAST, OURS)
-TF32 = ("resnet_cuda, float32, TF32 on", "torchvision, float32, TF32 on")
-FLOAT32 = ("resnet_cuda, float32, TF32 off", "torchvision, float32, TF32 off")
-OURS_TF32, PEER_TF32, PEER_FLOAT32 = *TF32, FLOAT32[1]
+TF32 = OURS_TF32, PEER_TF32 = ("resnet_cuda, float32, TF32 on", "torchvision, float32, TF32 on")
+FLOAT32 = _, PEER_FLOAT32 = ("resnet_cuda, float32, TF32 off", "torchvision, float32, TF32 off")
 BACKBONES = (OURS, OURS_AUTOCAST, "torchvision, autocast bfloat16")
 MODES = ((INFERENCE, 1), (TRAINING, 8), (INFERENCE, 8), (TRAINING, 2))
 

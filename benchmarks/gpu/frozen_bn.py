@@ -16,9 +16,7 @@ from benchmarks.records import microseconds
 # Channels, height, width of what is written at 800x1344.
 SIZES = {"stem": (64, 400, 672)} | {name.split()[0]: size[1:] for name, size in FROZEN_BN.items()}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-COPY = (
-    "copy of as many bytes"  # as ours moves: a call on a small activation cannot reach the speed of copying gigabytes
-)
+COPY = "copy of as many bytes"  # as ours moves: a small one cannot reach the bandwidth of copying gigabytes
 
 
 def measure(context: Context, cell: Cell) -> None:

@@ -118,10 +118,8 @@ class Worker:
             self._answers, write_end = os.pipe()  # not stdout, where any library may print
             environment = {**self._environment, "RESNET_CUDA_ANSWERS": str(write_end)}
             pipes = {"stdin": subprocess.PIPE, "pass_fds": (write_end,)}
-            try:
-                self._process = _start(command, self._log, environment, self._folder, **pipes)
-            finally:
-                os.close(write_end)
+            self._process = _start(command, self._log, environment, self._folder, **pipes)
+            os.close(write_end)
         with contextlib.suppress(BrokenPipeError):  # it is gone, as the end of its answers shows
             self._process.stdin.write(json.dumps({**request, "seconds": seconds}).encode() + b"\n")
             self._process.stdin.flush()

@@ -4,17 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.records import (
-    BACKBONES,
-    CEILINGS,
-    CORRECTNESS,
-    DEFORM_CONV,
-    FIRST_CALLS,
-    FROZEN_BN,
-    KERNELS,
-    MEMORY,
-    PEERS,
-)
+from benchmarks import records
 
 RESERVE_SECONDS = 8  # at the end of a run, for the tables
 HALVES = (1, 2)
@@ -48,22 +38,22 @@ _CELLS = "benchmarks.gpu.cells:run"
 STEPS = (
     Step("build", "the extension, for the GPU that is there", 60, "benchmarks.gpu.building:build", None, (1, 2), True),
     Step("libraries", "libraries from another machine", 10, "benchmarks.gpu.building:libraries", None, (1, 2), True),
-    Step("start", "import, first calls", 25, "benchmarks.gpu.correctness:first_calls", FIRST_CALLS, (1, 2), True),
-    Step("correctness", "random shapes, layers", 30, "benchmarks.gpu.correctness:run", CORRECTNESS, (1,)),
-    Step("ours", "deform_conv2d alone, C3 to C5", 35, _CELLS, DEFORM_CONV, (1,)),
-    Step("ceilings", "copies, products, reductions", 15, "benchmarks.gpu.ceilings:run", CEILINGS, (1,)),
+    Step("start", "first calls", 25, "benchmarks.gpu.correctness:first_calls", records.FIRST_CALLS, (1, 2), True),
+    Step("correctness", "random shapes, layers", 30, "benchmarks.gpu.correctness:run", records.CORRECTNESS, (1,)),
+    Step("ours", "deform_conv2d alone, C3 to C5", 35, _CELLS, records.DEFORM_CONV, (1,)),
+    Step("ceilings", "copies, products, reductions", 15, "benchmarks.gpu.ceilings:run", records.CEILINGS, (1,)),
     Step("ncu", "counters of one chunk, C4 and C3", 60, "benchmarks.gpu.tools:ncu", None, (1,), exact=True),
-    Step("kernels", "time by kernel", 20, "benchmarks.gpu.kernels:run", KERNELS, (1,)),
-    Step("ratios", "deform_conv2d beside torchvision", 40, _CELLS, DEFORM_CONV, (1,)),
-    Step("frozen_bn", "FrozenBN beside copies", 30, _CELLS, FROZEN_BN, (1,)),
-    Step("deformable", "R-50-DCN", 60, _CELLS, BACKBONES, (1,)),
+    Step("kernels", "time by kernel", 20, "benchmarks.gpu.kernels:run", records.KERNELS, (1,)),
+    Step("ratios", "deform_conv2d beside torchvision", 40, _CELLS, records.DEFORM_CONV, (1,)),
+    Step("frozen_bn", "FrozenBN beside copies", 30, _CELLS, records.FROZEN_BN, (1,)),
+    Step("deformable", "R-50-DCN", 60, _CELLS, records.BACKBONES, (1,)),
     Step("tests", "pytest -m cuda", 100, "benchmarks.gpu.tools:tests", None, (2,)),
     Step("sanitizer", "memcheck and racecheck", 45, "benchmarks.gpu.tools:sanitizer", None, (2,)),
-    Step("variants", "float16, TF32, batch 2, other offsets", 40, _CELLS, DEFORM_CONV, (2,)),
-    Step("memory", "peak memory, headlines again", 15, "benchmarks.gpu.memory:run", MEMORY, (2,)),
-    Step("plain", "R-50-FPN", 40, _CELLS, BACKBONES, (2,)),
-    Step("compile", "torch.compile", 30, _CELLS, BACKBONES, (2,)),
-    Step("peers", "the peers by themselves", 55, _CELLS, PEERS),
+    Step("variants", "float16, TF32, batch 2, other offsets", 40, _CELLS, records.DEFORM_CONV, (2,)),
+    Step("memory", "peak memory, headlines again", 15, "benchmarks.gpu.memory:run", records.MEMORY, (2,)),
+    Step("plain", "R-50-FPN", 40, _CELLS, records.BACKBONES, (2,)),
+    Step("compile", "torch.compile", 30, _CELLS, records.BACKBONES, (2,)),
+    Step("peers", "the peers by themselves", 55, _CELLS, records.PEERS),
 )
 
 

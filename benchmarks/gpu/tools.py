@@ -33,13 +33,8 @@ def tests(places: Places, seconds: float, results: Results) -> Outcome:
     log, dry = places.output / "tests.log", places.device != "cuda"
     log.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "-v", "--tb=short", "-p", "no:cacheprovider"]
-    command += [
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--rootdir",
-        str(ROOT),
-        *(["--collect-only"] if dry else parallel()),
-    ]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
+    command += ["--collect-only"] if dry else parallel()
     outcome = run_command([*command, *folders], seconds, log, places.environment(), places.imports)
     counts = counted(log.read_text(errors="replace"))
     results.write(kind="tests", collected_only=dry, whole=outcome.status != "timeout", **counts)
@@ -141,9 +136,8 @@ def read_table(text: str) -> list[dict[str, object]]:
     kernels = []
     for row in rows[1:]:  # the first one holds the units
         kernel: dict[str, object] = {"name": (row.get("Kernel Name") or "")[:300]}
-        for metric in filter(
-            re.compile(METRICS).search, filter(None, row)
-        ):  # a ragged row has None as a name, or a value
+        # A ragged row has None as a name, or as a value.
+        for metric in filter(re.compile(METRICS).search, filter(None, row)):
             value = (row[metric] or "").replace(",", "")
             if re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", value):
                 kernel[f"{metric}, {rows[0][metric]}".removesuffix(", ")] = float(value)
