@@ -15,7 +15,6 @@ from benchmarks.kernel_times import kernel_times
 from benchmarks.measure import graphed, synchronize
 from benchmarks.peers.variants import VARIANTS, make_set
 
-MOST = 100  # kernels on record
 IMAGES = {"C3": 1, "C4": 2, "C5": 4}  # of a chunk at batch 8: what 48 MB hold
 
 
@@ -28,7 +27,7 @@ def _both_directions(context: Context, stage: str, batch: int) -> Callable[[], o
 
 def _measure(context: Context, item: str, call: Callable[[], object]) -> None:
     kernels = kernel_times(call, context.device)
-    for kernel in kernels[:MOST]:
+    for kernel in kernels[:100]:  # the longest ones
         context.write("kernel", item=item, **kernel)
     us, launches = (round(sum(kernel[key] for kernel in kernels), 2) for key in ("us", "calls"))
     context.write("kernels in all", item=item, us=us, launches=launches, names=len(kernels))
@@ -38,11 +37,12 @@ def run(context: Context) -> None:
     context.needs_native()
     if context.enough_time(item := "deform_conv2d, C4, batch 8, bfloat16, forward and backward"):
         _measure(context, item, _both_directions(context, "C4", 8))
-    if context.enough_time(item := "R-50-FPN inference, batch 1, bfloat16, CUDA graph"):
-        call = prepare(context, "R-50-FPN", OURS, INFERENCE, 1)
+    item = "R-50-FPN inference, batch 1, bfloat16, CUDA graph"
+    if context.enough_time(item) and (call := prepare(context, "R-50-FPN", OURS, INFERENCE, 1)):
         _measure(context, item, graphed(call) if context.device.type == "cuda" else call)
-    if context.enough_time(item := "R-50-FPN training step, batch 8, autocast bfloat16"):
-        _measure(context, item, prepare(context, "R-50-FPN", OURS_AUTOCAST, TRAINING, 8))
+    item = "R-50-FPN training step, batch 8, autocast bfloat16"
+    if context.enough_time(item) and (call := prepare(context, "R-50-FPN", OURS_AUTOCAST, TRAINING, 8)):
+        _measure(context, item, call)
 
 
 def profiled(context: Context) -> None:

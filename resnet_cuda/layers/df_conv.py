@@ -44,10 +44,11 @@ class DFConv2d(nn.Module):
         layer = type(self).__name__
         with_modulated_dcn = flag(layer, "with_modulated_dcn", with_modulated_dcn)
         deformable_groups = integer(layer, "deformable_groups", deformable_groups, 1)
-        kernel_size, dilation = pair(layer, "kernel_size", kernel_size, 1), pair(layer, "dilation", dilation, 1)
-        if padding is None:
+        kernel_size = pair(layer, "kernel_size", kernel_size, 1)
+        same = padding is None
+        stride, padding, dilation = conv_geometry(layer, stride, 0 if same else padding, dilation)
+        if same:
             padding = tuple(step * (taps - 1) // 2 for step, taps in zip(dilation, kernel_size, strict=True))
-        stride, padding, dilation = conv_geometry(layer, stride, padding, dilation)
         self.with_modulated_dcn = with_modulated_dcn
         self.offset_channels = 2 * deformable_groups * kernel_size[0] * kernel_size[1]
         mask_channels = self.offset_channels // 2 if with_modulated_dcn else 0

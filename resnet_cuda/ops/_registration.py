@@ -68,7 +68,7 @@ def needs_registered_op() -> bool:
     """Whether a tracer or a dispatch mode is active, which must see the registered, functional operator.
 
     True under torch.compile, torch.export, torch.jit.trace and every dispatch mode (make_fx, fake tensors, selective
-    checkpointing, FLOP counters). Eager calls use an ``autograd.Function`` instead, with a third of the overhead.
+    checkpointing, FLOP counters). Eager calls use an ``autograd.Function`` instead, which costs less Python.
     """
     return (
         torch.compiler.is_compiling()

@@ -99,7 +99,7 @@ def _setup_context(ctx, inputs, output):
 
 
 class _DeformConv2d(torch.autograd.Function):
-    """Eager autograd: a third of the Python overhead of the registered operator's."""
+    """Eager autograd: about half of the Python overhead of the registered operator's."""
 
     backward = staticmethod(_backward)
 

@@ -98,8 +98,8 @@ def _run(op, names, input, constants, residual, relu, inplace):
     """``op`` names the operator and its reference; ``constants`` are their arguments after input."""
     relu, inplace = flag(op, "relu", relu), flag(op, "inplace", inplace)
     _check(op, names, input, constants, residual, inplace)
-    if residual is not None and residual.dtype != input.dtype and autocast_dtype(input) is not None:
-        residual = cast(residual, input.dtype)
+    if residual is not None and residual.dtype != input.dtype:
+        residual = _autocast(autocast_dtype(input), input, residual)
     if not use_native_for(input) or transformed():
         return getattr(reference, op)(input, *constants, residual, relu, inplace)
     if needs_registered_op():
@@ -117,13 +117,17 @@ def _run(op, names, input, constants, residual, relu, inplace):
     return output
 
 
+def _autocast(dtype, input, residual):
+    """Autocast's rule: the residual in input's dtype; input and the constants keep theirs."""
+    return residual if dtype is None else cast(residual, input.dtype)
+
+
 def _check(op, names, input, constants, residual, inplace) -> None:
     """Checks what the compiled operator cannot."""
     check_tensor(op, "input", input)
     for name, constant in zip(names, constants, strict=False):  # without eps, which comes last
         check_tensor(op, name, constant)
-        if constant.requires_grad:
-            check_needs_no_gradient(op, name, constant)
+        check_needs_no_gradient(op, name, constant)
     check_tensor(op, "residual", residual, optional=True)
     if inplace and input.requires_grad and input.is_leaf and torch.is_grad_enabled():
         # Raised before anything is overwritten; autograd would raise afterwards.
@@ -276,11 +280,11 @@ def _fake_backward(grad, scale, output, need_input, need_residual):
 
 
 def _cast_arguments(dtype, input, scale, shift, residual, relu):
-    return input, scale, shift, residual if dtype is None else cast(residual, input.dtype), relu
+    return input, scale, shift, _autocast(dtype, input, residual), relu
 
 
 def _cast_layer_arguments(dtype, input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale):
-    residual = residual if dtype is None else cast(residual, input.dtype)
+    residual = _autocast(dtype, input, residual)
     return input, weight, bias, running_mean, running_var, eps, residual, relu, need_scale
 
 
