@@ -51,4 +51,37 @@ class FastDivision {
   int shift_ = 0;
 };
 
+// The same for numerators and divisors below 2^31, in fewer instructions: multiplier = ceil(2^(31 + s) / divisor) with
+// 2^s the first power of 2 from the divisor on. It exceeds the exact quotient by less than 1, so the result by less
+// than numerator / 2^(31 + s) < 1 / divisor: too little to reach the next whole number.
+class FastDivision32 {
+ public:
+  FastDivision32() = default;
+
+  // `divisor` is positive.
+  explicit FastDivision32(int divisor) : divisor_(divisor) {
+    while ((int64_t{1} << (shift_ - 31)) < divisor) {
+      ++shift_;
+    }
+    multiplier_ = static_cast<uint32_t>(((uint64_t{1} << shift_) + static_cast<uint64_t>(divisor) - 1) / divisor);
+  }
+
+  RESNET_CUDA_HOST_DEVICE int quotient(int numerator) const {
+    return static_cast<int>((static_cast<uint64_t>(static_cast<uint32_t>(numerator)) * multiplier_) >> shift_);
+  }
+
+  RESNET_CUDA_HOST_DEVICE int remainder(int numerator) const {
+    return numerator - quotient(numerator) * divisor_;
+  }
+
+  RESNET_CUDA_HOST_DEVICE int divisor() const {
+    return divisor_;
+  }
+
+ private:
+  int divisor_ = 1;
+  uint32_t multiplier_ = uint32_t{1} << 31;
+  int shift_ = 31;
+};
+
 }  // namespace resnet_cuda

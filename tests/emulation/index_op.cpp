@@ -1,9 +1,11 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
-// chunks of csrc/deform_conv/cuda_workspace.h and the position types of csrc/deform_conv/cuda_call.cuh.
+// strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of csrc/deform_conv/cuda_workspace.h and the position
+// types of csrc/deform_conv/cuda_call.cuh.
 
 #include "common/registration.h"
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
+#include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_workspace.h"
 #include "frozen_bn/cuda_contiguous.cuh"
 
@@ -20,6 +22,33 @@ Tensor divide(const Tensor& numerators, int64_t divisor) {
   for (int64_t i = 0; i < count; ++i) {
     quotient[i] = division.quotient(numerator[i]);
     quotient[count + i] = division.remainder(numerator[i]);
+  }
+  return result;
+}
+
+// [2, count]: the same with 32-bit numerators and divisor, all below 2^31.
+Tensor divide32(const Tensor& numerators, int64_t divisor) {
+  const int64_t count = numerators.size(0);
+  const Tensor result = empty_beside(numerators, {2, count}, ScalarType::Long);
+  const auto* numerator = static_cast<const int64_t*>(numerators.const_data_ptr());
+  auto* quotient = static_cast<int64_t*>(result.data_ptr());
+  const FastDivision32 division(static_cast<int>(divisor));
+  for (int64_t i = 0; i < count; ++i) {
+    quotient[i] = division.quotient(static_cast<int>(numerator[i]));
+    quotient[count + i] = division.remainder(static_cast<int>(numerator[i]));
+  }
+  return result;
+}
+
+// [height * width, 2]: row and column of every pixel in strip order.
+Tensor strips(const Tensor& beside, int64_t height, int64_t width) {
+  const Tensor result = empty_beside(beside, {height * width, 2}, ScalarType::Long);
+  auto* place = static_cast<int64_t*>(result.data_ptr());
+  const StripOrder order(static_cast<int>(height), static_cast<int>(width));
+  for (int64_t i = 0; i < height * width; ++i) {
+    const StripPixel pixel = order.pixel(static_cast<int>(i));
+    place[2 * i] = pixel.row;
+    place[2 * i + 1] = pixel.column;
   }
   return result;
 }
@@ -78,6 +107,8 @@ int64_t type_of_offset(const Tensor& offset, const Tensor& input) {
 
 STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def("divide(Tensor numerators, int divisor) -> Tensor");
+  m.def("divide32(Tensor numerators, int divisor) -> Tensor");
+  m.def("strips(Tensor beside, int height, int width) -> Tensor");
   m.def("walk(Tensor beside, int channels, int plane, int step, int count, bool wide) -> Tensor");
   m.def(
       "chunk(Tensor beside, int batch, int out_height, int out_width, int per_call, int per_image, int per_pixel, "
@@ -87,6 +118,8 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("divide", TORCH_BOX(&resnet_cuda::divide));
+  m.impl("divide32", TORCH_BOX(&resnet_cuda::divide32));
+  m.impl("strips", TORCH_BOX(&resnet_cuda::strips));
   m.impl("walk", TORCH_BOX(&resnet_cuda::walk));
   m.impl("chunk", TORCH_BOX(&resnet_cuda::chunk));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));

@@ -30,6 +30,38 @@ def test_division(index_operators, divisor):
     assert remainders == [number % divisor for number in numerators]
 
 
+LARGEST_32 = 2**31 - 1
+
+
+@pytest.mark.parametrize("divisor", [divisor for divisor in DIVISORS if divisor <= LARGEST_32] + [2**30 + 1])
+def test_division_of_32_bits(index_operators, divisor):
+    generator = random.Random(divisor)
+    numerators = {0, 1, 2, LARGEST_32, LARGEST_32 - 1}
+    for _ in range(400):
+        number = generator.getrandbits(generator.randint(1, 31))
+        multiple = number // divisor * divisor
+        numerators |= {number, multiple, multiple + divisor - 1, max(multiple - 1, 0)}
+    numerators = sorted(number for number in numerators if number <= LARGEST_32)
+    quotients, remainders = index_operators.divide32(torch.tensor(numerators), divisor).tolist()
+    assert quotients == [number // divisor for number in numerators]
+    assert remainders == [number % divisor for number in numerators]
+
+
+# Below, at and above one and two strips of 8 rows.
+@pytest.mark.parametrize("height", [1, 7, 8, 9, 15, 16, 17, 50])
+@pytest.mark.parametrize("width", [1, 4, 5, 84])
+def test_strips(index_operators, height, width):
+    """Every pixel once: strips of 8 rows from the top, columns from the left, rows from the top."""
+    places = index_operators.strips(torch.empty(0), height, width).tolist()
+    expected = [
+        [row, column]
+        for first in range(0, height, 8)
+        for column in range(width)
+        for row in range(first, min(first + 8, height))
+    ]
+    assert places == expected
+
+
 @pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
 @pytest.mark.parametrize("step", [1, 8, 2048, 2_162_688, 3 * 2**31 + 5])
 @pytest.mark.parametrize(
