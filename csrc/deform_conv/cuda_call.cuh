@@ -41,7 +41,7 @@ inline PositionPlane plane_of(const std::optional<Tensor>& dense, ScalarType rea
   }
   const PixelStrides strides = pixel_strides(*dense, is_dense_channels_last(*dense));
   const PositionType type = position_type(dense->scalar_type(), real, name);
-  return {dense->data_ptr(), strides.image, strides.channel, strides.pixel, type};
+  return {dense->data_ptr(), strides.image, strides.pixel, static_cast<uint32_t>(strides.channel), type};
 }
 
 inline Positions positions_of(const DeformConvArguments& arguments) {
@@ -59,10 +59,6 @@ chunk_of(const DeformConvShape& shape, int64_t first_image, int64_t images, int6
       static_cast<int>(rows),
       static_cast<int>(shape.group_channels()),
       static_cast<int>(shape.offset_group_channels())};
-}
-
-inline Tiling output_tiling(const Chunk& chunk) {
-  return {chunk.images, chunk.rows, static_cast<int>(chunk.shape.out_width)};
 }
 
 inline Tiling input_tiling(const Chunk& chunk) {
@@ -99,21 +95,47 @@ inline int row_threads_for(const Chunk& chunk, int pack) {
   return threads;
 }
 
-// Launches make(division), the body of a kernel whose blocks begin as TapBlock. A block takes as many taps as it can,
-// fewer where that leaves multiprocessors without work.
-template <typename Make>
-void launch_over_taps(const Launcher& launcher, const Chunk& chunk, int pack, const Make& make) {
-  const Tiling tiling = output_tiling(chunk);
+// How the blocks of a kernel that begins as TapBlock divide a chunk, and their number.
+struct TapBlocks {
+  TapDivision division;
+  int64_t blocks;
+};
+
+// Blocks of at least `least_packs` and at most `most_packs` packs of an offset group's channels.
+inline TapBlocks tap_blocks(const Chunk& chunk, int pack, int least_packs, int most_packs, int64_t wanted_blocks) {
+  const auto offset_groups = static_cast<int>(chunk.shape.offset_groups);
   const auto taps = static_cast<int>(chunk.shape.taps());
-  const int64_t tiles = tiling.tiles() * chunk.shape.offset_groups;
-  int taps_per_block = kMostTapsPerBlock;
-  while (taps_per_block > 1 && tiles * ceil_div(taps, taps_per_block) < 4 * launcher.multiprocessors()) {
-    taps_per_block = taps_per_block > 3 ? 3 : 1;
-  }
-  const auto blocks_per_tile = static_cast<int>(ceil_div(taps, taps_per_block));
-  launcher.launch(
-      tiles * blocks_per_tile,
-      make(TapDivision{tiling, taps_per_block, blocks_per_tile, row_threads_for(chunk, pack)}));
+  const int packs = chunk.offset_group_channels / pack;
+  const int64_t pixel_blocks = ceil_div(chunk.pixels(), kBlockPixels);
+  const TapParts part =
+      tap_parts(pixel_blocks * offset_groups, taps, packs, least_packs, std::min(packs, most_packs), wanted_blocks);
+  const auto slices = static_cast<int>(ceil_div(packs, part.slice_packs));
+  const auto tap_count = static_cast<int>(ceil_div(taps, part.taps));
+  const int parts = offset_groups * slices * tap_count;
+  return {
+      {StripOrder(chunk.rows, static_cast<int>(chunk.shape.out_width)),
+       FastDivision32(chunk.rows * static_cast<int>(chunk.shape.out_width)),
+       FastDivision32(static_cast<int>(chunk.shape.kernel_w)),
+       FastDivision32(parts),
+       FastDivision32(offset_groups),
+       FastDivision32(slices),
+       FastDivision32(chunk.group_channels),
+       part,
+       row_threads_for(chunk, pack),
+       chunk.shape.groups == 1},
+      pixel_blocks * parts};
+}
+
+// Blocks of SampleColumns: 256 bytes of a row each, two 16-byte packs per thread, which share a read of the plan.
+inline TapBlocks sampling_blocks(const Launcher& launcher, const Chunk& chunk, int pack, int pack_bytes) {
+  const int most_packs = 256 / pack_bytes;
+  return tap_blocks(chunk, pack, most_packs / 2, most_packs, 3 * launcher.multiprocessors());
+}
+
+// Blocks of PositionGradients: all channels of an offset group, since it sums over them.
+inline TapBlocks position_blocks(const Launcher& launcher, const Chunk& chunk, int pack) {
+  const int packs = chunk.offset_group_channels / pack;
+  return tap_blocks(chunk, pack, packs, packs, 2 * launcher.multiprocessors());
 }
 
 // The weight as [O, taps, C/groups], as the columns are ordered.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/device.cuh"
+#include "common/fast_division.h"
 #include "deform_conv/deform_conv_math.h"
 
 namespace resnet_cuda {
@@ -21,6 +22,10 @@ struct Chunk {
   RESNET_CUDA_HOST_DEVICE int pixels() const {
     return images * rows * static_cast<int>(shape.out_width);
   }
+  // The columns' row of tap 0 of a pixel.
+  RESNET_CUDA_HOST_DEVICE int row_of(int image, int row, int column) const {
+    return ((image * rows + row) * static_cast<int>(shape.out_width) + column) * static_cast<int>(shape.taps());
+  }
   RESNET_CUDA_HOST_DEVICE int input_pixels() const {
     return static_cast<int>(shape.height * shape.width);
   }
@@ -32,20 +37,6 @@ constexpr int kTileRows = 4;
 constexpr int kTileColumns = 8;
 constexpr int kTilePixels = kTileRows * kTileColumns;
 constexpr int kTileThreads = 256;  // of a block
-
-// Threads that share a row of channels: one per pack, at most 8 (128 bytes of 16-byte packs).
-constexpr int kMostRowThreads = 8;
-
-static_assert(
-    kMostRowThreads > 0 && (kMostRowThreads & (kMostRowThreads - 1)) == 0 && device::kWarp % kMostRowThreads == 0,
-    "row_threads_for doubles the threads, and they sum by shuffles within a warp: a power of two, at most 32");
-static_assert(
-    kTilePixels > 0 && kTileThreads % (kMostRowThreads * kTilePixels) == 0,
-    "a block has kMostRowThreads threads, or a multiple, per pixel of its tile, else TileThread::tap_step is 0: "
-    "raise kTileThreads (then see the launch bound, BlocksPerMultiprocessor in launch.cuh) or change the tile");
-
-// Taps that a block works on at once with one thread per row: the most that TileThread::tap_step can be.
-constexpr int kMostTapStep = kTileThreads / kTilePixels;
 
 struct TilePixel {
   int image;
@@ -105,6 +96,14 @@ RESNET_CUDA_HOST_DEVICE int64_t column_index(const Chunk& chunk, int row, int ch
   const int group = channel / chunk.group_channels;
   const int64_t group_rows = static_cast<int64_t>(group) * chunk.pixels() * static_cast<int>(chunk.shape.taps());
   return (group_rows + row) * chunk.group_channels + channel - group * chunk.group_channels;
+}
+
+RESNET_CUDA_HOST_DEVICE int64_t
+column_index(const Chunk& chunk, const FastDivision32& group_channels, int row, int channel) {
+  const int group = group_channels.quotient(channel);
+  // Rows of all groups before and of this one.
+  const int64_t rows = static_cast<int64_t>(group) * (chunk.pixels() * static_cast<int>(chunk.shape.taps())) + row;
+  return rows * chunk.group_channels + (channel - group * chunk.group_channels);
 }
 
 }  // namespace resnet_cuda

@@ -3,6 +3,7 @@
 
 #include "common/pack.cuh"
 #include "deform_conv/cuda_input_lists.cuh"
+#include "deform_conv/cuda_tap_block.cuh"
 
 namespace resnet_cuda {
 

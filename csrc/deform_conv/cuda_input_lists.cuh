@@ -59,7 +59,12 @@ for_each_nonzero(const Chunk& chunk, const Positions& positions, const ChunkTap&
   const int in_image = tap.pixel % (chunk.rows * width);
   const auto [sample, mask] = positions.sample<Real>(
       chunk.shape,
-      {chunk.first_image + image, chunk.first_row + in_image / width, in_image % width, tap.offset_group, tap.tap});
+      {chunk.first_image + image,
+       chunk.first_row + in_image / width,
+       in_image % width,
+       tap.offset_group,
+       tap.tap / static_cast<int>(chunk.shape.kernel_w),
+       tap.tap % static_cast<int>(chunk.shape.kernel_w)});
   if (sample.kind != TapKind::kInside) {
     return;
   }

@@ -3,7 +3,6 @@
 
 #include "common/pack.cuh"
 #include "deform_conv/cuda_blend.cuh"
-#include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
 
 namespace resnet_cuda {
@@ -12,17 +11,22 @@ namespace resnet_cuda {
 // the gradients for the offset's y and x and for the mask, once per tap and not per channel.
 template <typename T, typename Real, int N>
 struct PositionGradients {
-  static constexpr int kThreads = kTileThreads;
-  static constexpr int kBlocksPerMultiprocessor = sizeof(Real) == 8 ? 2 : 3;
+  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kBlocksPerMultiprocessor = 2;
 
-  struct alignas(16) Entry {
+  // What the derivatives of a tap need beside its dot products.
+  struct alignas(16) Slope {
     TapKind kind;
-    int corner[4];  // in packs, as in SampleColumns
     Real fraction_y;
     Real fraction_x;
     Real mask;
   };
-  static constexpr int kSharedBytes = kMostPlanned * static_cast<int>(sizeof(Entry));
+  struct alignas(16) Dots {
+    Real corner[4];
+  };
+  static constexpr int kSlopes = kMostPlanned * static_cast<int>(sizeof(PlannedTap<Real>));
+  static constexpr int kDots = kSlopes + kMostPlanned * static_cast<int>(sizeof(Slope));
+  static constexpr int kSharedBytes = kDots + kMostPlanned * static_cast<int>(sizeof(Dots));
 
   Chunk chunk;
   Positions positions;
@@ -34,134 +38,156 @@ struct PositionGradients {
   TapDivision division;
 
   RESNET_CUDA_BODY void operator()() const {
-    const TapBlock block(chunk, division);
-    const device::Shared<Entry> plan(0, kMostPlanned);
-    block.make_plan(plan, division.tiling, [&](const TilePixel& pixel, int tap) {
-      return planned(pixel, block.offset_group, tap);
-    });
+    const int group_packs = chunk.offset_group_channels / N;
+    const TapBlock block(chunk, division, group_packs);
+    const device::Shared<PlannedTap<Real>> plan(0, kMostPlanned);
+    const device::Shared<Slope> slopes(kSlopes, kMostPlanned);
+    const device::Shared<Dots> dots(kDots, kMostPlanned);
+    const int pixel_packs = static_cast<int>(chunk.shape.channels) / N;
+    block.template for_each_tap<Real>(
+        chunk, division, positions, [&](int place, const BlockPixel&, int, const MaskedSample<Real>& tap) {
+          plan.set(place, planned_tap(tap, pixel_packs, true));
+          slopes.set(place, {tap.sample.kind, tap.sample.fraction_y, tap.sample.fraction_x, tap.mask});
+        });
+    RESNET_CUDA_SYNC_BLOCK();
 
-    const TileThread mine(device::thread(), division.row_threads);
-    const TilePixel pixel = division.tiling.pixel(block.tile, mine.pixel);
+    const PixelThread mine(device::thread(), division.row_threads);
+    const BlockPixel pixel = block.pixel(chunk, division, mine.pixel);
     const T* image = input + static_cast<int64_t>(pixel.image) * chunk.input_pixels() * chunk.shape.channels;
-    const int row = division.tiling.index(pixel) * static_cast<int>(chunk.shape.taps()) + block.first_tap;
+    const int row = chunk.row_of(pixel.image, pixel.row, pixel.column) + block.first_tap;
+    const int first_pack = block.offset_group * group_packs + mine.in_row;
     // The same number of rounds for all threads of a warp, as every shuffle needs all of them.
     for (int first = 0; first < block.tap_count; first += mine.tap_step) {
       const int tap = first + mine.first_tap;
+      const int place = tap * kBlockPixels + mine.pixel;
       const bool active = tap < block.tap_count && pixel.inside;
-      Real dot[4] = {};
+      Dots dot{};
       if (active) {
-        multiply(plan.get(tap * kTilePixels + mine.pixel), image, block.offset_group, row + tap, mine.in_row, dot);
+        const PlannedTap<Real> planned = plan.get(place);
+        const int end_pack = (block.offset_group + 1) * group_packs;
+        multiply(planned, image, row + tap, first_pack, end_pack, dot);
+        // A tap at the border has corners, but its sample counts as 0 and not as 0 times an infinite pixel.
+        if (resample && planned.corner[0] < 0 && slopes.get(place).kind == TapKind::kBorder) {
+          fill(planned.weight[0], row + tap, first_pack, end_pack);
+        }
       }
       for (int distance = division.row_threads / 2; distance > 0; distance /= 2) {
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
-          dot[corner] += RESNET_CUDA_SHUFFLE_XOR(dot[corner], distance);
+          dot.corner[corner] += RESNET_CUDA_SHUFFLE_XOR(dot.corner[corner], distance);
         }
       }
       if (active && mine.in_row == 0) {
-        write(pixel, block.offset_group, block.first_tap + tap, plan.get(tap * kTilePixels + mine.pixel), dot);
+        dots.set(place, dot);
       }
     }
+    RESNET_CUDA_SYNC_BLOCK();
+    write(block, slopes, dots);
   }
 
  private:
-  RESNET_CUDA_BODY Entry planned(const TilePixel& pixel, int offset_group, int tap) const {
-    Entry entry{TapKind::kOutside, {-1, -1, -1, -1}, Real(0), Real(0), Real(0)};
-    if (pixel.inside) {
-      const auto [sample, mask] = positions.sample<Real>(
-          chunk.shape, {chunk.first_image + pixel.image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
-      entry.kind = sample.kind;
-      for (int i = 0; i < 4; ++i) {
-        entry.corner[i] = sample.corner[i] < 0
-                              ? -1
-                              : static_cast<int>(sample.corner[i]) * (static_cast<int>(chunk.shape.channels) / N);
-      }
-      entry.fraction_y = sample.fraction_y;
-      entry.fraction_x = sample.fraction_x;
-      entry.mask = mask;
-    }
-    return entry;
-  }
-
-  RESNET_CUDA_BODY static TapSample<Real> sample_of(const Entry& entry) {
-    TapSample<Real> sample{};
-    sample.kind = entry.kind;
-    sample.fraction_y = entry.fraction_y;
-    sample.fraction_x = entry.fraction_x;
-    return sample;
-  }
-
-  // The gradient for the mask: the dot product of the tap's sample with the columns' gradient.
-  RESNET_CUDA_BODY static Real value_of(const TapSample<Real>& sample, const Real (&dot)[4]) {
-    switch (sample.kind) {
-      case TapKind::kInside:
-        return sample.corner_weight(0) * dot[0] + sample.corner_weight(1) * dot[1] + sample.corner_weight(2) * dot[2] +
-               sample.corner_weight(3) * dot[3];
-      case TapKind::kNan:
-        return not_a_number<Real>();
-      case TapKind::kOutside:
-      case TapKind::kBorder:
-        break;
-    }
-    return Real(0);
-  }
-
-  // Adds this thread's channels of the row to the four dot products.
+  // Adds this thread's packs of a row of the columns' gradient to the four dot products.
   RESNET_CUDA_BODY void
-  multiply(const Entry& entry, const T* image, int offset_group, int row, int in_row, Real (&dot)[4]) const {
-    const int group_channels = chunk.offset_group_channels;
-    const TapSample<Real> sample = sample_of(entry);
-    const bool inside = entry.kind == TapKind::kInside;
-    const Real outside_sample = (entry.kind == TapKind::kNan ? not_a_number<Real>() : Real(0)) * entry.mask;
-    Real weight[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      weight[i] = entry.corner[i] >= 0 ? sample.corner_weight(i) * entry.mask : Real(0);
-    }
-    // Not unrolled: with N = 1 that takes so many registers that they spill on sm_100 and sm_120.
+  multiply(const PlannedTap<Real>& planned, const T* image, int row, int pack, int end_pack, Dots& dot) const {
+    if (division.pairs) {
+      const T* source = image + pack * N;
+      T* column = columns + static_cast<int64_t>(row) * chunk.group_channels + pack * N;
 #pragma unroll 1
-    for (int in_group = in_row * N; in_group < group_channels; in_group += division.row_threads * N) {
-      const int channel = offset_group * group_channels + in_group;
-      T* column = columns + column_index(chunk, row, channel);
-      Pack<T, N> corner[4];
-      load_corners(image + channel, entry.corner, corner);
+      for (; pack + kMostRowThreads < end_pack; pack += 2 * kMostRowThreads) {
+        multiply_packs<2>(planned, source, column, dot);
+        source += 2 * kMostRowThreads * N;
+        column += 2 * kMostRowThreads * N;
+      }
+    }
+#pragma unroll 1
+    for (; pack < end_pack; pack += division.row_threads) {
+      T* column = columns + column_index(chunk, division.group_channels, row, pack * N);
+      multiply_packs<1>(planned, image + pack * N, column, dot);
+    }
+  }
+
+  // Of `kCount` packs, kMostRowThreads packs apart.
+  template <int kCount>
+  RESNET_CUDA_BODY void multiply_packs(const PlannedTap<Real>& planned, const T* source, T* column, Dots& dot) const {
+    constexpr int kApart = kMostRowThreads * N;
+    Pack<T, N> grads[kCount];
+    Pack<T, N> corner[kCount][4];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      grads[i] = load_pack<N>(column + i * kApart);
+      load_corners(source + i * kApart, planned.corner, corner[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
       Real grad[N];
-      unpack(load_pack<N>(column), grad);
-      for_each_corner_value<Real>(corner, [&](int i, const Real(&value)[N]) {
+      unpack(grads[i], grad);
+      for_each_corner_value<Real>(corner[i], [&](int number, const Real(&value)[N]) {
 #pragma unroll
         for (int j = 0; j < N; ++j) {
-          dot[i] += grad[j] * value[j];
+          dot.corner[number] += grad[j] * value[j];
         }
       });
       if (resample) {
         Real sampled[N];
-        blend_corners<T>(weight, corner, sampled);
-#pragma unroll
-        for (int j = 0; j < N; ++j) {
-          sampled[j] = inside ? sampled[j] : outside_sample;
-        }
-        store_pack(column, pack_of<T, N>(sampled));
+        blend_corners<T>(planned.weight, corner[i], sampled);
+        store_pack(column + i * kApart, pack_of<T, N>(sampled));
       }
     }
   }
 
+  // Overwrites this thread's packs of a row of the columns.
+  RESNET_CUDA_BODY void fill(Real value, int row, int pack, int end_pack) const {
+    Real values[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      values[j] = value;
+    }
+    for (; pack < end_pack; pack += division.row_threads) {
+      store_pack(columns + column_index(chunk, division.group_channels, row, pack * N), pack_of<T, N>(values));
+    }
+  }
+
+  // The gradients, from the dot products in shared memory.
   RESNET_CUDA_BODY void
-  write(const TilePixel& pixel, int offset_group, int tap, const Entry& entry, const Real (&dot)[4]) const {
-    const DeformConvShape& shape = chunk.shape;
-    const TapSample<Real> sample = sample_of(entry);
+  write(const TapBlock& block, const device::Shared<Slope>& slopes, const device::Shared<Dots>& dots) const {
+    const int lane = device::thread() % device::kWarp;
+    const BlockPixel pixel = block.pixel(chunk, division, lane);
+    if (!pixel.inside) {
+      return;
+    }
     const int64_t image = chunk.first_image + pixel.image;
-    const int64_t in_image = (chunk.first_row + pixel.row) * shape.out_width + pixel.column;
-    const int64_t channel = offset_group * shape.taps() + tap;
-    if (grad_offset.data != nullptr) {
-      const bool is_nan = entry.kind == TapKind::kNan;
-      const Real y = is_nan ? not_a_number<Real>() : entry.mask * slope_y(sample, dot);
-      const Real x = is_nan ? not_a_number<Real>() : entry.mask * slope_x(sample, dot);
-      grad_offset.write(image, 2 * channel, in_image, y);
-      grad_offset.write(image, 2 * channel + 1, in_image, x);
+    const int in_image = (chunk.first_row + pixel.row) * static_cast<int>(chunk.shape.out_width) + pixel.column;
+    const int64_t first_offset = grad_offset.first(image, in_image);
+    const int64_t first_mask = grad_mask.first(image, in_image);
+    const int first_channel = block.offset_group * static_cast<int>(chunk.shape.taps()) + block.first_tap;
+    for (int tap = device::thread() / device::kWarp; tap < block.tap_count; tap += kThreads / device::kWarp) {
+      const Slope slope = slopes.get(tap * kBlockPixels + lane);
+      const Dots dot = dots.get(tap * kBlockPixels + lane);
+      const int channel = first_channel + tap;
+      const bool is_nan = slope.kind == TapKind::kNan;
+      if (grad_offset.data != nullptr) {
+        const Real y = is_nan ? not_a_number<Real>() : slope.mask * slope_y(slope, dot.corner);
+        const Real x = is_nan ? not_a_number<Real>() : slope.mask * slope_x(slope, dot.corner);
+        grad_offset.write(grad_offset.element(first_offset, 2 * channel), y);
+        grad_offset.write(grad_offset.element(first_offset, 2 * channel + 1), x);
+      }
+      if (grad_mask.data != nullptr) {
+        grad_mask.write(grad_mask.element(first_mask, channel), is_nan ? not_a_number<Real>() : value(slope, dot));
+      }
     }
-    if (grad_mask.data != nullptr) {
-      grad_mask.write(image, channel, in_image, value_of(sample, dot));
+  }
+
+  // The gradient for the mask: the dot product of the tap's sample with the columns' gradient.
+  RESNET_CUDA_BODY static Real value(const Slope& slope, const Dots& dot) {
+    if (slope.kind != TapKind::kInside) {
+      return Real(0);
     }
+    Real sum = Real(0);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      sum += bilinear_weight(slope.fraction_y, slope.fraction_x, i) * dot.corner[i];
+    }
+    return sum;
   }
 };
 

@@ -15,17 +15,23 @@ enum class PositionType : int32_t { kReal, kHalf, kBFloat16 };
 
 // Offset, mask or the gradient of one of them.
 struct PositionPlane {
-  void* data;                     // null: absent
-  int64_t image, channel, pixel;  // strides, in elements
+  void* data;            // null: absent
+  int64_t image, pixel;  // strides, in elements
+  uint32_t channel;      // stride, in elements: 1 or the pixels of an image
   PositionType type;
 
-  RESNET_CUDA_HOST_DEVICE int64_t index(int64_t at_image, int64_t at_channel, int64_t at_pixel) const {
-    return at_image * image + at_channel * channel + at_pixel * pixel;
+  // The element of channel 0, from which `channel` leads to the others.
+  RESNET_CUDA_HOST_DEVICE int64_t first(int64_t at_image, int at_pixel) const {
+    return at_image * image + at_pixel * pixel;
+  }
+
+  RESNET_CUDA_HOST_DEVICE int64_t element(int64_t first, int at_channel) const {
+    // Neither is negative: unsigned, this is one instruction.
+    return first + static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(at_channel)) * channel);
   }
 
   template <typename Real>
-  RESNET_CUDA_HOST_DEVICE Real read(int64_t at_image, int64_t at_channel, int64_t at_pixel) const {
-    const int64_t element = index(at_image, at_channel, at_pixel);
+  RESNET_CUDA_HOST_DEVICE Real read(int64_t element) const {
     switch (type) {
       case PositionType::kHalf:
         return static_cast<Real>(static_cast<float>(static_cast<const torch::headeronly::Half*>(data)[element]));
@@ -38,8 +44,7 @@ struct PositionPlane {
   }
 
   template <typename Real>
-  RESNET_CUDA_HOST_DEVICE void write(int64_t at_image, int64_t at_channel, int64_t at_pixel, Real value) const {
-    const int64_t element = index(at_image, at_channel, at_pixel);
+  RESNET_CUDA_HOST_DEVICE void write(int64_t element, Real value) const {
     switch (type) {
       case PositionType::kHalf:
         static_cast<torch::headeronly::Half*>(data)[element] = static_cast<float>(value);
@@ -66,7 +71,8 @@ struct TapPlace {
   int row;
   int column;
   int offset_group;
-  int tap;
+  int kernel_row;
+  int kernel_column;
 };
 
 struct Positions {
@@ -75,15 +81,17 @@ struct Positions {
 
   template <typename Real>
   RESNET_CUDA_HOST_DEVICE MaskedSample<Real> sample(const DeformConvShape& shape, const TapPlace& place) const {
-    const int64_t pixel = place.row * shape.out_width + place.column;
-    const int64_t channel = place.offset_group * shape.taps() + place.tap;
-    const int kernel_w = static_cast<int>(shape.kernel_w);
-    const Real offset_y = offset.read<Real>(place.image, 2 * channel, pixel);
-    const Real offset_x = offset.read<Real>(place.image, 2 * channel + 1, pixel);
-    const Real value = mask.data == nullptr ? Real(1) : mask.read<Real>(place.image, channel, pixel);
+    const int pixel = place.row * static_cast<int>(shape.out_width) + place.column;
+    const int kernel_width = static_cast<int>(shape.kernel_w);
+    const int tap = place.kernel_row * kernel_width + place.kernel_column;
+    const int channel = place.offset_group * static_cast<int>(shape.taps()) + tap;
+    const int64_t vertical = offset.element(offset.first(place.image, pixel), 2 * channel);
+    const Real offset_y = offset.read<Real>(vertical);
+    const Real offset_x = offset.read<Real>(vertical + offset.channel);
+    const Real value =
+        mask.data == nullptr ? Real(1) : mask.read<Real>(mask.element(mask.first(place.image, pixel), channel));
     return {
-        sample_tap<Real>(
-            shape, place.row, place.column, place.tap / kernel_w, place.tap % kernel_w, offset_y, offset_x),
+        sample_tap<Real>(shape, place.row, place.column, place.kernel_row, place.kernel_column, offset_y, offset_x),
         value};
   }
 };

@@ -172,21 +172,21 @@ class Backward {
     }
     // Overwrites the columns' gradient.
     if (needs_positions()) {
-      launch_over_taps(launcher_, chunk, N, [&](const TapDivision& division) {
-        return AtPositions{
-            chunk,
-            positions_of(arguments_),
-            plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
-            plane_of(gradients_.mask, real_dtype(), "gradient for mask"),
-            input,
-            column_data(),
-            needs_.weight,
-            division};
-      });
+      const TapBlocks blocks = position_blocks(launcher_, chunk, N);
+      launcher_.launch(
+          blocks.blocks,
+          AtPositions{
+              chunk,
+              positions_of(arguments_),
+              plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
+              plane_of(gradients_.mask, real_dtype(), "gradient for mask"),
+              input,
+              column_data(),
+              needs_.weight,
+              blocks.division});
     } else if (needs_.weight) {
-      launch_over_taps(launcher_, chunk, N, [&](const TapDivision& division) {
-        return Sample{chunk, positions_of(arguments_), input, column_data(), division};
-      });
+      const TapBlocks blocks = sampling_blocks(launcher_, chunk, N, N * sizeof(T));
+      launcher_.launch(blocks.blocks, Sample{chunk, positions_of(arguments_), input, column_data(), blocks.division});
     }
     if (needs_.weight) {
       batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_sum_, shape_));

@@ -60,6 +60,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   const Tensor weight_columns = torch::stable::transpose(weight_matrices(weight, shape), 1, 2);
   const SourceImages<T> inputs(launcher, arguments.input, sizes.images);
   const TargetImages<T> outputs(launcher, output, sizes.images);
+  const Positions positions = positions_of(arguments);
 
   for (int64_t image = 0; image < shape.batch; image += sizes.images) {
     const int64_t images = smaller(sizes.images, shape.batch - image);
@@ -67,9 +68,9 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     T* rows = outputs.begin(image);
     for (int64_t row = 0; row < shape.out_height; row += sizes.rows) {
       const Chunk chunk = chunk_of(shape, image, images, row, smaller(sizes.rows, shape.out_height - row));
-      launch_over_taps(launcher, chunk, N, [&](const TapDivision& division) {
-        return Sample{chunk, positions_of(arguments), input, static_cast<T*>(columns.mutable_data_ptr()), division};
-      });
+      const TapBlocks blocks = sampling_blocks(launcher, chunk, N, N * sizeof(T));
+      launcher.launch(
+          blocks.blocks, Sample{chunk, positions, input, static_cast<T*>(columns.mutable_data_ptr()), blocks.division});
       batched_product(
           column_matrices(columns, chunk),
           weight_columns,
@@ -98,6 +99,12 @@ void check_countable(const DeformConvShape& shape) {
           "of H * W * C below 2^31 per image, of C up to ",
           kMost / kMostTapStep,
           ", and of fewer than 2^29 taps per row, on a GPU"));
+  RESNET_CUDA_CHECK_ARGUMENT(
+      shape.pad_h <= (kMost - shape.height) / 2 && shape.pad_w <= (kMost - shape.width) / 2,
+      "deform_conv2d",
+      "padding",
+      join("(", shape.pad_h, ", ", shape.pad_w, ")"),
+      "such that H + 2 * padding and W + 2 * padding are below 2^31, on a GPU");
 }
 
 void deform_conv2d_kernel(

@@ -88,13 +88,15 @@ RESNET_CUDA_HOST_DEVICE Place floor_of(const Place& truncated, const Value& conv
   return converted > position ? truncated - 1 : truncated;
 }
 
-// The bilinear patch under one position; Real is the type that positions are computed in, float or double.
+// The bilinear patch under one position; Real is the type that positions are computed in, float or double. Places are
+// 32-bit: the CUDA kernels refuse images and paddings that would need more (check_countable).
 template <typename Real>
 struct TapSample {
   TapKind kind;
-  Real fraction_y;    // distance below the top row, in [0, 1)
-  Real fraction_x;    // distance right of the left column
-  int64_t corner[4];  // row * W + column of each corner, -1 where it is outside the image and counts as 0
+  int top, left;    // of corner 0, from -1 on; 0 where kind is kOutside or kNan
+  Real fraction_y;  // distance below the top row, in [0, 1)
+  Real fraction_x;  // distance right of the left column
+  int corner[4];    // row * W + column of each corner, -1 where it is outside the image and counts as 0
 
   RESNET_CUDA_HOST_DEVICE Real corner_weight(int index) const {
     return bilinear_weight(fraction_y, fraction_x, index);
@@ -103,15 +105,21 @@ struct TapSample {
 
 // `position` is readable, so the cast neither overflows nor meets a NaN.
 template <typename Real>
-RESNET_CUDA_HOST_DEVICE int64_t floor_to_index(Real position) {
-  const auto truncated = static_cast<int64_t>(position);
+RESNET_CUDA_HOST_DEVICE int floor_to_index(Real position) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(Real) == sizeof(float)) {
+    return __float2int_rd(position);  // one instruction
+  } else {
+    return __double2int_rd(position);
+  }
+#endif
+  const auto truncated = static_cast<int>(position);
   return floor_of(truncated, static_cast<Real>(truncated), position);
 }
 
 // The row (or column) that a tap would read without its offset.
-template <typename Real>
-RESNET_CUDA_HOST_DEVICE Real
-tap_base(int64_t out_place, int64_t stride, int64_t pad, int64_t kernel_place, int64_t dilation) {
+template <typename Real, typename Place>
+RESNET_CUDA_HOST_DEVICE Real tap_base(Place out_place, Place stride, Place pad, Place kernel_place, Place dilation) {
   return static_cast<Real>(out_place * stride - pad + kernel_place * dilation);
 }
 
@@ -119,39 +127,44 @@ tap_base(int64_t out_place, int64_t stride, int64_t pad, int64_t kernel_place, i
 template <typename Real>
 RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
     const DeformConvShape& shape,
-    int64_t out_row,
-    int64_t out_column,
-    int64_t kernel_row,
-    int64_t kernel_column,
+    int out_row,
+    int out_column,
+    int kernel_row,
+    int kernel_column,
     Real offset_y,
     Real offset_x) {
-  const Real y = tap_base<Real>(out_row, shape.stride_h, shape.pad_h, kernel_row, shape.dilation_h) + offset_y;
-  const Real x = tap_base<Real>(out_column, shape.stride_w, shape.pad_w, kernel_column, shape.dilation_w) + offset_x;
+  const auto number = [](int64_t size) { return static_cast<int>(size); };
+  const int height = number(shape.height);
+  const int width = number(shape.width);
+  const Real y =
+      tap_base<Real>(out_row, number(shape.stride_h), number(shape.pad_h), kernel_row, number(shape.dilation_h)) +
+      offset_y;
+  const Real x =
+      tap_base<Real>(out_column, number(shape.stride_w), number(shape.pad_w), kernel_column, number(shape.dilation_w)) +
+      offset_x;
+  // No early return: all lanes of a warp take the same instructions. A NaN is not readable.
+  const bool readable = is_readable(y, static_cast<Real>(height)) & is_readable(x, static_cast<Real>(width));
   TapSample<Real> sample;
-  sample.fraction_y = sample.fraction_x = Real(0);
-  sample.corner[0] = sample.corner[1] = sample.corner[2] = sample.corner[3] = -1;
-  if (y != y || x != x) {
-    sample.kind = TapKind::kNan;
-    return sample;
+  if (readable) {
+    sample.kind = is_past_border<Real>(y) & is_past_border<Real>(x) ? TapKind::kInside : TapKind::kBorder;
+  } else {
+    sample.kind = y != y || x != x ? TapKind::kNan : TapKind::kOutside;
   }
-  if (!(is_readable(y, static_cast<Real>(shape.height)) & is_readable(x, static_cast<Real>(shape.width)))) {
-    sample.kind = TapKind::kOutside;
-    return sample;
-  }
-  sample.kind = is_past_border<Real>(y) & is_past_border<Real>(x) ? TapKind::kInside : TapKind::kBorder;
-  const int64_t top = floor_to_index(y);
-  const int64_t left = floor_to_index(x);
-  sample.fraction_y = y - static_cast<Real>(top);
-  sample.fraction_x = x - static_cast<Real>(left);
-  const bool has_top = first_exists(top);
-  const bool has_left = first_exists(left);
-  const bool has_bottom = second_exists(top, shape.height);
-  const bool has_right = second_exists(left, shape.width);
-  const int64_t first = top * shape.width + left;
+  const Real inside_y = readable ? y : Real(0);
+  const Real inside_x = readable ? x : Real(0);
+  sample.top = floor_to_index(inside_y);
+  sample.left = floor_to_index(inside_x);
+  sample.fraction_y = inside_y - static_cast<Real>(sample.top);
+  sample.fraction_x = inside_x - static_cast<Real>(sample.left);
+  const bool has_top = readable && first_exists(sample.top);
+  const bool has_bottom = readable && second_exists(sample.top, height);
+  const bool has_left = first_exists(sample.left);
+  const bool has_right = second_exists(sample.left, width);
+  const int first = sample.top * width + sample.left;
   sample.corner[0] = has_top && has_left ? first : -1;
   sample.corner[1] = has_top && has_right ? first + 1 : -1;
-  sample.corner[2] = has_bottom && has_left ? first + shape.width : -1;
-  sample.corner[3] = has_bottom && has_right ? first + shape.width + 1 : -1;
+  sample.corner[2] = has_bottom && has_left ? first + width : -1;
+  sample.corner[3] = has_bottom && has_right ? first + width + 1 : -1;
   return sample;
 }
 
