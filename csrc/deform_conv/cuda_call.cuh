@@ -101,20 +101,15 @@ struct TapBlocks {
   int64_t blocks;
 };
 
-// Blocks of at least `least_packs` and at most `most_packs` packs of an offset group's channels.
-inline TapBlocks tap_blocks(const Chunk& chunk, int pack, int least_packs, int most_packs, int64_t wanted_blocks) {
+inline TapBlocks tap_blocks(const Chunk& chunk, int pack, const TapParts& part) {
   const auto offset_groups = static_cast<int>(chunk.shape.offset_groups);
-  const auto taps = static_cast<int>(chunk.shape.taps());
   const int packs = chunk.offset_group_channels / pack;
-  const int64_t pixel_blocks = ceil_div(chunk.pixels(), kBlockPixels);
-  const TapParts part =
-      tap_parts(pixel_blocks * offset_groups, taps, packs, least_packs, std::min(packs, most_packs), wanted_blocks);
   const auto slices = static_cast<int>(ceil_div(packs, part.slice_packs));
-  const auto tap_count = static_cast<int>(ceil_div(taps, part.taps));
-  const int parts = offset_groups * slices * tap_count;
+  const int parts = offset_groups * slices * static_cast<int>(ceil_div(chunk.shape.taps(), part.taps));
+  const int image_pixels = chunk.rows * static_cast<int>(chunk.shape.out_width);
   return {
       {StripOrder(chunk.rows, static_cast<int>(chunk.shape.out_width)),
-       FastDivision32(chunk.rows * static_cast<int>(chunk.shape.out_width)),
+       FastDivision32(image_pixels),
        FastDivision32(static_cast<int>(chunk.shape.kernel_w)),
        FastDivision32(parts),
        FastDivision32(offset_groups),
@@ -123,19 +118,32 @@ inline TapBlocks tap_blocks(const Chunk& chunk, int pack, int least_packs, int m
        part,
        row_threads_for(chunk, pack),
        chunk.shape.groups == 1},
-      pixel_blocks * parts};
+      ceil_div(chunk.pixels(), kBlockPixels) * parts};
 }
 
-// Blocks of SampleColumns: 256 bytes of a row each, two 16-byte packs per thread, which share a read of the plan.
+// Blocks of SampleColumns: 256 bytes of a row each, two packs of 16 bytes per thread, which share a read of the plan.
+// Fewer taps and bytes where that does not give each multiprocessor two blocks.
 inline TapBlocks sampling_blocks(const Launcher& launcher, const Chunk& chunk, int pack, int pack_bytes) {
-  const int most_packs = 256 / pack_bytes;
-  return tap_blocks(chunk, pack, most_packs / 2, most_packs, 3 * launcher.multiprocessors());
+  constexpr int kSliceBytes = 256;
+  const int most_packs = kSliceBytes / pack_bytes;
+  const int64_t pixel_blocks = ceil_div(chunk.pixels(), kBlockPixels) * chunk.shape.offset_groups;
+  const TapParts part = tap_parts(
+      pixel_blocks,
+      static_cast<int>(chunk.shape.taps()),
+      chunk.offset_group_channels / pack,
+      most_packs / 2,
+      most_packs,
+      2 * int64_t{launcher.multiprocessors()});
+  return tap_blocks(chunk, pack, part);
 }
 
-// Blocks of PositionGradients: all channels of an offset group, since it sums over them.
-inline TapBlocks position_blocks(const Launcher& launcher, const Chunk& chunk, int pack) {
-  const int packs = chunk.offset_group_channels / pack;
-  return tap_blocks(chunk, pack, packs, packs, 2 * launcher.multiprocessors());
+// Blocks of PositionGradients, of which `at_once` run on a multiprocessor at once: all channels of an offset group,
+// since it sums over them.
+inline TapBlocks position_blocks(const Launcher& launcher, const Chunk& chunk, int pack, int at_once) {
+  const int64_t pixel_blocks = ceil_div(chunk.pixels(), kBlockPixels) * chunk.shape.offset_groups;
+  const auto taps = static_cast<int>(chunk.shape.taps());
+  const int64_t wave = int64_t{at_once} * launcher.multiprocessors();
+  return tap_blocks(chunk, pack, {taps_in_waves(pixel_blocks, taps, wave), chunk.offset_group_channels / pack});
 }
 
 // The weight as [O, taps, C/groups], as the columns are ordered.

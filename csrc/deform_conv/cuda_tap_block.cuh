@@ -2,6 +2,8 @@
 // each block begins: it plans its taps in shared memory.
 #pragma once
 
+#include <algorithm>
+
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_strips.cuh"
@@ -30,14 +32,14 @@ constexpr int kMostTapStep = kBlockThreads / kBlockPixels;
 // The parts of the work on kBlockPixels output pixels, one block each.
 struct TapParts {
   int taps;         // of a block, at most kMostTapsPerBlock
-  int slice_packs;  // packs of an offset group's channels of a block, a multiple of the threads per row
+  int slice_packs;  // packs of an offset group's channels of a block
 };
 
-// As many taps and packs per block as leave `wanted_blocks` blocks, else as few as that takes. A plan is made once per
-// block, so larger parts cost less; a GPU that is not full costs more. `pixel_blocks` counts offset groups, too.
+// The most taps and packs per block that make `wanted_blocks` blocks: first half as many packs, then three taps, then
+// one. `pixel_blocks` counts offset groups, too.
 inline TapParts
 tap_parts(int64_t pixel_blocks, int taps, int packs, int least_packs, int most_packs, int64_t wanted_blocks) {
-  TapParts parts{taps < kMostTapsPerBlock ? taps : kMostTapsPerBlock, most_packs};
+  TapParts parts{std::min(taps, kMostTapsPerBlock), std::min(packs, most_packs)};
   const auto blocks = [&] { return pixel_blocks * ceil_div(taps, parts.taps) * ceil_div(packs, parts.slice_packs); };
   while (parts.slice_packs / 2 >= least_packs && blocks() < wanted_blocks) {
     parts.slice_packs /= 2;
@@ -46,6 +48,22 @@ tap_parts(int64_t pixel_blocks, int taps, int packs, int least_packs, int most_p
     parts.taps = parts.taps > 3 ? 3 : 1;
   }
   return parts;
+}
+
+// The taps per block that take the least time where `wave` blocks run at once: each wave takes as long as a block's
+// taps and, for the plan and the end of the block, about one more.
+inline int taps_in_waves(int64_t pixel_blocks, int taps, int64_t wave) {
+  int best = 0;
+  int64_t least = 0;
+  for (int64_t parts = ceil_div(taps, kMostTapsPerBlock); parts <= taps; ++parts) {
+    const auto in_block = static_cast<int>(ceil_div(taps, parts));
+    const int64_t time = ceil_div(pixel_blocks * ceil_div(taps, in_block), wave) * (in_block + 1);
+    if (best == 0 || time < least) {
+      best = in_block;
+      least = time;
+    }
+  }
+  return best;
 }
 
 struct TapDivision {

@@ -172,7 +172,7 @@ class Backward {
     }
     // Overwrites the columns' gradient.
     if (needs_positions()) {
-      const TapBlocks blocks = position_blocks(launcher_, chunk, N);
+      const TapBlocks blocks = position_blocks(launcher_, chunk, N, AtPositions::kBlocksPerMultiprocessor);
       launcher_.launch(
           blocks.blocks,
           AtPositions{
