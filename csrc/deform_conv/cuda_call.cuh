@@ -65,10 +65,6 @@ inline Tiling output_tiling(const Chunk& chunk) {
   return {chunk.images, chunk.rows, static_cast<int>(chunk.shape.out_width)};
 }
 
-inline Tiling input_tiling(const Chunk& chunk) {
-  return {chunk.images, static_cast<int>(chunk.shape.height), static_cast<int>(chunk.shape.width)};
-}
-
 // Calls visit(std::integral_constant<int, N>), N elements being one load or store: 16 bytes where the channels of
 // weight and offset groups are multiples of 16 bytes and the input is aligned, else 4 bytes, else one element.
 template <typename T, typename Visit>

@@ -94,6 +94,7 @@ struct TapSample {
   TapKind kind;
   Real fraction_y;    // distance below the top row, in [0, 1)
   Real fraction_x;    // distance right of the left column
+  int top, left;      // row and column of corner 0, given TapKind::kInside or kBorder
   int64_t corner[4];  // row * W + column of each corner, -1 where it is outside the image and counts as 0
 
   RESNET_CUDA_HOST_DEVICE Real corner_weight(int index) const {
@@ -129,6 +130,7 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
   const Real x = tap_base<Real>(out_column, shape.stride_w, shape.pad_w, kernel_column, shape.dilation_w) + offset_x;
   TapSample<Real> sample;
   sample.fraction_y = sample.fraction_x = Real(0);
+  sample.top = sample.left = -1;
   sample.corner[0] = sample.corner[1] = sample.corner[2] = sample.corner[3] = -1;
   if (y != y || x != x) {
     sample.kind = TapKind::kNan;
@@ -141,6 +143,8 @@ RESNET_CUDA_HOST_DEVICE TapSample<Real> sample_tap(
   sample.kind = is_past_border<Real>(y) & is_past_border<Real>(x) ? TapKind::kInside : TapKind::kBorder;
   const int64_t top = floor_to_index(y);
   const int64_t left = floor_to_index(x);
+  sample.top = static_cast<int>(top);
+  sample.left = static_cast<int>(left);
   sample.fraction_y = y - static_cast<Real>(top);
   sample.fraction_x = x - static_cast<Real>(left);
   const bool has_top = first_exists(top);
