@@ -30,12 +30,13 @@ struct InputGradient {
 
 // How a chunk's pixels and channels are divided among blocks.
 struct GatherDivision {
-  int pixels;               // of the chunk's images
-  int row_threads;          // neighbouring threads that share a pixel: a power of two, at most kMostRowThreads
-  int row_elements;         // C/groups
-  int image_rows;           // rows of the columns of one image
-  int first_image;          // of the chunk, within the lists
-  FastDivision32 slices;    // of an offset group's channels, N * kPacks * row_threads each
+  int pixels;             // of the chunk's images
+  int row_threads;        // neighbouring threads that share a pixel: a power of two, at most kMostRowThreads
+  int row_elements;       // C/groups
+  uint32_t row_bytes;     // of these
+  int image_rows;         // rows of the columns of one image
+  int first_image;        // of the chunk, within the lists
+  FastDivision32 slices;  // of an offset group's channels, N * kPacks * row_threads each
   FastDivision32 offset_groups;
   FastDivision32 image_pixels;  // of the input
   FastDivision32 group_channels;
@@ -55,7 +56,9 @@ template <typename T, typename Real, int N, int kPacks>
 struct GatherInput {
   static constexpr int kThreads = 256;
   static constexpr int kWarps = kThreads / device::kWarp;
-  static constexpr int kStep = 4;  // entries whose rows are loaded together
+  // Entries whose rows are loaded together: as many as 64 registers hold.
+  static constexpr int kStep = kPacks > 1 ? 3 : 4;
+  static_assert(kStep <= kListStep, "behind the last list there is room for the entries that are loaded ahead");
   static constexpr int kMostWidth = kMostRowThreads * kPacks * N;
   static_assert(kMostWidth <= kThreads, "in the end each thread sums the parts of one channel of the slice");
   // [warps][channels of a slice]
@@ -135,7 +138,9 @@ struct GatherInput {
   };
 
   RESNET_CUDA_BODY void load(const ListEntry<Real>& entry, const T* rows, Term& term) const {
-    const T* row = rows + static_cast<int64_t>(entry.row) * division.row_elements;
+    // In bytes: a single instruction multiplies, widens and adds.
+    const auto row_bytes = static_cast<uint64_t>(static_cast<uint32_t>(entry.row)) * division.row_bytes;
+    const T* row = reinterpret_cast<const T*>(reinterpret_cast<const char*>(rows) + row_bytes);
     term.weight = entry.weight;
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
@@ -155,36 +160,47 @@ struct GatherInput {
     }
   }
 
-  // Adds the weighted rows of the entries [begin, end). The entries of the next step are loaded before the rows of
-  // this one are used.
+  // Adds the weighted rows of the entries [begin, end). The next step's entries are loaded before this one's rows are
+  // used; they may lie past the end (ListStorage has room there), and then no row of theirs is loaded.
   RESNET_CUDA_BODY void add(int begin, int end, const T* rows, PackSums<kPacks, Real, N>& sums) const {
-    if (begin >= end) {
-      return;
-    }
+    const ListEntry<Real>* entry = lists.entries + begin;
     ListEntry<Real> next[kStep];
-    load_entries(begin, end, next);
-    for (int first = begin; first < end; first += kStep) {
+    load_entries(entry, next);
+    int left = end - begin;
+#pragma unroll 1
+    for (; left >= kStep; left -= kStep) {
       Term term[kStep];
 #pragma unroll
       for (int i = 0; i < kStep; ++i) {
         load(next[i], rows, term[i]);
       }
-      load_entries(first + kStep, end, next);
+      entry += kStep;
+      load_entries(entry, next);
 #pragma unroll
       for (int i = 0; i < kStep; ++i) {
-        // A weight 0 for what lies past the end would make an infinite value NaN.
-        if (first + i < end) {
+        accumulate(term[i], sums);
+      }
+    }
+    if (left > 0) {
+      Term term[kStep];
+#pragma unroll
+      for (int i = 0; i < kStep; ++i) {
+        load({next[i].weight, i < left ? next[i].row : next[0].row}, rows, term[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kStep; ++i) {
+        // A weight of 0 instead would turn an infinite value into NaN.
+        if (i < left) {
           accumulate(term[i], sums);
         }
       }
     }
   }
 
-  // The last one again past the end: its row can be loaded.
-  RESNET_CUDA_BODY void load_entries(int first, int end, ListEntry<Real> (&entries)[kStep]) const {
+  RESNET_CUDA_BODY static void load_entries(const ListEntry<Real>* entry, ListEntry<Real> (&entries)[kStep]) {
 #pragma unroll
     for (int i = 0; i < kStep; ++i) {
-      entries[i] = lists.entries[first + i < end ? first + i : end - 1];
+      entries[i] = entry[i];
     }
   }
 
@@ -200,7 +216,8 @@ struct GatherInput {
       const int image = image_of_group - offset_group * lists.images - division.first_image;
       if (image >= 0 && image < chunk.images) {
         const int in_image = list - image_of_group * division.image_pixels.divisor();
-        sum_long_list(list, offset_group, image, in_image, static_cast<int>(work - static_cast<int64_t>(which) * slices));
+        sum_long_list(
+            list, offset_group, image, in_image, static_cast<int>(work - static_cast<int64_t>(which) * slices));
       }
     }
   }
@@ -275,6 +292,7 @@ void launch_gather(
             {pixels,
              row_threads,
              chunk.group_channels,
+             static_cast<uint32_t>(chunk.group_channels * sizeof(T)),
              chunk.rows * static_cast<int>(shape.out_width * shape.taps()),
              first_image,
              FastDivision32(slices),

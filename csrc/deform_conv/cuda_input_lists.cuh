@@ -37,6 +37,9 @@ struct InputLists {
 constexpr int kLongList = RESNET_CUDA_LONG_LIST;
 static_assert(kLongList > 0, "ListStorage has room for one long list per kLongList entries");
 
+// So many entries behind a list's last may be read ahead, so there is room for them.
+constexpr int kListStep = 4;
+
 // The one place that tells long lists from others: both kernels that sum lists ask here.
 RESNET_CUDA_HOST_DEVICE bool is_long_list(int length) {
   return length > kLongList;

@@ -92,11 +92,13 @@ struct InvertTaps {
 
   struct Block {
     const device::Shared<Weights> weights{kWeightsAt, kHits};
-    const device::Shared<int> rows{kRowsAt, kHits};    // first the hit's tap: 32 * box + lane
-    const device::Shared<int> cells{kCellsAt, kHits};  // the corner within the tile, from (-1, -1) on: 16 * row + column
+    const device::Shared<int> rows{kRowsAt, kHits};  // first the hit's tap: 32 * box + lane
+    const device::Shared<int> cells{
+        kCellsAt,
+        kHits};  // the corner within the tile, from (-1, -1) on: 16 * row + column
     const device::Shared<int> kept{kKeptAt, kRoundBoxes};
-    const device::Shared<int> queues{kQueuesAt, kWarps * kQueued};
-    const device::Shared<int> ballots{kBallotsAt, kBoxLoads * kWarps};
+    const device::Shared<int> queues{kQueuesAt, kWarps* kQueued};
+    const device::Shared<int> ballots{kBallotsAt, kBoxLoads* kWarps};
     const device::Shared<int> totals{kTotalsAt, kWarps};
     const device::Shared<int> counts{kListsAt, kInputTilePixels};  // of the tile's lists, then where they begin
     int lane;
@@ -158,7 +160,8 @@ struct InvertTaps {
   RESNET_CUDA_BODY int keep_boxes(const Block& block, int first_box) const {
     // From one above the tile on: a patch reaches one further.
     const int first_row = block.tile.first_row - 1, last_row = block.tile.first_row + block.tile.rows - 1;
-    const int first_column = block.tile.first_column - 1, last_column = block.tile.first_column + block.tile.columns - 1;
+    const int first_column = block.tile.first_column - 1,
+              last_column = block.tile.first_column + block.tile.columns - 1;
     uint32_t ballot[kBoxLoads];
     CornerBox box[kBoxLoads];
 #pragma unroll
@@ -186,8 +189,7 @@ struct InvertTaps {
       const int before = RESNET_CUDA_SHUFFLE(sum - count, i * kWarps + block.warp);
       if ((ballot[i] >> block.lane & 1) != 0) {
         block.kept.set(
-            before + device::count_bits(ballot[i] & block.lower_lanes()),
-            first_box + i * kThreads + device::thread());
+            before + device::count_bits(ballot[i] & block.lower_lanes()), first_box + i * kThreads + device::thread());
       }
     }
     const int kept = RESNET_CUDA_SHUFFLE(sum, device::kWarp - 1);
@@ -257,17 +259,13 @@ struct InvertTaps {
   RESNET_CUDA_BODY void weigh(const Block& block, int held, bool count) const {
     for (int i = device::thread(); i < held; i += kThreads) {
       const int hit = block.rows.get(i);
-      const int box = hit / device::kWarp;
+      const int box = static_cast<int>(static_cast<uint32_t>(hit) / device::kWarp);
       const int tap = table.tap_groups.quotient(box);
       const int place = hit - tap * table.tap_groups.divisor() * device::kWarp;
       const StripPixel pixel = table.pixels.pixel(place);
       const auto [sample, mask] = positions.sample<Real>(
           chunk.shape,
-          {chunk.first_image + block.image,
-           chunk.first_row + pixel.row,
-           pixel.column,
-           block.offset_group,
-           tap});
+          {chunk.first_image + block.image, chunk.first_row + pixel.row, pixel.column, block.offset_group, tap});
       const int row = sample.top - block.tile.first_row;
       const int column = sample.left - block.tile.first_column;
       Weights weights;
@@ -304,8 +302,8 @@ struct InvertTaps {
         begin = device::atomic_add(lists.entry_count, sum);
       }
       begin = RESNET_CUDA_SHUFFLE(begin, device::kWarp - 1) + sum - length[0] - length[1];
-      const int first_list = (block.offset_group * lists.images + block.image) * chunk.input_pixels() +
-                             block.tile.first_place;
+      const int first_list =
+          (block.offset_group * lists.images + block.image) * chunk.input_pixels() + block.tile.first_place;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         block.counts.set(list + i, begin);
@@ -330,21 +328,25 @@ struct InvertTaps {
     int head = 0, tail = 0;  // of the hits that meet the row
     for (int first = 0; first < held; first += device::kWarp) {
       const int hit = first + block.lane;
-      const int row = hit < held ? block.cells.get(hit) / 16 - 1 : -2;
+      const int row = hit < held ? cell_row(block.cells.get(hit)) : -2;
       const bool meets = row == block.warp || row == block.warp - 1;
       const uint32_t ballot = RESNET_CUDA_BALLOT(meets);
       if (meets) {
-        block.queues.set(queue + (tail + device::count_bits(ballot & block.lower_lanes())) % kQueued, hit);
+        block.queues.set(queue + ((tail + device::count_bits(ballot & block.lower_lanes())) & (kQueued - 1)), hit);
       }
       tail += device::count_bits(ballot);
       RESNET_CUDA_SYNC_WARP();
       const int enough = first + device::kWarp < held ? device::kWarp : 1;
       while (tail - head >= enough) {
         const int in_queue = head + block.lane;
-        append_queued(block, in_queue < tail ? block.queues.get(queue + in_queue % kQueued) : -1);
+        append_queued(block, in_queue < tail ? block.queues.get(queue + (in_queue & (kQueued - 1))) : -1);
         head = tail - head < device::kWarp ? tail : head + device::kWarp;
       }
     }
+  }
+
+  RESNET_CUDA_BODY static int cell_row(int cell) {
+    return (cell >> 4) - 1;
   }
 
   // One hit per lane, or -1, in order.
@@ -354,11 +356,11 @@ struct InvertTaps {
     if (hit >= 0) {
       const int cell = block.cells.get(hit);
       const Weights weights = block.weights.get(hit);
-      const bool upper = cell / 16 - 1 == block.warp;  // the patch's upper row is this row of the tile
+      const bool upper = cell_row(cell) == block.warp;  // the patch's upper row is this row of the tile
       left_weight = upper ? weights.corner[0] : weights.corner[2];
       right_weight = upper ? weights.corner[1] : weights.corner[3];
       row = block.rows.get(hit);
-      left = cell % 16 - 1;
+      left = (cell & 15) - 1;
     }
     const bool has_left = left_weight != Real(0), has_right = right_weight != Real(0);
     // Bit x + 1: appends to the list of pixel x.

@@ -94,7 +94,7 @@ class ListStorage {
       const int64_t taps = images * shape.offset_groups * shape.taps();
       const int64_t pixels = rows * shape.out_width;
       groups = taps * ceil_div(pixels, device::kWarp);
-      entries = 4 * taps * pixels;
+      entries = 4 * taps * pixels + kListStep;
       lists = images * shape.offset_groups * shape.height * shape.width;
     }
     // A range per list; two counters; the long lists that the entries could make.

@@ -25,8 +25,8 @@ constexpr int kNoCorner = -1000;
 // Groups of 32 output pixels are numbered [offset group][image][tap][32 pixels in strip order], the last of a tap being
 // filled up with pixels that do not exist. An image's groups follow one another.
 struct TapTable {
-  TapCorner* corners;  // [groups][32]
-  CornerBox* boxes;    // [groups]
+  TapCorner* corners;         // [groups][32]
+  CornerBox* boxes;           // [groups]
   FastDivision32 tap_groups;  // of one tap of one image
   StripOrder pixels;          // of the chunk's rows
 

@@ -3,9 +3,8 @@
 
 #include "common/fast_division.h"
 #include "common/launch.cuh"
-#include "common/matrix_product.h"
 #include "common/tensors.h"
-#include "deform_conv/cuda_chunk.cuh"
+#include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {
@@ -50,15 +49,15 @@ struct FinishWeightGradient {
   }
 };
 
-// Room for as many chunks' products as a sixth of the workspace holds, 2 to 4: so many chunks need no launch of ours in
-// between.
+// Room for as many chunks' products as a sixth of the workspace holds, 2 to 4. Each chunk has one to itself; once all
+// are full, SumProducts frees all but the first.
 template <typename T, typename Real>
 class WeightSums {
  public:
   static constexpr int kMost = 4;
 
-  static int64_t bytes(int64_t elements) {
-    return room(elements) * elements * static_cast<int64_t>(sizeof(Real));
+  static int64_t bytes(int64_t elements, int64_t workspace = kWorkspaceBytes) {
+    return room(elements, workspace) * elements * static_cast<int64_t>(sizeof(Real));
   }
 
   WeightSums(const Launcher& launcher, const Tensor& beside, ScalarType real, int64_t elements)
@@ -74,10 +73,7 @@ class WeightSums {
       launcher_.run(elements_, SumProducts<Real>{data(), elements_, filled_});
       filled_ = 1;
     }
-    const int64_t width = shape.taps() * shape.group_channels();
-    const int64_t outputs = shape.group_out_channels();
-    return strided_view(
-        products_, filled_++ * elements_, {shape.groups, outputs, width}, {outputs * width, width, 1});
+    return weight_matrices(products_, shape, filled_++ * elements_);
   }
 
   // Writes `gradient`, [O, C/groups, kh, kw], contiguous.
@@ -94,8 +90,8 @@ class WeightSums {
   }
 
  private:
-  static int room(int64_t elements) {
-    const int64_t fit = kWorkspaceBytes / 6 / (elements * static_cast<int64_t>(sizeof(Real)));
+  static int room(int64_t elements, int64_t workspace = kWorkspaceBytes) {
+    const int64_t fit = workspace / 6 / (elements * static_cast<int64_t>(sizeof(Real)));
     return static_cast<int>(std::clamp<int64_t>(fit, 2, kMost));
   }
 

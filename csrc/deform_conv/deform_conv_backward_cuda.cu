@@ -7,6 +7,7 @@
 
 #include "common/checks.h"
 #include "common/torch_stable.h"
+#include "deform_conv/cuda_backward_needs.cuh"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"
@@ -44,7 +45,9 @@ class Backward {
         grad_(grad),
         needs_(needs),
         launcher_(arguments.input),
-        sizes_(chunk_sizes(shape_, workspace_needs())),
+        sizes_(chunk_sizes(
+            shape_,
+            backward_needs<T, Real>(shape_, buffer_bytes(grad) + 2 * buffer_bytes(arguments.input)))),
         weight_(column_ordered<T>(launcher_, arguments.weight, shape_)) {
     const auto beside = [&](const Tensor& like) {
       return empty_beside(grad, size_of(like), like.scalar_type(), output_memory_format(like));
@@ -86,20 +89,6 @@ class Backward {
   // Whether the input is read.
   bool samples() const {
     return needs_positions() || needs_.weight;
-  }
-
-  // Always sized for all gradients, so that asking for fewer changes no bit.
-  WorkspaceNeeds workspace_needs() const {
-    using Lists = ListStorage<Real>;
-    const int64_t totals = shape_.height * shape_.width * shape_.channels * static_cast<int64_t>(sizeof(Real));
-    return {
-        weight_bytes(arguments_.weight),
-        buffer_bytes(grad_) + 2 * buffer_bytes(arguments_.input),
-        shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T)),
-        totals + Lists::fixed_bytes(shape_),
-        WeightSums<T, Real>::bytes(arguments_.weight.numel()),
-        Lists::bytes(shape_, 1, shape_.out_height),
-        Lists::row_bytes(shape_)};
   }
 
   void run_chunks() {
