@@ -25,6 +25,10 @@
 // lane `delta`). 32- and 64-bit arithmetic types.
 #define RESNET_CUDA_SHUFFLE_XOR(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
 #define RESNET_CUDA_SHUFFLE_UP(value, delta) __shfl_up_sync(0xffffffffu, value, delta)
+// The value of lane `lane`, which may differ from lane to lane.
+#define RESNET_CUDA_SHUFFLE(value, lane) __shfl_sync(0xffffffffu, value, lane)
+// Bit i is set where lane i's predicate is true; the same 32 bits in every lane.
+#define RESNET_CUDA_BALLOT(predicate) __ballot_sync(0xffffffffu, predicate)
 
 namespace resnet_cuda {
 namespace device {
@@ -55,6 +59,10 @@ class Shared {
   __device__ __forceinline__ void set(int index, const T& value) const {
     data_[index] = value;
   }
+  // Adds atomically, for integers: their sums do not depend on the order.
+  __device__ __forceinline__ void add(int index, T value) const {
+    atomicAdd(data_ + index, value);
+  }
 
  private:
   T* data_;
@@ -74,6 +82,25 @@ namespace resnet_cuda {
 namespace device {
 
 constexpr int kWarp = 32;
+
+// Bits that are set.
+RESNET_CUDA_BODY int count_bits(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __popc(bits);
+#else
+  return __builtin_popcount(bits);
+#endif
+}
+
+// The number of the lowest bit that is set, of at least one.
+RESNET_CUDA_BODY int lowest_bit(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+
 // Shared memory that a block may have on every GPU without asking for more (cudaFuncSetAttribute): 48 KiB.
 constexpr int kMostSharedBytes = 48 << 10;
 

@@ -61,10 +61,6 @@ chunk_of(const DeformConvShape& shape, int64_t first_image, int64_t images, int6
       static_cast<int>(shape.offset_group_channels())};
 }
 
-inline Tiling input_tiling(const Chunk& chunk) {
-  return {chunk.images, static_cast<int>(chunk.shape.height), static_cast<int>(chunk.shape.width)};
-}
-
 // Calls visit(std::integral_constant<int, N>), N elements being one load or store: 16 bytes where the channels of
 // weight and offset groups are multiples of 16 bytes and the input is aligned, else 4 bytes, else one element.
 template <typename T, typename Visit>

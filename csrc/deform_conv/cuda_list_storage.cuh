@@ -1,57 +1,112 @@
-// Memory of the lists (cuda_input_lists.cuh) of one chunk.
+// Memory of the input lists (cuda_input_lists.cuh) of some images, or of some rows of one, and the launches that build
+// them.
 #pragma once
 
+#include "common/launch.cuh"
 #include "common/tensors.h"
 #include "deform_conv/cuda_input_lists.cuh"
-#include "deform_conv/cuda_workspace.h"
+#include "deform_conv/cuda_invert_taps.cuh"
+#include "deform_conv/cuda_tap_corners.cuh"
 
 namespace resnet_cuda {
 
 template <typename Real>
 class ListStorage {
  public:
-  // Bytes per image: three numbers per list.
-  static int64_t image_bytes(const DeformConvShape& shape) {
-    return 3 * static_cast<int64_t>(sizeof(int)) * shape.offset_groups * shape.height * shape.width;
-  }
-  // Bytes per output pixel: four entries per tap, unsorted and sorted, and the long lists that they could make.
-  static int64_t pixel_bytes(const DeformConvShape& shape) {
-    const int64_t entries = pixel_entries(shape);
-    return 2 * static_cast<int64_t>(sizeof(ListEntry<Real>)) * entries +
-           static_cast<int64_t>(sizeof(int)) * ceil_div(entries, kLongList);
+  // Bytes for `images` images of `rows` rows of the output each.
+  static int64_t bytes(const DeformConvShape& shape, int64_t images, int64_t rows) {
+    const Counts counts(shape, images, rows);
+    return counts.groups * kGroupBytes + counts.entries * kEntryBytes + counts.integers() * kIntegerBytes;
   }
 
-  ListStorage(const Tensor& beside, const DeformConvShape& shape, const ChunkSizes& sizes)
-      : lists_(sizes.images * shape.offset_groups * shape.height * shape.width),
-        entries_(sizes.images * sizes.rows * shape.out_width * pixel_entries(shape)),
-        remaining_(zeros_beside(beside, {lists_}, ScalarType::Int)),
-        integers_(empty_beside(beside, {2 * lists_ + entries_ / kLongList + 2}, ScalarType::Int)),
-        entry_bytes_(
-            empty_beside(beside, {2 * entries_ * static_cast<int64_t>(sizeof(ListEntry<Real>))}, ScalarType::Byte)) {
+  // The same for rows of one image: at most fixed_bytes + rows * row_bytes.
+  static int64_t fixed_bytes(const DeformConvShape& shape) {
+    return bytes(shape, 1, 0) + shape.offset_groups * shape.taps() * kGroupBytes + kIntegerBytes;
+  }
+  static int64_t row_bytes(const DeformConvShape& shape) {
+    return ceil_div(bytes(shape, 1, device::kWarp) - bytes(shape, 1, 0), device::kWarp);
   }
 
-  InputLists<Real> of(const Chunk& chunk) const {
-    auto* remaining = static_cast<int*>(remaining_.mutable_data_ptr());
-    auto* begin = static_cast<int*>(integers_.mutable_data_ptr());
-    int* length = begin + lists_;
-    int* entry_count = length + lists_;
+  ListStorage(const Tensor& beside, const DeformConvShape& shape, int64_t images, int64_t rows)
+      : counts_(shape, images, rows),
+        groups_(empty_beside(beside, {counts_.groups * kGroupBytes}, ScalarType::Byte)),
+        entries_(empty_beside(beside, {counts_.entries * kEntryBytes}, ScalarType::Byte)),
+        integers_(empty_beside(beside, {counts_.integers()}, ScalarType::Int)) {
+  }
+
+  // The lists of a chunk of at most so many images and rows.
+  InputLists<Real> build(const Launcher& launcher, const Chunk& chunk, const Positions& positions) const {
+    const DeformConvShape& shape = chunk.shape;
+    const auto offset_groups = static_cast<int>(shape.offset_groups);
+    const auto taps = static_cast<int>(shape.taps());
+    auto* ranges = static_cast<ListRange*>(integers_.mutable_data_ptr());
+    int* entry_count = reinterpret_cast<int*>(ranges + counts_.lists);
     int* long_count = entry_count + 1;
-    int* long_lists = long_count + 1;
-    auto* unsorted = static_cast<ListEntry<Real>*>(entry_bytes_.mutable_data_ptr());
-    const auto lists = static_cast<int>(chunk.shape.offset_groups * chunk.images * chunk.input_pixels());
-    return {lists, remaining, begin, length, unsorted, unsorted + entries_, entry_count, long_lists, long_count};
+    const InputLists<Real> lists{
+        chunk.images,
+        ranges,
+        static_cast<ListEntry<Real>*>(entries_.mutable_data_ptr()),
+        entry_count,
+        long_count + 1,
+        long_count};
+
+    auto* boxes = static_cast<CornerBox*>(groups_.mutable_data_ptr());
+    const TapTable table(chunk, reinterpret_cast<TapCorner*>(boxes + counts_.groups), boxes);
+    const int image_boxes = taps * table.tap_groups.divisor();
+    using Corners = TapCorners<Real>;
+    const int groups = offset_groups * chunk.images * image_boxes;
+    launcher.launch(
+        ceil_div(groups, Corners::kWarps),
+        Corners{
+            chunk,
+            positions,
+            table,
+            {groups, FastDivision32(taps), FastDivision32(chunk.images)},
+            entry_count,
+            long_count});
+
+    const InputTiling tiling(static_cast<int>(shape.height), static_cast<int>(shape.width));
+    launcher.launch(
+        static_cast<int64_t>(offset_groups) * chunk.images * tiling.tiles(),
+        InvertTaps<Real>{
+            chunk,
+            positions,
+            table,
+            lists,
+            tiling,
+            FastDivision32(tiling.tiles()),
+            FastDivision32(chunk.images),
+            image_boxes});
+    return lists;
   }
 
  private:
-  static int64_t pixel_entries(const DeformConvShape& shape) {
-    return 4 * shape.taps() * shape.offset_groups;
-  }
+  static constexpr int64_t kGroupBytes = sizeof(CornerBox) + device::kWarp * sizeof(TapCorner);
+  static constexpr int64_t kEntryBytes = sizeof(ListEntry<Real>);
+  static constexpr int64_t kIntegerBytes = sizeof(int);
 
-  int64_t lists_;
-  int64_t entries_;
-  Tensor remaining_;
+  struct Counts {
+    int64_t groups;   // of 32 pixels of a tap
+    int64_t entries;  // at most four per tap
+    int64_t lists;
+
+    Counts(const DeformConvShape& shape, int64_t images, int64_t rows) {
+      const int64_t taps = images * shape.offset_groups * shape.taps();
+      const int64_t pixels = rows * shape.out_width;
+      groups = taps * ceil_div(pixels, device::kWarp);
+      entries = 4 * taps * pixels + kListStep;
+      lists = images * shape.offset_groups * shape.height * shape.width;
+    }
+    // A range per list; two counters; the long lists that the entries could make.
+    int64_t integers() const {
+      return 2 * lists + 2 + entries / kLongList;
+    }
+  };
+
+  Counts counts_;
+  Tensor groups_;   // neither these nor the entries have a dtype of torch's
+  Tensor entries_;  // [entries]
   Tensor integers_;
-  Tensor entry_bytes_;  // ListEntry has no dtype of torch's
 };
 
 }  // namespace resnet_cuda

@@ -44,11 +44,10 @@ struct PositionGradients {
     const device::Shared<Slope> slopes(kSlopes, kMostPlanned);
     const device::Shared<Dots> dots(kDots, kMostPlanned);
     const int pixel_packs = static_cast<int>(chunk.shape.channels) / N;
-    block.template for_each_tap<Real>(
-        chunk, division, positions, [&](int place, const BlockPixel&, int, const MaskedSample<Real>& tap) {
-          plan.set(place, planned_tap(tap, pixel_packs, true));
-          slopes.set(place, {tap.sample.kind, tap.sample.fraction_y, tap.sample.fraction_x, tap.mask});
-        });
+    block.template for_each_tap<Real>(chunk, division, positions, [&](int place, const MaskedSample<Real>& tap) {
+      plan.set(place, planned_tap(tap, pixel_packs, true));
+      slopes.set(place, {tap.sample.kind, tap.sample.fraction_y, tap.sample.fraction_x, tap.mask});
+    });
     RESNET_CUDA_SYNC_BLOCK();
 
     const PixelThread mine(device::thread(), division.row_threads);

@@ -6,6 +6,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include "common/device.cuh"
+#include "common/fast_division.h"
 #include "deform_conv/deform_conv_math.h"
 
 namespace resnet_cuda {
@@ -71,28 +72,27 @@ struct TapPlace {
   int row;
   int column;
   int offset_group;
-  int kernel_row;
-  int kernel_column;
+  int tap;
 };
 
 struct Positions {
   PositionPlane offset;  // [N, 2*G*K, Ho, Wo]
   PositionPlane mask;    // [N, G*K, Ho, Wo]
 
+  // `kernel_width` divides by kernel_w.
   template <typename Real>
-  RESNET_CUDA_HOST_DEVICE MaskedSample<Real> sample(const DeformConvShape& shape, const TapPlace& place) const {
+  RESNET_CUDA_HOST_DEVICE MaskedSample<Real>
+  sample(const DeformConvShape& shape, const FastDivision32& kernel_width, const TapPlace& place) const {
     const int pixel = place.row * static_cast<int>(shape.out_width) + place.column;
-    const int kernel_width = static_cast<int>(shape.kernel_w);
-    const int tap = place.kernel_row * kernel_width + place.kernel_column;
-    const int channel = place.offset_group * static_cast<int>(shape.taps()) + tap;
+    const int kernel_row = kernel_width.quotient(place.tap);
+    const int kernel_column = place.tap - kernel_row * kernel_width.divisor();
+    const int channel = place.offset_group * static_cast<int>(shape.taps()) + place.tap;
     const int64_t vertical = offset.element(offset.first(place.image, pixel), 2 * channel);
     const Real offset_y = offset.read<Real>(vertical);
     const Real offset_x = offset.read<Real>(vertical + offset.channel);
     const Real value =
         mask.data == nullptr ? Real(1) : mask.read<Real>(mask.element(mask.first(place.image, pixel), channel));
-    return {
-        sample_tap<Real>(shape, place.row, place.column, place.kernel_row, place.kernel_column, offset_y, offset_x),
-        value};
+    return {sample_tap<Real>(shape, place.row, place.column, kernel_row, kernel_column, offset_y, offset_x), value};
   }
 };
 

@@ -26,11 +26,12 @@ inline Tensor row_matrices(const void* data, const Chunk& chunk, const Tensor& b
       beside.scalar_type());
 }
 
-// [groups, O/groups, taps * C/groups] of the weight as column_ordered() gives it, [O, taps, C/groups].
-inline Tensor weight_matrices(const Tensor& ordered, const DeformConvShape& shape) {
+// [groups, O/groups, taps * C/groups] of the weight as column_ordered() gives it, [O, taps, C/groups], from
+// element `begin` on.
+inline Tensor weight_matrices(const Tensor& ordered, const DeformConvShape& shape, int64_t begin = 0) {
   const int64_t width = shape.taps() * shape.group_channels();
   const int64_t outputs = shape.group_out_channels();
-  return strided_view(ordered, 0, {shape.groups, outputs, width}, {outputs * width, width, 1});
+  return strided_view(ordered, begin, {shape.groups, outputs, width}, {outputs * width, width, 1});
 }
 
 }  // namespace resnet_cuda

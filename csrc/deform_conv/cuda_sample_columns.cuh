@@ -24,10 +24,9 @@ struct SampleColumns {
     const TapBlock block(chunk, division, group_packs);
     const device::Shared<PlannedTap<Real>> plan(0, kMostPlanned);
     const int pixel_packs = static_cast<int>(chunk.shape.channels) / N;
-    block.template for_each_tap<Real>(
-        chunk, division, positions, [&](int place, const BlockPixel&, int, const MaskedSample<Real>& tap) {
-          plan.set(place, planned_tap(tap, pixel_packs, false));
-        });
+    block.template for_each_tap<Real>(chunk, division, positions, [&](int place, const MaskedSample<Real>& tap) {
+      plan.set(place, planned_tap(tap, pixel_packs, false));
+    });
     RESNET_CUDA_SYNC_BLOCK();
 
     const PixelThread mine(device::thread(), division.row_threads);

@@ -137,7 +137,7 @@ struct TapBlock {
     return {image, place.row, place.column, image < chunk.images};
   }
 
-  // Calls plan(place in the plan, pixel, its tap's sample and mask) for every tap of the block and every pixel inside.
+  // Calls plan(place in the plan, sample and mask) for every tap of the block and every pixel inside.
   template <typename Real, typename Plan>
   RESNET_CUDA_BODY void
   for_each_tap(const Chunk& chunk, const TapDivision& division, const Positions& positions, const Plan& plan) const {
@@ -147,20 +147,12 @@ struct TapBlock {
       return;
     }
     for (int tap = device::thread() / device::kWarp; tap < tap_count; tap += kBlockThreads / device::kWarp) {
-      const int kernel_row = division.kernel_width.quotient(first_tap + tap);
-      const int kernel_column = first_tap + tap - kernel_row * division.kernel_width.divisor();
       plan(
           tap * kBlockPixels + lane,
-          at,
-          first_tap + tap,
           positions.sample<Real>(
               chunk.shape,
-              {chunk.first_image + at.image,
-               chunk.first_row + at.row,
-               at.column,
-               offset_group,
-               kernel_row,
-               kernel_column}));
+              division.kernel_width,
+              {chunk.first_image + at.image, chunk.first_row + at.row, at.column, offset_group, first_tap + tap}));
     }
   }
 };

@@ -7,35 +7,18 @@
 
 #include "common/checks.h"
 #include "common/torch_stable.h"
+#include "deform_conv/cuda_backward_needs.cuh"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"
 #include "deform_conv/cuda_position_gradients.cuh"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
+#include "deform_conv/cuda_weight_sums.cuh"
 #include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {
 namespace {
-
-// Index: element. One chunk's sum, `sum`, is rounded to T; the running total is in Real. First chunk: total = sum.
-// Middle: total += sum. Last: chunk_sum = total + sum, rounded; that is the result.
-template <typename T, typename Real>
-struct Accumulate {
-  T* chunk_sum;
-  Real* total;
-  bool first;
-  bool last;
-
-  RESNET_CUDA_BODY void operator()(int64_t index) const {
-    const Real sum = (first ? Real(0) : total[index]) + static_cast<Real>(chunk_sum[index]);
-    if (last) {
-      chunk_sum[index] = static_cast<T>(sum);
-    } else {
-      total[index] = sum;
-    }
-  }
-};
 
 // Index: element. Rounds a running total and makes it 0 for the next image.
 template <typename T, typename Real>
@@ -62,7 +45,9 @@ class Backward {
         grad_(grad),
         needs_(needs),
         launcher_(arguments.input),
-        sizes_(chunk_sizes(shape_, workspace_needs())),
+        sizes_(chunk_sizes(
+            shape_,
+            backward_needs<T, Real>(shape_, buffer_bytes(grad) + 2 * buffer_bytes(arguments.input)))),
         weight_(column_ordered<T>(launcher_, arguments.weight, shape_)) {
     const auto beside = [&](const Tensor& like) {
       return empty_beside(grad, size_of(like), like.scalar_type(), output_memory_format(like));
@@ -106,16 +91,6 @@ class Backward {
     return needs_positions() || needs_.weight;
   }
 
-  // Always sized for all gradients, so that asking for fewer changes no bit.
-  WorkspaceNeeds workspace_needs() const {
-    const int64_t weight_totals = arguments_.weight.numel() * static_cast<int64_t>(sizeof(T) + sizeof(Real));
-    return {
-        weight_bytes(arguments_.weight) + weight_totals,
-        buffer_bytes(grad_) + 2 * buffer_bytes(arguments_.input) + ListStorage<Real>::image_bytes(shape_),
-        shape_.taps() * shape_.channels * static_cast<int64_t>(sizeof(T)) + ListStorage<Real>::pixel_bytes(shape_),
-        shape_.height * shape_.width * shape_.channels * static_cast<int64_t>(sizeof(Real))};
-  }
-
   void run_chunks() {
     const int64_t most_pixels = sizes_.images * sizes_.rows * shape_.out_width;
     const bool whole_images = sizes_.rows == shape_.out_height;
@@ -127,16 +102,17 @@ class Backward {
     std::optional<TargetImages<T>> grad_inputs;
     if (needs_.input) {
       grad_inputs.emplace(launcher_, *gradients_.input, sizes_.images);
-      lists_.emplace(grad_, shape_, sizes_);
+      list_storage_.emplace(grad_, shape_, sizes_.list_images, sizes_.rows);
       if (!whole_images) {
         input_total_ = zeros_beside(grad_, {shape_.height * shape_.width * shape_.channels}, real_dtype());
       }
     }
     columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
     if (needs_.weight) {
-      weight_sum_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
       if (!whole_images || sizes_.images < shape_.batch) {
-        weight_total_ = empty_beside(grad_, {weight_.numel()}, real_dtype());
+        weight_sums_.emplace(launcher_, grad_, real_dtype(), weight_.numel());
+      } else {
+        weight_product_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
       }
     }
 
@@ -145,9 +121,16 @@ class Backward {
       const T* rows = grads.read(image, images);
       const T* input = inputs ? inputs->read(image, images) : nullptr;
       T* grad_input = grad_inputs ? grad_inputs->begin(image) : nullptr;
+      if (needs_.input && whole_images && image % sizes_.list_images == 0) {
+        const int64_t list_images = smaller(sizes_.list_images, shape_.batch - image);
+        build_lists(chunk_of(shape_, image, list_images, 0, shape_.out_height));
+      }
       for (int64_t row = 0; row < shape_.out_height; row += sizes_.rows) {
         const Chunk chunk = chunk_of(shape_, image, images, row, smaller(sizes_.rows, shape_.out_height - row));
         const T* chunk_rows = rows + row * shape_.out_width * shape_.out_channels;
+        if (needs_.input && !whole_images) {
+          build_lists(chunk);
+        }
         run_chunk(chunk, chunk_rows, input, whole_images ? grad_input : nullptr);
       }
       if (grad_inputs) {
@@ -189,16 +172,8 @@ class Backward {
       launcher_.launch(blocks.blocks, Sample{chunk, positions_of(arguments_), input, column_data(), blocks.division});
     }
     if (needs_.weight) {
-      batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, weight_matrices(*weight_sum_, shape_));
-      if (weight_total_) {
-        launcher_.run(
-            weight_sum_->numel(),
-            Accumulate<T, Real>{
-                static_cast<T*>(weight_sum_->mutable_data_ptr()),
-                static_cast<Real*>(weight_total_->mutable_data_ptr()),
-                chunk.first_image == 0 && chunk.first_row == 0,
-                chunk.first_image + chunk.images == shape_.batch && chunk.first_row + chunk.rows == shape_.out_height});
-      }
+      const Tensor product = weight_sums_ ? weight_sums_->next(shape_) : weight_matrices(*weight_product_, shape_);
+      batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, product);
     }
   }
 
@@ -206,43 +181,34 @@ class Backward {
     return static_cast<T*>(columns_->mutable_data_ptr());
   }
 
+  void build_lists(const Chunk& chunk) {
+    lists_ = list_storage_->build(launcher_, chunk, positions_of(arguments_));
+    first_list_image_ = chunk.first_image;
+  }
+
   // Writes `grad_input` or, where that is null, adds to the image's running total.
   void gather_input(const Chunk& chunk, T* grad_input) {
-    const InputLists<Real> lists = lists_->of(chunk);
-    const Positions positions = positions_of(arguments_);
-    const int64_t taps = shape_.offset_groups * shape_.taps() * chunk.pixels();
-    launcher_.run(taps, CountCorners<Real>{chunk, positions, lists});
-    using Place = PlaceLists<Real>;
-    launcher_.launch(ceil_div(lists.lists, Place::kThreads), Place{lists});
-    launcher_.run(taps, FillLists<Real>{chunk, positions, lists});
-    using Order = OrderLists<Real>;
-    launcher_.launch(
-        std::max(ceil_div(lists.lists, Order::kLists), smaller(lists.lists, 2 * launcher_.multiprocessors())),
-        Order{chunk, positions, lists});
-
-    const int row_threads = row_threads_for(chunk, N);
-    const auto slices = static_cast<int>(ceil_div(chunk.offset_group_channels, row_threads * N));
-    const ListSum<T, Real, N> sum{column_data(), lists};
     const InputGradient<T, Real> target{
         grad_input, grad_input ? nullptr : static_cast<Real*>(input_total_->mutable_data_ptr())};
-    const Tiling tiling = input_tiling(chunk);
-    launcher_.launch(
-        tiling.tiles() * slices * shape_.offset_groups,
-        GatherInput<T, Real, N>{chunk, sum, target, tiling, slices, row_threads});
-    using Long = GatherLongLists<T, Real, N>;
-    launcher_.launch(2 * launcher_.multiprocessors(), Long{chunk, sum, target, slices, row_threads});
+    launch_gather<T, Real, N>(
+        launcher_, chunk, column_data(), *lists_, static_cast<int>(chunk.first_image - first_list_image_), target);
   }
 
   // [O, C/groups, kh, kw] from the order of the columns.
   Tensor weight_gradient() const {
     const std::vector<int64_t> size = size_of(arguments_.weight);
+    if (weight_sums_) {
+      const Tensor gradient = empty_beside(grad_, size, grad_.scalar_type());
+      weight_sums_->finish(shape_, gradient);
+      return gradient;
+    }
     if (shape_.taps() == 1 || shape_.group_channels() == 1) {
-      return torch::stable::view(*weight_sum_, size);
+      return torch::stable::view(*weight_product_, size);
     }
     const Tensor gradient = empty_beside(grad_, size, grad_.scalar_type());
     transpose(
         launcher_,
-        static_cast<const T*>(weight_sum_->const_data_ptr()),
+        static_cast<const T*>(weight_product_->const_data_ptr()),
         static_cast<T*>(gradient.mutable_data_ptr()),
         shape_.out_channels,
         shape_.taps(),
@@ -258,11 +224,14 @@ class Backward {
   const ChunkSizes sizes_;
   const Tensor weight_;  // [O, taps, C/groups]
   DeformConvGradients gradients_;
-  std::optional<ListStorage<Real>> lists_;
+  std::optional<ListStorage<Real>> list_storage_;
+  std::optional<InputLists<Real>> lists_;
+  int64_t first_list_image_ = 0;
   std::optional<Tensor> columns_;
-  std::optional<Tensor> input_total_;   // [H, W, C]
-  std::optional<Tensor> weight_sum_;    // [O, taps, C/groups], one chunk's sum and in the end the result
-  std::optional<Tensor> weight_total_;  // [O, taps, C/groups], the running total where there are several chunks
+  std::optional<Tensor> input_total_;  // [H, W, C]
+  // One of these: [O, taps, C/groups] where the call is one chunk, else sums.
+  std::optional<Tensor> weight_product_;
+  std::optional<WeightSums<T, Real>> weight_sums_;
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ from helpers.gpu import NEEDS_GPU, PADDED, STAGES, assert_runs_equal, deform_run
 from resnet_cuda import ops
 
 pytestmark = NEEDS_GPU
-MOST_EXTRA = 48 * 2**20
+MOST_EXTRA = 64 * 2**20
 
 
 @pytest.mark.parametrize("batch", [1, 8])

@@ -43,6 +43,12 @@ def index_operators(libraries_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def lists_operators(libraries_folder: Path):
+    """The input lists of the deformable convolution's backward, and its sizes."""
+    return _operators("lists", "resnet_cuda_emulated_lists", libraries_folder)
+
+
+@pytest.fixture(scope="session")
 def self_test(libraries_folder: Path):
     """Kernels that keep or break the rules that the emulation checks."""
     return _operators("self_test", "resnet_cuda_emulation_self_test", libraries_folder)

@@ -26,6 +26,8 @@
 #define RESNET_CUDA_SYNC_WARP() ::resnet_cuda::emulation::Grid::here().sync_warp(RESNET_CUDA_LINE_HERE)
 #define RESNET_CUDA_SHUFFLE_XOR(value, mask) ::resnet_cuda::device::shuffle_xor(value, mask, RESNET_CUDA_LINE_HERE)
 #define RESNET_CUDA_SHUFFLE_UP(value, delta) ::resnet_cuda::device::shuffle_up(value, delta, RESNET_CUDA_LINE_HERE)
+#define RESNET_CUDA_SHUFFLE(value, lane) ::resnet_cuda::device::shuffle(value, lane, RESNET_CUDA_LINE_HERE)
+#define RESNET_CUDA_BALLOT(predicate) ::resnet_cuda::emulation::Grid::here().ballot(predicate, RESNET_CUDA_LINE_HERE)
 
 namespace resnet_cuda {
 namespace device {
@@ -49,6 +51,14 @@ T shuffle_from(const T& value, int source, const emulation::Line& line) {
   T result;
   std::memcpy(&result, &bits, sizeof(T));
   return result;
+}
+
+template <typename T>
+T shuffle(const T& value, int lane, const emulation::Line& line) {
+  if (lane < 0 || lane >= emulation::kWarp) {
+    emulation::fail("shuffles from lane ", lane, " in ", line);
+  }
+  return shuffle_from(value, lane, line);
 }
 
 template <typename T>
@@ -98,6 +108,15 @@ class Shared {
     emulation::Grid& grid = emulation::Grid::here();
     check_index(index, {file, line});
     grid.shared().store(byte_of(index), &value, sizeof(T), grid.access({file, line}));
+  }
+
+  // Other threads may run before it.
+  void add(int index, T value, const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
+    static_assert(std::is_same_v<T, int>);
+    emulation::Grid& grid = emulation::Grid::here();
+    check_index(index, {file, line});
+    grid.yield();
+    grid.shared().add(byte_of(index), value, grid.access({file, line}));
   }
 
  private:

@@ -104,6 +104,14 @@ class Grid {
     return warp.result[lane];
   }
 
+  // Bit i: what lane i passes in the same ballot.
+  uint32_t ballot(bool predicate, const Line& line) {
+    Warp& warp = warp_[running_ / kWarp];
+    warp.operand[running_ % kWarp] = predicate ? 1 : 0;
+    meet_warp({"ballot", line});
+    return warp.ballot;
+  }
+
   // Lets other threads run first, or not, as the seed has it.
   void yield() {
     ready_.push_back(running_);
@@ -131,6 +139,7 @@ class Grid {
     uint64_t operand[kWarp];
     int source[kWarp];
     uint64_t result[kWarp];
+    uint32_t ballot;
   };
   // Thrown in a thread that waits when another has failed: unwinds its stack.
   struct Abandoned {};
@@ -257,6 +266,10 @@ class Grid {
       // Now, before a lane continues and overwrites its operand.
       for (int lane = 0; lane < kWarp; ++lane) {
         warp.result[lane] = warp.operand[warp.source[lane]];
+      }
+      warp.ballot = 0;
+      for (int lane = 0; lane < kWarp; ++lane) {
+        warp.ballot |= static_cast<uint32_t>(warp.operand[lane] & 1) << lane;
       }
       ++warp.epoch;
       make_ready(index * kWarp, (index + 1) * kWarp);

@@ -74,7 +74,7 @@ Tensor walk(const Tensor& beside, int64_t channels, int64_t plane, int64_t step,
   return result;
 }
 
-// [3]: images and rows of a chunk, and the bytes that all of a call is to take.
+// [4]: images and rows of a chunk, images of a batch of lists, and the bytes that all of a call is to take.
 Tensor chunk(
     const Tensor& beside,
     int64_t batch,
@@ -83,17 +83,22 @@ Tensor chunk(
     int64_t per_call,
     int64_t per_image,
     int64_t per_pixel,
-    int64_t per_divided_image) {
+    int64_t per_divided_image,
+    int64_t sums,
+    int64_t image_lists,
+    int64_t row_lists) {
   DeformConvShape shape{};
   shape.batch = batch;
   shape.out_height = out_height;
   shape.out_width = out_width;
-  const ChunkSizes sizes = chunk_sizes(shape, {per_call, per_image, per_pixel, per_divided_image});
-  const Tensor result = empty_beside(beside, {3}, ScalarType::Long);
+  const ChunkSizes sizes =
+      chunk_sizes(shape, {per_call, per_image, per_pixel, per_divided_image, sums, image_lists, row_lists});
+  const Tensor result = empty_beside(beside, {4}, ScalarType::Long);
   auto* numbers = static_cast<int64_t*>(result.data_ptr());
   numbers[0] = sizes.images;
   numbers[1] = sizes.rows;
-  numbers[2] = kWorkspaceBytes;
+  numbers[2] = sizes.list_images;
+  numbers[3] = kWorkspaceBytes;
   return result;
 }
 
@@ -112,7 +117,7 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def("walk(Tensor beside, int channels, int plane, int step, int count, bool wide) -> Tensor");
   m.def(
       "chunk(Tensor beside, int batch, int out_height, int out_width, int per_call, int per_image, int per_pixel, "
-      "int per_divided_image) -> Tensor");
+      "int per_divided_image, int sums, int image_lists, int row_lists) -> Tensor");
   m.def("type_of_offset(Tensor offset, Tensor input) -> int");
 }
 

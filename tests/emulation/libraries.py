@@ -13,7 +13,7 @@ from emulation.child import LIBRARIES
 def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
     if name == "operators":
         return operator_sources(csrc)
-    file = {"index": "index_op.cpp", "transpose": "transpose_op.cpp", "self_test": "self_test_kernels.cpp"}[name]
+    file = {"self_test": "self_test_kernels.cpp"}.get(name, f"{name}_op.cpp")
     return [HERE / file]
 
 

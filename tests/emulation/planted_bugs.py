@@ -33,8 +33,12 @@ _frozen_bn = partial(
     library="operators/frozen_bn",
     tests=("test_frozen_bn.py", "-k", "float32 and (values or many_packs or begin_anywhere)"),
 )
+_lists = partial(
+    PlantedBug, library="lists", tests=("test_input_lists.py", "-k", "inverse_of_the_taps and float32 or around")
+)
 LONG_LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
-ORDER_TESTS = ("test_deform_conv.py", "-k", "test_bitwise_equal and deform_arguments")
+LIST_TESTS = ("test_input_lists.py", "-k")
+LISTS_DIFFER = r"AssertionError: the lists differ"
 WRONG_RESULT = r"AssertionError: (output|gradient for \w+) is off by "
 
 BUGS = (
@@ -135,60 +139,6 @@ BUGS = (
         new="for (int distance = division.row_threads / 2; distance > 1; distance /= 2)",
         report=r"AssertionError: gradient for (offset|mask) is off by ",
     ),
-    _deform_conv(
-        "lists_missing_barrier",
-        "deform_conv/cuda_input_lists.cuh",
-        old="""    RESNET_CUDA_SYNC_BLOCK();
-    if (thread == 0) {""",
-        new="""    if (thread == 0) {""",
-        report=r"kernel PlaceLists<.*(race on word \d+ of shared memory|which no thread has set)",
-    ),
-    _deform_conv(
-        "lists_in_order_of_arrival",
-        "deform_conv/cuda_input_lists.cuh",
-        old="lists.sorted[place] = mine;",
-        new="lists.sorted[entry] = mine;",
-        report=r"AssertionError: input differs ",
-        tests=ORDER_TESTS,
-    ),
-    _deform_conv(
-        "long_lists_missing_barrier_between_lists",
-        "deform_conv/cuda_gather_input.cuh",
-        old="""      RESNET_CUDA_SYNC_BLOCK();
-    }
-  }""",
-        new="""    }
-  }""",
-        report=r"kernel GatherLongLists<.*race on word \d+ of shared memory",
-        tests=LONG_LIST_TESTS,
-    ),
-    _deform_conv(
-        "long_lists_missing_barrier_between_rows",
-        "deform_conv/cuda_input_lists.cuh",
-        old="""      RESNET_CUDA_SYNC_BLOCK();
-    }
-  }""",
-        new="""    }
-  }""",
-        report=r"kernel OrderLists<.*race on word \d+ of shared memory",
-        tests=("test_deform_conv.py", "-k", "test_long_lists_of_many_rows"),
-    ),
-    _deform_conv(
-        "long_lists_rows_of_the_first_image",
-        "deform_conv/cuda_input_lists.cuh",
-        old="const int first_row = list_image % chunk.images * image_rows;",
-        new="const int first_row = 0;",
-        report=r"AssertionError: gradient for input",
-        tests=("test_deform_conv.py", "-k", "test_long_lists_of_several_images"),
-    ),
-    _deform_conv(
-        "long_lists_forgotten",
-        "deform_conv/cuda_input_lists.cuh",
-        old="if (length > kLongList) {",
-        new="if (length > 4 * kLongList) {",
-        report=r"AssertionError: gradient for input (is off by|is all zeros)",
-        tests=LONG_LIST_TESTS,
-    ),
     _frozen_bn(
         "frozen_bn_border_between_planes",
         "frozen_bn/cuda_contiguous.cuh",
@@ -251,20 +201,209 @@ BUGS = (
         report=r"AssertionError|assert ",
         tests=("test_frozen_bn.py", "-k", "float32 and variance_0_at_eps_0"),
     ),
+    _lists(
+        "lists_missing_barrier",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="""    RESNET_CUDA_SYNC_BLOCK();
+    int to = held""",
+        new="""    int to = held""",
+        report=r"kernel InvertTaps<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _lists(
+        "lists_missing_barrier_before_weighing",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="""    RESNET_CUDA_SYNC_BLOCK();
+    return total;""",
+        new="""    return total;""",
+        report=r"kernel InvertTaps<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _lists(
+        "lists_lost_upper_edge",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="box[i].last_row >= first_row &&",
+        new="box[i].last_row > first_row &&",
+        report=LISTS_DIFFER,
+        tests=(*LIST_TESTS, "every_place_around_a_tile"),
+    ),
+    _lists(
+        "lists_lost_lower_edge",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="box[i].first_row <= last_row &&",
+        new="box[i].first_row < last_row &&",
+        report=LISTS_DIFFER,
+        tests=(*LIST_TESTS, "every_place_around_a_tile"),
+    ),
+    _lists(
+        "lists_lost_right_edge",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="box[i].first_column <= last_column;",
+        new="box[i].first_column < last_column;",
+        report=LISTS_DIFFER,
+        tests=(*LIST_TESTS, "every_place_around_a_tile"),
+    ),
+    _lists(
+        "lists_box_of_half_a_warp",
+        "deform_conv/cuda_tap_corners.cuh",
+        old="for (int distance = device::kWarp / 2;",
+        new="for (int distance = device::kWarp / 4;",
+        report=LISTS_DIFFER,
+    ),
+    _lists(
+        "lists_unordered_append",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="left_end + device::count_bits(left_ballot & block.lower_lanes())",
+        new="left_end + device::count_bits(left_ballot & ~block.lower_lanes()) - 1",
+        report=LISTS_DIFFER,
+    ),
+    _lists(
+        "lists_unordered_boxes",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="to += i < block.warp ? warp_total : 0;",
+        new="to += i > block.warp ? warp_total : 0;",
+        report=LISTS_DIFFER,
+    ),
+    _lists(
+        "lists_tile_missed",
+        "deform_conv/cuda_input_tiles.cuh",
+        old="down_(static_cast<int>(ceil_div(height, kInputTileRows))),",
+        new="down_(height < kInputTileRows ? 1 : height / kInputTileRows),",
+        report=r"AssertionError",
+    ),
+    _lists(
+        "lists_hits_beyond_the_buffer_dropped",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="return Pass::kCount;",
+        new="return Pass::kDone;",
+        report=r"AssertionError",
+        tests=(*LIST_TESTS, "size_of_the_buffer"),
+    ),
+    _lists(
+        "lists_hits_that_just_do_not_fit",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="if (held > kHits) {",
+        new="if (held > kHits + 1) {",
+        report=r"AssertionError|kernel InvertTaps<",
+        tests=(*LIST_TESTS, "size_of_the_buffer"),
+    ),
+    _lists(
+        "lists_second_round_forgotten",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="first_box + kRoundBoxes >= image_boxes;",
+        new="first_box + 2 * kRoundBoxes >= image_boxes;",
+        report=r"AssertionError",
+        tests=(*LIST_TESTS, "size_of_a_round"),
+    ),
+    _lists(
+        "lists_weights_outside_the_tile",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="const Real weight = inside ? sample.corner_weight(corner) * mask : Real(0);",
+        new="const Real weight = sample.corner_weight(corner) * mask;",
+        report=r"kernel InvertTaps<.*index -?\d+ of 64 elements|AssertionError",
+    ),
+    _lists(
+        "lists_of_the_first_image",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="first_box = image_of_group * body.image_boxes;",
+        new="first_box = 0;",
+        report=LISTS_DIFFER,
+    ),
+    _lists(
+        "lists_long_ones_forgotten",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="if (is_long_list(length[i])) {",
+        new="if (is_long_list(length[i] - 1)) {",
+        report=r"AssertionError",
+        tests=(*LIST_TESTS, "length_of_long_ones"),
+    ),
+    _lists(
+        "one_image_too_many_per_chunk",
+        "deform_conv/cuda_workspace.h",
+        old="const int64_t most = std::min(chunk_budget / image_bytes,",
+        new="const int64_t most = std::min(1 + chunk_budget / image_bytes,",
+        report=r"AssertionError",
+        tests=(*LIST_TESTS, "sizes_at_their_budget"),
+    ),
+    _lists(
+        "one_image_too_many_beside_its_lists",
+        "deform_conv/cuda_workspace.h",
+        old="budget / (image_bytes + needs.image_lists));",
+        new="1 + budget / (image_bytes + needs.image_lists));",
+        report=r"AssertionError",
+        tests=(*LIST_TESTS, "sizes_at_their_budget"),
+    ),
+    _lists(
+        "one_chunk_too_many_per_batch_of_lists",
+        "deform_conv/cuda_workspace.h",
+        old="/ needs.image_lists / images;",
+        new="/ needs.image_lists / images + 1;",
+        report=r"AssertionError",
+        tests=(*LIST_TESTS, "sizes_at_their_budget"),
+    ),
     _deform_conv(
         "gather_skips_the_last_entry",
         "deform_conv/cuda_gather_input.cuh",
-        old="list_sum.add(begin, begin + length,",
-        new="list_sum.add(begin, begin + length - 1,",
+        old="add(range.begin, range.begin + range.length, rows_of",
+        new="add(range.begin, range.begin + range.length - 1, rows_of",
         report=r"AssertionError: gradient for input is off by ",
     ),
     _deform_conv(
-        "lists_count_corners_outside",
-        "deform_conv/cuda_input_lists.cuh",
-        old="if (sample.corner[i] >= 0 && weight != Real(0)) {",
-        new="if (weight != Real(0)) {",
-        report=r"AddressSanitizer: |AssertionError: gradient for input is off by ",
-        sanitize=True,
+        "gather_list_that_nobody_sums",
+        "deform_conv/cuda_gather_input.cuh",
+        old="if (!exists || is_long_list(range.length)) {",
+        new="if (!exists || is_long_list(range.length + 1)) {",
+        report=r"AssertionError: gradient for input",
+        tests=("test_deform_conv.py", "-k", "test_lists_around"),
+    ),
+    _deform_conv(
+        "gather_lists_of_the_first_chunk",
+        "deform_conv/cuda_gather_input.cuh",
+        old="offset_group * lists.images + division.first_image + image;",
+        new="offset_group * lists.images + image;",
+        report=r"AssertionError: gradient for input",
+        tests=("test_deform_conv.py", "-k", "test_several_batches_of_lists and float32"),
+    ),
+    _deform_conv(
+        "gather_second_pack_of_the_first",
+        "deform_conv/cuda_gather_input.cuh",
+        old="load_constant_pack<N>(row + i * kMostRowThreads * N)",
+        new="load_constant_pack<N>(row)",
+        report=r"AssertionError: gradient for input",
+        tests=("test_deform_conv.py", "-k", "test_two_packs"),
+    ),
+    _deform_conv(
+        "long_lists_missing_barrier_between_lists",
+        "deform_conv/cuda_gather_input.cuh",
+        old="""    RESNET_CUDA_SYNC_BLOCK();
+  }
+};""",
+        new="""  }
+};""",
+        report=r"kernel GatherInput<.*race on word \d+ of shared memory",
+        tests=LONG_LIST_TESTS,
+    ),
+    _deform_conv(
+        "long_lists_of_other_chunks",
+        "deform_conv/cuda_gather_input.cuh",
+        old="offset_group * lists.images - division.first_image;",
+        new="offset_group * lists.images;",
+        report=r"AssertionError: gradient for input|AddressSanitizer",
+        tests=("test_deform_conv.py", "-k", "test_long_lists_of_several_chunks"),
+    ),
+    _deform_conv(
+        "weight_products_left_out",
+        "deform_conv/cuda_weight_sums.cuh",
+        old="for (int i = 1; i < count; ++i) {",
+        new="for (int i = 2; i < count; ++i) {",
+        report=r"AssertionError: gradient for weight is off by ",
+        tests=("test_deform_conv.py", "-k", "test_values_and_gradients and tiles"),
+    ),
+    _deform_conv(
+        "weight_gradient_of_the_last_chunk_only",
+        "deform_conv/cuda_weight_sums.cuh",
+        old="sum += product[i * elements];",
+        new="sum = product[i * elements];",
+        report=r"AssertionError: gradient for weight is off by ",
+        tests=("test_deform_conv.py", "-k", "test_values_and_gradients and tiles"),
     ),
     _deform_conv(
         "bias_of_the_next_output",
@@ -272,14 +411,6 @@ BUGS = (
         old="bias + row_packs.remainder(index) * N",
         new="bias + row_packs.remainder(index + 1) * N",
         report=r"AssertionError: output is off by ",
-    ),
-    _deform_conv(
-        "weight_gradient_of_the_last_chunk_only",
-        "deform_conv/deform_conv_backward_cuda.cu",
-        old="(first ? Real(0) : total[index])",
-        new="(first || last ? Real(0) : total[index])",
-        report=r"AssertionError: gradient for weight is off by ",
-        tests=("test_deform_conv.py", "-k", "test_values_and_gradients and tiles"),
     ),
     _deform_conv(
         "input_gradient_of_the_image_before",

@@ -139,7 +139,9 @@ struct Order : Kernel {
   }
 };
 
-// 0: the warp's sum by xor, in every lane, through all types; 1: the warp's running sum by shuffling up.
+// 0: the warp's sum by xor, in every lane, through all types; 1: the warp's running sum by shuffling up; 2: the warp in
+// reverse by shuffling; 3: from a lane that does not exist; 4: how many lower lanes have odd elements, by ballot; 5:
+// half a warp votes.
 struct Shuffle : Kernel {
   template <typename T>
   RESNET_CUDA_BODY T warp_sum(T value) const {
@@ -157,12 +159,48 @@ struct Shuffle : Kernel {
       target[index()] = static_cast<float>(all + by_long) + warp_sum(value);
       return;
     }
+    const int lane = device::thread() % 32;
+    if (variant == 2 || variant == 3) {
+      target[index()] = RESNET_CUDA_SHUFFLE(value, variant == 2 ? 31 - lane : 32);
+      return;
+    }
+    if (variant == 4) {
+      const uint32_t odd = RESNET_CUDA_BALLOT(static_cast<int>(value) % 2 != 0);
+      target[index()] = static_cast<float>(device::count_bits(odd & ((uint32_t{1} << lane) - 1)));
+      return;
+    }
+    if (variant == 5) {
+      target[index()] = lane < 16 ? static_cast<float>(RESNET_CUDA_BALLOT(true)) : 0.0f;
+      return;
+    }
     float sum = value;
     for (int delta = 1; delta < 32; delta *= 2) {
       const float below = RESNET_CUDA_SHUFFLE_UP(sum, delta);
       sum += device::thread() % 32 >= delta ? below : 0.0f;
     }
     target[index()] = sum;
+  }
+};
+
+// Every thread adds its element to one word. 1: without a barrier before it is read; 2: nobody has set it; 3: one
+// thread sets it meanwhile; 4: one thread adds what another reads.
+struct AddToShared : Kernel {
+  RESNET_CUDA_BODY void operator()() const {
+    const device::Shared<int> sum(0, kThreads);
+    const int thread = device::thread();
+    if (variant != 2) {
+      sum.set(thread, 0);
+    }
+    RESNET_CUDA_SYNC_BLOCK();
+    if (variant == 3 && thread == 40) {
+      sum.set(0, 1);
+    } else if (variant != 4 || thread == 40) {
+      sum.add(0, static_cast<int>(source[index()]));
+    }
+    if (variant != 1 && variant != 4) {
+      RESNET_CUDA_SYNC_BLOCK();
+    }
+    target[index()] = static_cast<float>(sum.get(0));
   }
 };
 
@@ -201,6 +239,7 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulation_self_test, m) {
   m.def("copy_packs(Tensor source, int variant) -> Tensor");
   m.def("order(Tensor(a!) source, int variant) -> Tensor");
   m.def("shuffle(Tensor source, int variant) -> Tensor");
+  m.def("add_to_shared(Tensor source, int variant) -> Tensor");
   m.def("throw_in_thread(Tensor source, int variant) -> Tensor");
 }
 
@@ -212,5 +251,6 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulation_self_test, CPU, m) {
   m.impl("copy_packs", TORCH_BOX(&resnet_cuda::run<resnet_cuda::CopyPacks>));
   m.impl("order", TORCH_BOX(&resnet_cuda::run<resnet_cuda::Order>));
   m.impl("shuffle", TORCH_BOX(&resnet_cuda::run<resnet_cuda::Shuffle>));
+  m.impl("add_to_shared", TORCH_BOX(&resnet_cuda::run<resnet_cuda::AddToShared>));
   m.impl("throw_in_thread", TORCH_BOX(&resnet_cuda::run<resnet_cuda::Throw>));
 }

@@ -58,6 +58,24 @@ class SharedMemory {
     std::memcpy(target, data_.get() + begin, bytes);
   }
 
+  // Atomically: may meet other threads' additions to the word, but no other access, before the next block barrier.
+  void add(int begin, int value, const Access& access) {
+    const int word = begin / 4;
+    const Written& written = written_[word];
+    if (written.epoch < begin_epoch_) {
+      fail("adds to word ", word, " of shared memory in ", access.line, ", which no thread has set");
+    }
+    if (!written.by_addition) {
+      check_against_write(word, access, "adds to");
+    }
+    check_against_reads(word, access, "adds to");
+    written_[word] = {epoch_, access.warp_epoch, access.thread, access.line, true};
+    int sum;
+    std::memcpy(&sum, data_.get() + begin, sizeof(sum));
+    sum += value;
+    std::memcpy(data_.get() + begin, &sum, sizeof(sum));
+  }
+
   void store(int begin, const void* source, int bytes, const Access& access) {
     for (int word = begin / 4; word < (begin + bytes) / 4; ++word) {
       check_write(word, access);
@@ -71,6 +89,7 @@ class SharedMemory {
     uint32_t warp_epoch = 0;
     int thread = -1;
     Line line;
+    bool by_addition = false;
   };
   // By the threads of one warp since its latest barrier.
   struct Read {
@@ -96,6 +115,11 @@ class SharedMemory {
 
   void check_write(int word, const Access& access) {
     check_against_write(word, access, "writes");
+    check_against_reads(word, access, "writes");
+    written_[word] = {epoch_, access.warp_epoch, access.thread, access.line, false};
+  }
+
+  void check_against_reads(int word, const Access& access, const char* what) const {
     const int warp = access.thread / kWarp;
     for (int other = 0; other < warps_; ++other) {
       const Read& read = read_[static_cast<std::size_t>(word) * warps_ + other];
@@ -108,18 +132,18 @@ class SharedMemory {
       }
       if (lanes != 0) {
         const int reader = other * kWarp + __builtin_ctz(lanes);
-        report_race(word, access, "writes", reader, "read", read.line);
+        report_race(word, access, what, reader, "read", read.line);
       }
     }
-    written_[word] = {epoch_, access.warp_epoch, access.thread, access.line};
   }
 
   void check_against_write(int word, const Access& access, const char* what) const {
     const Written& written = written_[word];
-    if (written.epoch != epoch_ || written.thread == access.thread) {
+    // Other threads may have added besides the one that is noted.
+    if (written.epoch != epoch_ || (written.thread == access.thread && !written.by_addition)) {
       return;
     }
-    const bool one_warp = written.thread / kWarp == access.thread / kWarp;
+    const bool one_warp = !written.by_addition && written.thread / kWarp == access.thread / kWarp;
     if (!one_warp || written.warp_epoch == access.warp_epoch) {
       report_race(word, access, what, written.thread, "wrote", written.line);
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from emulation.autograd import deform_conv2d_of
+from emulation.build import LONG_LIST
 from helpers.cases import DEFORM_CASES, DEFORM_CASES_BY_NAME, DeformCase
 from helpers.compare import assert_bitwise_equal
-from helpers.problems import assert_deform_run_close, deform_arguments, run
+from helpers.problems import assert_deform_run_close, cast, deform_arguments, run
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SOME = ("plain", "v1", "groups_2_offset_groups_3", "groups_32", "kernel_2x4", "channels_33_to_17", "channels_64_to_64")
@@ -139,9 +140,61 @@ def test_offsets_onto_one_pixel(emulated, monkeypatch, dtype, layout):
     check(emulated, LONG, laid_out(onto_one_pixel(LONG, dtype), layout))
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_lists_around_the_length_of_long_ones(emulated, more):
+    """Exactly one of the two ways of summing takes each."""
+    count = LONG_LIST + more
+    # One row of `count` outputs, all at the pixel (3, 2).
+    case = DeformCase("exact", batch=1, channels=8, size=(5, count), kernel=(1, 1), stride=(5, 1), padding=(0, 0))
+    assert case.out_size == (1, count)
+    arguments = deform_arguments(case, torch.float32)
+    arguments["offset"][:, 0] = 3
+    arguments["offset"][:, 1] = 2 - torch.arange(count)
+    check(emulated, case, arguments)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_several_batches_of_lists(emulated, dtype, layout):
+    """Several chunks in each (test_input_lists.py knows), the last one smaller."""
+    case = DeformCase("batches", batch=11, channels=24, out_channels=4, size=(4, 3))
+    check(emulated, case, laid_out(deform_arguments(case, dtype), layout))
+
+
+def test_two_packs_per_entry(emulated):
+    """Rows of 64 float32 are two packs for each of 8 threads; here long lists too, and two slices."""
+    case = DeformCase("two_packs", batch=1, channels=256, out_channels=4, size=(5, 9), offset_groups=2)
+    for make in (deform_arguments, onto_one_pixel):
+        check(emulated, case, laid_out(make(case, torch.float32), "channels_last"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("batch", [3, 5, 13])
+def test_the_weight_gradient_is_rounded_once(emulated, dtype, batch):
+    """Over several chunks, as many as there is room for products, and more: as near as one rounding of the sum."""
+    case = DeformCase("chunks", batch=batch, channels=16, out_channels=4, size=(9, 8), spread=1)
+    arguments = laid_out(deform_arguments(case, dtype), "channels_last")
+    got = run(deform_conv2d_of(emulated), arguments, ["weight"], **case.geometry).gradients["weight"]
+    columns = run(deform_conv2d_of(emulated), cast(arguments, torch.float64), ["weight"], **case.geometry)
+    exact = columns.gradients["weight"]
+    # What remains beside the rounding of the result is that of the columns, an error of either sign for each product.
+    rounding = torch.finfo(dtype).eps / 2
+    products = (arguments["input"].abs().double().mean() * arguments["grad"].abs().double().mean()).item()
+    noise = rounding * products * (batch * 72) ** 0.5
+    error = (got.double() - exact).abs()
+    assert (error <= rounding * exact.abs() + 6 * noise).all()
+    assert error.mean() <= 0.5 * rounding * exact.abs().mean() + noise
+
+
 def test_long_lists_of_several_images(emulated):
     """All in one chunk, each with long lists of its own."""
     case = DeformCase("long_lists_of_images", batch=3, channels=2, size=(7, 7), kernel=(1, 1), padding=(0, 0))
+    check(emulated, case, onto_one_pixel(case, torch.float32))
+
+
+def test_long_lists_of_several_chunks(emulated):
+    """In one batch of lists."""
+    case = DeformCase("long_lists_of_chunks", batch=3, channels=40, size=(7, 7), kernel=(1, 1), padding=(0, 0))
     check(emulated, case, onto_one_pixel(case, torch.float32))
 
 

@@ -140,6 +140,24 @@ def test_shuffles(self_test):
     sums = by_warp.sum(1, keepdim=True).expand(-1, 32).flatten()
     assert torch.equal(self_test.shuffle(SOURCE, 0), 4 * sums)
     assert torch.equal(self_test.shuffle(SOURCE, 1), by_warp.cumsum(1).flatten())
+    assert torch.equal(self_test.shuffle(SOURCE, 2), by_warp.flip(1).flatten())
+    assert_reported(self_test.shuffle, 3, "shuffles from lane 32 in ")
+
+
+def test_ballots(self_test):
+    odd = SOURCE.view(-1, 32) % 2
+    assert torch.equal(self_test.shuffle(SOURCE, 4), (odd.cumsum(1) - odd).flatten())
+    assert_reported(self_test.shuffle, 5, "deadlock", " at the ballot in ", "ended without it")
+
+
+def test_atomic_additions_in_shared_memory(self_test):
+    assert torch.equal(
+        self_test.add_to_shared(SOURCE, 0), SOURCE.view(-1, 64).sum(1, keepdim=True).expand(-1, 64).flatten()
+    )
+    assert_reported(self_test.add_to_shared, 1, "race on word 0 of shared memory")
+    assert_reported(self_test.add_to_shared, 2, "adds to word 0 of shared memory", "which no thread has set")
+    assert_reported(self_test.add_to_shared, 3, "race on word 0 of shared memory")
+    assert_reported(self_test.add_to_shared, 4, "race on word 0 of shared memory")
 
 
 def test_an_exception_reaches_the_caller(self_test):

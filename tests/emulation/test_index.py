@@ -79,8 +79,20 @@ def test_walk_over_sizes_beyond_32_bits(index_operators, channels, plane):
     assert places == [[element // plane % channels, element % plane] for element in range(0, 50 * step, step)]
 
 
-# Thousandths of the workspace: for a call, an image, all output pixels of an image, sums of an image taken in parts.
-NEEDS = ((20, 10, 100, 0), (20, 10, 990, 200), (200, 300, 3000, 100), (900, 10, 300, 0), (5, 1500, 4000, 700))
+# Thousandths of the workspace: for a call, an image, all output pixels of an image, sums of an image taken in parts, sums
+# of a call, lists of an image, lists of all its rows.
+NEEDS = (
+    (20, 10, 100, 0, 0, 0, 0),
+    (20, 10, 690, 200, 0, 0, 0),
+    (200, 200, 3000, 100, 0, 0, 0),
+    (700, 10, 300, 0, 0, 0, 0),
+    (5, 1100, 4000, 700, 0, 0, 0),
+    (10, 0, 290, 100, 150, 95, 90),
+    (10, 0, 580, 100, 40, 93, 90),
+    (100, 20, 150, 100, 280, 60, 60),
+    (50, 100, 800, 150, 100, 500, 500),
+    (50, 0, 100, 10, 50, 900, 900),
+)
 
 
 @pytest.mark.parametrize("needs", NEEDS)
@@ -88,21 +100,31 @@ NEEDS = ((20, 10, 100, 0), (20, 10, 990, 200), (200, 300, 3000, 100), (900, 10, 
 def test_chunks(index_operators, batch, size, needs):
     """They stay within the workspace where what cannot be divided leaves room, and are never so small as to idle."""
     pixels = size[0] * size[1]
-    workspace = index_operators.chunk(torch.empty(0), 1, 1, 1, 0, 0, 1, 0)[2].item()
-    per_call, per_image, all_pixels, divided = (thousandths * workspace // 1000 for thousandths in needs)
+    workspace = index_operators.chunk(torch.empty(0), 1, 1, 1, 0, 0, 1, 0, 0, 0, 0)[3].item()
+    per_call, per_image, all_pixels, divided, sums, image_lists, all_rows = (
+        thousandths * workspace // 1000 for thousandths in needs
+    )
     per_pixel = max(1, all_pixels // pixels)
-    sizes = (batch, *size, per_call, per_image, per_pixel, divided)
-    images, rows, _ = index_operators.chunk(torch.empty(0), *sizes).tolist()
+    row_lists = all_rows // size[0]
+    sizes = (batch, *size, per_call, per_image, per_pixel, divided, sums, image_lists, row_lists)
+    images, rows, list_images, _ = index_operators.chunk(torch.empty(0), *sizes).tolist()
     chunk_bytes = images * rows * size[1] * per_pixel
+    for_chunk = workspace // 4 * 3
     if rows == size[0]:
-        total = per_call + images * per_image + chunk_bytes
+        assert list_images % images == 0
+        assert images <= list_images < batch + images
+        chunk_total = per_call + images * per_image + chunk_bytes
+        total = chunk_total + sums + list_images * image_lists
     else:
-        assert images == 1
-        total = per_call + per_image + divided + chunk_bytes
-        row_bytes = size[1] * per_pixel
-        assert chunk_bytes + row_bytes >= min(workspace // 4, size[0] * row_bytes) // 2
-    if per_call <= workspace // 2 and per_image + divided <= workspace // 4:
-        assert total <= workspace
+        assert images == list_images == 1
+        chunk_total = per_call + per_image + divided + chunk_bytes
+        total = chunk_total + sums + rows * row_lists
+        row_bytes = size[1] * per_pixel + row_lists
+        assert rows * row_bytes + row_bytes >= min(for_chunk // 4, size[0] * row_bytes) // 2
+    if per_call <= for_chunk // 2 and per_image + divided <= for_chunk // 4:
+        assert chunk_total <= for_chunk
+        if per_call + sums <= workspace // 2:
+            assert total <= workspace
 
 
 REAL, HALF, BFLOAT16 = range(3)  # PositionType

@@ -1,0 +1,126 @@
+// Where every tap of some images reads, with a bounding box of every 32: what InvertTaps searches.
+#pragma once
+
+#include "deform_conv/cuda_chunk.cuh"
+#include "deform_conv/cuda_positions.cuh"
+#include "deform_conv/cuda_strips.cuh"
+
+namespace resnet_cuda {
+
+// The top left pixel of a tap's bilinear patch, from -1 on.
+struct alignas(8) TapCorner {
+  int row;
+  int column;
+};
+
+// The ranges of 32 corners, both ends included.
+struct alignas(16) CornerBox {
+  int first_row, last_row;
+  int first_column, last_column;
+};
+
+// The row and the column of a tap that reads nothing. No tile is so far above the image.
+constexpr int kNoCorner = -1000;
+
+// Groups of 32 output pixels are numbered [offset group][image][tap][32 pixels in strip order], the last of a tap being
+// filled up with pixels that do not exist. An image's groups follow one another.
+struct TapTable {
+  TapCorner* corners;         // [groups][32]
+  CornerBox* boxes;           // [groups]
+  FastDivision32 tap_groups;  // of one tap of one image
+  FastDivision32 kernel_width;
+  StripOrder pixels;  // of the chunk's rows
+
+  static int groups_of(int pixels) {
+    return static_cast<int>(ceil_div(pixels, device::kWarp));
+  }
+
+  // The chunk's output pixels of one image.
+  static int image_pixels(const Chunk& chunk) {
+    return chunk.rows * static_cast<int>(chunk.shape.out_width);
+  }
+
+  TapTable(const Chunk& chunk, TapCorner* corners, CornerBox* boxes)
+      : corners(corners),
+        boxes(boxes),
+        tap_groups(groups_of(image_pixels(chunk))),
+        kernel_width(static_cast<int>(chunk.shape.kernel_w)),
+        pixels(chunk.rows, static_cast<int>(chunk.shape.out_width)) {
+  }
+};
+
+// One warp per group of 32 pixels of a tap. Also makes the lists' counters 0.
+struct TapCornersWork {
+  int groups;  // of all images and offset groups
+  FastDivision32 taps;
+  FastDivision32 images;
+};
+
+template <typename Real>
+struct TapCorners {
+  static constexpr int kThreads = 256;
+  static constexpr int kWarps = kThreads / device::kWarp;
+
+  Chunk chunk;
+  Positions positions;
+  TapTable table;
+  TapCornersWork work;
+  int* entry_count;
+  int* long_count;
+
+  RESNET_CUDA_BODY void operator()() const {
+    const int lane = device::thread() % device::kWarp;
+    const int group = static_cast<int>(device::block()) * kWarps + device::thread() / device::kWarp;
+    if (group == 0 && lane == 0) {
+      *entry_count = 0;
+      *long_count = 0;
+    }
+    if (group >= work.groups) {
+      return;
+    }
+    const int tap_of_image = table.tap_groups.quotient(group);
+    const int place = (group - tap_of_image * table.tap_groups.divisor()) * device::kWarp + lane;
+    const int image_of_group = work.taps.quotient(tap_of_image);
+    const int tap = tap_of_image - image_of_group * work.taps.divisor();
+    const int offset_group = work.images.quotient(image_of_group);
+    const int image = image_of_group - offset_group * work.images.divisor();
+
+    TapCorner corner{kNoCorner, kNoCorner};
+    CornerBox box{kNothing, -kNothing, kNothing, -kNothing};
+    if (place < chunk.rows * static_cast<int>(chunk.shape.out_width)) {
+      const StripPixel pixel = table.pixels.pixel(place);
+      const auto [sample, mask] = positions.sample<Real>(
+          chunk.shape,
+          table.kernel_width,
+          {chunk.first_image + image, chunk.first_row + pixel.row, pixel.column, offset_group, tap});
+      if (sample.kind == TapKind::kInside) {
+        corner = {sample.top, sample.left};
+        box = {sample.top, sample.top, sample.left, sample.left};
+      }
+    }
+    table.corners[static_cast<int64_t>(group) * device::kWarp + lane] = corner;
+#pragma unroll
+    for (int distance = device::kWarp / 2; distance > 0; distance /= 2) {
+      box.first_row = lesser(box.first_row, RESNET_CUDA_SHUFFLE_XOR(box.first_row, distance));
+      box.last_row = greater(box.last_row, RESNET_CUDA_SHUFFLE_XOR(box.last_row, distance));
+      box.first_column = lesser(box.first_column, RESNET_CUDA_SHUFFLE_XOR(box.first_column, distance));
+      box.last_column = greater(box.last_column, RESNET_CUDA_SHUFFLE_XOR(box.last_column, distance));
+    }
+    if (lane == 0) {
+      table.boxes[group] = box;
+    }
+  }
+
+ private:
+  // A box of no corner begins here and ends at minus it, so it meets no tile.
+  static constexpr int kNothing = 0x7fffffff;
+
+  RESNET_CUDA_BODY static int lesser(int a, int b) {
+    return a < b ? a : b;
+  }
+  RESNET_CUDA_BODY static int greater(int a, int b) {
+    return a > b ? a : b;
+  }
+};
+
+}  // namespace resnet_cuda
