@@ -17,9 +17,10 @@ template <typename Pass, int N>
 struct FrozenBnChannelsLast {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
   static_assert((N & (N - 1)) == 0 && N <= kThreads, "channels_last_body's period; one thread per element of the tail");
-  static constexpr int kInFlight = FrozenBnRound<Pass, N>::kInFlight;
+  static constexpr int kInFlight = frozen_bn_cuda::kInFlight;
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
+  using Round = FrozenBnRound<Pass, N, kInFlight>;
   using Index = std::conditional_t<N == 1, int64_t, int32_t>;
   using Division = std::conditional_t<N == 1, FastDivision, FastDivision32>;
 
@@ -36,7 +37,7 @@ struct FrozenBnChannelsLast {
   RESNET_CUDA_BODY void operator()() const {
     const Index first = static_cast<Index>(device::block()) * kThreads + device::thread();
     if (first < working) {
-      FrozenBnRound<Pass, N> round;
+      Round round;
       round.read(pass, first, stride, packs);
       Constant constant[N];
       constants_of(first, constant);
@@ -102,7 +103,7 @@ struct FrozenBnChannelsLast {
     }
   }
 
-  RESNET_CUDA_BODY void write(const FrozenBnRound<Pass, N>& round, Index first, const Constant (&constant)[N]) const {
+  RESNET_CUDA_BODY void write(const Round& round, Index first, const Constant (&constant)[N]) const {
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       if (first + i * stride < packs) {

@@ -37,9 +37,10 @@ template <typename Pass, int N>
 struct FrozenBnContiguous {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;
   static_assert(N <= kThreads, "one thread per element of the tail");
-  static constexpr int kInFlight = FrozenBnRound<Pass, N>::kInFlight;
+  static constexpr int kInFlight = frozen_bn_cuda::in_flight_with_constants(Pass::kReads, sizeof(typename Pass::Real));
   using T = typename Pass::Element;
   using Constant = typename Pass::Constant;
+  using Round = FrozenBnRound<Pass, N, kInFlight>;
   using Index = std::conditional_t<N == 1, int64_t, int32_t>;
   using Division = std::conditional_t<N == 1, FastDivision, FastDivision32>;
   using Position = PlanePosition<Index>;
@@ -51,12 +52,12 @@ struct FrozenBnContiguous {
   Index packs;    // whole packs
   Index stride;   // in packs, the number of threads
   int64_t blocks;
-  int tail;       // elements after the last whole pack, one thread for each
+  int tail;  // elements after the last whole pack, one thread for each
 
   RESNET_CUDA_BODY void operator()() const {
     const Index first = static_cast<Index>(device::block()) * kThreads + device::thread();
     if (first < packs) {
-      FrozenBnRound<Pass, N> round;
+      Round round;
       round.read(pass, first, stride, packs);
       Position position = position_of(first * N);
       Index pack = first;
@@ -93,7 +94,7 @@ struct FrozenBnContiguous {
   }
 
   // Gives the position of the next round.
-  RESNET_CUDA_BODY Position write(const FrozenBnRound<Pass, N>& round, Index first, Position position) const {
+  RESNET_CUDA_BODY Position write(const Round& round, Index first, Position position) const {
     Index channel[kInFlight];
     Index remaining[kInFlight];  // elements of the plane from the pack's first on
     Constant constant[kInFlight];

@@ -33,9 +33,8 @@ RESNET_CUDA_BODY void load_constants_of(const Index (&channel)[N], const Real* s
 }
 
 // What a thread loads before it uses any of it: up to kInFlight packs, a stride apart.
-template <typename Pass, int N>
+template <typename Pass, int N, int kInFlight>
 struct FrozenBnRound {
-  static constexpr int kInFlight = frozen_bn_cuda::packs_in_flight(sizeof(typename Pass::Real));
   PackWord<typename Pass::Element, N> pack[kInFlight][Pass::kReads];
 
   template <typename Index>

@@ -45,7 +45,7 @@ void launch_pass(
     bool aligned_constants) {
   constexpr int kWide = kPackBytes / sizeof(typename Pass::Element);
   const bool packs_fit = frozen_bn_cuda::indices_fit(layout.elements / kWide, layout.channels) &&
-      (layout.plane == 1 || contiguous_packs_fit<kWide>(layout));
+                         (layout.plane == 1 || contiguous_packs_fit<kWide>(layout));
   if (aligned_data && packs_fit) {
     launch_packs<kWide>(launcher, layout, pass, aligned_constants);
   } else {

@@ -80,12 +80,13 @@ def test_walk_over_sizes_beyond_32_bits(index_operators, channels, plane):
 
 
 WAVE = 132 * 4  # blocks of 256 threads that an H200 runs at once
-# At, below and above: one block; a pack per thread of a wave; four and two in flight; four rounds of them.
+# At, below and above: one block; a pack per thread of a wave; four of them; four rounds of 4, 3 or 2 in flight.
 BLOCKS = (
     *((packs, 4, blocks) for packs, blocks in ((0, 1), (1, 1), (255, 1), (256, 1), (257, 2), (512, 2), (513, 3))),
     *((WAVE * 256 + step, 4, WAVE if step > -256 else WAVE - 1) for step in (-256, -255, 0, 1)),
     *((4 * WAVE * 256 + step, 4, WAVE) for step in (-1, 0, 1)),
     *((16 * WAVE * 256 + step, 4, WAVE if step <= 0 else 2 * WAVE) for step in (-1, 0, 1)),
+    *((12 * WAVE * 256 + step, 3, WAVE if step <= 0 else 2 * WAVE) for step in (-1, 0, 1)),
     *((8 * WAVE * 256 + step, 2, WAVE if step <= 0 else 2 * WAVE) for step in (-1, 0, 1)),
     (2**40, 4, 2 * WAVE),
 )
