@@ -9,7 +9,7 @@ from benchmarks.gpu.context import Context
 from benchmarks.records import BACKBONES as BACKBONES_PHASE
 
 LAYERS = (("C4", 8), ("C3", 8), ("C5", 8), ("C4", 1), ("C3", 1), ("C5", 1))  # stage, batch; the important ones first
-ACTIVATIONS = (("stem", 8), ("C2", 8), ("C3", 8), ("C4", 8), ("C5", 8), ("C4", 1))
+ACTIVATIONS = (("stem", 8), ("C2", 8), ("C3", 8), ("C4", 8), ("C5", 8), ("C4", 1), ("C5", 1), ("C3", 1))
 OURS, OURS_AUTOCAST = "resnet_cuda, bfloat16", "resnet_cuda, autocast bfloat16"
 PEERS_AUTOCAST = ("torchvision, autocast bfloat16, TF32 off", "torchvision, autocast bfloat16, TF32 on")
 AUTOCAST = (OURS_AUTOCAST, *PEERS_AUTOCAST, OURS)

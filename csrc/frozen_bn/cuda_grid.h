@@ -1,5 +1,7 @@
-// The number of threads of a pass over memory.
+// The number of threads of a pass over memory, and which tensors its 32-bit indices can hold.
 #pragma once
+
+#include <cstddef>
 
 #include "common/host_device.h"
 
@@ -7,20 +9,45 @@ namespace resnet_cuda {
 namespace frozen_bn_cuda {
 
 constexpr int kThreads = 256;
-// Packs that a thread loads before it uses the first. By Little's law an H200 needs about 20 KB in flight on each
-// multiprocessor: 3 TB/s of reads / 132 multiprocessors x a latency of 0.9 us, which is assumed. 1024 threads (64
-// registers each) with two loads of 16 bytes have 32 KiB in flight, with a residual 64 KiB.
-constexpr int kInFlight = 2;
-// At up to 64 registers four blocks of 256 threads run at once on a multiprocessor; two waves balance the load.
-constexpr int kBlocksPerMultiprocessor = 8;
-static_assert(kInFlight > 0 && kBlocksPerMultiprocessor > 0, "a thread takes packs, a multiprocessor blocks");
+// Packs that a thread loads before it uses the first.
+constexpr int kInFlight = 4;
+// The same where every pack has constants of its own, which leave registers for fewer: of 2 tensors, and of float64.
+constexpr int in_flight_with_constants(int tensors, std::size_t bytes_of_a_constant) {
+  return bytes_of_a_constant > 4 ? kInFlight / 2 : tensors > 1 ? kInFlight - 1 : kInFlight;
+}
+// Blocks that run at once on a multiprocessor, whatever the kernel: launch.cuh bounds the registers to 64. On the 132
+// multiprocessors of an H200 such a wave loads 8.6 MB of a tensor at once, 64 KiB on each. By Little's law the memory
+// needs about 20 KB on each: 3 TB/s of reads / 132 x a latency of 0.9 us, which is assumed.
+constexpr int kResidentBlocks = 4;
+// A tensor that one wave takes in at most so many rounds gets one wave: a second one would pay the start of its blocks,
+// the index arithmetic and the constants again, in series. Larger ones get kWaves, since multiprocessors differ in
+// speed and a block that is left over goes to the next free one.
+constexpr int kOneWaveRounds = 4;
+constexpr int kWaves = 2;
+static_assert(
+    kInFlight > 1 && kResidentBlocks > 0 && kOneWaveRounds > 0 && kWaves > 0,
+    "a thread takes packs, a multiprocessor blocks");
 
-// One pack per thread while that does not fill the device, several beyond. At least one block: the tail, elements after
+// One pack per thread while that does not fill a wave, several beyond. At least one block: the tail, elements after
 // the last whole pack, needs it.
-inline int64_t blocks_for(int64_t packs, int multiprocessors) {
+inline int64_t blocks_for(int64_t packs, int in_flight, int multiprocessors) {
+  const int64_t wave = int64_t{multiprocessors} * kResidentBlocks;
+  const int64_t most = packs <= wave * kThreads * in_flight * kOneWaveRounds ? wave : wave * kWaves;
   const int64_t wanted = ceil_div(packs, kThreads);
-  const int64_t most = int64_t{multiprocessors} * kBlocksPerMultiprocessor;
   return wanted < 1 ? 1 : smaller(wanted, most);
+}
+
+// Whether 32 bits hold the indices of `packs` packs and of the channels: a thread's last round counts up to
+// packs + (2 * kInFlight - 1) strides, a stride is at most the number of channels or of threads (below 2^27 up to
+// 65,535 multiprocessors), and the first element of a thread is below 8 strides.
+constexpr int64_t kMostPacks = int64_t{1} << 30;
+constexpr int64_t kMostChannels = int64_t{1} << 27;
+static_assert(
+    kMostPacks + (2 * kInFlight - 1) * kMostChannels < (int64_t{1} << 31) && 8 * kMostChannels < (int64_t{1} << 31),
+    "indices in 32 bits");
+
+inline bool indices_fit(int64_t packs, int64_t channels) {
+  return packs <= kMostPacks && channels <= kMostChannels;
 }
 
 }  // namespace frozen_bn_cuda

@@ -4,11 +4,12 @@
 
 #include "common/dispatch.h"
 #include "common/pack.cuh"
+#include "frozen_bn/cuda_grid.h"
 #include "frozen_bn/frozen_bn_math.h"
 
 namespace resnet_cuda {
 
-// N consecutive constants, which no kernel writes; `source` is aligned to 16 bytes.
+// N consecutive constants, which no kernel writes; `source` is aligned to 16 bytes, or to N of them where that is less.
 template <int N, typename Real>
 RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
   constexpr int kPiece = N * sizeof(Real) > kPackBytes ? kPackBytes / sizeof(Real) : N;
@@ -22,6 +23,31 @@ RESNET_CUDA_BODY void load_constants(const Real* source, Real (&value)[N]) {
   }
 }
 
+// Single constants, of any channels.
+template <int N, typename Real, typename Index>
+RESNET_CUDA_BODY void load_constants_of(const Index (&channel)[N], const Real* source, Real (&value)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    value[i] = load_constant_pack<1>(source + channel[i]).element[0];
+  }
+}
+
+// What a thread loads before it uses any of it: up to kInFlight packs, a stride apart.
+template <typename Pass, int N, int kInFlight>
+struct FrozenBnRound {
+  PackWord<typename Pass::Element, N> pack[kInFlight][Pass::kReads];
+
+  template <typename Index>
+  RESNET_CUDA_BODY void read(const Pass& pass, Index first, Index stride, Index packs) {
+#pragma unroll
+    for (int i = 0; i < kInFlight; ++i) {
+      if (first + i * stride < packs) {
+        pass.read(static_cast<int64_t>(first + i * stride) * N, pack[i]);
+      }
+    }
+  }
+};
+
 // The residual is a template argument, because its packs take registers; the ReLU is a run-time flag, because it costs
 // only a predicate.
 //
@@ -31,6 +57,8 @@ struct FrozenBnForward {
   using Element = T;
   using Real = RealOf<T>;
   static constexpr int kReads = kResidual ? 2 : 1;
+  // Whose constants are loaded and computed together: fewer where two tensors' packs are in the registers meanwhile.
+  static constexpr int kChannelsAtOnce = kResidual ? 4 : 8;
 
   const T* input;
   const Real* weight;
@@ -45,44 +73,24 @@ struct FrozenBnForward {
 
   using Constant = ScaleAndShift<Real>;
 
-  RESNET_CUDA_BODY Constant constant(int64_t channel) const {
-    const Real given_weight = load_constant_pack<1>(weight + channel).element[0];
-    const Real given_bias = load_constant_pack<1>(bias + channel).element[0];
-    if (mean == nullptr) {
-      return {given_weight, given_bias};
-    }
-    const Real given_mean = load_constant_pack<1>(mean + channel).element[0];
-    const Real given_variance = load_constant_pack<1>(variance + channel).element[0];
-    return normalisation_of(given_weight, given_bias, given_mean, given_variance, eps);
+  // The constants of N channels from `channel` on, where all arrays are aligned.
+  template <int N, typename Index>
+  RESNET_CUDA_BODY void constants(Index channel, Constant (&constant)[N]) const {
+    constants_by(constant, [&](const Real* source, auto& value) { load_constants(source + channel, value); });
   }
 
-  // The constants of N channels from `channel` on, where all arrays are aligned.
-  template <int N>
-  RESNET_CUDA_BODY void constants(int64_t channel, Constant (&constant)[N]) const {
-    Real weights[N], biases[N];
-    load_constants(weight + channel, weights);
-    load_constants(bias + channel, biases);
-    if (mean == nullptr) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        constant[i] = {weights[i], biases[i]};
-      }
-      return;
-    }
-    Real means[N], variances[N];
-    load_constants(mean + channel, means);
-    load_constants(variance + channel, variances);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      constant[i] = normalisation_of(weights[i], biases[i], means[i], variances[i], eps);
-    }
+  template <int N, typename Index>
+  RESNET_CUDA_BODY void constants_of(const Index (&channel)[N], Constant (&constant)[N]) const {
+    constants_by(constant, [&](const Real* source, auto& value) { load_constants_of(channel, source, value); });
   }
 
   // Writes every channel's scale; `threads` threads share the work, this one is number `thread`.
   RESNET_CUDA_BODY void keep_scale(int64_t thread, int64_t threads, int64_t channels) const {
     if (scale != nullptr) {
       for (int64_t channel = thread; channel < channels; channel += threads) {
-        scale[channel] = constant(channel).scale;
+        Constant constant[1];
+        constants_of({channel}, constant);
+        scale[channel] = constant[0].scale;
       }
     }
   }
@@ -115,6 +123,29 @@ struct FrozenBnForward {
     }
     store_pack(output + begin, pack_of<T>(value));
   }
+
+ private:
+  // `load(array, values)` loads from one of the arrays.
+  template <int N, typename Load>
+  RESNET_CUDA_BODY void constants_by(Constant (&constant)[N], const Load& load) const {
+    Real weights[N], biases[N];
+    load(weight, weights);
+    load(bias, biases);
+    if (mean == nullptr) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        constant[i] = {weights[i], biases[i]};
+      }
+      return;
+    }
+    Real means[N], variances[N];
+    load(mean, means);
+    load(variance, variances);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      constant[i] = normalisation_of(weights[i], biases[i], means[i], variances[i], eps);
+    }
+  }
 };
 
 // The sum is the scaled and shifted input plus the residual. grad_residual = the sum's gradient, grad_input = the sum's
@@ -124,6 +155,7 @@ struct FrozenBnBackward {
   using Element = T;
   using Real = RealOf<T>;
   static constexpr int kReads = kRelu ? 2 : 1;
+  static constexpr int kChannelsAtOnce = 8;
 
   const T* grad;
   const Real* scale;
@@ -135,21 +167,21 @@ struct FrozenBnBackward {
     Real scale;
   };
 
-  RESNET_CUDA_BODY Constant constant(int64_t channel) const {
-    return {load_constant_pack<1>(scale + channel).element[0]};
-  }
-
   RESNET_CUDA_BODY void keep_scale(int64_t, int64_t, int64_t) const {
   }
 
-  template <int N>
-  RESNET_CUDA_BODY void constants(int64_t channel, Constant (&constant)[N]) const {
+  template <int N, typename Index>
+  RESNET_CUDA_BODY void constants(Index channel, Constant (&constant)[N]) const {
     Real scales[N];
     load_constants(scale + channel, scales);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      constant[i] = {scales[i]};
-    }
+    set(scales, constant);
+  }
+
+  template <int N, typename Index>
+  RESNET_CUDA_BODY void constants_of(const Index (&channel)[N], Constant (&constant)[N]) const {
+    Real scales[N];
+    load_constants_of(channel, scale, scales);
+    set(scales, constant);
   }
 
   template <int N>
@@ -182,6 +214,15 @@ struct FrozenBnBackward {
         value[i] *= constant_of(i).scale;
       }
       store_pack(grad_input + begin, pack_of<T>(value));
+    }
+  }
+
+ private:
+  template <int N>
+  RESNET_CUDA_BODY static void set(const Real (&scales)[N], Constant (&constant)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      constant[i] = {scales[i]};
     }
   }
 };

@@ -29,12 +29,13 @@ void launch_packs(const Launcher& launcher, const FrozenBnLayout& layout, const 
     const auto body = channels_last_body<N>(layout, pass, aligned_constants, multiprocessors);
     launcher.launch(body.blocks, body);
   } else {
-    const int64_t blocks = frozen_bn_cuda::blocks_for(layout.elements / N, multiprocessors);
-    launcher.launch(blocks, contiguous_body<N>(layout, pass, blocks));
+    const auto body = contiguous_body<N>(layout, pass, multiprocessors);
+    launcher.launch(body.blocks, body);
   }
 }
 
-// In packs of 16 bytes; element by element for views that are not aligned and planes that are too small or too large.
+// In packs of 16 bytes; element by element for views that are not aligned, planes that are too small or too large, and
+// sizes whose indices take 64 bits.
 template <typename Pass>
 void launch_pass(
     const Launcher& launcher,
@@ -43,7 +44,9 @@ void launch_pass(
     bool aligned_data,
     bool aligned_constants) {
   constexpr int kWide = kPackBytes / sizeof(typename Pass::Element);
-  if (aligned_data && (layout.plane == 1 || contiguous_packs_fit<kWide>(layout))) {
+  const bool packs_fit = frozen_bn_cuda::indices_fit(layout.elements / kWide, layout.channels) &&
+                         (layout.plane == 1 || contiguous_packs_fit<kWide>(layout));
+  if (aligned_data && packs_fit) {
     launch_packs<kWide>(launcher, layout, pass, aligned_constants);
   } else {
     launch_packs<1>(launcher, layout, pass, aligned_constants);

@@ -38,23 +38,31 @@ _NARROW = r"(double, double, 1|float, float, 1|(Half|BFloat16), float, [12])"
 # Template arguments of a pass of FrozenBN: <T, residual or ReLU>. N follows it: 16 bytes of T, or 1.
 _PASS = r"<(double|float|Half|BFloat16), (true|false)>"
 
+_REAL4 = r"(float|Half|BFloat16)"  # computed in float32
+
 # What is seen and about a tenth more, at most 64 registers: four blocks of 256 threads then fit a multiprocessor. The
 # compiler keeps to that by BlocksPerMultiprocessor (csrc/common/launch.cuh); a kernel with kBlocksPerMultiprocessor = 3
 # may have 80, with 2 it may have 128.
 LIMITS = (
     Limit(rf"FrozenBnChannelsLast<FrozenBn(Forward|Backward){_PASS}, 1>", 60),
-    # Two packs of each tensor that is read; scale and shift, or weight, bias, mean and variance.
-    Limit(r"FrozenBnChannelsLast<FrozenBnForward<\w+, false>, [248]>", 64, wide={"LDG": 6, "STG": 2}),
-    Limit(r"FrozenBnChannelsLast<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 2}),
-    # Two packs of each tensor that is read, and the scales.
-    Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 3, "STG": 4}),
-    Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 5, "STG": 4}),
+    # Four packs of each tensor that is read, in the first round and in the loop; scale and shift, or weight, bias, mean
+    # and variance; in the backward the scales.
+    Limit(r"FrozenBnChannelsLast<FrozenBnForward<\w+, false>, [248]>", 64, wide={"LDG": 12, "STG": 4}),
+    Limit(r"FrozenBnChannelsLast<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 20, "STG": 4}),
+    Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 9, "STG": 8}),
+    Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 17, "STG": 8}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
-    # Two packs in flight, of each tensor that the pass reads.
-    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, false>, [248]>", 64, wide={"LDG": 2, "STG": 2}),
-    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 2}),
-    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, false>, [248]>", 56, wide={"LDG": 2, "STG": 4}),
-    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 4, "STG": 4}),
+    # Four packs in flight, or three of each of two tensors, twice as above; two pieces of code write each, one for
+    # packs in one plane, one for those in two.
+    Limit(rf"FrozenBnContiguous<FrozenBnForward<{_REAL4}, false>, [48]>", 64, wide={"LDG": 8, "STG": 8}),
+    Limit(rf"FrozenBnContiguous<FrozenBnForward<{_REAL4}, true>, [48]>", 64, wide={"LDG": 12, "STG": 6}),
+    Limit(rf"FrozenBnContiguous<FrozenBnBackward<{_REAL4}, false>, [48]>", 60, wide={"LDG": 8, "STG": 16}),
+    Limit(rf"FrozenBnContiguous<FrozenBnBackward<{_REAL4}, true>, [48]>", 64, wide={"LDG": 12, "STG": 12}),
+    # Of float64 two.
+    Limit(r"FrozenBnContiguous<FrozenBnForward<double, false>, 2>", 64, wide={"LDG": 4, "STG": 4}),
+    Limit(r"FrozenBnContiguous<FrozenBnForward<double, true>, 2>", 64, wide={"LDG": 8, "STG": 4}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<double, false>, 2>", 50, wide={"LDG": 4, "STG": 8}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<double, true>, 2>", 50, wide={"LDG": 8, "STG": 8}),
     Limit(r"ForEachIndex<TakeTotal<.*>>", 38),
     Limit(r"ForEachIndex<SumProducts<(float|double)>>", 24),
     Limit(r"ForEachIndex<FinishWeightGradient<.*>>", 64),

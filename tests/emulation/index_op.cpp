@@ -1,6 +1,6 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
-// strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of csrc/deform_conv/cuda_workspace.h and the position
-// types of csrc/deform_conv/cuda_call.cuh.
+// grid of csrc/frozen_bn/cuda_grid.h, the strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of
+// csrc/deform_conv/cuda_workspace.h and the position types of csrc/deform_conv/cuda_call.cuh.
 
 #include "common/registration.h"
 #include "common/tensors.h"
@@ -74,6 +74,16 @@ Tensor walk(const Tensor& beside, int64_t channels, int64_t plane, int64_t step,
   return result;
 }
 
+// Blocks of a pass of FrozenBN over `packs` packs, `in_flight` of them loaded at once by a thread.
+int64_t frozen_bn_blocks(const Tensor&, int64_t packs, int64_t in_flight, int64_t multiprocessors) {
+  return frozen_bn_cuda::blocks_for(packs, static_cast<int>(in_flight), static_cast<int>(multiprocessors));
+}
+
+// Whether FrozenBN's kernels count these in 32 bits.
+bool frozen_bn_indices_fit(const Tensor&, int64_t packs, int64_t channels) {
+  return frozen_bn_cuda::indices_fit(packs, channels);
+}
+
 // [4]: images and rows of a chunk, images of a batch of lists, and the bytes that all of a call is to take.
 Tensor chunk(
     const Tensor& beside,
@@ -115,6 +125,8 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def("divide32(Tensor numerators, int divisor) -> Tensor");
   m.def("strips(Tensor beside, int height, int width) -> Tensor");
   m.def("walk(Tensor beside, int channels, int plane, int step, int count, bool wide) -> Tensor");
+  m.def("frozen_bn_blocks(Tensor beside, int packs, int in_flight, int multiprocessors) -> int");
+  m.def("frozen_bn_indices_fit(Tensor beside, int packs, int channels) -> bool");
   m.def(
       "chunk(Tensor beside, int batch, int out_height, int out_width, int per_call, int per_image, int per_pixel, "
       "int per_divided_image, int sums, int image_lists, int row_lists) -> Tensor");
@@ -126,6 +138,8 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("divide32", TORCH_BOX(&resnet_cuda::divide32));
   m.impl("strips", TORCH_BOX(&resnet_cuda::strips));
   m.impl("walk", TORCH_BOX(&resnet_cuda::walk));
+  m.impl("frozen_bn_blocks", TORCH_BOX(&resnet_cuda::frozen_bn_blocks));
+  m.impl("frozen_bn_indices_fit", TORCH_BOX(&resnet_cuda::frozen_bn_indices_fit));
   m.impl("chunk", TORCH_BOX(&resnet_cuda::chunk));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
 }

@@ -27,8 +27,8 @@ SHAPES = (
     (1, 17, 25, 42),
     (1, 264, 3, 3),
 )
-# More packs than threads on one multiprocessor, so that threads repeat their loops: in the first, in every type, an odd
-# number of packs per thread and a remainder; in the last more channels than threads.
+# More packs than threads on one multiprocessor, so that threads take several, in one round or more; in the last more
+# channels than threads.
 LARGE_SHAPES = ((1, 64, 16, 30), (1, 2048, 7, 7), (2, 33, 37, 29), (1, 2053, 5, 5))
 
 
@@ -87,6 +87,22 @@ def test_values_and_gradients(emulated, shape, residual, relu, dtype, memory_for
 @pytest.mark.parametrize("shape", LARGE_SHAPES, ids=str)
 def test_threads_with_many_packs(emulated, shape, residual, dtype, memory_format, monkeypatch):
     monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", "1")
+    case, arguments = make(shape, dtype, memory_format, residual)
+    got = run(emulated, arguments, True)
+    assert_norm_run_close(got, arguments, case, memory_format=memory_format)
+    assert_bitwise_equal(forward(emulated, arguments, True, inplace=True), got.output, "in place")
+
+
+# Packs on one multiprocessor: 1 to 4, as many as are in flight, for each of the 1024 threads of a wave; in 4 rounds of
+# 2 to 4, as many as one wave takes.
+@pytest.mark.parametrize("step", [-1, 0, 1])
+@pytest.mark.parametrize("packs", [1024 * each for each in (1, 2, 3, 4, 8, 12, 16)])
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("residual", [False, True], ids=["alone", "residual"])
+def test_packs_at_each_border(emulated, packs, step, residual, dtype, memory_format, monkeypatch):
+    """Just below, at and just above what changes the number of packs that a thread takes, or of blocks."""
+    monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", "1")
+    shape = (1, 16 // dtype.itemsize, 1, packs + step)  # a pack per column
     case, arguments = make(shape, dtype, memory_format, residual)
     got = run(emulated, arguments, True)
     assert_norm_run_close(got, arguments, case, memory_format=memory_format)

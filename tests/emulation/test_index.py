@@ -79,6 +79,47 @@ def test_walk_over_sizes_beyond_32_bits(index_operators, channels, plane):
     assert places == [[element // plane % channels, element % plane] for element in range(0, 50 * step, step)]
 
 
+WAVE = 132 * 4  # blocks of 256 threads that an H200 runs at once
+# At, below and above: one block; a pack per thread of a wave; four of them; four rounds of 4, 3 or 2 in flight.
+BLOCKS = (
+    *((packs, 4, blocks) for packs, blocks in ((0, 1), (1, 1), (255, 1), (256, 1), (257, 2), (512, 2), (513, 3))),
+    *((WAVE * 256 + step, 4, WAVE if step > -256 else WAVE - 1) for step in (-256, -255, 0, 1)),
+    *((4 * WAVE * 256 + step, 4, WAVE) for step in (-1, 0, 1)),
+    *((16 * WAVE * 256 + step, 4, WAVE if step <= 0 else 2 * WAVE) for step in (-1, 0, 1)),
+    *((12 * WAVE * 256 + step, 3, WAVE if step <= 0 else 2 * WAVE) for step in (-1, 0, 1)),
+    *((8 * WAVE * 256 + step, 2, WAVE if step <= 0 else 2 * WAVE) for step in (-1, 0, 1)),
+    (2**40, 4, 2 * WAVE),
+)
+
+
+@pytest.mark.parametrize(("packs", "in_flight", "blocks"), BLOCKS)
+def test_blocks_of_frozen_bn(index_operators, packs, in_flight, blocks):
+    assert index_operators.frozen_bn_blocks(torch.empty(0), packs, in_flight, 132) == blocks
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 4, 30, 148])
+def test_blocks_of_frozen_bn_follow_the_multiprocessors(index_operators, multiprocessors):
+    """A tensor that one wave takes whole gets that wave; one of many rounds gets two."""
+    of = index_operators.frozen_bn_blocks
+    assert of(torch.empty(0), 4 * multiprocessors * 1024, 4, multiprocessors) == 4 * multiprocessors
+    assert of(torch.empty(0), 2**30, 4, multiprocessors) == 8 * multiprocessors
+
+
+@pytest.mark.parametrize(
+    ("packs", "channels", "fit"),
+    [
+        (2**30 - 1, 64, True),
+        (2**30, 2**27, True),
+        (2**30 + 1, 64, False),
+        (2**28, 2**27 - 1, True),
+        (2**28, 2**27 + 1, False),
+        (0, 1, True),
+    ],
+)
+def test_sizes_that_frozen_bn_counts_in_32_bits(index_operators, packs, channels, fit):
+    assert index_operators.frozen_bn_indices_fit(torch.empty(0), packs, channels) == fit
+
+
 # Thousandths of the workspace: for a call, an image, all output pixels of an image, sums of an image taken in parts, sums
 # of a call, lists of an image, lists of all its rows.
 NEEDS = (
