@@ -7,11 +7,11 @@
 #include "common/checks.h"
 #include "common/dispatch.h"
 #include "common/tensors.h"
-#include "common/transpose.cuh"
 #include "deform_conv/cuda_channels_last.cuh"
 #include "deform_conv/cuda_chunk.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
+#include "deform_conv/cuda_tap_order.cuh"
 #include "deform_conv/deform_conv.h"
 
 namespace resnet_cuda {
@@ -149,13 +149,7 @@ Tensor column_ordered(const Launcher& launcher, const Tensor& weight, const Defo
     return weight;
   }
   const Tensor ordered = empty_beside(weight, {weight.numel()}, weight.scalar_type());
-  transpose(
-      launcher,
-      weight.const_data_ptr<T>(),
-      static_cast<T*>(ordered.mutable_data_ptr()),
-      shape.out_channels,
-      shape.group_channels(),
-      shape.taps());
+  reorder_taps<false>(launcher, weight.const_data_ptr<T>(), static_cast<T*>(ordered.mutable_data_ptr()), shape);
   return ordered;
 }
 

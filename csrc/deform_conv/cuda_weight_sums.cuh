@@ -1,10 +1,10 @@
 // The weight's gradient where a call is several chunks: products in the compute type, rounded once.
 #pragma once
 
-#include "common/fast_division.h"
 #include "common/launch.cuh"
 #include "common/tensors.h"
 #include "deform_conv/cuda_products.h"
+#include "deform_conv/cuda_tap_order.cuh"
 #include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {
@@ -22,30 +22,6 @@ struct SumProducts {
       sum += products[i * elements + index];
     }
     products[index] = sum;
-  }
-};
-
-// Index: element of the gradient. Sums the products and puts the taps last.
-template <typename T, typename Real>
-struct FinishWeightGradient {
-  const Real* products;  // [count][O, taps, C/groups]
-  T* gradient;           // [O, C/groups, taps]
-  int64_t elements;
-  int count;
-  FastDivision taps;
-  FastDivision group_channels;
-
-  RESNET_CUDA_BODY void operator()(int64_t index) const {
-    const int64_t in_order = taps.quotient(index);
-    const int64_t tap = index - in_order * taps.divisor();
-    const int64_t output = group_channels.quotient(in_order);
-    const int64_t channel = in_order - output * group_channels.divisor();
-    const Real* product = products + (output * taps.divisor() + tap) * group_channels.divisor() + channel;
-    Real sum = Real(0);
-    for (int i = 0; i < count; ++i) {
-      sum += product[i * elements];
-    }
-    gradient[index] = static_cast<T>(sum);
   }
 };
 
@@ -78,15 +54,7 @@ class WeightSums {
 
   // Writes `gradient`, [O, C/groups, kh, kw], contiguous.
   void finish(const DeformConvShape& shape, const Tensor& gradient) const {
-    launcher_.run(
-        elements_,
-        FinishWeightGradient<T, Real>{
-            data(),
-            static_cast<T*>(gradient.mutable_data_ptr()),
-            elements_,
-            filled_,
-            FastDivision(shape.taps()),
-            FastDivision(shape.group_channels())});
+    reorder_taps<true>(launcher_, data(), static_cast<T*>(gradient.mutable_data_ptr()), shape, filled_);
   }
 
  private:

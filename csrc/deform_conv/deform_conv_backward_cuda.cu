@@ -206,13 +206,11 @@ class Backward {
       return torch::stable::view(*weight_product_, size);
     }
     const Tensor gradient = empty_beside(grad_, size, grad_.scalar_type());
-    transpose(
+    reorder_taps<true>(
         launcher_,
         static_cast<const T*>(weight_product_->const_data_ptr()),
         static_cast<T*>(gradient.mutable_data_ptr()),
-        shape_.out_channels,
-        shape_.taps(),
-        shape_.group_channels());
+        shape_);
     return gradient;
   }
 
