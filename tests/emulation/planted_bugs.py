@@ -333,11 +333,6 @@ BUGS = (
         new="const int64_t most = std::min((chunk_budget - 1) / image_bytes,",
     ),
     _sizes(
-        "one_image_too_many_beside_its_lists",
-        old="budget / (image_bytes + needs.image_lists));",
-        new="budget / (image_bytes + needs.image_lists - 1));",
-    ),
-    _sizes(
         "one_chunk_too_many_per_batch_of_lists",
         old="(budget - images * image_bytes) / needs.image_lists / images;",
         new="(budget - images * image_bytes + 1) / needs.image_lists / images;",
