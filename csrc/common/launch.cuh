@@ -51,8 +51,23 @@ struct BlocksPerMultiprocessor<Body, std::enable_if_t<(Body::kBlocksPerMultiproc
   static constexpr int value = Body::kBlocksPerMultiprocessor;
 };
 
+// Threads that a multiprocessor can hold: 1024 on Turing, 1536 or 2048 on all later ones.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kMultiprocessorThreads = 1024;
+#else
+constexpr int kMultiprocessorThreads = 1536;
+#endif
+
+// The second number of the launch bounds: no more blocks than fit.
 template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads, BlocksPerMultiprocessor<Body>::value)
+struct LaunchedBlocks {
+  static constexpr int kFit = kMultiprocessorThreads / Body::kThreads;
+  static constexpr int kWanted = BlocksPerMultiprocessor<Body>::value;
+  static constexpr int value = kWanted <= kFit ? kWanted : kFit;
+};
+
+template <typename Body>
+__global__ void __launch_bounds__(Body::kThreads, LaunchedBlocks<Body>::value)
     run_body(const __grid_constant__ Body body) {
   body();
 }

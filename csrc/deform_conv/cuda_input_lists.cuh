@@ -40,7 +40,7 @@ static_assert(kLongList > 0, "ListStorage has room for one long list per kLongLi
 // So many entries behind a list's last may be read ahead, so there is room for them.
 constexpr int kListStep = 4;
 
-// The one place that tells long lists from others: both kernels that sum lists ask here.
+// The one place that tells long lists from others: who notes them and who sums them ask here.
 RESNET_CUDA_HOST_DEVICE bool is_long_list(int length) {
   return length > kLongList;
 }

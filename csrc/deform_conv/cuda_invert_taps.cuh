@@ -204,7 +204,7 @@ struct InvertTaps {
     const int begin = block.warp * share;
     const int boxes = count - begin < share ? count - begin : share;
     uint32_t mine = 0;  // lane i: the ballot of the warp's box i
-    constexpr int kLoads = 4;
+    constexpr int kLoads = 6;
     for (int i = 0; i < boxes; i += kLoads) {
       TapCorner corner[kLoads];
 #pragma unroll

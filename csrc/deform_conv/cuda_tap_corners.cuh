@@ -49,13 +49,13 @@ struct TapTable {
   }
 };
 
-// One warp per group of 32 pixels of a tap. Also makes the lists' counters 0.
 struct TapCornersWork {
   int groups;  // of all images and offset groups
   FastDivision32 taps;
   FastDivision32 images;
 };
 
+// One warp per group of 32 pixels of a tap. Also makes the lists' counters 0.
 template <typename Real>
 struct TapCorners {
   static constexpr int kThreads = 256;

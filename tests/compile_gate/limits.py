@@ -64,7 +64,7 @@ LIMITS = (
     Limit(r"FrozenBnContiguous<FrozenBnBackward<double, false>, 2>", 50, wide={"LDG": 4, "STG": 8}),
     Limit(r"FrozenBnContiguous<FrozenBnBackward<double, true>, 2>", 50, wide={"LDG": 8, "STG": 8}),
     Limit(r"ForEachIndex<TakeTotal<.*>>", 38),
-    Limit(r"ForEachIndex<SumProducts<(float|double)>>", 24),
+    Limit(r"ForEachIndex<SumProducts<(float|double)>>", 24, {"10.0": 64, "12.0": 58}),
     Limit(r"ForEachIndex<FinishWeightGradient<.*>>", 64),
     Limit(r"ForEachIndex<AddBias<\w+, 1>>", 38),
     Limit(r"ForEachIndex<AddBias<\w+, [248]>>", 48, wide={"LDG": 2, "STG": 1}),
@@ -72,7 +72,7 @@ LIMITS = (
     Limit(rf"SampleColumns<{_WIDE}>", 62, {"10.0": 64, "12.0": 64}, {"LDG": 4, "STG": 1, "LDS": 2, "STS": 2}),
     Limit(r"TapCorners<(float|double)>", 42),
     # Five blocks of 256 threads for float, four for double.
-    Limit(r"InvertTaps<float>", 48, {"7.5": 56}, {"LDG": 4, "STS": 1, "LDS": 1}, integer_atomics=True),
+    Limit(r"InvertTaps<float>", 48, {"7.5": 64}, {"LDG": 4, "STS": 1, "LDS": 1}, integer_atomics=True),
     Limit(r"InvertTaps<double>", 64, wide={"LDG": 4, "STS": 2, "LDS": 2}, integer_atomics=True),
     Limit(rf"GatherInput<{_NARROW}, 1>", 64),
     # The rows of four entries; of three entries, two packs each.

@@ -71,8 +71,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lists(
                                     : lists_in<float>(chunk, positions, offset);
 }
 
-// [7]: images, rows and images of lists of a bfloat16 backward; bytes per call, per image, of the sums and of an
-// image's lists. `workspace` 0: the tests' own.
+// [7]: images, rows and images of lists of a backward in `beside`'s dtype, float32 or bfloat16; bytes per call, per
+// image, of the sums and of an image's lists. `workspace` 0: the tests' own.
 Tensor backward_sizes(
     const Tensor& beside,
     int64_t batch,
@@ -92,7 +92,9 @@ Tensor backward_sizes(
   shape.kernel_h = shape.kernel_w = kernel;
   shape.groups = shape.offset_groups = 1;
   workspace = workspace == 0 ? kWorkspaceBytes : workspace;
-  const WorkspaceNeeds needs = backward_needs<torch::headeronly::BFloat16, float>(shape, copies, workspace);
+  const WorkspaceNeeds needs = beside.scalar_type() == ScalarType::Float
+                                   ? backward_needs<float, float>(shape, copies, workspace)
+                                   : backward_needs<torch::headeronly::BFloat16, float>(shape, copies, workspace);
   const ChunkSizes sizes = chunk_sizes(shape, needs, workspace);
   const Tensor result = empty_beside(beside, {7}, ScalarType::Long);
   auto* numbers = static_cast<int64_t*>(result.mutable_data_ptr());

@@ -120,7 +120,7 @@ def test_sizes_that_frozen_bn_counts_in_32_bits(index_operators, packs, channels
     assert index_operators.frozen_bn_indices_fit(torch.empty(0), packs, channels) == fit
 
 
-# Thousandths of the workspace: for a call, an image, all output pixels of an image, sums of an image taken in parts, sums
+# Thousandths of the workspace: a call, an image, all output pixels of an image, sums of an image taken in parts; sums
 # of a call, lists of an image, lists of all its rows.
 NEEDS = (
     (20, 10, 100, 0, 0, 0, 0),
@@ -166,6 +166,41 @@ def test_chunks(index_operators, batch, size, needs):
         assert chunk_total <= for_chunk
         if per_call + sums <= workspace // 2:
             assert total <= workspace
+
+
+@pytest.mark.parametrize("lists", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 8, 9, 50])
+def test_chunks_at_their_budgets(index_operators, batch, lists):
+    """What fits exactly is taken, and with a byte more one image fewer: neither one too many nor one too few."""
+    workspace = index_operators.chunk(torch.empty(0), 1, 1, 1, 0, 0, 1, 0, 0, 0, 0)[3].item()
+    generator = random.Random(batch)
+    exact = 0
+    for _ in range(3000):
+        per_call, sums = (generator.randint(0, workspace // 3) for _ in range(2))
+        sums = sums if lists else 0
+        chunk_budget = max(workspace // 4 * 3 - per_call, workspace // 4 * 3 // 2)
+        budget = max(workspace - per_call - sums, workspace // 2)
+        # About as large as a whole number of images allows.
+        image = chunk_budget // generator.randint(1, 9) + generator.randint(-1, 1)
+        image_lists = generator.randint(1, max(1, budget // generator.randint(1, 30))) if lists else 0
+        if lists and generator.random() < 0.5 and budget > image:
+            image_lists = (budget - image) // generator.randint(1, 9) + generator.randint(-1, 1)
+        if image < 1 or image_lists < lists:
+            continue
+        numbers = (batch, 10, 1, per_call, image - 10, 1, 0, sums, image_lists, 0)
+        images, rows, list_images, _ = index_operators.chunk(torch.empty(0), *numbers).tolist()
+        fitting = [n for n in range(1, batch + 1) if n * image <= chunk_budget and n * (image + image_lists) <= budget]
+        if not fitting:
+            assert images == list_images == 1
+            continue
+        assert rows == 10
+        chunks = -(-batch // fitting[-1])
+        assert images == -(-batch // chunks)
+        most = [n for n in range(1, chunks + 1) if images * image + n * images * image_lists <= budget][-1]
+        batches = -(-chunks // most)
+        assert list_images == images * (-(-chunks // batches) if lists else 1)
+        exact += chunk_budget % image == 0 or (budget - image) % max(image_lists, 1) == 0
+    assert exact > 20
 
 
 REAL, HALF, BFLOAT16 = range(3)  # PositionType
