@@ -3,88 +3,93 @@
 
 #include "common/fast_division.h"
 #include "common/launch.cuh"
+#include "common/pack.cuh"
 #include "common/storage_types.h"
 #include "deform_conv/deform_conv_math.h"
 
 namespace resnet_cuda {
 
-// A block moves a tile of up to kTaps x kChannels elements of one output channel through shared memory, so that reads
-// and writes are coalesced. (Transpose, common/transpose.cuh, has square tiles: 9 taps would fill a seventh of one.)
-// `source` may be several tensors of one size, which are summed in Real.
+// Index: element of the target. `source` may be several tensors of one size, which are summed.
 template <typename From, typename T, bool kTapsLast>
 struct ReorderTaps {
-  static constexpr int kThreads = 256;
-  static constexpr int kTaps = 16;
-  static constexpr int kChannels = 128;
-  static constexpr int kPitch = kChannels + 1;  // no bank conflicts down a column
-  static constexpr int kSteps = kTaps * kChannels / kThreads;
-  static_assert(kTaps * kChannels % kThreads == 0, "each thread moves equally many elements of a tile");
-  using Real = RealOf<T>;
-  static constexpr int kSharedBytes = kTaps * kPitch * static_cast<int>(sizeof(Real));
-
-  const From* source;  // [count][O, taps, C/groups], or [O, C/groups, taps] if not kTapsLast
+  const From* source;  // [count][O, taps, C/groups] with kTapsLast, else [O, C/groups, taps]
   T* target;
   int count;
-  int64_t elements;  // of one of `count`
-  int taps;
-  int channels;
-  FastDivision32 tap_parts;
-  FastDivision32 channel_parts;
+  int64_t elements;        // of one of `count`
+  FastDivision inner;      // the last size of the target
+  FastDivision of_output;  // taps * C/groups
 
-  RESNET_CUDA_BODY void operator()() const {
-    const device::Shared<Real> tile(0, kTaps * kPitch);
-    const auto work = static_cast<int>(device::block());
-    const int of_channels = tap_parts.quotient(work);
-    const int first_tap = tap_parts.remainder(work) * kTaps;
-    const int64_t output = channel_parts.quotient(of_channels);
-    const int first_channel = channel_parts.remainder(of_channels) * kChannels;
-    const int64_t first = output * taps * channels;
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    const int64_t in_output = of_output.remainder(index);
+    const int64_t row = inner.quotient(in_output);
+    const int64_t column = in_output - row * inner.divisor();
+    const int64_t rows = of_output.divisor() / inner.divisor();
+    const From* at = source + (index - in_output) + column * rows + row;
+    RealOf<T> sum = static_cast<RealOf<T>>(*at);
+    for (int i = 1; i < count; ++i) {
+      sum += static_cast<RealOf<T>>(at[i * elements]);
+    }
+    target[index] = static_cast<T>(sum);
+  }
+};
 
-    Real sum[kSteps];
+// Index: M neighbouring channels of one output channel, with 9 taps each, which are 9 packs in either order: so a
+// thread transposes in registers.
+template <typename From, typename T, int M, bool kTapsLast>
+struct ReorderNineTaps {
+  static constexpr int kTaps = 9;
+  using Real = RealOf<T>;
+
+  const From* source;
+  T* target;
+  int count;
+  int64_t elements;
+  FastDivision packs;  // of M channels, in a weight group
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    const int64_t in_weight = index * (M * kTaps);
+    const int64_t output = packs.quotient(index);
+    const int64_t channels = packs.divisor() * M;
+    const int64_t in_columns = output * kTaps * channels + (index - output * packs.divisor()) * M;
+    // The 9 packs lie behind one another, or a row of channels apart.
+    const From* from = source + (kTapsLast ? in_columns : in_weight);
+    const int64_t from_step = kTapsLast ? channels : M;
+    Real value[kTaps * M];
+    read(from, from_step, value);
 #pragma unroll 1
-    for (int i = 0; i < count; ++i) {
+    for (int i = 1; i < count; ++i) {
+      Real more[kTaps * M];
+      read(from + i * elements, from_step, more);
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const Place place(step, !kTapsLast, first_tap, first_channel);
-        const bool exists = place.tap < taps && place.channel < channels;
-        const From* at = source + i * elements + first + index(place, !kTapsLast);
-        const Real value = exists ? static_cast<Real>(*at) : Real(0);
-        sum[step] = i == 0 ? value : sum[step] + value;
+      for (int j = 0; j < kTaps * M; ++j) {
+        value[j] += more[j];
       }
     }
+    T* to = target + (kTapsLast ? in_weight : in_columns);
+    const int64_t to_step = kTapsLast ? M : channels;
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      tile.set(Place(step, !kTapsLast, 0, 0).in_tile(), sum[step]);
-    }
-    RESNET_CUDA_SYNC_BLOCK();
+    for (int pack = 0; pack < kTaps; ++pack) {
+      Real ordered[M];
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const Place place(step, kTapsLast, first_tap, first_channel);
-      if (place.tap < taps && place.channel < channels) {
-        target[first + index(place, kTapsLast)] = static_cast<T>(tile.get(Place(step, kTapsLast, 0, 0).in_tile()));
+      for (int j = 0; j < M; ++j) {
+        const int element = pack * M + j;
+        ordered[j] = kTapsLast ? value[element % kTaps * M + element / kTaps] : value[j * kTaps + pack];
       }
+      store_pack(to + pack * to_step, pack_of<T, M>(ordered));
     }
   }
 
  private:
-  // Of a thread's element in one step; neighbouring threads have neighbouring elements in memory.
-  struct Place {
-    int tap;
-    int channel;
-
-    RESNET_CUDA_BODY Place(int step, bool taps_last, int first_tap, int first_channel) {
-      const int element = step * kThreads + device::thread();
-      tap = first_tap + (taps_last ? element % kTaps : element / kChannels);
-      channel = first_channel + (taps_last ? element / kTaps : element % kChannels);
+  RESNET_CUDA_BODY static void read(const From* from, int64_t step, Real (&value)[kTaps * M]) {
+#pragma unroll
+    for (int pack = 0; pack < kTaps; ++pack) {
+      Real part[M];
+      unpack(load_constant_pack<M>(from + pack * step), part);
+#pragma unroll
+      for (int j = 0; j < M; ++j) {
+        value[pack * M + j] = part[j];
+      }
     }
-    RESNET_CUDA_BODY int in_tile() const {
-      return tap * kPitch + channel;
-    }
-  };
-
-  RESNET_CUDA_BODY int64_t index(const Place& place, bool taps_last) const {
-    return taps_last ? static_cast<int64_t>(place.channel) * taps + place.tap
-                     : static_cast<int64_t>(place.tap) * channels + place.channel;
   }
 };
 
@@ -95,22 +100,25 @@ void reorder_taps(
     T* target,
     const DeformConvShape& shape,
     int count = 1) {
-  using Body = ReorderTaps<From, T, kTapsLast>;
-  const auto taps = static_cast<int>(shape.taps());
-  const auto channels = static_cast<int>(shape.group_channels());
-  const int64_t tap_parts = ceil_div(taps, Body::kTaps);
-  const int64_t channel_parts = ceil_div(channels, Body::kChannels);
-  launcher.launch(
-      shape.out_channels * channel_parts * tap_parts,
-      Body{
-          source,
-          target,
-          count,
-          shape.out_channels * channels * taps,
-          taps,
-          channels,
-          FastDivision32(static_cast<int>(tap_parts)),
-          FastDivision32(static_cast<int>(channel_parts))});
+  constexpr int kChannels = sizeof(From) == 8 ? 2 : 4;
+  using Nine = ReorderNineTaps<From, T, kChannels, kTapsLast>;
+  const int64_t channels = shape.group_channels();
+  const int64_t elements = shape.out_channels * channels * shape.taps();
+  const auto aligned = [](const void* pointer, size_t element) {
+    return reinterpret_cast<uintptr_t>(pointer) % (kChannels * element) == 0;
+  };
+  if (shape.taps() == Nine::kTaps && channels % kChannels == 0 && aligned(source, sizeof(From)) &&
+      aligned(target, sizeof(T))) {
+    launcher.run(
+        elements / (kChannels * Nine::kTaps),
+        Nine{source, target, count, elements, FastDivision(channels / kChannels)});
+    return;
+  }
+  const int64_t inner = kTapsLast ? shape.taps() : channels;
+  launcher.run(
+      elements,
+      ReorderTaps<From, T, kTapsLast>{
+          source, target, count, elements, FastDivision(inner), FastDivision(channels * shape.taps())});
 }
 
 }  // namespace resnet_cuda

@@ -11,9 +11,10 @@ namespace frozen_bn_cuda {
 constexpr int kThreads = 256;
 // Packs that a thread loads before it uses the first.
 constexpr int kInFlight = 4;
-// The same where every pack has constants of its own, which leave registers for fewer: of 2 tensors, and of float64.
+// The same where every pack has constants of its own, which take registers: half as many of 2 tensors (3 of each were
+// slower on an H200) and of float64.
 constexpr int in_flight_with_constants(int tensors, std::size_t bytes_of_a_constant) {
-  return bytes_of_a_constant > 4 ? kInFlight / 2 : tensors > 1 ? kInFlight - 1 : kInFlight;
+  return bytes_of_a_constant > 4 || tensors > 1 ? kInFlight / 2 : kInFlight;
 }
 // Blocks that run at once on a multiprocessor, whatever the kernel: launch.cuh bounds the registers to 64. On the 132
 // multiprocessors of an H200 such a wave loads 8.6 MB of a tensor at once, 64 KiB on each. By Little's law the memory

@@ -52,20 +52,19 @@ LIMITS = (
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 9, "STG": 8}),
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 17, "STG": 8}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
-    # Four packs in flight, or three of each of two tensors, twice as above; two pieces of code write each, one for
-    # packs in one plane, one for those in two.
+    # Four packs in flight, or two of each of two tensors, twice as above; two pieces of code write each, one for packs in
+    # one plane, one for those in two.
     Limit(rf"FrozenBnContiguous<FrozenBnForward<{_REAL4}, false>, [48]>", 64, wide={"LDG": 8, "STG": 8}),
-    Limit(rf"FrozenBnContiguous<FrozenBnForward<{_REAL4}, true>, [48]>", 64, wide={"LDG": 12, "STG": 6}),
     Limit(rf"FrozenBnContiguous<FrozenBnBackward<{_REAL4}, false>, [48]>", 60, wide={"LDG": 8, "STG": 16}),
-    Limit(rf"FrozenBnContiguous<FrozenBnBackward<{_REAL4}, true>, [48]>", 64, wide={"LDG": 12, "STG": 12}),
+    Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 4}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 8}),
     # Of float64 two.
     Limit(r"FrozenBnContiguous<FrozenBnForward<double, false>, 2>", 64, wide={"LDG": 4, "STG": 4}),
-    Limit(r"FrozenBnContiguous<FrozenBnForward<double, true>, 2>", 64, wide={"LDG": 8, "STG": 4}),
     Limit(r"FrozenBnContiguous<FrozenBnBackward<double, false>, 2>", 50, wide={"LDG": 4, "STG": 8}),
-    Limit(r"FrozenBnContiguous<FrozenBnBackward<double, true>, 2>", 50, wide={"LDG": 8, "STG": 8}),
     Limit(r"ForEachIndex<TakeTotal<.*>>", 38),
     Limit(r"ForEachIndex<SumProducts<(float|double)>>", 24, {"10.0": 64, "12.0": 58}),
-    Limit(r"ForEachIndex<FinishWeightGradient<.*>>", 64),
+    Limit(r"ForEachIndex<ReorderTaps<.*>>", 64),
+    Limit(r"ForEachIndex<ReorderNineTaps<.*>>", 64),
     Limit(r"ForEachIndex<AddBias<\w+, 1>>", 38),
     Limit(r"ForEachIndex<AddBias<\w+, [248]>>", 48, wide={"LDG": 2, "STG": 1}),
     Limit(rf"SampleColumns<{_NARROW}>", 58, {"10.0": 64, "12.0": 64}, {"LDS": 2, "STS": 2}),
