@@ -87,9 +87,7 @@ class Launcher {
     void* stream = nullptr;
     RESNET_CUDA_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
-    int index = 0;
-    cudaGetDevice(&index);
-    cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index);
+    cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, tensor.get_device_index());
   }
 #endif
 

@@ -145,10 +145,9 @@ class Backward {
   }
 
   void run_chunk(const Chunk& chunk, const T* rows, const T* input, T* grad_input) {
-    const Tensor grad_rows = row_matrices(rows, chunk, grad_);
     const Tensor columns = column_matrices(*columns_, chunk);
     if (needs_positions() || needs_.input) {
-      batched_product(grad_rows, weight_matrices(weight_, shape_), columns);
+      batched_product(row_matrices(rows, chunk, grad_), weight_matrices(weight_, shape_), columns);
     }
     if (needs_.input) {
       gather_input(chunk, grad_input);
@@ -173,7 +172,7 @@ class Backward {
     }
     if (needs_.weight) {
       const Tensor product = weight_sums_ ? weight_sums_->next(shape_) : weight_matrices(*weight_product_, shape_);
-      batched_product(torch::stable::transpose(grad_rows, 1, 2), columns, product);
+      batched_product(transposed_row_matrices(rows, chunk, grad_), columns, product);
     }
   }
 

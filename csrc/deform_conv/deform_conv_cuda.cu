@@ -57,7 +57,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   const int64_t most_pixels = sizes.images * sizes.rows * shape.out_width;
   const Tensor columns = empty_beside(output, {most_pixels * shape.taps() * shape.channels}, output.scalar_type());
   const Tensor weight = column_ordered<T>(launcher, arguments.weight, shape);
-  const Tensor weight_columns = torch::stable::transpose(weight_matrices(weight, shape), 1, 2);
+  const Tensor weight_columns = transposed_weight_matrices(weight, shape);
   const SourceImages<T> inputs(launcher, arguments.input, sizes.images);
   const TargetImages<T> outputs(launcher, output, sizes.images);
   const Positions positions = positions_of(arguments);
