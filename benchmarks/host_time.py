@@ -42,7 +42,10 @@ def calls(device: str) -> dict[str, Callable[[], object]]:
     norm = FrozenBatchNorm2d(8).to(device)
     grad = torch.randn(1, 8, 4, 4, device=device)
     plain = {"ours": lambda: deform_conv2d(input, offset, weight, None, 1, 1, 1, mask)}
-    norms = {"FrozenBN + ReLU": lambda: norm(input, relu=True), "eager FrozenBN + ReLU": lambda: eager_norm(norm, input)}
+    norms = {
+        "FrozenBN + ReLU": lambda: norm(input, relu=True),
+        "eager FrozenBN + ReLU": lambda: eager_norm(norm, input),
+    }
     try:
         from torchvision.ops import deform_conv2d as peer
     except ImportError:
