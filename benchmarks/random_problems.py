@@ -98,13 +98,13 @@ def _frozen_bn(rng: random.Random, dtype: torch.dtype, generator: torch.Generato
     return Problem(name, dtype, arguments, options, wanted, *functions, rng.random() < 0.5)
 
 
-def problems(count: int, seed: int) -> Sequence[Problem]:
+def problems(count: int, seed: int, dtypes: Sequence[torch.dtype] = DTYPES) -> Sequence[Problem]:
     """Two deformable convolutions to one norm, every other norm a layer's; dtypes in turn."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     return [
-        _frozen_bn(rng, DTYPES[index % 4], generator, of_layer=index % 6 == 5)
+        _frozen_bn(rng, dtypes[index % len(dtypes)], generator, of_layer=index % 6 == 5)
         if index % 3 == 2
-        else _deform_conv(rng, DTYPES[index % 4], generator)
+        else _deform_conv(rng, dtypes[index % len(dtypes)], generator)
         for index in range(count)
     ]
 

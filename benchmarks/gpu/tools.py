@@ -15,7 +15,7 @@ from benchmarks.records import Results
 FOLDERS = ("cuda", "ops", "layers")
 WORDS = ("PASSED", "FAILED", "ERROR", "SKIPPED")
 SANITIZERS = {"memcheck": r"ERROR SUMMARY: 0 errors", "racecheck": r"RACECHECK SUMMARY: 0 hazards displayed"}
-SANITIZED = ("correctness:sanitized", "sanitizer")
+SANITIZED = "correctness:sanitized"
 DONE = "done: "  # what is printed before each shape that was right
 PROFILED = ("C4", "C3")
 SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
@@ -79,14 +79,14 @@ def sanitizer(places: Places, seconds: float, results: Results) -> Outcome:
     """memcheck and racecheck, at the same time, over small shapes, our kernels only."""
     tool, begin = find("compute-sanitizer"), time.monotonic()
     if places.device != "cuda" or tool is None:
-        return _without("compute-sanitizer", places, seconds, results, *SANITIZED)
+        return _without("compute-sanitizer", places, seconds, results, SANITIZED, "memcheck")
     # Each tensor gets an allocation of its own: an access past its end is then no access to a neighbour.
     environment = {**places.environment(), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    options = ["--kernel-name", "kns=resnet_cuda", "--error-exitcode", "9", *_program(places, *SANITIZED)]
+    command = [tool, "--kernel-name", "kns=resnet_cuda", "--error-exitcode", "9", "--tool"]
     logs = {name: places.output / f"{name}.log" for name in SANITIZERS}
     for log in logs.values():
         log.unlink(missing_ok=True)
-    commands = [([tool, "--tool", name, *options], log) for name, log in logs.items()]
+    commands = [([*command, name, *_program(places, SANITIZED, name)], log) for name, log in logs.items()]
     failures = {}
     for name, outcome in zip(logs, run_commands(commands, seconds, environment, places.imports), strict=True):
         text = logs[name].read_text(errors="replace")

@@ -343,6 +343,7 @@ struct InvertTaps {
         append_queued(block, in_queue < tail ? block.queues.get(queue + (in_queue & (kQueued - 1))) : -1);
         head = tail - head < device::kWarp ? tail : head + device::kWarp;
       }
+      RESNET_CUDA_SYNC_WARP();  // the next round writes where this one has read
     }
   }
 

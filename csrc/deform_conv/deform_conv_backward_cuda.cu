@@ -62,8 +62,9 @@ class Backward {
       gradients_.mask = beside(*arguments.mask);
     }
     if (needs.bias) {
+      // torch sums 16-bit numbers in float32 and rounds once; asked for a float32 result it would convert all of `grad`.
       const std::vector<int64_t> over{0, 2, 3};
-      gradients_.bias = torch::stable::sum(grad, over, false, real_dtype());
+      gradients_.bias = torch::stable::sum(grad, over);
     }
   }
 
