@@ -82,11 +82,11 @@ def sanitizer(places: Places, seconds: float, results: Results) -> Outcome:
         return _without("compute-sanitizer", places, seconds, results, SANITIZED, "memcheck")
     # Each tensor gets an allocation of its own: an access past its end is then no access to a neighbour.
     environment = {**places.environment(), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    command = [tool, "--kernel-name", "kns=resnet_cuda", "--error-exitcode", "9", "--tool"]
+    ours = ["--kernel-name", "kns=resnet_cuda", "--error-exitcode", "9"]
     logs = {name: places.output / f"{name}.log" for name in SANITIZERS}
     for log in logs.values():
         log.unlink(missing_ok=True)
-    commands = [([*command, name, *_program(places, SANITIZED, name)], log) for name, log in logs.items()]
+    commands = [([tool, "--tool", name, *ours, *_program(places, SANITIZED, name)], log) for name, log in logs.items()]
     failures = {}
     for name, outcome in zip(logs, run_commands(commands, seconds, environment, places.imports), strict=True):
         text = logs[name].read_text(errors="replace")

@@ -114,12 +114,14 @@ def test_the_sanitizer(stage, memcheck, status, error, verdict):
     put, places, results = stage
     shapes = f'for shape in 1 2 3; do echo "{tools.DONE}shape $shape"; done'
     racecheck = f'echo "========= {CLEAN["racecheck"]}"'
-    put("compute-sanitizer", f'{shapes}\nif [ "$2" = memcheck ]; then {memcheck}; else {racecheck}; fi')
+    put("compute-sanitizer", f'echo "$@"\n{shapes}\nif [ "$2" = memcheck ]; then {memcheck}; else {racecheck}; fi')
     outcome = tools.sanitizer(places, 3, results)
     assert outcome.status == status and outcome.seconds < 5
     assert outcome.error is None if error is None else outcome.error.startswith(error)
     verdicts = {one["item"]: (one["verdict"], one["shapes"], one["clean"]) for one in read(results.path)}
     assert verdicts == {"memcheck": verdict, "racecheck": CLEANLY}
+    for name in tools.SANITIZERS:  # by which the program chooses its dtypes
+        assert f'"step": "{name}"' in (places.output / f"{name}.log").read_text()
 
 
 XDIST = """[gw0] [  1%] PASSED tests/ops/test_a.py::test_x[a b]
