@@ -52,8 +52,8 @@ LIMITS = (
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 9, "STG": 8}),
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 17, "STG": 8}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
-    # Four packs in flight, or two of each of two tensors, twice as above; two pieces of code write each, one for packs in
-    # one plane, one for those in two.
+    # Four packs in flight, or two of each of two tensors, twice as above; two pieces of code write each, one for packs
+    # in one plane, one for those in two.
     Limit(rf"FrozenBnContiguous<FrozenBnForward<{_REAL4}, false>, [48]>", 64, wide={"LDG": 8, "STG": 8}),
     Limit(rf"FrozenBnContiguous<FrozenBnBackward<{_REAL4}, false>, [48]>", 60, wide={"LDG": 8, "STG": 16}),
     Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 4}),
