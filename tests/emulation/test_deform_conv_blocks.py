@@ -100,17 +100,21 @@ FEW_PIXELS = ((3, (7, 3)), (4, (8, 2)), (7, (9, 1)), (3, (11, 1)), (5, (13, 1)),
 PIXELS = (*FEW_PIXELS, (5, (9, 5)), (5, (17, 3)), (17, (17, 1)))
 
 
-@pytest.mark.parametrize(
-    ("channels", "batch", "size"),
-    [(8, *pixels) for pixels in PIXELS] + [(64, *pixels) for pixels in FEW_PIXELS],
-)
+SEVERAL_IMAGES = [(8, *pixels) for pixels in PIXELS] + [(64, *pixels) for pixels in FEW_PIXELS]
+
+
+@pytest.mark.parametrize(("channels", "batch", "size"), SEVERAL_IMAGES)
 @pytest.mark.usefixtures("multiprocessors")
-def test_last_block_of_several_images(emulated, lists_operators, channels, batch, size):
-    assert batch * size[0] * size[1] % 32 in (31, 0, 1)
-    sizes = lists_operators.backward_sizes(torch.empty(0), batch, channels, 1, *size, 1, 0, 0)
-    assert sizes.tolist()[:2] == [batch, size[0]], "they are meant to be one chunk"
+def test_last_block_of_several_images(emulated, channels, batch, size):
     geometry = {"kernel": (1, 1), "padding": (0, 0)}
     check(emulated, DeformCase("pixels", batch=batch, channels=channels, out_channels=1, size=size, **geometry))
+
+
+@pytest.mark.parametrize(("channels", "batch", "size"), SEVERAL_IMAGES)
+def test_these_images_are_one_chunk(lists_operators, channels, batch, size):
+    assert batch * size[0] * size[1] % 32 in (31, 0, 1)
+    sizes = lists_operators.backward_sizes(torch.empty(0), batch, channels, 1, *size, 1, 0, 0)
+    assert sizes.tolist()[:2] == [batch, size[0]]
 
 
 def test_the_tests_divide_taps_and_channels_in_every_way(index_operators, monkeypatch):
