@@ -719,8 +719,8 @@ BUGS = (
     _deform_conv(
         "weight_gradient_of_the_last_chunk_only",
         "deform_conv/cuda_weight_sums.cuh",
-        old="sum += product[i * elements];",
-        new="sum = product[i * elements];",
+        old="sum += products[i * elements + index];",
+        new="sum = products[i * elements + index];",
         report=r"AssertionError: gradient for weight is off by ",
         tests=("test_deform_conv.py", "-k", "test_values_and_gradients and tiles"),
     ),
