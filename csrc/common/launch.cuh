@@ -10,10 +10,25 @@
 
 namespace resnet_cuda {
 
+namespace device {
+
+// `kBlocksPerMultiprocessor` of the body, 0 where it has none: see LaunchedBlocks.
+template <typename Body, typename = void>
+struct BlocksPerMultiprocessor {
+  static constexpr int value = 0;
+};
+template <typename Body>
+struct BlocksPerMultiprocessor<Body, std::enable_if_t<(Body::kBlocksPerMultiprocessor > 0)>> {
+  static constexpr int value = Body::kBlocksPerMultiprocessor;
+};
+
+}  // namespace device
+
 // `body(index)` for every index below `count`, in a grid-stride loop.
 template <typename Body>
 struct ForEachIndex {
   static constexpr int kThreads = 256;
+  static constexpr int kBlocksPerMultiprocessor = device::BlocksPerMultiprocessor<Body>::value;
   int64_t count;
   Body body;
 
@@ -39,18 +54,6 @@ struct SharedBytes<Body, std::enable_if_t<(Body::kSharedBytes > 0)>> {
 
 #if !defined(RESNET_CUDA_EMULATE)
 
-// The second number of __launch_bounds__: blocks that a multiprocessor must be able to hold, which bounds the
-// registers. 4 (64 registers for 256 threads) where the body has no `kBlocksPerMultiprocessor`. To allow more than 64
-// registers set kBlocksPerMultiprocessor in the body; then raise its row in tests/compile_gate/limits.py.
-template <typename Body, typename = void>
-struct BlocksPerMultiprocessor {
-  static constexpr int value = Body::kThreads > 256 ? 1 : 4;
-};
-template <typename Body>
-struct BlocksPerMultiprocessor<Body, std::enable_if_t<(Body::kBlocksPerMultiprocessor > 0)>> {
-  static constexpr int value = Body::kBlocksPerMultiprocessor;
-};
-
 // Threads that a multiprocessor can hold: 1024 on Turing, 1536 or 2048 on all later ones.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr int kMultiprocessorThreads = 1024;
@@ -58,11 +61,15 @@ constexpr int kMultiprocessorThreads = 1024;
 constexpr int kMultiprocessorThreads = 1536;
 #endif
 
-// The second number of the launch bounds: no more blocks than fit.
+// The second number of __launch_bounds__: blocks that a multiprocessor must be able to hold, which bounds the
+// registers; no more than fit. 4 (64 registers for 256 threads) where the body has no `kBlocksPerMultiprocessor`. To
+// allow more than 64 registers set kBlocksPerMultiprocessor in the body; then raise its row in
+// tests/compile_gate/limits.py.
 template <typename Body>
 struct LaunchedBlocks {
   static constexpr int kFit = kMultiprocessorThreads / Body::kThreads;
-  static constexpr int kWanted = BlocksPerMultiprocessor<Body>::value;
+  static constexpr int kOwn = BlocksPerMultiprocessor<Body>::value;
+  static constexpr int kWanted = kOwn > 0 ? kOwn : Body::kThreads > 256 ? 1 : 4;
   static constexpr int value = kWanted <= kFit ? kWanted : kFit;
 };
 

@@ -40,7 +40,12 @@ template <typename Real>
 struct InvertTaps {
   static constexpr int kThreads = 256;
   static constexpr int kWarps = kThreads / device::kWarp;
+  // Five of float, but where the compiler needs more than the 48 registers that they leave.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890)
+  static constexpr int kBlocksPerMultiprocessor = 4;
+#else
   static constexpr int kBlocksPerMultiprocessor = sizeof(Real) == 8 ? 4 : 5;
+#endif
   static constexpr int kHits = RESNET_CUDA_TILE_HITS * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(Real));
   static constexpr int kPartBoxes = kHits / device::kWarp;
   static constexpr int kBoxLoads = 4;  // in flight, per thread

@@ -38,6 +38,7 @@ struct ReorderTaps {
 template <typename From, typename T, int M, bool kTapsLast>
 struct ReorderNineTaps {
   static constexpr int kTaps = 9;
+  static constexpr int kBlocksPerMultiprocessor = 2;  // registers for 9 packs of the sum and 9 to be added
   using Real = RealOf<T>;
 
   const From* source;

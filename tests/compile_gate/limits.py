@@ -52,38 +52,46 @@ LIMITS = (
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, false>, [248]>", 64, wide={"LDG": 9, "STG": 8}),
     Limit(r"FrozenBnChannelsLast<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 17, "STG": 8}),
     Limit(rf"FrozenBnContiguous<FrozenBn(Forward|Backward){_PASS}, 1>", 64),
-    # Four packs in flight, or two of each of two tensors, twice as above; two pieces of code write each, one for packs in
-    # one plane, one for those in two.
+    # Four packs in flight, or two of each of two tensors, twice as above; two pieces of code write each, one for packs
+    # in one plane, one for those in two.
     Limit(rf"FrozenBnContiguous<FrozenBnForward<{_REAL4}, false>, [48]>", 64, wide={"LDG": 8, "STG": 8}),
     Limit(rf"FrozenBnContiguous<FrozenBnBackward<{_REAL4}, false>, [48]>", 60, wide={"LDG": 8, "STG": 16}),
     Limit(r"FrozenBnContiguous<FrozenBnForward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 4}),
-    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 64, wide={"LDG": 8, "STG": 8}),
+    Limit(r"FrozenBnContiguous<FrozenBnBackward<\w+, true>, [248]>", 60, wide={"LDG": 8, "STG": 8}),
     # Of float64 two.
     Limit(r"FrozenBnContiguous<FrozenBnForward<double, false>, 2>", 64, wide={"LDG": 4, "STG": 4}),
     Limit(r"FrozenBnContiguous<FrozenBnBackward<double, false>, 2>", 50, wide={"LDG": 4, "STG": 8}),
     Limit(r"ForEachIndex<TakeTotal<.*>>", 38),
     Limit(r"ForEachIndex<SumProducts<(float|double)>>", 24, {"10.0": 64, "12.0": 58}),
     Limit(r"ForEachIndex<ReorderTaps<.*>>", 64),
-    Limit(r"ForEachIndex<ReorderNineTaps<.*>>", 64),
+    # Nine packs, of one source and of each further one; of 16-bit types they have 8 bytes.
+    Limit(r"ForEachIndex<ReorderNineTaps<(double, double, 2|float, float, 4), \w+>>", 128, wide={"LDG": 18, "STG": 9}),
+    Limit(r"ForEachIndex<ReorderNineTaps<float, (Half|BFloat16), 4, true>>", 128, wide={"LDG": 18}),
+    Limit(r"ForEachIndex<ReorderNineTaps<(Half, Half|BFloat16, BFloat16), 4, \w+>>", 100),
     Limit(r"ForEachIndex<AddBias<\w+, 1>>", 38),
     Limit(r"ForEachIndex<AddBias<\w+, [248]>>", 48, wide={"LDG": 2, "STG": 1}),
-    Limit(rf"SampleColumns<{_NARROW}>", 58, {"10.0": 64, "12.0": 64}, {"LDS": 2, "STS": 2}),
-    Limit(rf"SampleColumns<{_WIDE}>", 62, {"10.0": 64, "12.0": 64}, {"LDG": 4, "STG": 1, "LDS": 2, "STS": 2}),
+    Limit(rf"SampleColumns<{_NARROW}>", 62, wide={"LDS": 4, "STS": 2}),
+    # Four corners each of two packs at once and of one; the plan's corners and weights for both.
+    Limit(rf"SampleColumns<{_WIDE}>", 64, wide={"LDG": 12, "STG": 3, "LDS": 4, "STS": 2}),
     Limit(r"TapCorners<(float|double)>", 42),
-    # Five blocks of 256 threads for float, four for double.
-    Limit(r"InvertTaps<float>", 48, {"7.5": 64}, {"LDG": 4, "STS": 1, "LDS": 1}, integer_atomics=True),
+    # Five blocks of 256 threads for float, but on three architectures, and four for double.
+    Limit(
+        r"InvertTaps<float>",
+        48,
+        {"7.5": 64, "8.6": 62, "8.9": 62},
+        {"LDG": 4, "STS": 1, "LDS": 1},
+        integer_atomics=True,
+    ),
     Limit(r"InvertTaps<double>", 64, wide={"LDG": 4, "STS": 2, "LDS": 2}, integer_atomics=True),
     Limit(rf"GatherInput<{_NARROW}, 1>", 64),
     # The rows of four entries; of three entries, two packs each.
     Limit(rf"GatherInput<{_WIDE}, 1>", 64, wide={"LDG": 8, "STG": 1}),
     Limit(rf"GatherInput<{_WIDE}, 2>", 64, wide={"LDG": 12, "STG": 2}),
-    Limit(rf"PositionGradients<{_NARROW}>", 80, wide={"LDS": 2, "STS": 2}),
-    Limit(r"PositionGradients<double, double, 2>", 100, wide={"LDG": 5, "STG": 1, "LDS": 2, "STS": 2}),
-    Limit(
-        r"PositionGradients<(float, float, 4|(Half|BFloat16), float, 8)>",
-        80,
-        wide={"LDG": 5, "STG": 1, "LDS": 2, "STS": 2},
-    ),
+    Limit(rf"PositionGradients<{_NARROW}>", 88, wide={"LDS": 6, "STS": 4}),
+    # Four corners and the columns' gradient each of two packs at once and of one; the columns, and those of a border.
+    Limit(r"PositionGradients<double, double, 2>", 112, wide={"LDG": 15, "STG": 5, "LDS": 6, "STS": 4}),
+    Limit(r"PositionGradients<float, float, 4>", 106, wide={"LDG": 15, "STG": 5, "LDS": 6, "STS": 4}),
+    Limit(r"PositionGradients<(Half|BFloat16), float, 8>", 128, wide={"LDG": 15, "STG": 5, "LDS": 6, "STS": 4}),
     Limit(r"Transpose<unsigned short>", 64),
     Limit(r"Transpose<unsigned (int|long)>", 57),
 )

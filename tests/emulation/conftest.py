@@ -37,8 +37,14 @@ def transpose(libraries_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def tap_order(libraries_folder: Path):
+    """The weight's reordering of ``csrc/deform_conv/cuda_tap_order.cuh``, emulated."""
+    return _operators("tap_order", "resnet_cuda_emulated_tap_order", libraries_folder).reorder
+
+
+@pytest.fixture(scope="session")
 def index_operators(libraries_folder: Path):
-    """The index arithmetic of ``csrc/common/fast_division.h`` and of the FrozenBN kernels."""
+    """Index arithmetic, and how the kernels' work is divided (``index_op.cpp``)."""
     return _operators("index", "resnet_cuda_emulated_index", libraries_folder)
 
 

@@ -1,6 +1,7 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
 // grid of csrc/frozen_bn/cuda_grid.h, the strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of
-// csrc/deform_conv/cuda_workspace.h and the position types of csrc/deform_conv/cuda_call.cuh.
+// csrc/deform_conv/cuda_workspace.h, the parts of csrc/deform_conv/cuda_tap_block.cuh, and the blocks and position
+// types of csrc/deform_conv/cuda_call.cuh.
 
 #include "common/registration.h"
 #include "common/tensors.h"
@@ -112,6 +113,66 @@ Tensor chunk(
   return result;
 }
 
+// [2]: taps and packs of a block of SampleColumns.
+Tensor parts_of_taps(
+    const Tensor& beside,
+    int64_t pixel_blocks,
+    int64_t taps,
+    int64_t packs,
+    int64_t least_packs,
+    int64_t most_packs,
+    int64_t wanted_blocks) {
+  const auto number = [](int64_t size) { return static_cast<int>(size); };
+  const TapParts parts =
+      tap_parts(pixel_blocks, number(taps), number(packs), number(least_packs), number(most_packs), wanted_blocks);
+  const Tensor result = empty_beside(beside, {2}, ScalarType::Long);
+  auto* numbers = static_cast<int64_t*>(result.mutable_data_ptr());
+  numbers[0] = parts.taps;
+  numbers[1] = parts.slice_packs;
+  return result;
+}
+
+// Taps of a block of PositionGradients.
+int64_t taps_of_waves(const Tensor&, int64_t pixel_blocks, int64_t taps, int64_t wave) {
+  return taps_in_waves(pixel_blocks, static_cast<int>(taps), wave);
+}
+
+// [4]: taps and packs of a block, blocks, threads per row. Of SampleColumns, or with at_once > 0 of PositionGradients;
+// `pack` channels are one load.
+Tensor blocks_of_chunk(
+    const Tensor& beside,
+    int64_t channels,
+    int64_t groups,
+    int64_t offset_groups,
+    int64_t kernel_h,
+    int64_t kernel_w,
+    int64_t images,
+    int64_t rows,
+    int64_t width,
+    int64_t pack,
+    int64_t pack_bytes,
+    int64_t at_once) {
+  DeformConvShape shape{};
+  shape.channels = channels;
+  shape.groups = groups;
+  shape.offset_groups = offset_groups;
+  shape.kernel_h = kernel_h;
+  shape.kernel_w = kernel_w;
+  shape.out_width = width;
+  const Launcher launcher(beside);
+  const Chunk chunk = chunk_of(shape, 0, images, 0, rows);
+  const auto in_pack = static_cast<int>(pack);
+  const TapBlocks blocks = at_once > 0 ? position_blocks(launcher, chunk, in_pack, static_cast<int>(at_once))
+                                       : sampling_blocks(launcher, chunk, in_pack, static_cast<int>(pack_bytes));
+  const Tensor result = empty_beside(beside, {4}, ScalarType::Long);
+  auto* numbers = static_cast<int64_t*>(result.mutable_data_ptr());
+  numbers[0] = blocks.division.part.taps;
+  numbers[1] = blocks.division.part.slice_packs;
+  numbers[2] = blocks.blocks;
+  numbers[3] = blocks.division.row_threads;
+  return result;
+}
+
 // How the kernels read an offset of this dtype beside images of `input`'s.
 int64_t type_of_offset(const Tensor& offset, const Tensor& input) {
   return static_cast<int64_t>(position_type(offset.scalar_type(), compute_dtype(input.scalar_type()), "offset"));
@@ -130,6 +191,13 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def(
       "chunk(Tensor beside, int batch, int out_height, int out_width, int per_call, int per_image, int per_pixel, "
       "int per_divided_image, int sums, int image_lists, int row_lists) -> Tensor");
+  m.def(
+      "parts_of_taps(Tensor beside, int pixel_blocks, int taps, int packs, int least_packs, int most_packs, "
+      "int wanted_blocks) -> Tensor");
+  m.def("taps_of_waves(Tensor beside, int pixel_blocks, int taps, int wave) -> int");
+  m.def(
+      "blocks_of_chunk(Tensor beside, int channels, int groups, int offset_groups, int kernel_h, int kernel_w, "
+      "int images, int rows, int width, int pack, int pack_bytes, int at_once) -> Tensor");
   m.def("type_of_offset(Tensor offset, Tensor input) -> int");
 }
 
@@ -141,5 +209,8 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("frozen_bn_blocks", TORCH_BOX(&resnet_cuda::frozen_bn_blocks));
   m.impl("frozen_bn_indices_fit", TORCH_BOX(&resnet_cuda::frozen_bn_indices_fit));
   m.impl("chunk", TORCH_BOX(&resnet_cuda::chunk));
+  m.impl("parts_of_taps", TORCH_BOX(&resnet_cuda::parts_of_taps));
+  m.impl("taps_of_waves", TORCH_BOX(&resnet_cuda::taps_of_waves));
+  m.impl("blocks_of_chunk", TORCH_BOX(&resnet_cuda::blocks_of_chunk));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
 }

@@ -43,10 +43,30 @@ _sizes = partial(
     library="index",
     tests=("test_index.py", "-k", "chunks_at_their_budgets"),
 )
+BLOCK_TESTS = ("test_deform_conv_blocks.py", "-k")
+_blocks = partial(
+    PlantedBug, library="operators/deform_conv", tests=(*BLOCK_TESTS, "test_taps_and_packs or changes_no_bit")
+)
+_parts = partial(
+    PlantedBug,
+    file="deform_conv/cuda_tap_block.cuh",
+    report=r"AssertionError|assert ",
+    library="index",
+    tests=("test_tap_blocks.py",),
+)
+_tap_order = partial(
+    PlantedBug,
+    file="deform_conv/cuda_tap_order.cuh",
+    report=r"AssertionError: \d+ of \d+ differ",
+    library="tap_order",
+    tests=("test_tap_order.py",),
+)
 LONG_LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
 LIST_TESTS = ("test_input_lists.py", "-k")
 LISTS_DIFFER = r"AssertionError: the lists differ"
 WRONG_RESULT = r"AssertionError: (output|gradient for \w+) is off by "
+WRONG_RESULT_OR_NAN = r"AssertionError: (output|gradient for \w+) (is off by|has NaN) "
+WRONG_POSITION_GRADIENT = r"AssertionError: gradient for (offset|mask) is off by "
 
 BUGS = (
     _transpose(
@@ -119,32 +139,277 @@ BUGS = (
         report=WRONG_RESULT,
     ),
     _deform_conv(
-        "sampling_missing_barrier",
+        "taps_outside_the_image_have_corners",
+        "deform_conv/deform_conv_math.h",
+        old="const bool has_bottom = readable && second_exists",
+        new="const bool has_bottom = second_exists",
+        report=WRONG_RESULT,
+    ),
+    _blocks(
+        "plan_beyond_nine_taps",
         "deform_conv/cuda_tap_block.cuh",
+        old="TapParts parts{std::min(taps, kMostTapsPerBlock),",
+        new="TapParts parts{taps,",
+        report=r"kernel SampleColumns<.*index \d+ of 288 elements of shared memory",
+    ),
+    _blocks(
+        "second_block_of_the_first_taps",
+        "deform_conv/cuda_tap_block.cuh",
+        old="first_tap = tap_part * division.part.taps;",
+        new="first_tap = tap_part;",
+        report=WRONG_RESULT_OR_NAN,
+    ),
+    _blocks(
+        "plan_of_the_first_taps",
+        "deform_conv/cuda_tap_block.cuh",
+        old="offset_group, first_tap + tap}));",
+        new="offset_group, tap}));",
+        report=WRONG_RESULT,
+    ),
+    _blocks(
+        "tap_of_the_last_part_missed",
+        "deform_conv/cuda_tap_block.cuh",
+        old="taps - first_tap < division.part.taps ? taps - first_tap :",
+        new="taps - first_tap < division.part.taps ? taps - first_tap - 1 :",
+        report=WRONG_RESULT_OR_NAN,
+    ),
+    _blocks(
+        "slice_missed",
+        "deform_conv/cuda_call.cuh",
+        old="static_cast<int>(ceil_div(packs, part.slice_packs));",
+        new="std::max(1, packs / part.slice_packs);",
+        report=WRONG_RESULT_OR_NAN,
+    ),
+    _blocks(
+        "last_block_of_pixels_missed",
+        "deform_conv/cuda_call.cuh",
+        old="ceil_div(chunk.pixels(), kBlockPixels) * parts};",
+        new="int64_t{std::max(1, chunk.pixels() / kBlockPixels)} * parts};",
+        report=r"AssertionError: output has NaN",
+        tests=(*BLOCK_TESTS, "last_block"),
+    ),
+    _blocks(
+        "pixels_of_an_image_too_many",
+        "deform_conv/cuda_tap_block.cuh",
+        old="image < chunk.images};",
+        new="image <= chunk.images};",
+        report=r"AddressSanitizer: heap-buffer-overflow",
+        tests=(*BLOCK_TESTS, "last_block"),
+        sanitize=True,
+    ),
+    _blocks(
+        "strip_of_the_last_rows",
+        "deform_conv/cuda_strips.cuh",
+        old="first_row < full_rows_",
+        new="first_row <= full_rows_",
+        report=rf"{WRONG_RESULT_OR_NAN}|kernel InvertTaps<",
+        tests=(*BLOCK_TESTS, "last_block"),
+    ),
+    PlantedBug(
+        "strip_of_eight_rows_at_the_end",
+        "deform_conv/cuda_strips.cuh",
+        old="last_rows_(height % kStripRows == 0 ? kStripRows : height % kStripRows)",
+        new="last_rows_(kStripRows)",
+        report=r"AssertionError|assert ",
+        library="index",
+        tests=("test_index.py", "-k", "test_strips"),
+    ),
+    _blocks(
+        "sampling_missing_barrier",
+        "deform_conv/cuda_sample_columns.cuh",
         old="    RESNET_CUDA_SYNC_BLOCK();\n",
         new="",
         report=r"kernel SampleColumns<.*(race on word \d+ of shared memory|which no thread has set)",
     ),
-    _deform_conv(
+    _blocks(
         "sampling_index_off_by_one",
         "deform_conv/cuda_sample_columns.cuh",
-        old="blend(plan.get(tap * kTilePixels + mine.pixel)",
-        new="blend(plan.get(tap * kTilePixels + mine.pixel + 1)",
+        old="plan.get(tap * kBlockPixels + mine.pixel)",
+        new="plan.get(tap * kBlockPixels + mine.pixel + 1)",
         report=rf"{WRONG_RESULT}|kernel SampleColumns<.*which no thread has set",
     ),
-    _deform_conv(
-        "sampling_unwritten_tail",
-        "deform_conv/cuda_chunk.cuh",
-        old="return (height + kTileRows - 1) / kTileRows;",
-        new="return height < kTileRows ? 1 : height / kTileRows;",
+    _blocks(
+        "sampling_second_pack_of_the_first",
+        "deform_conv/cuda_sample_columns.cuh",
+        old="load_corners(source + i * kApart,",
+        new="load_corners(source,",
+        report=WRONG_RESULT,
+    ),
+    _blocks(
+        "sampling_second_pack_too_near",
+        "deform_conv/cuda_sample_columns.cuh",
+        old="constexpr int kApart = kMostRowThreads * N;",
+        new="constexpr int kApart = kMostRowThreads / 2 * N;",
         report=r"AssertionError: output has NaN",
     ),
-    _deform_conv(
+    _blocks(
+        "pairs_of_packs_across_weight_groups",
+        "deform_conv/cuda_call.cuh",
+        old="chunk.shape.groups == 1},",
+        new="true},",
+        report=WRONG_RESULT_OR_NAN,
+        tests=(*BLOCK_TESTS, "weight_groups"),
+    ),
+    _blocks(
+        "position_gradients_missing_barrier_after_the_plan",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="    RESNET_CUDA_SYNC_BLOCK();\n\n    // Pairs",
+        new="\n    // Pairs",
+        report=r"kernel PositionGradients<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _blocks(
+        "position_gradients_missing_barrier_before_writing",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="    RESNET_CUDA_SYNC_BLOCK();\n    write(block, slopes);",
+        new="    write(block, slopes);",
+        report=r"kernel PositionGradients<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _blocks(
         "position_gradients_wrong_row_sum",
         "deform_conv/cuda_position_gradients.cuh",
         old="for (int distance = division.row_threads / 2; distance > 0; distance /= 2)",
         new="for (int distance = division.row_threads / 2; distance > 1; distance /= 2)",
-        report=r"AssertionError: gradient for (offset|mask) is off by ",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_wrong_corner_kept",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="const bool lower = (in_row & 4) != 0;",
+        new="const bool lower = (in_row & 4) == 0;",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_wrong_lane_added",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="RESNET_CUDA_SHUFFLE_XOR(right ? kept[0] : kept[1], 2)",
+        new="RESNET_CUDA_SHUFFLE_XOR(right ? kept[0] : kept[1], 1)",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_second_pack_too_near",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="constexpr int kApart = kMostRowThreads * N;",
+        new="constexpr int kApart = kMostRowThreads / 2 * N;",
+        report=rf"{WRONG_RESULT}|AssertionError: gradient for \w+ has NaN",
+    ),
+    _blocks(
+        "position_gradients_second_pack_of_the_first",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="load_corners(source + i * kApart,",
+        new="load_corners(source,",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_half_a_pair_past_the_row",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="group_packs % (2 * kMostRowThreads) == 0",
+        new="group_packs % kMostRowThreads == 0",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_tap_of_the_first",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="      column += chunk.group_channels;\n",
+        new="",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_written_to_the_first_taps",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="static_cast<int>(chunk.shape.taps()) + block.first_tap;",
+        new="static_cast<int>(chunk.shape.taps());",
+        report=r"AssertionError: gradient for (offset|mask) ",
+    ),
+    _blocks(
+        "border_not_filled_in_pairs",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="if (is_border(planned, slopes, place)) {",
+        new="if (!resample && is_border(planned, slopes, place)) {",
+        report=r"AssertionError: weight differs",
+        tests=(*BLOCK_TESTS, "exactly_minus_1"),
+    ),
+    _blocks(
+        "border_not_filled",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="if (border) {",
+        new="if (border && !resample) {",
+        report=r"AssertionError: weight differs",
+        tests=(*BLOCK_TESTS, "exactly_minus_1"),
+    ),
+    _blocks(
+        "border_without_a_derivative",
+        "deform_conv/cuda_tap_block.cuh",
+        old="inside || keep_border ?",
+        new="inside ?",
+        report=r"AssertionError: gradient for offset",
+        tests=(*BLOCK_TESTS, "exactly_minus_1"),
+    ),
+    _parts(
+        "slices_halved_once_too_often",
+        old="parts.slice_packs / 2 >= least_packs && blocks() < wanted_blocks",
+        new="parts.slice_packs / 2 >= least_packs && blocks() <= wanted_blocks",
+    ),
+    _parts(
+        "slices_never_halved_to_the_least",
+        old="parts.slice_packs / 2 >= least_packs",
+        new="parts.slice_packs / 2 > least_packs",
+    ),
+    _parts(
+        "taps_divided_once_too_often",
+        old="parts.taps > 1 && blocks() < wanted_blocks",
+        new="parts.taps > 1 && blocks() <= wanted_blocks",
+    ),
+    _parts(
+        "waves_of_one_tap_not_tried",
+        old="parts <= taps; ++parts",
+        new="parts < taps; ++parts",
+    ),
+    _parts(
+        "waves_without_the_plan",
+        old="wave) * (in_block + 1);",
+        new="wave) * in_block;",
+    ),
+    _tap_order(
+        "nine_taps_but_one",
+        old="""    for (int pack = 0; pack < kTaps; ++pack) {
+      Real ordered""",
+        new="""    for (int pack = 0; pack < kTaps - 1; ++pack) {
+      Real ordered""",
+    ),
+    _tap_order(
+        "nine_taps_in_their_old_order",
+        old="value[element % kTaps * M + element / kTaps]",
+        new="value[element]",
+    ),
+    _tap_order(
+        "nine_taps_of_the_first_source",
+        old="read(from + i * elements, from_step, more);",
+        new="read(from, from_step, more);",
+    ),
+    _tap_order(
+        "nine_taps_without_the_last_source",
+        old="""#pragma unroll 1
+    for (int i = 1; i < count; ++i) {""",
+        new="""#pragma unroll 1
+    for (int i = 1; i < count - 1; ++i) {""",
+    ),
+    _tap_order(
+        "nine_taps_taken_as_aligned",
+        old=" && aligned(source, sizeof(From)) &&",
+        new=" &&",
+        report=r"kernel ForEachIndex<ReorderNineTaps<.*accesses \d+ bytes at .*, which is not aligned",
+    ),
+    _tap_order(
+        "nine_taps_of_a_target_taken_as_aligned",
+        old="""aligned(source, sizeof(From)) &&
+      aligned(target, sizeof(T))) {""",
+        new="""aligned(source, sizeof(From))) {""",
+        report=r"kernel ForEachIndex<ReorderNineTaps<.*accesses \d+ bytes at .*, which is not aligned",
+    ),
+    _tap_order(
+        "taps_of_the_first_source",
+        old="static_cast<RealOf<T>>(at[i * elements]);",
+        new="static_cast<RealOf<T>>(*at);",
     ),
     _frozen_bn(
         "frozen_bn_border_between_planes",
@@ -454,8 +719,8 @@ BUGS = (
     _deform_conv(
         "weight_gradient_of_the_last_chunk_only",
         "deform_conv/cuda_weight_sums.cuh",
-        old="sum += product[i * elements];",
-        new="sum = product[i * elements];",
+        old="sum += products[i * elements + index];",
+        new="sum = products[i * elements + index];",
         report=r"AssertionError: gradient for weight is off by ",
         tests=("test_deform_conv.py", "-k", "test_values_and_gradients and tiles"),
     ),

@@ -21,7 +21,7 @@ REPORT = re.compile("AddressSanitizer|runtime error:")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every library."""
     folder = tmp_path_factory.mktemp("sanitized")
-    for name in ("self_test", "index", "lists", "transpose", "operators"):
+    for name in ("self_test", "index", "lists", "tap_order", "transpose", "operators"):
         build_library(name, folder, sanitize=True)
     return folder
 
