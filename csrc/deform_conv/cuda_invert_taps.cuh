@@ -50,6 +50,7 @@ struct InvertTaps {
   static constexpr int kPartBoxes = kHits / device::kWarp;
   static constexpr int kBoxLoads = 4;  // in flight, per thread
   static constexpr int kRoundBoxes = kBoxLoads * kThreads;
+  static constexpr int kMostKept = 2 * kRoundBoxes;  // boxes of several rounds, mostly all that meet the tile
   // A warp keeps one ballot per lane.
   static constexpr int kMostCollected = kWarps * device::kWarp;
   static constexpr int kQueued = 2 * device::kWarp;
@@ -67,7 +68,7 @@ struct InvertTaps {
   static constexpr int kRowsAt = kWeightsAt + kHits * static_cast<int>(sizeof(Weights));
   static constexpr int kCellsAt = kRowsAt + kHits * 4;
   static constexpr int kKeptAt = kCellsAt + kHits * 4;
-  static constexpr int kQueuesAt = kKeptAt + kRoundBoxes * 4;
+  static constexpr int kQueuesAt = kKeptAt + kMostKept * 4;
   static constexpr int kBallotsAt = kQueuesAt + kWarps * kQueued * 4;
   static constexpr int kTotalsAt = kBallotsAt + kBoxLoads * kWarps * 4;
   static constexpr int kListsAt = kTotalsAt + kWarps * 4;
@@ -101,7 +102,7 @@ struct InvertTaps {
     const device::Shared<int> cells{
         kCellsAt,
         kHits};  // the corner within the tile, from (-1, -1) on: 16 * row + column
-    const device::Shared<int> kept{kKeptAt, kRoundBoxes};
+    const device::Shared<int> kept{kKeptAt, kMostKept};
     const device::Shared<int> queues{kQueuesAt, kWarps* kQueued};
     const device::Shared<int> ballots{kBallotsAt, kBoxLoads* kWarps};
     const device::Shared<int> totals{kTotalsAt, kWarps};
@@ -133,9 +134,13 @@ struct InvertTaps {
   RESNET_CUDA_BODY Pass run(Block& block, Pass pass) const {
     const int step = pass == Pass::kAll ? kMostCollected : kPartBoxes < kMostCollected ? kPartBoxes : kMostCollected;
     int held = 0;
+    int kept = 0;
     for (int first_box = 0; first_box < image_boxes; first_box += kRoundBoxes) {
-      const int kept = keep_boxes(block, first_box);
+      kept = keep_boxes(block, first_box, kept);
       const bool last_round = first_box + kRoundBoxes >= image_boxes;
+      if (!last_round && kept <= kMostKept - kRoundBoxes) {
+        continue;  // there is room for another round's
+      }
       for (int first = 0; first < kept || (first == 0 && last_round); first += step) {
         const int part = kept - first < step ? kept - first : step;
         held = collect(block, first, part, pass == Pass::kAll ? held : 0);
@@ -153,6 +158,7 @@ struct InvertTaps {
           append(block, held);
         }
       }
+      kept = 0;
     }
     if (pass == Pass::kCount) {
       place(block);
@@ -161,8 +167,9 @@ struct InvertTaps {
     return Pass::kDone;
   }
 
-  // Which boxes from `first_box` on, at most kRoundBoxes, meet the tile: their number, them in order in block.kept.
-  RESNET_CUDA_BODY int keep_boxes(const Block& block, int first_box) const {
+  // Adds the boxes from `first_box` on, at most kRoundBoxes, that meet the tile to the `kept` ones, in order. Gives how
+  // many are kept then.
+  RESNET_CUDA_BODY int keep_boxes(const Block& block, int first_box, int kept) const {
     // From one above the tile on: a patch reaches one further.
     const int first_row = block.tile.first_row - 1, last_row = block.tile.first_row + block.tile.rows - 1;
     const int first_column = block.tile.first_column - 1,
@@ -194,12 +201,13 @@ struct InvertTaps {
       const int before = RESNET_CUDA_SHUFFLE(sum - count, i * kWarps + block.warp);
       if ((ballot[i] >> block.lane & 1) != 0) {
         block.kept.set(
-            before + device::count_bits(ballot[i] & block.lower_lanes()), first_box + i * kThreads + device::thread());
+            kept + before + device::count_bits(ballot[i] & block.lower_lanes()),
+            first_box + i * kThreads + device::thread());
       }
     }
-    const int kept = RESNET_CUDA_SHUFFLE(sum, device::kWarp - 1);
+    const int added = RESNET_CUDA_SHUFFLE(sum, device::kWarp - 1);
     RESNET_CUDA_SYNC_BLOCK();
-    return kept;
+    return kept + added;
   }
 
   // Adds the hits of `count` kept boxes to the `held` in the buffer. Gives how many there are then; where that is more

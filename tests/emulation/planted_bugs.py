@@ -541,6 +541,14 @@ BUGS = (
         report=r"kernel InvertTaps<.*(race on word \d+ of shared memory|which no thread has set)",
     ),
     _lists(
+        "lists_kept_boxes_past_the_buffer",
+        "deform_conv/cuda_invert_taps.cuh",
+        old="kept <= kMostKept - kRoundBoxes",
+        new="kept <= kMostKept",
+        report=r"kernel InvertTaps<.*index \d+ of 2048 elements of shared memory",
+        tests=(*LIST_TESTS, "boxes_around_the_size_of_a_round and 1.0"),
+    ),
+    _lists(
         "lists_lost_upper_edge",
         "deform_conv/cuda_invert_taps.cuh",
         old="box[i].last_row >= first_row &&",

@@ -202,8 +202,12 @@ def test_lists_around_the_length_of_long_ones(lists_operators, more):
     assert [length for length in map(len, lists) if length] == [LONG_LIST + more]
 
 
-@pytest.mark.parametrize("kernel", [(31, 33), (32, 32), (25, 41), (43, 50)])
-@pytest.mark.parametrize("near", [1.0, 0.05])
+# Around one, two and three rounds; two fit the buffer of kept boxes.
+KERNELS = [(31, 33), (32, 32), (25, 41), (23, 89), (32, 64), (3, 683), (43, 50), (37, 83), (32, 96), (61, 51)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("near", [1.0, 0.5, 0.05])
 def test_boxes_around_the_size_of_a_round(lists_operators, kernel, near):
     """One box per tap; with few taps near the image all hits fit the buffer, across rounds."""
     geometry = Geometry((6, 5), (1, 1), kernel=kernel, padding=(0, 0), batch=1)
