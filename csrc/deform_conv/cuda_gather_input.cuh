@@ -89,7 +89,9 @@ struct GatherInput {
     if (long_count > 0) {
       sum_long_lists(long_count);
     }
-    if (!exists || is_long_list(range.length)) {
+    // Nothing to add: most lists of an image that is divided into many chunks are empty.
+    const bool adds_nothing = range.length == 0 && target.gradient == nullptr;
+    if (!exists || is_long_list(range.length) || adds_nothing) {
       return;
     }
     const int channel = offset_group * chunk.offset_group_channels + in_group;

@@ -14,6 +14,17 @@ namespace resnet_cuda {
 #define RESNET_CUDA_TILE_HITS 1024
 #endif
 
+// An image of more boxes is searched by outer boxes first, each around 32 boxes: else the time would grow with the
+// square of the image's size. Fewer boxes are searched faster by themselves.
+#if !defined(RESNET_CUDA_DIRECT_BOXES)
+#define RESNET_CUDA_DIRECT_BOXES 2048
+#endif
+
+// Outer boxes of an image of so many boxes; 0 where they are not used.
+inline int outer_boxes_of(int image_boxes) {
+  return image_boxes > RESNET_CUDA_DIRECT_BOXES ? static_cast<int>(ceil_div(image_boxes, device::kWarp)) : 0;
+}
+
 // The sum of `value` over this lane and all lower lanes of the warp, all of which must call it.
 RESNET_CUDA_BODY int warp_inclusive_sum(int value) {
   const int lane = device::thread() % device::kWarp;
@@ -28,7 +39,7 @@ RESNET_CUDA_BODY int warp_inclusive_sum(int value) {
 
 // Block: one tile of one image of one offset group. A hit is a tap whose 2 x 2 patch meets the tile.
 //
-// - keep_boxes: which groups of 32 taps may hit, by their bounding boxes;
+// - keep: which outer boxes, then which groups of 32 taps may hit, by their bounding boxes;
 // - collect: the hits among these, in order, by ballots and running sums: no atomics;
 // - weigh: the hits' weights, from offset and mask again; how many entries each list gets;
 // - place: where the tile's lists begin, by the only global atomic; contents do not depend on it;
@@ -72,7 +83,8 @@ struct InvertTaps {
   static constexpr int kBallotsAt = kQueuesAt + kWarps * kQueued * 4;
   static constexpr int kTotalsAt = kBallotsAt + kBoxLoads * kWarps * 4;
   static constexpr int kListsAt = kTotalsAt + kWarps * 4;
-  static constexpr int kSharedBytes = kListsAt + kInputTilePixels * 4;
+  static constexpr int kOuterAt = kListsAt + kInputTilePixels * 4;
+  static constexpr int kSharedBytes = kOuterAt + kRoundBoxes * 4;
 
   Chunk chunk;
   Positions positions;
@@ -82,6 +94,7 @@ struct InvertTaps {
   FastDivision32 tiles;   // of an image
   FastDivision32 images;  // of an offset group
   int image_boxes;
+  int image_outer;  // outer boxes of an image, 0: they are not used
 
   RESNET_CUDA_BODY void operator()() const {
     Block block(*this);
@@ -106,14 +119,16 @@ struct InvertTaps {
     const device::Shared<int> queues{kQueuesAt, kWarps* kQueued};
     const device::Shared<int> ballots{kBallotsAt, kBoxLoads* kWarps};
     const device::Shared<int> totals{kTotalsAt, kWarps};
+    const device::Shared<int> outer{kOuterAt, kRoundBoxes};        // outer boxes that meet the tile
     const device::Shared<int> counts{kListsAt, kInputTilePixels};  // of the tile's lists, then where they begin
     int lane;
     int warp;
     int offset_group;
     int image;
     InputTile tile;
-    int first_box;  // of the image
-    int end;        // lane x: where the list of pixel x of this warp's row goes on
+    int first_box;    // of the image
+    int first_outer;  // of the image
+    int end;          // lane x: where the list of pixel x of this warp's row goes on
 
     RESNET_CUDA_BODY explicit Block(const InvertTaps& body)
         : lane(device::thread() % device::kWarp), warp(device::thread() / device::kWarp), end(0) {
@@ -123,6 +138,7 @@ struct InvertTaps {
       offset_group = body.images.quotient(image_of_group);
       image = image_of_group - offset_group * body.images.divisor();
       first_box = image_of_group * body.image_boxes;
+      first_outer = image_of_group * body.image_outer;
     }
 
     RESNET_CUDA_BODY uint32_t lower_lanes() const {
@@ -135,30 +151,34 @@ struct InvertTaps {
     const int step = pass == Pass::kAll ? kMostCollected : kPartBoxes < kMostCollected ? kPartBoxes : kMostCollected;
     int held = 0;
     int kept = 0;
-    for (int first_box = 0; first_box < image_boxes; first_box += kRoundBoxes) {
-      kept = keep_boxes(block, first_box, kept);
-      const bool last_round = first_box + kRoundBoxes >= image_boxes;
-      if (!last_round && kept <= kMostKept - kRoundBoxes) {
-        continue;  // there is room for another round's
+    for (int first_outer = 0; first_outer == 0 || first_outer < image_outer; first_outer += kRoundBoxes) {
+      const bool last_outer = first_outer + kRoundBoxes >= image_outer;
+      const int boxes = image_outer == 0 ? image_boxes : keep_outer_boxes(block, first_outer) * device::kWarp;
+      for (int first_box = 0; first_box < boxes || (first_box == 0 && last_outer); first_box += kRoundBoxes) {
+        const bool last_round = last_outer && first_box + kRoundBoxes >= boxes;
+        kept = keep_boxes(block, first_box, boxes, kept);
+        if (!last_round && kept <= kMostKept - kRoundBoxes) {
+          continue;  // there is room for another round's
+        }
+        for (int first = 0; first < kept || (first == 0 && last_round); first += step) {
+          const int part = kept - first < step ? kept - first : step;
+          held = collect(block, first, part, pass == Pass::kAll ? held : 0);
+          if (held > kHits) {
+            return Pass::kCount;
+          }
+          if (pass == Pass::kAll && !(last_round && first + step >= kept)) {
+            continue;
+          }
+          weigh(block, held, pass != Pass::kAppend);
+          if (pass == Pass::kAll) {
+            place(block);
+          }
+          if (pass != Pass::kCount) {
+            append(block, held);
+          }
+        }
+        kept = 0;
       }
-      for (int first = 0; first < kept || (first == 0 && last_round); first += step) {
-        const int part = kept - first < step ? kept - first : step;
-        held = collect(block, first, part, pass == Pass::kAll ? held : 0);
-        if (held > kHits) {
-          return Pass::kCount;
-        }
-        if (pass == Pass::kAll && !(last_round && first + step >= kept)) {
-          continue;
-        }
-        weigh(block, held, pass != Pass::kAppend);
-        if (pass == Pass::kAll) {
-          place(block);
-        }
-        if (pass != Pass::kCount) {
-          append(block, held);
-        }
-      }
-      kept = 0;
     }
     if (pass == Pass::kCount) {
       place(block);
@@ -167,21 +187,47 @@ struct InvertTaps {
     return Pass::kDone;
   }
 
-  // Adds the boxes from `first_box` on, at most kRoundBoxes, that meet the tile to the `kept` ones, in order. Gives how
-  // many are kept then.
-  RESNET_CUDA_BODY int keep_boxes(const Block& block, int first_box, int kept) const {
+  // Which outer boxes from `first` on, at most kRoundBoxes, meet the tile: how many.
+  RESNET_CUDA_BODY int keep_outer_boxes(const Block& block, int first) const {
+    return keep(block, table.outer_boxes + block.first_outer, image_outer, first, block.outer, 0, [&](int index) {
+      return index;
+    });
+  }
+
+  // Adds the boxes from candidate `first` on, at most kRoundBoxes, that meet the tile to the `kept` ones: how many
+  // there are then. Candidates are all `boxes` of the image, or those in the outer boxes that were kept.
+  RESNET_CUDA_BODY int keep_boxes(const Block& block, int first, int boxes, int kept) const {
+    return keep(block, table.boxes + block.first_box, boxes, first, block.kept, kept, [&](int candidate) {
+      return image_outer == 0 ? candidate
+                              : block.outer.get(candidate / device::kWarp) * device::kWarp + candidate % device::kWarp;
+    });
+  }
+
+  // Adds the numbers of those of `count` boxes, from `first` on, that meet the tile to the `kept` ones, in order.
+  template <typename NumberOf>
+  RESNET_CUDA_BODY int keep(
+      const Block& block,
+      const CornerBox* boxes,
+      int count,
+      int first,
+      const device::Shared<int>& target,
+      int kept,
+      const NumberOf& number_of) const {
     // From one above the tile on: a patch reaches one further.
     const int first_row = block.tile.first_row - 1, last_row = block.tile.first_row + block.tile.rows - 1;
     const int first_column = block.tile.first_column - 1,
               last_column = block.tile.first_column + block.tile.columns - 1;
     uint32_t ballot[kBoxLoads];
+    int number[kBoxLoads];
     CornerBox box[kBoxLoads];
 #pragma unroll
     for (int i = 0; i < kBoxLoads; ++i) {
-      const int index = first_box + i * kThreads + device::thread();
-      box[i] = {0, -2, 0, -2};
-      if (index < image_boxes) {
-        box[i] = table.boxes[block.first_box + index];
+      const int candidate = first + i * kThreads + device::thread();
+      box[i] = empty_box();
+      // The last outer box of an image is not full.
+      number[i] = candidate < count ? number_of(candidate) : image_boxes;
+      if (number[i] < image_boxes) {
+        box[i] = boxes[number[i]];
       }
     }
 #pragma unroll
@@ -194,15 +240,13 @@ struct InvertTaps {
       }
     }
     RESNET_CUDA_SYNC_BLOCK();
-    const int count = block.ballots.get(block.lane);
-    const int sum = warp_inclusive_sum(count);
+    const int warp_count = block.ballots.get(block.lane);  // of warp and load number `lane`
+    const int sum = warp_inclusive_sum(warp_count);
 #pragma unroll
     for (int i = 0; i < kBoxLoads; ++i) {
-      const int before = RESNET_CUDA_SHUFFLE(sum - count, i * kWarps + block.warp);
+      const int before = RESNET_CUDA_SHUFFLE(sum - warp_count, i * kWarps + block.warp);
       if ((ballot[i] >> block.lane & 1) != 0) {
-        block.kept.set(
-            kept + before + device::count_bits(ballot[i] & block.lower_lanes()),
-            first_box + i * kThreads + device::thread());
+        target.set(kept + before + device::count_bits(ballot[i] & block.lower_lanes()), number[i]);
       }
     }
     const int added = RESNET_CUDA_SHUFFLE(sum, device::kWarp - 1);

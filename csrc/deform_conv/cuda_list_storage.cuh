@@ -16,12 +16,14 @@ class ListStorage {
   // Bytes for `images` images of `rows` rows of the output each.
   static int64_t bytes(const DeformConvShape& shape, int64_t images, int64_t rows) {
     const Counts counts(shape, images, rows);
-    return counts.groups * kGroupBytes + counts.entries * kEntryBytes + counts.integers() * kIntegerBytes;
+    return counts.group_bytes() + counts.entries * kEntryBytes + counts.integers() * kIntegerBytes;
   }
 
   // The same for rows of one image: at most fixed_bytes + rows * row_bytes.
   static int64_t fixed_bytes(const DeformConvShape& shape) {
-    return bytes(shape, 1, 0) + shape.offset_groups * shape.taps() * kGroupBytes + kIntegerBytes;
+    const int64_t more_groups = shape.offset_groups * shape.taps();
+    const int64_t more_outer = shape.offset_groups * (ceil_div(shape.taps(), device::kWarp) + 1);
+    return bytes(shape, 1, 0) + more_groups * kGroupBytes + more_outer * kBoxBytes + kIntegerBytes;
   }
   static int64_t row_bytes(const DeformConvShape& shape) {
     return ceil_div(bytes(shape, 1, device::kWarp) - bytes(shape, 1, 0), device::kWarp);
@@ -29,7 +31,7 @@ class ListStorage {
 
   ListStorage(const Tensor& beside, const DeformConvShape& shape, int64_t images, int64_t rows)
       : counts_(shape, images, rows),
-        groups_(empty_beside(beside, {counts_.groups * kGroupBytes}, ScalarType::Byte)),
+        groups_(empty_beside(beside, {counts_.group_bytes()}, ScalarType::Byte)),
         entries_(empty_beside(beside, {counts_.entries * kEntryBytes}, ScalarType::Byte)),
         integers_(empty_beside(beside, {counts_.integers()}, ScalarType::Int)) {
   }
@@ -51,7 +53,8 @@ class ListStorage {
         long_count};
 
     auto* boxes = static_cast<CornerBox*>(groups_.mutable_data_ptr());
-    const TapTable table(chunk, reinterpret_cast<TapCorner*>(boxes + counts_.groups), boxes);
+    CornerBox* outer_boxes = boxes + counts_.groups;
+    const TapTable table(chunk, reinterpret_cast<TapCorner*>(outer_boxes + counts_.outer), boxes, outer_boxes);
     const int image_boxes = taps * table.tap_groups.divisor();
     using Corners = TapCorners<Real>;
     const int groups = offset_groups * chunk.images * image_boxes;
@@ -65,6 +68,12 @@ class ListStorage {
             entry_count,
             long_count});
 
+    const int image_outer = outer_boxes_of(image_boxes);
+    if (image_outer > 0) {
+      const int count = offset_groups * chunk.images * image_outer;
+      launcher.launch(
+          ceil_div(count, OuterBoxes::kWarps), OuterBoxes{table, image_boxes, count, FastDivision32(image_outer)});
+    }
     const InputTiling tiling(static_cast<int>(shape.height), static_cast<int>(shape.width));
     launcher.launch(
         static_cast<int64_t>(offset_groups) * chunk.images * tiling.tiles(),
@@ -76,26 +85,34 @@ class ListStorage {
             tiling,
             FastDivision32(tiling.tiles()),
             FastDivision32(chunk.images),
-            image_boxes});
+            image_boxes,
+            image_outer});
     return lists;
   }
 
  private:
-  static constexpr int64_t kGroupBytes = sizeof(CornerBox) + device::kWarp * sizeof(TapCorner);
+  static constexpr int64_t kBoxBytes = sizeof(CornerBox);
+  static constexpr int64_t kGroupBytes = kBoxBytes + device::kWarp * sizeof(TapCorner);
   static constexpr int64_t kEntryBytes = sizeof(ListEntry<Real>);
   static constexpr int64_t kIntegerBytes = sizeof(int);
 
   struct Counts {
     int64_t groups;   // of 32 pixels of a tap
+    int64_t outer;    // boxes around 32 groups' boxes
     int64_t entries;  // at most four per tap
     int64_t lists;
 
     Counts(const DeformConvShape& shape, int64_t images, int64_t rows) {
       const int64_t taps = images * shape.offset_groups * shape.taps();
       const int64_t pixels = rows * shape.out_width;
-      groups = taps * ceil_div(pixels, device::kWarp);
+      const int64_t tap_groups = ceil_div(pixels, device::kWarp);
+      groups = taps * tap_groups;
+      outer = images * shape.offset_groups * ceil_div(shape.taps() * tap_groups, device::kWarp);
       entries = 4 * taps * pixels + kListStep;
       lists = images * shape.offset_groups * shape.height * shape.width;
+    }
+    int64_t group_bytes() const {
+      return groups * kGroupBytes + outer * kBoxBytes;
     }
     // A range per list; two counters; the long lists that the entries could make.
     int64_t integers() const {

@@ -20,7 +20,7 @@ class StripOrder {
  public:
   StripOrder(int height, int width)
       : full_rows_(height - height % kStripRows),
-        strip_pixels_(kStripRows * width),
+        strip_pixels_((height < kStripRows ? height : kStripRows) * width),  // at most height * width: no overflow
         last_rows_(height % kStripRows == 0 ? kStripRows : height % kStripRows) {
   }
 

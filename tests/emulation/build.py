@@ -26,6 +26,8 @@ WORKSPACE_BYTES = 27_000
 LONG_LIST = 40
 # Fewer than the taps that read some tiles; for double half of it.
 TILE_HITS = 128
+# Images of more boxes are searched by outer boxes first: most tests' are.
+DIRECT_BOXES = 40
 # float-cast-overflow: a position that is NaN or far outside must not be cast to an index.
 SANITIZERS = (
     *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
@@ -49,7 +51,7 @@ def compile_flags(sanitize: bool, csrc: Path = CSRC) -> list[str]:
         *STABLE_ABI,
         *("-DRESNET_CUDA_EMULATE", f"-DRESNET_CUDA_NAMESPACE={NAMESPACE}", "-DRESNET_CUDA_KEY=CPU"),
         *(f"-DRESNET_CUDA_WORKSPACE_BYTES={WORKSPACE_BYTES}", f"-DRESNET_CUDA_LONG_LIST={LONG_LIST}"),
-        f"-DRESNET_CUDA_TILE_HITS={TILE_HITS}",
+        *(f"-DRESNET_CUDA_TILE_HITS={TILE_HITS}", f"-DRESNET_CUDA_DIRECT_BOXES={DIRECT_BOXES}"),
         *("-I", str(csrc), "-I", str(HERE), "-isystem", str(Path(torch.__file__).parent / "include")),
         *(SANITIZERS if sanitize else ()),
     ]

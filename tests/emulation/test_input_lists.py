@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from emulation.build import LONG_LIST, TILE_HITS
+from emulation.build import DIRECT_BOXES, LONG_LIST, TILE_HITS
 from torch import Tensor
 
 WARP = 32
 STRIP_ROWS = 8
-ROUND_BOXES = 1024  # InvertTaps::kRoundBoxes
 
 
 @dataclass(frozen=True)
@@ -202,20 +201,27 @@ def test_lists_around_the_length_of_long_ones(lists_operators, more):
     assert [length for length in map(len, lists) if length] == [LONG_LIST + more]
 
 
-# Around one, two and three rounds; two fit the buffer of kept boxes.
+# Around the number of boxes from which on there are outer ones, and around 32 of those.
+SMALL_KERNELS = [(1, DIRECT_BOXES + more) for more in (-1, 0, 1)] + [(33, 31), (32, 33), (11, 191)]
+# Around one, two and three rounds of 1024 (InvertTaps::kRoundBoxes); two fit the buffer of kept boxes.
 KERNELS = [(31, 33), (32, 32), (25, 41), (23, 89), (32, 64), (3, 683), (43, 50), (37, 83), (32, 96), (61, 51)]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", SMALL_KERNELS + KERNELS)
 @pytest.mark.parametrize("near", [1.0, 0.5, 0.05])
 def test_boxes_around_the_size_of_a_round(lists_operators, kernel, near):
     """One box per tap; with few taps near the image all hits fit the buffer, across rounds."""
     geometry = Geometry((6, 5), (1, 1), kernel=kernel, padding=(0, 0), batch=1)
-    assert geometry.taps >= ROUND_BOXES - 1
     generator = torch.Generator().manual_seed(0)
     positions = torch.rand((1, 1, geometry.taps, 2, 1, 1), generator=generator) * 7 - 1
     away = torch.rand((1, 1, geometry.taps, 1, 1, 1), generator=generator) >= near
     check(lists_operators, geometry, geometry.onto(torch.where(away, 1000.0, positions)))
+
+
+@pytest.mark.parametrize("kernel", [(127, 258), (128, 256), (128, 257)])
+def test_outer_boxes_around_the_size_of_a_round(lists_operators, kernel):
+    """Just below, at and above 32 * 1024 boxes."""
+    test_boxes_around_the_size_of_a_round(lists_operators, kernel, 0.01)
 
 
 def test_every_place_around_a_tile(lists_operators):
