@@ -158,7 +158,4 @@ inline int64_t weight_bytes(const Tensor& weight) {
   return weight.numel() * static_cast<int64_t>(weight.element_size());
 }
 
-// Raises an error for images that the kernels' 32-bit numbers cannot count.
-void check_countable(const DeformConvShape& shape);
-
 }  // namespace resnet_cuda

@@ -9,6 +9,7 @@
 #include "common/torch_stable.h"
 #include "deform_conv/cuda_backward_needs.cuh"
 #include "deform_conv/cuda_call.cuh"
+#include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"
 #include "deform_conv/cuda_position_gradients.cuh"

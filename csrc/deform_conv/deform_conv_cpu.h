@@ -15,8 +15,8 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-// At most so many pixels in a tile (the CUDA kernels' tiles have 32: cuda_chunk.cuh); a multiple of every instruction
-// set's rows per register block.
+// At most so many pixels in a tile (a block of the CUDA kernels has 32: cuda_tap_block.cuh); a multiple of every
+// instruction set's rows per register block.
 constexpr int64_t kTilePixels = 96;
 // Pixels are divided among threads in multiples of this; a multiple of every instruction set's rows per register block.
 constexpr int64_t kPixelStep = 12;

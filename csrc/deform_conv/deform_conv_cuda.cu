@@ -6,6 +6,7 @@
 #include "common/registration.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
+#include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
 #include "deform_conv/cuda_workspace.h"
@@ -84,28 +85,6 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
 }
 
 }  // namespace
-
-void check_countable(const DeformConvShape& shape) {
-  constexpr int64_t kMost = (int64_t{1} << 31) - 1;
-  const int64_t pixels = shape.height * shape.width;
-  RESNET_CUDA_CHECK_ARGUMENT(
-      // A thread of SampleColumns steps by up to kMostTapStep rows of the columns.
-      pixels <= kMost / std::max(shape.offset_groups, shape.channels) && shape.channels <= kMost / kMostTapStep &&
-          shape.out_width <= kMost / (4 * shape.taps() * shape.offset_groups),
-      "deform_conv2d",
-      "input",
-      join("of size ", shape.height, "x", shape.width),
-      join(
-          "of H * W * C below 2^31 per image, of C up to ",
-          kMost / kMostTapStep,
-          ", and of fewer than 2^29 taps per row, on a GPU"));
-  RESNET_CUDA_CHECK_ARGUMENT(
-      shape.pad_h <= (kMost - shape.height) / 2 && shape.pad_w <= (kMost - shape.width) / 2,
-      "deform_conv2d",
-      "padding",
-      join("(", shape.pad_h, ", ", shape.pad_w, ")"),
-      "such that H + 2 * padding and W + 2 * padding are below 2^31, on a GPU");
-}
 
 void deform_conv2d_kernel(
     const DeformConvArguments& arguments,

@@ -65,9 +65,9 @@ LIMITS = (
     Limit(r"ForEachIndex<SumProducts<(float|double)>>", 24, {"10.0": 64, "12.0": 58}),
     Limit(r"ForEachIndex<ReorderTaps<.*>>", 64),
     # Nine packs, of one source and of each further one; of 16-bit types they have 8 bytes.
-    Limit(r"ForEachIndex<ReorderNineTaps<(double, double, 2|float, float, 4), \w+>>", 128, wide={"LDG": 18, "STG": 9}),
-    Limit(r"ForEachIndex<ReorderNineTaps<float, (Half|BFloat16), 4, true>>", 128, wide={"LDG": 18}),
-    Limit(r"ForEachIndex<ReorderNineTaps<(Half, Half|BFloat16, BFloat16), 4, \w+>>", 100),
+    Limit(r"ForEachIndex<ReorderNineTaps<(double, double, 2|float, float, 4), \w+>>", 96, wide={"LDG": 18, "STG": 9}),
+    Limit(r"ForEachIndex<ReorderNineTaps<float, (Half|BFloat16), 4, true>>", 94, {"7.5": 124}, {"LDG": 18}),
+    Limit(r"ForEachIndex<ReorderNineTaps<(Half, Half|BFloat16, BFloat16), 4, \w+>>", 82),
     Limit(r"ForEachIndex<AddBias<\w+, 1>>", 38),
     Limit(r"ForEachIndex<AddBias<\w+, [248]>>", 48, wide={"LDG": 2, "STG": 1}),
     Limit(rf"SampleColumns<{_NARROW}>", 62, wide={"LDS": 4, "STS": 2}),

@@ -155,7 +155,7 @@ def test_width_of_global_loads(instruction, wide):
             "(resnet_cuda::(anonymous namespace)::Sample<float, 4>)",
             "Sample<float, 4>",
         ),
-        ("void resnet_cuda::device::run_body<resnet_cuda::PlaceLists>(resnet_cuda::PlaceLists)", "PlaceLists"),
+        ("void resnet_cuda::device::run_body<resnet_cuda::AnyBody>(resnet_cuda::AnyBody)", "AnyBody"),
         ("void resnet_cuda::turns_around<uint4>(uint4*, uint4 const*)", "turns_around<uint4>"),
         ("resnet_cuda::spills(float*, int)", "spills"),
         ("main", "main"),

@@ -1,11 +1,14 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
 // grid of csrc/frozen_bn/cuda_grid.h, the strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of
-// csrc/deform_conv/cuda_workspace.h, the parts of csrc/deform_conv/cuda_tap_block.cuh, and the blocks and position
-// types of csrc/deform_conv/cuda_call.cuh.
+// csrc/deform_conv/cuda_workspace.h, the parts of csrc/deform_conv/cuda_tap_block.cuh, the blocks and position types of
+// csrc/deform_conv/cuda_call.cuh, and csrc/deform_conv/cuda_countable.h.
+
+#include <vector>
 
 #include "common/registration.h"
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
+#include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_workspace.h"
 #include "frozen_bn/cuda_contiguous.cuh"
@@ -173,6 +176,22 @@ Tensor blocks_of_chunk(
   return result;
 }
 
+// Raises the error of sizes that the kernels cannot count: C, H, W, Ho, Wo, kernel, padding, offset groups.
+void countable(const Tensor&, std::vector<int64_t> sizes) {
+  DeformConvShape shape{};
+  shape.channels = sizes.at(0);
+  shape.height = sizes.at(1);
+  shape.width = sizes.at(2);
+  shape.out_height = sizes.at(3);
+  shape.out_width = sizes.at(4);
+  shape.kernel_h = sizes.at(5);
+  shape.kernel_w = sizes.at(6);
+  shape.pad_h = sizes.at(7);
+  shape.pad_w = sizes.at(8);
+  shape.offset_groups = sizes.at(9);
+  check_countable(shape);
+}
+
 // How the kernels read an offset of this dtype beside images of `input`'s.
 int64_t type_of_offset(const Tensor& offset, const Tensor& input) {
   return static_cast<int64_t>(position_type(offset.scalar_type(), compute_dtype(input.scalar_type()), "offset"));
@@ -198,6 +217,7 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def(
       "blocks_of_chunk(Tensor beside, int channels, int groups, int offset_groups, int kernel_h, int kernel_w, "
       "int images, int rows, int width, int pack, int pack_bytes, int at_once) -> Tensor");
+  m.def("countable(Tensor beside, int[] sizes) -> ()");
   m.def("type_of_offset(Tensor offset, Tensor input) -> int");
 }
 
@@ -212,5 +232,6 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("parts_of_taps", TORCH_BOX(&resnet_cuda::parts_of_taps));
   m.impl("taps_of_waves", TORCH_BOX(&resnet_cuda::taps_of_waves));
   m.impl("blocks_of_chunk", TORCH_BOX(&resnet_cuda::blocks_of_chunk));
+  m.impl("countable", TORCH_BOX(&resnet_cuda::countable));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
 }

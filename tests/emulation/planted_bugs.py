@@ -202,7 +202,7 @@ BUGS = (
         "deform_conv/cuda_strips.cuh",
         old="first_row < full_rows_",
         new="first_row <= full_rows_",
-        report=rf"{WRONG_RESULT_OR_NAN}|kernel InvertTaps<",
+        report=rf"{WRONG_RESULT_OR_NAN}|kernel (SampleColumns|InvertTaps)<",
         tests=(*BLOCK_TESTS, "last_block"),
     ),
     PlantedBug(
@@ -368,6 +368,13 @@ BUGS = (
         "waves_without_the_plan",
         old="wave) * (in_block + 1);",
         new="wave) * in_block;",
+    ),
+    _parts(
+        "output_of_any_size",
+        file="deform_conv/cuda_countable.h",
+        old="shape.out_height <= kMost / shape.out_width",
+        new="shape.out_height <= kMost",
+        report=r"Failed: DID NOT RAISE",
     ),
     _tap_order(
         "nine_taps_but_one",

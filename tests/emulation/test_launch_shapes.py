@@ -12,26 +12,21 @@ import pytest
 from emulation.build import CSRC
 from emulation.libraries import build_library
 
-CHUNK, TRANSPOSE = "deform_conv/cuda_chunk.cuh", "common/transpose.cuh"
+TAP_BLOCK, TRANSPOSE = "deform_conv/cuda_tap_block.cuh", "common/transpose.cuh"
 REFUSED = {
-    "16 threads per row": (
-        CHUNK,
-        "kMostRowThreads = 8;",
-        "kMostRowThreads = 16;",
-        "raise kTileThreads .* or change the tile",
-    ),
-    "6 threads per row": (CHUNK, "kMostRowThreads = 8;", "kMostRowThreads = 6;", "a power of two, at most 32"),
-    "8 x 8 tiles": (
-        CHUNK,
-        "kTileRows = 4;",
-        "kTileRows = 8;",
+    "16 threads per row": (TAP_BLOCK, "kMostRowThreads = 8;", "kMostRowThreads = 16;", "raise kBlockThreads"),
+    "6 threads per row": (TAP_BLOCK, "kMostRowThreads = 8;", "kMostRowThreads = 6;", "a power of two, at most 32"),
+    "64 pixels per block": (
+        TAP_BLOCK,
+        "kBlockPixels = device::kWarp;",
+        "kBlockPixels = 2 * device::kWarp;",
         "a block has kMostRowThreads threads, or a multiple, per pixel",
     ),
     "12 warps": (TRANSPOSE, "kThreads = 256;", "kThreads = 384;", "share the 32 rows of words of a tile evenly"),
     "2048 threads": (TRANSPOSE, "kThreads = 256;", "kThreads = 2048;", "at most 1024 threads"),
     "100 threads": ("frozen_bn/cuda_grid.h", "kThreads = 256;", "kThreads = 100;", "a block has whole warps"),
     "121 taps": (
-        "deform_conv/cuda_tap_block.cuh",
+        TAP_BLOCK,
         "kMostTapsPerBlock = 9;",
         "kMostTapsPerBlock = 121;",
         "at most 48 KiB of shared memory",

@@ -166,3 +166,31 @@ def test_a_block_samples_256_bytes_of_a_row(index_operators, monkeypatch, pack_b
     for multiprocessors, expected in ((32 * slices // 2, packs), (32 * slices // 2 + 1, packs // 2)):
         monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", str(multiprocessors))
         assert blocks_of(index_operators, chunk, pack=1, pack_bytes=pack_bytes)[:2] == [9, expected]
+
+
+MOST = 2**31 - 1
+SIZES = ("C", "H", "W", "Ho", "Wo", "kh", "kw", "ph", "pw", "G")
+SMALL = {"C": 1, "H": 1, "W": 1, "Ho": 1, "Wo": 1, "kh": 1, "kw": 1, "ph": 0, "pw": 0, "G": 1}
+# The largest sizes, which of them must not grow, and the argument that the error names.
+LARGEST = (
+    ({"H": MOST}, "H", "input"),
+    ({"W": MOST}, "W", "input"),
+    ({"C": 64, "H": 5793, "W": MOST // 64 // 5793}, "W", "input"),
+    ({"C": MOST // 8}, "C", "input"),
+    ({"Wo": MOST // 36, "kh": 3, "kw": 3}, "Wo", "input"),
+    ({"C": 4, "G": 4, "kw": MOST // 16}, "kw", "input"),
+    ({"Ho": MOST // 7, "Wo": 7}, "Ho", "input"),
+    ({"Ho": MOST}, "Ho", "input"),
+    ({"H": 9, "ph": (MOST - 9) // 2}, "ph", "padding"),
+    ({"W": 10, "pw": (MOST - 10) // 2}, "pw", "padding"),
+)
+
+
+@pytest.mark.parametrize(("sizes", "grown", "argument"), LARGEST)
+def test_the_largest_sizes_that_32_bits_count(index_operators, sizes, grown, argument):
+    """They are taken; one more is an error that names the argument and says what is allowed."""
+    largest = SMALL | sizes
+    index_operators.countable(torch.empty(0), [largest[name] for name in SIZES])
+    larger = largest | {grown: largest[grown] + 1}
+    with pytest.raises(RuntimeError, match=rf"(?s)deform_conv2d: {argument} is .*; it must be .*, on a GPU"):
+        index_operators.countable(torch.empty(0), [larger[name] for name in SIZES])
