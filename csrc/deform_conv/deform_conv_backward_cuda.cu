@@ -8,6 +8,7 @@
 #include "common/checks.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cuda_backward_needs.cuh"
+#include "deform_conv/cuda_bias_sums.cuh"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_gather_input.cuh"
@@ -63,18 +64,18 @@ class Backward {
       gradients_.mask = beside(*arguments.mask);
     }
     if (needs.bias) {
-      // torch sums 16-bit numbers in float32 and rounds once; asked for a float32 result it would convert all of `grad`.
-      const std::vector<int64_t> over{0, 2, 3};
-      gradients_.bias = torch::stable::sum(grad, over);
+      gradients_.bias = empty_beside(grad, {shape_.out_channels}, grad.scalar_type());
+      bias_sums_.emplace(launcher_, grad, real_dtype(), shape_.out_channels);
     }
   }
 
   DeformConvGradients run() {
-    if (needs_positions() || needs_.input || needs_.weight) {
-      run_chunks();
-    }
+    run_chunks();
     if (needs_.weight) {
       gradients_.weight = weight_gradient();
+    }
+    if (bias_sums_) {
+      bias_sums_->finish(*gradients_.bias);
     }
     return gradients_;
   }
@@ -109,7 +110,9 @@ class Backward {
         input_total_ = zeros_beside(grad_, {shape_.height * shape_.width * shape_.channels}, real_dtype());
       }
     }
-    columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
+    if (needs_positions() || needs_.input || needs_.weight) {
+      columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
+    }
     if (needs_.weight) {
       if (!whole_images || sizes_.images < shape_.batch) {
         weight_sums_.emplace(launcher_, grad_, real_dtype(), weight_.numel());
@@ -123,6 +126,12 @@ class Backward {
       const T* rows = grads.read(image, images);
       const T* input = inputs ? inputs->read(image, images) : nullptr;
       T* grad_input = grad_inputs ? grad_inputs->begin(image) : nullptr;
+      if (bias_sums_) {
+        bias_sums_->add(rows, images * shape_.out_pixels());
+      }
+      if (!(needs_positions() || needs_.input || needs_.weight)) {
+        continue;
+      }
       if (needs_.input && whole_images && image % sizes_.list_images == 0) {
         const int64_t list_images = smaller(sizes_.list_images, shape_.batch - image);
         build_lists(chunk_of(shape_, image, list_images, 0, shape_.out_height));
@@ -226,6 +235,7 @@ class Backward {
   std::optional<ListStorage<Real>> list_storage_;
   std::optional<InputLists<Real>> lists_;
   int64_t first_list_image_ = 0;
+  std::optional<BiasSums<T, Real>> bias_sums_;
   std::optional<Tensor> columns_;
   std::optional<Tensor> input_total_;  // [H, W, C]
   // One of these: [O, taps, C/groups] where the call is one chunk, else sums.

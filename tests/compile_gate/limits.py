@@ -74,6 +74,10 @@ LIMITS = (
     # Four corners each of two packs at once and of one; the plan's corners and weights for both.
     Limit(rf"SampleColumns<{_WIDE}>", 64, wide={"LDG": 12, "STG": 3, "LDS": 4, "STS": 2}),
     Limit(r"TapCorners<(float|double)>", 42),
+    Limit(r"OuterBoxes", 32),
+    Limit(rf"SumRows<{_NARROW}>", 48),
+    Limit(rf"SumRows<{_WIDE}>", 64, wide={"LDG": 4}),
+    Limit(r"ForEachIndex<FinishBiasGradient<.*>>", 48),
     # Five blocks of 256 threads for float, but on three architectures, and four for double.
     Limit(
         r"InvertTaps<float>",

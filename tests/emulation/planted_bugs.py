@@ -61,7 +61,8 @@ _tap_order = partial(
     library="tap_order",
     tests=("test_tap_order.py",),
 )
-LONG_LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
+LONG_BIAS_TESTS = ("test_bias_sums.py", "-k", "whole_numbers")
+LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
 LIST_TESTS = ("test_input_lists.py", "-k")
 LISTS_DIFFER = r"AssertionError: the lists differ"
 WRONG_RESULT = r"AssertionError: (output|gradient for \w+) is off by "
@@ -554,6 +555,30 @@ BUGS = (
         new="kept <= kMostKept",
         report=r"kernel InvertTaps<.*index \d+ of 2048 elements of shared memory",
         tests=(*LIST_TESTS, "boxes_around_the_size_of_a_round and 1.0"),
+    ),
+    _deform_conv(
+        "bias_missing_barrier",
+        "deform_conv/cuda_bias_sums.cuh",
+        old="""      RESNET_CUDA_SYNC_BLOCK();
+      for (int i = device::thread()""",
+        new="""      for (int i = device::thread()""",
+        report=r"kernel SumRows<.*(race on word \d+ of shared memory|which no thread has set)",
+        tests=BIAS_TESTS,
+    ),
+    _deform_conv(
+        "bias_row_of_the_next_block",
+        "deform_conv/cuda_bias_sums.cuh",
+        old="row < end; row += sharers",
+        new="row <= end; row += sharers",
+        report=r"AssertionError|assert ",
+        tests=BIAS_TESTS,
+    ),
+    _deform_conv(
+        "bias_of_the_last_chunk_only",
+        "deform_conv/cuda_bias_sums.cuh",
+        old="*at = first ? total : *at + total;",
+        new="*at = total;",
+        report=r"AssertionError: gradient for bias is off by",
     ),
     _lists(
         "lists_lost_upper_edge",
