@@ -61,8 +61,8 @@ _tap_order = partial(
     library="tap_order",
     tests=("test_tap_order.py",),
 )
-LONG_BIAS_TESTS = ("test_bias_sums.py", "-k", "whole_numbers")
-LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
+BIAS_TESTS = ("test_bias_sums.py", "-k", "whole_numbers")
+LONG_LIST_TESTS = ("test_deform_conv.py", "-k", "test_offsets_onto_one_pixel and float32")
 LIST_TESTS = ("test_input_lists.py", "-k")
 LISTS_DIFFER = r"AssertionError: the lists differ"
 WRONG_RESULT = r"AssertionError: (output|gradient for \w+) is off by "
