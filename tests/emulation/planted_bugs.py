@@ -672,7 +672,7 @@ BUGS = (
         old="image_outer.remainder(outer) * device::kWarp + lane;",
         new="image_outer.remainder(outer) * device::kWarp + lane / 2;",
         report=LISTS_DIFFER,
-        tests=(*LIST_TESTS, "boxes_around_the_size_of_a_round and 1.0"),
+        tests=(*LIST_TESTS, "boxes_around_the_size_of_a_round and 0.05"),
     ),
     _lists(
         "lists_weights_outside_the_tile",
