@@ -1,11 +1,13 @@
 // The gradient of the bias: the sum of the output's gradient over all pixels of the batch. torch's own reduction takes
-// up to 138 MB of scratch memory for it on an H200.
+// up to 138 MB of scratch memory for it on an H200. Each thread sums its rows in the compute type; what all threads and
+// blocks add to that is in double, few numbers in a long chain.
 #pragma once
 
 #include <algorithm>
 
 #include "common/launch.cuh"
 #include "common/pack.cuh"
+#include "common/storage_types.h"
 #include "common/tensors.h"
 
 namespace resnet_cuda {
@@ -15,16 +17,16 @@ namespace resnet_cuda {
 template <typename T, typename Real, int N>
 struct SumRows {
   static constexpr int kThreads = 256;
-  static constexpr int kSharedBytes = kThreads * N * static_cast<int>(sizeof(Real));
+  static constexpr int kSharedBytes = kThreads * N * static_cast<int>(sizeof(double));
 
   const T* rows;
-  Real* partial;  // [blocks][packs * N]
+  double* partial;  // [blocks][packs * N]
   int64_t row_count;
   int packs;
   bool first;  // partial sums are written, else added to
 
   RESNET_CUDA_BODY void operator()() const {
-    const device::Shared<Real> sums(0, kThreads * N);
+    const device::Shared<double> sums(0, kThreads * N);
     const int64_t begin = row_count * device::block() / device::blocks();
     const int64_t end = row_count * (device::block() + 1) / device::blocks();
     const int64_t channels = static_cast<int64_t>(packs) * N;
@@ -47,15 +49,15 @@ struct SumRows {
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        sums.set(device::thread() * N + j, sum[j]);
+        sums.set(device::thread() * N + j, static_cast<double>(sum[j]));
       }
       RESNET_CUDA_SYNC_BLOCK();
       for (int i = device::thread(); i < width * N; i += kThreads) {
-        Real total = Real(0);
+        double total = 0;
         for (int other = 0; other < sharers; ++other) {
           total += sums.get(other * width * N + i);
         }
-        Real* at = partial + device::block() * channels + first_pack * N + i;
+        double* at = partial + device::block() * channels + first_pack * N + i;
         *at = first ? total : *at + total;
       }
       RESNET_CUDA_SYNC_BLOCK();
@@ -64,31 +66,33 @@ struct SumRows {
 };
 
 // Index: channel. Sums the partial sums in their order.
-template <typename T, typename Real>
+template <typename T>
 struct FinishBiasGradient {
-  const Real* partial;  // [count][channels]
+  const double* partial;  // [count][channels]
   T* gradient;
   int count;
   int64_t channels;
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
-    Real sum = Real(0);
+    double sum = 0;
 #pragma unroll 8
     for (int i = 0; i < count; ++i) {
       sum += partial[i * channels + index];
     }
-    gradient[index] = static_cast<T>(sum);
+    gradient[index] = static_cast<T>(static_cast<RealOf<T>>(sum));
   }
 };
 
 template <typename T, typename Real>
 class BiasSums {
  public:
-  BiasSums(const Launcher& launcher, const Tensor& beside, ScalarType real, int64_t channels)
+  // Whatever the GPU, so that the sums are the same on all. About as many as a large one has multiprocessors.
+  static constexpr int kBlocks = 128;
+
+  BiasSums(const Launcher& launcher, const Tensor& beside, int64_t channels)
       : launcher_(launcher),
         channels_(channels),
-        blocks_(launcher.multiprocessors()),
-        partial_(empty_beside(beside, {blocks_ * channels}, real)) {
+        partial_(empty_beside(beside, {kBlocks * channels}, ScalarType::Double)) {
   }
 
   // `rows` [row_count, channels] of the next images.
@@ -105,24 +109,21 @@ class BiasSums {
   // Writes `gradient`, [channels].
   void finish(const Tensor& gradient) const {
     launcher_.run(
-        channels_,
-        FinishBiasGradient<T, Real>{
-            data(), static_cast<T*>(gradient.mutable_data_ptr()), static_cast<int>(blocks_), channels_});
+        channels_, FinishBiasGradient<T>{data(), static_cast<T*>(gradient.mutable_data_ptr()), kBlocks, channels_});
   }
 
  private:
   template <int N>
   void launch(const T* rows, int64_t row_count) const {
-    launcher_.launch(blocks_, SumRows<T, Real, N>{rows, data(), row_count, static_cast<int>(channels_ / N), first_});
+    launcher_.launch(kBlocks, SumRows<T, Real, N>{rows, data(), row_count, static_cast<int>(channels_ / N), first_});
   }
 
-  Real* data() const {
-    return static_cast<Real*>(partial_.mutable_data_ptr());
+  double* data() const {
+    return static_cast<double*>(partial_.mutable_data_ptr());
   }
 
   const Launcher& launcher_;
   int64_t channels_;
-  int64_t blocks_;
   Tensor partial_;
   bool first_ = true;
 };

@@ -52,7 +52,7 @@ struct InvertTaps {
   static constexpr int kThreads = 256;
   static constexpr int kWarps = kThreads / device::kWarp;
   // Five of float, but where the compiler needs more than the 48 registers that they leave.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   static constexpr int kBlocksPerMultiprocessor = 4;
 #else
   static constexpr int kBlocksPerMultiprocessor = sizeof(Real) == 8 ? 4 : 5;

@@ -65,7 +65,7 @@ class Backward {
     }
     if (needs.bias) {
       gradients_.bias = empty_beside(grad, {shape_.out_channels}, grad.scalar_type());
-      bias_sums_.emplace(launcher_, grad, real_dtype(), shape_.out_channels);
+      bias_sums_.emplace(launcher_, grad, shape_.out_channels);
     }
   }
 
