@@ -78,11 +78,11 @@ LIMITS = (
     Limit(rf"SumRows<{_NARROW}>", 48),
     Limit(rf"SumRows<{_WIDE}>", 64, wide={"LDG": 4}),
     Limit(r"ForEachIndex<FinishBiasGradient<.*>>", 48),
-    # Five blocks of 256 threads for float, but on three architectures, and four for double.
+    # Five blocks of 256 threads for float from sm_90 on, four before and for double.
     Limit(
         r"InvertTaps<float>",
         48,
-        {"7.5": 64, "8.6": 62, "8.9": 62},
+        {"7.5": 64, "8.0": 64, "8.6": 64, "8.9": 64},
         {"LDG": 4, "STS": 1, "LDS": 1},
         integer_atomics=True,
     ),
