@@ -3,8 +3,6 @@
 // blocks add to that is in double, few numbers in a long chain.
 #pragma once
 
-#include <algorithm>
-
 #include "common/launch.cuh"
 #include "common/pack.cuh"
 #include "common/storage_types.h"

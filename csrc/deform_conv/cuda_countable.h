@@ -6,6 +6,7 @@
 #include "common/checks.h"
 #include "common/text.h"
 #include "deform_conv/cuda_tap_block.cuh"
+#include "deform_conv/deform_conv.h"
 #include "deform_conv/deform_conv_math.h"
 
 namespace resnet_cuda {
@@ -30,15 +31,7 @@ inline void check_countable(const DeformConvShape& shape) {
       shape.out_height <= kMost / shape.out_width,
       "deform_conv2d",
       "input",
-      join(
-          "of size ",
-          shape.height,
-          "x",
-          shape.width,
-          ", which gives an output of ",
-          shape.out_height,
-          "x",
-          shape.out_width),
+      size_and_output(shape),
       "such that the output has fewer than 2^31 pixels per image, on a GPU");
   RESNET_CUDA_CHECK_ARGUMENT(
       shape.pad_h <= (kMost - shape.height) / 2 && shape.pad_w <= (kMost - shape.width) / 2,

@@ -112,9 +112,8 @@ struct InvertTaps {
   struct Block {
     const device::Shared<Weights> weights{kWeightsAt, kHits};
     const device::Shared<int> rows{kRowsAt, kHits};  // first the hit's tap: 32 * box + lane
-    const device::Shared<int> cells{
-        kCellsAt,
-        kHits};  // the corner within the tile, from (-1, -1) on: 16 * row + column
+    // The corner within the tile, from (-1, -1) on: 16 * row + column.
+    const device::Shared<int> cells{kCellsAt, kHits};
     const device::Shared<int> kept{kKeptAt, kMostKept};
     const device::Shared<int> queues{kQueuesAt, kWarps* kQueued};
     const device::Shared<int> ballots{kBallotsAt, kBoxLoads* kWarps};

@@ -91,15 +91,7 @@ DeformConvShape checked_shape(
       shape.out_height > 0 && shape.out_width > 0,
       kOp,
       "input",
-      join(
-          "of size ",
-          shape.height,
-          "x",
-          shape.width,
-          ", which gives an output of ",
-          shape.out_height,
-          "x",
-          shape.out_width),
+      size_and_output(shape),
       join(
           "large enough for kernel ",
           shape.kernel_h,

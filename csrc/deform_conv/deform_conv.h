@@ -3,9 +3,11 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "common/tensors.h"
+#include "common/text.h"
 #include "deform_conv/deform_conv_math.h"
 
 namespace resnet_cuda {
@@ -18,6 +20,19 @@ struct DeformConvArguments {
   Tensor offset;               // [N, 2*G*K, Ho, Wo], input's dtype or float32
   std::optional<Tensor> mask;  // [N, G*K, Ho, Wo], input's dtype or float32
 };
+
+// For the text of an error that is about the output's size.
+inline std::string size_and_output(const DeformConvShape& shape) {
+  return join(
+      "of size ",
+      shape.height,
+      "x",
+      shape.width,
+      ", which gives an output of ",
+      shape.out_height,
+      "x",
+      shape.out_width);
+}
 
 // Writes `output` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1. `bias` is [O],
 // input's dtype, contiguous.

@@ -94,6 +94,11 @@ class Backward {
     return needs_positions() || needs_.weight;
   }
 
+  // Whether the columns' storage is used: for the columns, or for their gradient.
+  bool needs_columns() const {
+    return needs_positions() || needs_.input || needs_.weight;
+  }
+
   void run_chunks() {
     const int64_t most_pixels = sizes_.images * sizes_.rows * shape_.out_width;
     const bool whole_images = sizes_.rows == shape_.out_height;
@@ -110,7 +115,7 @@ class Backward {
         input_total_ = zeros_beside(grad_, {shape_.height * shape_.width * shape_.channels}, real_dtype());
       }
     }
-    if (needs_positions() || needs_.input || needs_.weight) {
+    if (needs_columns()) {
       columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
     }
     if (needs_.weight) {
@@ -129,7 +134,7 @@ class Backward {
       if (bias_sums_) {
         bias_sums_->add(rows, images * shape_.out_pixels());
       }
-      if (!(needs_positions() || needs_.input || needs_.weight)) {
+      if (!needs_columns()) {
         continue;
       }
       if (needs_.input && whole_images && image % sizes_.list_images == 0) {

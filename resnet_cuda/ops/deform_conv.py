@@ -12,6 +12,8 @@ from resnet_cuda._arguments import conv_geometry
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
+    call_in_backward,
+    call_without_graph,
     cast,
     needs_registered_op,
     register_autocast,
@@ -74,8 +76,10 @@ def deform_conv2d(
 
     stride, padding, dilation = conv_geometry("deform_conv2d", stride, padding, dilation)
     arguments = (input, weight, offset, mask, bias, *stride, *padding, *dilation)
-    if needs_registered_op() or not torch.is_grad_enabled():
-        return torch.ops.resnet_cuda.deform_conv2d.default(*arguments)
+    if needs_registered_op():
+        return _FORWARD(*arguments)
+    if not torch.is_grad_enabled():
+        return call_without_graph(_FORWARD, *arguments)
     return _DeformConv2d.apply(*arguments)
 
 
@@ -87,7 +91,7 @@ def _autocast(dtype: torch.dtype | None, input, weight, offset, mask, bias, *geo
 def _backward(ctx, grad):
     """The gradients that are asked for, in the order of the operator's arguments."""
     needs = ctx.needs_input_grad[:5]  # input, weight, offset, mask, bias
-    gradients = torch.ops.resnet_cuda.deform_conv2d_backward.default(grad, *ctx.saved_tensors, *ctx.geometry, *needs)
+    gradients = call_in_backward(_BACKWARD, grad, *ctx.saved_tensors, *ctx.geometry, *needs)
     asked = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
     return *asked, *(None for _ in ctx.geometry)
 
@@ -106,7 +110,7 @@ class _DeformConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *arguments):
         _setup_context(ctx, arguments, None)
-        return torch.ops.resnet_cuda.deform_conv2d.default(*arguments)
+        return call_without_graph(_FORWARD, *arguments)
 
 
 def _setup_backward_context(ctx, inputs, output):
@@ -174,6 +178,8 @@ def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
 
 
 if _extension.CPU_LOADED:
+    _FORWARD = torch.ops.resnet_cuda.deform_conv2d.default
+    _BACKWARD = torch.ops.resnet_cuda.deform_conv2d_backward.default
     torch.library.register_fake(f"{NAMESPACE}::deform_conv2d", _fake)
     torch.library.register_fake(f"{NAMESPACE}::deform_conv2d_backward", _fake_backward)
     torch.library.register_autograd(f"{NAMESPACE}::deform_conv2d", _backward, setup_context=_setup_context)

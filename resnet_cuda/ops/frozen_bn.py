@@ -13,6 +13,7 @@ from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
+    call_in_backward,
     cast,
     needs_registered_op,
     refuse_autograd,
@@ -109,7 +110,7 @@ def _run(op, names, input, constants, residual, relu, inplace):
     if inplace and input.is_neg():  # torch cannot call an operator in place on a lazily negated tensor
         return input.copy_(_run(op, names, input, constants, residual, relu, False))
     if torch.is_grad_enabled() and (input.requires_grad or (residual is not None and residual.requires_grad)):
-        return _FrozenBn.apply(input, residual, relu, inplace, *constants)
+        return _FrozenBn.apply(input, residual, constants, relu, inplace)
     with torch._C._AutoDispatchBelowAutograd():  # see _FrozenBn
         output, _ = _call(input, constants, residual, relu, inplace, need_scale=False)
     if inplace:
@@ -158,20 +159,20 @@ class _FrozenBn(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, input, residual, relu, inplace, *constants):
+    def forward(ctx, input, residual, constants, relu, inplace):  # a tuple: autograd need not look at its tensors
         with torch._C._AutoDispatchBelowAutograd():
             output, scale = _call(input, constants, residual, relu, inplace, need_scale=True)
         if inplace:
             ctx.mark_dirty(input)
         # The scale of this call: the layer's buffers may be written to before the backward.
         ctx.save_for_backward(scale, output if relu else None)
-        ctx.constants = len(constants)
         return output
 
     @staticmethod
     def backward(ctx, grad):
-        grad_input, grad_residual = _gradients(grad, *ctx.saved_tensors, *ctx.needs_input_grad[:2])
-        return grad_input, grad_residual, *((None,) * (2 + ctx.constants))  # relu, inplace and the constants
+        scale, output = ctx.saved_tensors
+        need_input, need_residual, *_ = ctx.needs_input_grad
+        return *_gradients(grad, scale, output, need_input, need_residual), None, None, None
 
 
 def _gradients(grad, scale, output, need_input, need_residual):
@@ -180,7 +181,8 @@ def _gradients(grad, scale, output, need_input, need_residual):
     passes_on = need_residual and output is None
     if passes_on and not need_input:
         return None, grad
-    grad_input, grad_residual = _BACKWARD(grad, scale, output, need_input, need_residual and not passes_on)
+    need_other = need_residual and not passes_on
+    grad_input, grad_residual = call_in_backward(_BACKWARD, grad, scale, output, need_input, need_other)
     if passes_on:
         grad_residual = grad
     elif not need_residual:

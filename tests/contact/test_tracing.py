@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.networks import randomise
+from torch._dynamo import compiled_autograd
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -59,6 +60,18 @@ def test_dual_numbers_into_a_compiled_function(name, x, native):
     with forward_ad.dual_level():
         output = torch.compile(function, backend="aot_eager")(forward_ad.make_dual(x, torch.ones_like(x)))
         torch.testing.assert_close(forward_ad.unpack_dual(output).tangent, expected)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["layer", "frozen_bn_relu", "deform_conv2d"])
+def test_compiled_autograd_of_an_eager_forward(name, x, native):
+    """It traces the operators' backward, which in eager mode calls them by a shorter way."""
+    function = functions()[name]
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(function(x).square().sum(), x)
+    with compiled_autograd._enable(torch.compile(backend="aot_eager", fullgraph=True)):
+        function(x).square().sum().backward()
+    torch.testing.assert_close(x.grad, expected)
     torch._dynamo.reset()
 
 

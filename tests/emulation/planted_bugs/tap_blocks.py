@@ -1,0 +1,255 @@
+"""Bugs of the blocks of taps, and what runs on them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from emulation.planted_bugs.bug import WRONG_POSITION_GRADIENT, WRONG_RESULT, WRONG_RESULT_OR_NAN, PlantedBug
+
+BLOCK_TESTS = ("test_deform_conv_blocks.py", "-k")
+_blocks = partial(
+    PlantedBug, library="operators/deform_conv", tests=(*BLOCK_TESTS, "test_taps_and_packs or changes_no_bit")
+)
+_parts = partial(
+    PlantedBug,
+    file="deform_conv/cuda_tap_block.cuh",
+    report=r"AssertionError|assert ",
+    library="index",
+    tests=("test_tap_blocks.py",),
+)
+
+BUGS = (
+    _blocks(
+        "plan_beyond_nine_taps",
+        "deform_conv/cuda_tap_block.cuh",
+        old="TapParts parts{std::min(taps, kMostTapsPerBlock),",
+        new="TapParts parts{taps,",
+        report=r"kernel SampleColumns<.*index \d+ of 288 elements of shared memory",
+    ),
+    _blocks(
+        "second_block_of_the_first_taps",
+        "deform_conv/cuda_tap_block.cuh",
+        old="first_tap = tap_part * division.part.taps;",
+        new="first_tap = tap_part;",
+        report=WRONG_RESULT_OR_NAN,
+    ),
+    _blocks(
+        "plan_of_the_first_taps",
+        "deform_conv/cuda_tap_block.cuh",
+        old="offset_group, first_tap + tap}));",
+        new="offset_group, tap}));",
+        report=WRONG_RESULT,
+    ),
+    _blocks(
+        "tap_of_the_last_part_missed",
+        "deform_conv/cuda_tap_block.cuh",
+        old="taps - first_tap < division.part.taps ? taps - first_tap :",
+        new="taps - first_tap < division.part.taps ? taps - first_tap - 1 :",
+        report=WRONG_RESULT_OR_NAN,
+    ),
+    _blocks(
+        "slice_missed",
+        "deform_conv/cuda_call.cuh",
+        old="static_cast<int>(ceil_div(packs, part.slice_packs));",
+        new="std::max(1, packs / part.slice_packs);",
+        report=WRONG_RESULT_OR_NAN,
+    ),
+    _blocks(
+        "last_block_of_pixels_missed",
+        "deform_conv/cuda_call.cuh",
+        old="ceil_div(chunk.pixels(), kBlockPixels) * parts};",
+        new="int64_t{std::max(1, chunk.pixels() / kBlockPixels)} * parts};",
+        report=r"AssertionError: output has NaN",
+        tests=(*BLOCK_TESTS, "last_block"),
+    ),
+    _blocks(
+        "pixels_of_an_image_too_many",
+        "deform_conv/cuda_tap_block.cuh",
+        old="image < chunk.images};",
+        new="image <= chunk.images};",
+        report=r"AddressSanitizer: heap-buffer-overflow",
+        tests=(*BLOCK_TESTS, "last_block"),
+        sanitize=True,
+    ),
+    PlantedBug(
+        "strip_of_the_last_rows",
+        "deform_conv/cuda_strips.cuh",
+        old="first_row < full_rows_",
+        new="first_row <= full_rows_",
+        report=r"AssertionError|assert ",
+        library="index",
+        tests=("test_index.py", "-k", "test_strips"),
+    ),
+    PlantedBug(
+        "strip_of_eight_rows_at_the_end",
+        "deform_conv/cuda_strips.cuh",
+        old="last_rows_(height % kStripRows == 0 ? kStripRows : height % kStripRows)",
+        new="last_rows_(kStripRows)",
+        report=r"AssertionError|assert ",
+        library="index",
+        tests=("test_index.py", "-k", "test_strips"),
+    ),
+    _blocks(
+        "sampling_missing_barrier",
+        "deform_conv/cuda_sample_columns.cuh",
+        old="    RESNET_CUDA_SYNC_BLOCK();\n",
+        new="",
+        report=r"kernel SampleColumns<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _blocks(
+        "sampling_index_off_by_one",
+        "deform_conv/cuda_sample_columns.cuh",
+        old="plan.get(tap * kBlockPixels + mine.pixel)",
+        new="plan.get(tap * kBlockPixels + mine.pixel + 1)",
+        report=rf"{WRONG_RESULT}|kernel SampleColumns<.*which no thread has set",
+    ),
+    _blocks(
+        "sampling_second_pack_of_the_first",
+        "deform_conv/cuda_sample_columns.cuh",
+        old="load_corners(source + i * kApart,",
+        new="load_corners(source,",
+        report=WRONG_RESULT,
+    ),
+    _blocks(
+        "sampling_second_pack_too_near",
+        "deform_conv/cuda_sample_columns.cuh",
+        old="constexpr int kApart = kMostRowThreads * N;",
+        new="constexpr int kApart = kMostRowThreads / 2 * N;",
+        report=r"AssertionError: output has NaN",
+    ),
+    _blocks(
+        "pairs_of_packs_across_weight_groups",
+        "deform_conv/cuda_call.cuh",
+        old="chunk.shape.groups == 1},",
+        new="true},",
+        report=WRONG_RESULT_OR_NAN,
+        tests=(*BLOCK_TESTS, "weight_groups"),
+    ),
+    _blocks(
+        "position_gradients_missing_barrier_after_the_plan",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="    RESNET_CUDA_SYNC_BLOCK();\n\n    // Pairs",
+        new="\n    // Pairs",
+        report=r"kernel PositionGradients<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _blocks(
+        "position_gradients_missing_barrier_before_writing",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="    RESNET_CUDA_SYNC_BLOCK();\n    write(block, slopes);",
+        new="    write(block, slopes);",
+        report=r"kernel PositionGradients<.*(race on word \d+ of shared memory|which no thread has set)",
+    ),
+    _blocks(
+        "position_gradients_wrong_row_sum",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="for (int distance = division.row_threads / 2; distance > 0; distance /= 2)",
+        new="for (int distance = division.row_threads / 2; distance > 1; distance /= 2)",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_wrong_corner_kept",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="const bool lower = (in_row & 4) != 0;",
+        new="const bool lower = (in_row & 4) == 0;",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_wrong_lane_added",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="RESNET_CUDA_SHUFFLE_XOR(right ? kept[0] : kept[1], 2)",
+        new="RESNET_CUDA_SHUFFLE_XOR(right ? kept[0] : kept[1], 1)",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_second_pack_too_near",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="constexpr int kApart = kMostRowThreads * N;",
+        new="constexpr int kApart = kMostRowThreads / 2 * N;",
+        report=rf"{WRONG_RESULT}|AssertionError: gradient for \w+ has NaN",
+    ),
+    _blocks(
+        "position_gradients_second_pack_of_the_first",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="load_corners(source + i * kApart,",
+        new="load_corners(source,",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_half_a_pair_past_the_row",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="group_packs % (2 * kMostRowThreads) == 0",
+        new="group_packs % kMostRowThreads == 0",
+        report=r"AddressSanitizer: heap-buffer-overflow",
+        sanitize=True,
+    ),
+    _blocks(
+        "position_gradients_tap_of_the_first",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="      column += chunk.group_channels;\n",
+        new="",
+        report=WRONG_POSITION_GRADIENT,
+    ),
+    _blocks(
+        "position_gradients_written_to_the_first_taps",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="static_cast<int>(chunk.shape.taps()) + block.first_tap;",
+        new="static_cast<int>(chunk.shape.taps());",
+        report=r"AssertionError: gradient for (offset|mask) ",
+    ),
+    _blocks(
+        "border_not_filled_in_pairs",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="if (is_border(planned, slopes, place)) {",
+        new="if (!resample && is_border(planned, slopes, place)) {",
+        report=r"AssertionError: weight differs",
+        tests=(*BLOCK_TESTS, "exactly_minus_1"),
+    ),
+    _blocks(
+        "border_not_filled",
+        "deform_conv/cuda_position_gradients.cuh",
+        old="if (border) {",
+        new="if (border && !resample) {",
+        report=r"AssertionError: weight differs",
+        tests=(*BLOCK_TESTS, "exactly_minus_1"),
+    ),
+    _blocks(
+        "border_without_a_derivative",
+        "deform_conv/cuda_tap_block.cuh",
+        old="inside || keep_border ?",
+        new="inside && (keep_border || inside) ?",
+        report=r"AssertionError: gradient for offset",
+        tests=(*BLOCK_TESTS, "exactly_minus_1"),
+    ),
+    _parts(
+        "slices_halved_once_too_often",
+        old="parts.slice_packs / 2 >= least_packs && blocks() < wanted_blocks",
+        new="parts.slice_packs / 2 >= least_packs && blocks() <= wanted_blocks",
+    ),
+    _parts(
+        "slices_never_halved_to_the_least",
+        old="parts.slice_packs / 2 >= least_packs",
+        new="parts.slice_packs / 2 > least_packs",
+    ),
+    _parts(
+        "taps_divided_once_too_often",
+        old="parts.taps > 1 && blocks() < wanted_blocks",
+        new="parts.taps > 1 && blocks() <= wanted_blocks",
+    ),
+    _parts(
+        "waves_of_one_tap_not_tried",
+        old="parts <= taps; ++parts",
+        new="parts < taps; ++parts",
+    ),
+    _parts(
+        "waves_without_the_plan",
+        old="wave) * (in_block + 1);",
+        new="wave) * in_block;",
+    ),
+    _parts(
+        "output_of_any_size",
+        file="deform_conv/cuda_countable.h",
+        old="shape.out_height <= kMost / shape.out_width",
+        new="shape.out_height <= kMost",
+        report=r"Failed: DID NOT RAISE",
+    ),
+)
