@@ -10,54 +10,71 @@ from torch import nn
 from resnet_cuda._arguments import flag, integer
 from resnet_cuda.blocks import norm_of_config
 from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
+from resnet_cuda.fpn_levels import levels_of_fpn
+from resnet_cuda.output_shape import HasOutputShape, Level, levels_within
 from resnet_cuda.registry import Registry
 from resnet_cuda.resnet import _STAGE_SPECS, ResNet
 from resnet_cuda.stage_specs import BLOCK_COUNTS, RETURNED_STAGES
 
 
-def build_resnet_backbone(cfg: Any) -> nn.Sequential:
-    """``body`` alone; its list has one level, of ``out_channels`` channels (1024 for C4, 2048 for C5)."""
-    body = ResNet(cfg)
-    model = nn.Sequential(OrderedDict([("body", body)]))
-    model.out_channels = body.out_channels
-    return model
+class Backbone(HasOutputShape, nn.Sequential):
+    """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and what a detector asks besides."""
+
+    body: ResNet
+    out_channels: int
+
+    def __init__(self, body: ResNet, fpn: FPN | None = None):
+        parts = [("body", body)] if fpn is None else [("body", body), ("fpn", fpn)]
+        super().__init__(OrderedDict(parts))
+        self.out_channels = body.out_channels if fpn is None else fpn.out_channels
+
+    def levels(self) -> list[Level]:
+        inputs = levels_within("body", self.body)
+        return levels_of_fpn("fpn", self.fpn, inputs) if hasattr(self, "fpn") else inputs
 
 
-def build_resnet_fpn_backbone(cfg: Any) -> nn.Sequential:
+def build_resnet_backbone(cfg: Any) -> Backbone:
+    """``body`` alone; its list has one level, of ``out_channels`` channels (1024 for C4, 2048 for C5 and DC5)."""
+    return Backbone(ResNet(cfg))
+
+
+def build_resnet_fpn_backbone(cfg: Any) -> Backbone:
     """``body`` and ``fpn``; P2 to P5 and, by max pooling, P6."""
     body = ResNet(cfg)
-    return _with_fpn(cfg, body, list(body.stage_channels.values()), LastLevelMaxPool())
+    return _with_fpn(cfg, body, list(_returned_channels(body).values()), LastLevelMaxPool())
 
 
-def build_resnet_fpn_p3p7_backbone(cfg: Any) -> nn.Sequential:
+def build_resnet_fpn_p3p7_backbone(cfg: Any) -> Backbone:
     """``body`` and ``fpn``; P3 to P5, P6 from C5 (``MODEL.RETINANET.USE_C5``) or from P5, P7 from P6."""
     body = ResNet(cfg)
     out_channels = _fpn_channels(cfg)
-    channels = list(body.stage_channels.values())
+    channels = _returned_channels(body)
     use_c5 = flag("", "MODEL.RETINANET.USE_C5", cfg.MODEL.RETINANET.USE_C5)
-    top = LastLevelP6P7(channels[-1] if use_c5 else out_channels, out_channels)
+    top = LastLevelP6P7([*channels.values()][-1] if use_c5 else out_channels, out_channels)
     # LastLevelP6P7 compares channels; C5 and P5 may have equally many, and the configuration decides.
     top.use_P5 = not use_c5
-    return _with_fpn(cfg, body, [0, *channels[1:]], top)
+    return _with_fpn(cfg, body, [0 if name == "layer1" else count for name, count in channels.items()], top)
+
+
+def _returned_channels(body: ResNet) -> dict[str, int]:
+    return {name: channels for name, channels in body.stage_channels.items() if body.return_features[name]}
 
 
 def _fpn_channels(cfg: Any) -> int:
     return integer("", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, 1)
 
 
-def _with_fpn(cfg: Any, body: ResNet, in_channels: list[int], top: nn.Module) -> nn.Sequential:
+def _with_fpn(cfg: Any, body: ResNet, in_channels: list[int], top: nn.Module) -> Backbone:
     use_gn = flag("", "MODEL.FPN.USE_GN", cfg.MODEL.FPN.USE_GN)
     use_relu = flag("", "MODEL.FPN.USE_RELU", cfg.MODEL.FPN.USE_RELU)
     conv_block = conv_with_kaiming_uniform(use_gn, use_relu, norm_of_config(cfg))
-    fpn = FPN(in_channels, _fpn_channels(cfg), conv_block, top)
-    model = nn.Sequential(OrderedDict([("body", body), ("fpn", fpn)]))
-    model.out_channels = fpn.out_channels
-    return model
+    return Backbone(body, FPN(in_channels, _fpn_channels(cfg), conv_block, top))
 
 
 _BUILDERS = {
     "C4": build_resnet_backbone,
     "C5": build_resnet_backbone,
+    "DC5": build_resnet_backbone,
     "FPN": build_resnet_fpn_backbone,
     "FPN-RETINANET": build_resnet_fpn_p3p7_backbone,
 }
@@ -67,10 +84,14 @@ BACKBONES = Registry(
 )
 
 
-def build_backbone(cfg: Any) -> nn.Sequential:
+def build_backbone(cfg: Any) -> Backbone:
     """The backbone that ``cfg.MODEL.BACKBONE.CONV_BODY`` names: ``body``, where asked ``fpn``, and ``out_channels``.
 
-    ``forward`` (N, 3, H, W) gives a list (C4, C5) or a tuple (FPN) of levels, finest first.
+    ``forward`` (N, 3, H, W) gives a list (C4, C5, DC5) or a tuple (FPN) of levels, finest first. ``output_shape()``
+    names them "res4" (C4), "res5" (C5, DC5), "p2".."p6" (FPN), "p3".."p7" (FPN-RETINANET).
+
+    The bodies are R-50, R-101 and R-152 with C4, C5, FPN, FPN-RETINANET, and DC5, which maskrcnn-benchmark does not
+    have: C5 at stride 16, its 3x3 convolutions dilated by 2 instead of a stride in its first block [detectron2].
 
     Args:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg`.

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda._arguments import flag
+from resnet_cuda._arguments import flag, integer
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act, group_norm
 from resnet_cuda.layers.conv_norm_act import is_hooked
 from resnet_cuda.registry import Registry
@@ -103,13 +103,22 @@ def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
     return downsample(x)
 
 
+def stem_in_channels(cfg: Any) -> int:
+    """Channels of an image; maskrcnn-benchmark's nodes have no key for them."""
+    name = "STEM_IN_CHANNELS"
+    return integer("", f"MODEL.RESNETS.{name}", getattr(cfg.MODEL.RESNETS, name, 3), 1)
+
+
 class BaseStem(nn.Module):
-    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2; parameters ``conv1``, ``bn1``."""
+    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2; parameters ``conv1``, ``bn1``.
+
+    It reads images of ``MODEL.RESNETS.STEM_IN_CHANNELS`` channels, 3 where a node has no such key.
+    """
 
     def __init__(self, cfg: Any, norm_func: NormFunction):
         super().__init__()
         out_channels = cfg.MODEL.RESNETS.STEM_OUT_CHANNELS
-        self.conv1 = Conv2d(3, out_channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(stem_in_channels(cfg), out_channels, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = norm_func(out_channels)
         nn.init.kaiming_uniform_(self.conv1.weight, a=1)
 

@@ -1,4 +1,4 @@
-"""The keys that the backbone reads, at maskrcnn-benchmark's defaults."""
+"""The keys that the backbone reads, at maskrcnn-benchmark's defaults, and one of our own: STEM_IN_CHANNELS."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "RES5_DILATION": 1,
         "BACKBONE_OUT_CHANNELS": 256 * 4,
         "RES2_OUT_CHANNELS": 256,
+        "STEM_IN_CHANNELS": 3,
         "STEM_OUT_CHANNELS": 64,
         "STAGE_WITH_DCN": (False, False, False, False),
         "WITH_MODULATED_DCN": False,

@@ -149,6 +149,7 @@ class FeaturePyramidNetwork(nn.Module):
         self.inner_blocks = nn.ModuleList(nn.Sequential(lateral(channels)) for channels in in_channels_list)
         self.layer_blocks = nn.ModuleList(nn.Sequential(make(out_channels, out_channels, 3)) for _ in in_channels_list)
         self.extra_blocks = extra_blocks
+        self.out_channels = out_channels
 
     def forward(self, x: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
         names, levels = list(x.keys()), list(x.values())

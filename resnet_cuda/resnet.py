@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from resnet_cuda import untrained
@@ -24,9 +25,13 @@ from resnet_cuda.blocks import (
     StemWithFixedBatchNorm,
     StemWithGN,
     norm_of_config,
+    stem_in_channels,
 )
+from resnet_cuda.meta_copy import meta_copy, stride_of
+from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.stage_specs import (
     _STAGE_SPECS,
+    DilatedStageSpec,
     ResNet50FPNStagesTo5,
     ResNet50StagesTo4,
     ResNet50StagesTo5,
@@ -45,6 +50,7 @@ __all__ = [
     "Bottleneck",
     "BottleneckWithFixedBatchNorm",
     "BottleneckWithGN",
+    "DilatedStageSpec",
     "ResNet",
     "ResNet50FPNStagesTo5",
     "ResNet50StagesTo4",
@@ -89,11 +95,15 @@ def _make_stage(
     return nn.Sequential(*blocks)
 
 
-class ResNet(nn.Module):
+class ResNet(HasOutputShape, nn.Module):
     """Stem and stages; ``forward`` (N, 3, H, W) gives a list of the stages' outputs that the stage table returns.
+
+    ``output_shape()`` names them "res2".."res5". A stage of a DilatedStageSpec keeps the size of its input.
 
     Args:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg` (a yacs CfgNode, a SimpleNamespace).
+            ``MODEL.RESNETS.STEM_IN_CHANNELS``, which maskrcnn-benchmark does not have, is 3 where a node has no such
+            key.
 
     Raises:
         KeyError: for an unknown body, block or stem, listing the known ones.
@@ -119,14 +129,20 @@ class ResNet(nn.Module):
                 f"MODEL.RESNETS.STAGE_WITH_DCN is {settings.STAGE_WITH_DCN!r}; it must have an entry for each of "
                 f"{last_stage} stages"
             )
+        self.in_channels = stem_in_channels(cfg)
         in_channels = _positive(settings, "STEM_OUT_CHANNELS")
         self.stages: list[str] = []
         self.return_features: dict[str, bool] = {}
         self.stage_channels: dict[str, int] = {}
+        self.stage_strides: dict[str, int] = {}  # from the stem's result
+        stride = 1
         for spec in stage_specs:
             name = f"layer{spec.index}"
             factor = 2 ** (spec.index - 1)
             out_channels = res2_out_channels * factor
+            dilation = integer("StageSpec", "dilation", getattr(spec, "dilation", 1), 1)
+            first_stride = 2 if spec.index > 1 and dilation == 1 else 1
+            stride *= first_stride
             stage = _make_stage(
                 block,
                 in_channels,
@@ -135,7 +151,8 @@ class ResNet(nn.Module):
                 spec.block_count,
                 num_groups,
                 stride_in_1x1,
-                first_stride=2 if spec.index > 1 else 1,
+                first_stride,
+                dilation,
                 dcn_config={
                     "stage_with_dcn": deformable[spec.index - 1],
                     "with_modulated_dcn": modulated,
@@ -147,6 +164,7 @@ class ResNet(nn.Module):
             self.stages.append(name)
             self.return_features[name] = flag("StageSpec", "return_features", spec.return_features)
             self.stage_channels[name] = out_channels
+            self.stage_strides[name] = stride
         self.out_channels = in_channels
         name = "MODEL.BACKBONE.FREEZE_CONV_BODY_AT"
         self._freeze_backbone(integer("", name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT))
@@ -163,6 +181,25 @@ class ResNet(nn.Module):
             module = self.stem if index == 0 else getattr(self, f"layer{index}")
             for parameter in module.parameters():
                 parameter.requires_grad = False
+
+    def levels(self) -> list[Level]:
+        stem = self._stem_stride()
+        return [
+            Level(f"res{int(name.removeprefix('layer')) + 1}", self.stage_channels[name], stem * stride, name)
+            for name, stride in self.stage_strides.items()
+            if self.return_features[name]
+        ]
+
+    def _stem_stride(self) -> int:
+        """4; that of a stem of the user's is its attribute ``stride``, or measured."""
+        if type(self.stem) in (StemWithFixedBatchNorm, StemWithGN):
+            return 4
+        if hasattr(self.stem, "stride"):
+            return integer(type(self.stem).__name__, "stride", self.stem.stride, 1)
+        size, dtype = 1024, next((it.dtype for it in self.stem.parameters()), torch.float32)
+        with torch.no_grad():
+            x = torch.empty(1, self.in_channels, size, size, device="meta", dtype=dtype)
+            return stride_of(size, meta_copy(self.stem)(x))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = []

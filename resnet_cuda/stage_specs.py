@@ -18,9 +18,14 @@ BLOCK_COUNTS: dict[int, tuple[int, int, int, int]] = {
 RETURNED_STAGES: dict[str, tuple[int, ...]] = {
     "C4": (3,),
     "C5": (4,),
+    "DC5": (4,),
     "FPN": (1, 2, 3, 4),
     "FPN-RETINANET": (1, 2, 3, 4),
 }
+
+# The stages of a kind that keep the size of their input and dilate all of their 3x3 convolutions instead, and by how
+# much. No kind of maskrcnn-benchmark's is here: its RES5_DILATION is for the RoI head and does not change a body.
+DILATED_STAGES: dict[str, dict[int, int]] = {"DC5": {4: 2}}
 
 
 class StageSpec(NamedTuple):
@@ -31,10 +36,21 @@ class StageSpec(NamedTuple):
     return_features: bool
 
 
-def _stages(depth: int, kind: str) -> tuple[StageSpec, ...]:
-    returned = RETURNED_STAGES[kind]
+class DilatedStageSpec(NamedTuple):
+    """A :class:`StageSpec` of a stage that dilates the 3x3 convolutions of all its blocks and keeps the size of its
+    input, as detectron2's res5 with RES5_DILATION. A dilation of 1 is a plain stage."""
+
+    index: int
+    block_count: int
+    return_features: bool
+    dilation: int
+
+
+def _stages(depth: int, kind: str) -> tuple[StageSpec | DilatedStageSpec, ...]:
+    returned, dilations = RETURNED_STAGES[kind], DILATED_STAGES.get(kind, {})
     counts = BLOCK_COUNTS[depth][: max(returned)]
-    return tuple(StageSpec(index, count, index in returned) for index, count in enumerate(counts, 1))
+    specs = (StageSpec(index, count, index in returned) for index, count in enumerate(counts, 1))
+    return tuple(DilatedStageSpec(*it, dilations[it.index]) if it.index in dilations else it for it in specs)
 
 
 ResNet50StagesTo5 = _stages(50, "C5")

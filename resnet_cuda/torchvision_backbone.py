@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.fpn import FeaturePyramidNetwork, LastLevelMaxPool
+from resnet_cuda.fpn_levels import levels_of_pyramid
+from resnet_cuda.output_shape import HasOutputShape, Level, levels_within
 from resnet_cuda.torchvision_body import TorchvisionBody, norm_function
 from resnet_cuda.weights import load_classification_weights, state_dict_of
 
 
-class BackboneWithFPN(nn.Module):
+class BackboneWithFPN(HasOutputShape, nn.Module):
     """``body`` and ``fpn``: (N, 3, H, W) to an OrderedDict of levels, each of ``out_channels`` channels."""
 
     def __init__(self, body: TorchvisionBody, fpn: FeaturePyramidNetwork, out_channels: int):
@@ -23,6 +25,9 @@ class BackboneWithFPN(nn.Module):
         self.body = body
         self.fpn = fpn
         self.out_channels = out_channels
+
+    def levels(self) -> list[Level]:
+        return levels_of_pyramid("fpn", self.fpn, levels_within("body", self.body))
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         return self.fpn(self.body(x))

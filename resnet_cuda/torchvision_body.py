@@ -15,6 +15,7 @@ from resnet_cuda import untrained
 from resnet_cuda._arguments import flags
 from resnet_cuda.blocks import Bottleneck, NormFunction, conv3x3, shortcut_of
 from resnet_cuda.layers import Conv2d, DeformConv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act
+from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
 from resnet_cuda.stage_specs import BLOCK_COUNTS
 
@@ -97,7 +98,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-class TorchvisionBody(nn.Module):
+class TorchvisionBody(HasOutputShape, nn.Module):
     """``forward`` (N, 3, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
     Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one.
@@ -130,6 +131,7 @@ class TorchvisionBody(nn.Module):
         self.output_names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
         self.stages = [f"layer{layer}" for layer in range(1, max(returned_layers) + 1)]
         self.stage_channels: dict[str, int] = {}
+        self.stage_strides: dict[str, int] = {}
         make: Callable[..., nn.Module] = partial(_bottleneck, variant) if variant.bottleneck else BasicBlock
         in_channels = width
         for index, stage in enumerate(self.stages):
@@ -146,8 +148,15 @@ class TorchvisionBody(nn.Module):
                 in_channels = planes * (4 if variant.bottleneck else 1)
             self.add_module(stage, nn.Sequential(*blocks))
             self.stage_channels[stage] = in_channels
+            self.stage_strides[stage] = 4 * 2**index
         _initialise(self)
         untrained.warn_at_first_training_step(self)
+
+    def levels(self) -> list[Level]:
+        return [
+            Level(name, self.stage_channels[stage], self.stage_strides[stage], stage)
+            for stage, name in self.output_names.items()
+        ]
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         x = conv_norm_act(self.conv1, self.bn1, x)

@@ -15,8 +15,8 @@ from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
 from resnet_cuda.ops._registration import needs_registered_op, transformed
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 # Each returns a new tensor that its backward does not read, so that the norm may overwrite it.
 _CONVOLUTIONS = (Conv2d, nn.Conv2d, DeformConv, ModulatedDeformConv)
 
@@ -43,7 +43,7 @@ def conv_norm_act(
 def is_hooked(module: nn.Module) -> bool:
     """Whether calling ``module`` runs more than its class's forward: hooks, global hooks, or a forward set on it."""
     own = module.__dict__
-    for name in _HOOKS:
+    for name in HOOKS:
         if own.get(name):
             return True
     for name in _GLOBAL_HOOKS:

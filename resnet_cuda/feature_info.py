@@ -1,0 +1,62 @@
+"""What a backbone's levels are, as timm says it [timm.models.FeatureInfo]."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class FeatureInfo:
+    """One dictionary per level with the keys ``num_chs``, ``reduction``, ``module``, ``index``, ``name``.
+
+    ``reduction`` is the stride, ``module`` the name of the submodule that computes the level, ``name`` the one that
+    ``output_shape()`` gives it. Without ``idx`` the methods below answer for the entries of ``out_indices``, in order;
+    an index or a list of indices asks for those entries instead. A backbone's own FeatureInfo has exactly the levels
+    that its forward gives, all of them in ``out_indices``.
+
+    Args:
+        feature_info: the dictionaries, finest level first.
+        out_indices: which of them; an int n for the last n.
+    """
+
+    def __init__(self, feature_info: Sequence[dict[str, Any]], out_indices: int | Iterable[int]):
+        self.info = list(feature_info)
+        self.out_indices = tuple(range(-out_indices, 0) if isinstance(out_indices, int) else out_indices)
+        for index, entry in enumerate(self.info):
+            entry.setdefault("index", index)
+
+    def from_other(self, out_indices: int | Iterable[int]) -> FeatureInfo:
+        """A copy with other ``out_indices``."""
+        return FeatureInfo(copy.deepcopy(self.info), out_indices)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """The values of ``key``: a list, or for an int one value."""
+        if isinstance(idx, int):
+            return self.info[idx][key]
+        return [self.info[index][key] for index in (self.out_indices if idx is None else idx)]
+
+    def get_dicts(self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None) -> Any:
+        """The dictionaries themselves, or with ``keys`` new ones that have only these: a list, or for an int one."""
+        if isinstance(idx, int):
+            entry = self.info[idx]
+            return entry if keys is None else {key: entry[key] for key in keys}
+        return [self.get_dicts(keys, index) for index in (self.out_indices if idx is None else idx)]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        return self.get("module", idx)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.info[index]
+
+    def __len__(self) -> int:
+        return len(self.info)
+
+    def __repr__(self) -> str:
+        return f"FeatureInfo({self.info!r}, out_indices={self.out_indices})"

@@ -1,0 +1,28 @@
+"""Copies without memory, to measure what a module of unknown class does to an image's size."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from resnet_cuda.layers.conv_norm_act import HOOKS
+
+
+def meta_copy(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` on the meta device, in evaluation mode, without its hooks; nothing is allocated."""
+    memo: dict[int, object] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        empty = torch.empty_like(tensor.detach(), device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    for part in module.modules():
+        for name in HOOKS:
+            memo[id(getattr(part, name))] = OrderedDict()
+    return copy.deepcopy(module, memo).eval()
+
+
+def stride_of(size: int, result: torch.Tensor) -> int:
+    """By how much a result (N, C, H, W) is smaller than the ``size`` that it was computed from."""
+    return round(size / result.shape[-2])

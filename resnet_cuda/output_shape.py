@@ -1,0 +1,74 @@
+"""What a detector asks of a backbone: names, channels and strides of its levels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from resnet_cuda.feature_info import FeatureInfo
+
+
+class ShapeSpec(NamedTuple):
+    """Of a level [detectron2.layers.ShapeSpec]; height and width depend on the image and are None.
+
+    A level of stride s has ``ceil(H / s)`` rows of an image with H.
+    """
+
+    channels: int | None = None
+    height: int | None = None
+    width: int | None = None
+    stride: int | None = None
+
+
+class Level(NamedTuple):
+    """A level of a backbone and the submodule that computes it."""
+
+    name: str
+    channels: int
+    stride: int
+    module: str
+
+
+class HasOutputShape:
+    """A module that describes the levels that its forward gives, in that order; ``levels()`` is what it must define."""
+
+    def levels(self) -> list[Level]:
+        raise NotImplementedError
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Each level's channels and stride by its name [detectron2.modeling.Backbone.output_shape].
+
+        The names are the keys of a forward that gives a dictionary ("0".."3", "pool"), else detectron2's for the
+        levels in order: "res2".."res5" for stages, "p2".."p7" for a pyramid's.
+        """
+        return {level.name: ShapeSpec(channels=level.channels, stride=level.stride) for level in self.levels()}
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """The same as timm says it: ``feature_info.channels()``, ``.reduction()``, ``.module_name()``."""
+        entries = [
+            {"num_chs": level.channels, "reduction": level.stride, "module": level.module, "name": level.name}
+            for level in self.levels()
+        ]
+        return FeatureInfo(entries, range(len(entries)))
+
+    @property
+    def size_divisibility(self) -> int:
+        """1: any image size works. detectron2's own backbones say 0 for that and 32 for a pyramid; detectron2 pads
+        where it is greater than 1."""
+        return 1
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Empty: no constraints [detectron2.modeling.Backbone.padding_constraints]."""
+        return {}
+
+
+def levels_within(name: str, module: object) -> list[Level]:
+    """The levels of a submodule ``name``, with names of modules as its owner sees them.
+
+    Raises:
+        ValueError: where the submodule is of a class that does not describe its levels.
+    """
+    if not isinstance(module, HasOutputShape):
+        raise ValueError(f"{name} is a {type(module).__name__}; to know its levels it must be a HasOutputShape")
+    return [level._replace(module=f"{name}.{level.module}") for level in module.levels()]
