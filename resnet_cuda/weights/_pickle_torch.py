@@ -1,0 +1,200 @@
+"""Tensors out of the pickles in torch's files: views of storages, checked before a storage is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from resnet_cuda.weights import _pickle_names
+from resnet_cuda.weights._malformed import Budget, MalformedError, count, is_size
+from resnet_cuda.weights._pickle_names import Name
+
+# The dtype of each class of storage; one of untyped bytes has none of its own.
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+_UNTYPED = "UntypedStorage"
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _STORAGES.values()}
+_DTYPES |= {name: getattr(torch, name) for name in ("uint16", "uint32", "uint64")}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A storage that a pickle mentions.
+
+    Args:
+        key: its name in the file.
+        dtype: of its elements.
+        elements: how many there are.
+        start: the first of them in the stored ones, for a view of a storage (torch before 0.4).
+    """
+
+    key: str
+    dtype: torch.dtype
+    elements: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor that a pickle mentions: elements of a storage, as torch.as_strided takes them; all within it."""
+
+    storage: Storage
+    dtype: torch.dtype
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def storage_of(identifier: Any, fields: int) -> Storage:
+    """The storage that a persistent identifier stands for.
+
+    Args:
+        identifier: ("storage", class, key, device, number of elements), in torch's older files with a sixth field:
+            None, or (key, first element, number of elements) of a view.
+        fields: 5 or 6.
+
+    Raises:
+        MalformedError: for anything else.
+    """
+    if type(identifier) is not tuple or len(identifier) != fields or identifier[0] != "storage":
+        raise MalformedError("refused: it asks for an object outside of the file by a persistent identifier")
+    _, kind, key, _, elements, *view = identifier
+    if type(key) is int:
+        key = str(key)
+    name = kind.name if isinstance(kind, Name) else ""
+    dtype = torch.uint8 if name == _UNTYPED else _STORAGES.get(name)
+    if dtype is None or type(key) is not str or not is_size(elements) or elements >= 1 << 59:
+        raise MalformedError("a storage's identifier is damaged")
+    if not view or view[0] is None:
+        return Storage(key, dtype, elements)
+    start, part = view[0][1:] if type(view[0]) is tuple and len(view[0]) == 3 else (None, None)
+    if not is_size(start) or not is_size(part) or start + part > elements:
+        raise MalformedError(f"a view of storage {key[:40]} is out of its bounds")
+    return Storage(key, dtype, part, start)
+
+
+def _tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
+    """torch._utils._rebuild_tensor and _rebuild_tensor_v2(storage, offset, shape, strides, ...)"""
+    storage, start, shape, strides = arguments[:4]
+    if not isinstance(storage, Storage):
+        raise MalformedError("a tensor's storage is damaged")
+    return _view(storage, storage.dtype, start, shape, strides, budget)
+
+
+def _tensor_of_dtype(arguments: tuple[Any, ...], budget: Budget) -> View:
+    """torch._utils._rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, ...)"""
+    storage, start, shape, strides = arguments[:4]
+    dtype = _dtype_of(arguments[6])
+    if not isinstance(storage, Storage) or storage.dtype != torch.uint8:
+        raise MalformedError("a tensor's storage is damaged")
+    return _view(storage, dtype, start, shape, strides, budget)
+
+
+def _view(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, strides: Any, budget: Budget) -> View:
+    elements = count(shape, "a tensor")
+    if type(strides) not in (tuple, list) or len(strides) != len(shape) or not all(map(is_size, (start, *strides))):
+        raise MalformedError("a tensor's offset and strides are not integers from 0 to 2**63")
+    last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    held = storage.elements if dtype == storage.dtype else storage.elements // dtype.itemsize
+    if elements and last >= held:
+        raise MalformedError(f"a tensor reads element {last} of a storage of {held}")
+    budget.take(elements * dtype.itemsize)
+    return View(storage, dtype, start, tuple(shape), tuple(strides))
+
+
+def _dtype_of(name: Any) -> torch.dtype:
+    if not isinstance(name, Name) or name.module != "torch" or name.name not in _DTYPES:
+        raise MalformedError("a tensor's dtype is damaged")
+    return _DTYPES[name.name]
+
+
+def _parameter(arguments: tuple[Any, ...], budget: Budget) -> Any:
+    """torch._utils._rebuild_parameter(data, requires_grad, hooks[, state]), and Parameter(data, requires_grad)"""
+    data = arguments[0]
+    if not isinstance(data, View):
+        raise MalformedError("a parameter without a tensor")
+    return data
+
+
+def _of_type(arguments: tuple[Any, ...], budget: Budget) -> Any:
+    """torch._tensor._rebuild_from_type_v2(function, class, arguments, state); the state is left out"""
+    function, kind, given, _ = arguments
+    if function not in _REBUILDS.values() or not isinstance(kind, Name) or type(given) is not tuple:
+        raise MalformedError("a tensor with attributes is damaged")
+    return function.call(given, budget)
+
+
+def _no_values(arguments: tuple[Any, ...], budget: Budget) -> Any:
+    raise MalformedError(
+        "it holds a tensor that is sparse, quantized, nested or without values; only dense ones are read"
+    )
+
+
+_REBUILDS = {
+    ("torch._utils", name): Name("torch._utils", name, call)
+    for name, call in {
+        "_rebuild_tensor": _tensor,
+        "_rebuild_tensor_v2": _tensor,
+        "_rebuild_tensor_v3": _tensor_of_dtype,
+        "_rebuild_parameter": _parameter,
+        "_rebuild_parameter_with_state": _parameter,
+        "_rebuild_qtensor": _no_values,
+        "_rebuild_sparse_tensor": _no_values,
+        "_rebuild_nested_tensor": _no_values,
+        "_rebuild_meta_tensor_no_storage": _no_values,
+    }.items()
+}
+
+
+def _names() -> dict[tuple[str, str], Name]:
+    modules = ("torch", "torch.cuda", "torch.storage")
+    names = {(module, name): Name(module, name) for module in modules for name in (*_STORAGES, _UNTYPED)}
+    names |= {("torch", name): Name("torch", name) for name in _DTYPES}
+    calls = {
+        ("torch", "Size"): _pickle_names.sequence,
+        ("torch", "device"): lambda arguments, budget: ":".join(str(part)[:20] for part in arguments[:2]),
+        ("torch.nn.parameter", "Parameter"): _parameter,
+        ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+        ("torch.tensor", "_rebuild_from_type_v2"): _of_type,  # torch 1.7 and 1.8
+        ("torch", "Tensor"): None,
+    }
+    return names | {key: Name(*key, call) for key, call in calls.items()} | _REBUILDS
+
+
+NAMES: Mapping[tuple[str, str], Name] = {**_pickle_names.NAMES, **_names()}
+
+
+def tensor(view: View, stored: torch.Tensor) -> torch.Tensor:
+    """The tensor of ``view``.
+
+    Args:
+        view: checked against its storage's number of elements.
+        stored: the whole storage's bytes, uint8 of one dimension.
+    """
+    elements = torch.empty(0, dtype=view.dtype)
+    if 0 in view.shape:
+        return elements.reshape(view.shape)
+    width = view.dtype.itemsize
+    start = view.storage.start * view.storage.dtype.itemsize
+    part = stored[start : start + view.storage.elements * view.storage.dtype.itemsize]
+    part = part[: len(part) // width * width]
+    if view.dtype == torch.bool:  # a byte of a damaged file need be neither 0 nor 1
+        part = part.ne(0)
+    elif view.dtype != torch.uint8:
+        part = part.view(view.dtype)
+    return part.as_strided(view.shape, view.strides, part.storage_offset() + view.start)

@@ -1,0 +1,189 @@
+"""Files of weights: read whatever their name and whoever wrote them, and written.
+
+A file's format is recognised by its content. No code out of a file runs, and reading takes no more memory than a small
+multiple of the file's size: see :mod:`resnet_cuda.weights.restricted_pickle` for pickles, alone and within torch's
+files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_cuda.weights import _safetensors, _torch_files, _zip_records, restricted_pickle
+from resnet_cuda.weights._malformed import MalformedError
+from resnet_cuda.weights._pickle_writer import DetectronPickler
+
+CONTAINERS = ("torch", "pickle", "safetensors")
+
+# The instructions that a pickle of protocol 0 or 1 of a container begins with.
+_OLD_PICKLE = b"(]}c"
+
+
+class FileError(ValueError):
+    """A file that cannot be read or written as weights; the message begins with its name."""
+
+
+def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The content of a file of torch.save, of pickle (Caffe2, Detectron, detectron2) or of safetensors.
+
+    Returns:
+        Dictionaries, lists, tuples, sets, strings, bytes, numbers and None, with tensors on the CPU. NumPy's arrays are
+        tensors, its numbers are Python's. An OrderedDict's attributes (torch's ``_metadata``) are left out.
+
+    Raises:
+        FileError: for a file that is missing, truncated, damaged or something else; for one that asks for a function or
+            a class that could run code; and for one that makes more of itself than it holds.
+    """
+    name = os.fspath(path)
+    try:
+        content = _read(name)
+    except MalformedError as error:
+        raise FileError(f"{name}: {error}") from None
+    except FileNotFoundError:
+        raise FileError(f"{name}: there is no such file") from None
+    except OSError as error:
+        raise FileError(f"{name}: {error.strerror or error}") from None
+    except (MemoryError, RecursionError) as error:
+        raise FileError(f"{name}: reading it takes more memory than there is ({type(error).__name__})") from None
+    except (ValueError, RuntimeError) as error:  # a path with a zero byte; torch's allocator
+        raise FileError(f"{name}: it cannot be read: {str(error)[:300]}") from None
+    if not isinstance(content, dict):
+        raise FileError(f"{name}: it holds a {type(content).__name__}; weights are a dictionary of names and tensors")
+    strange = next((key for key in content if not isinstance(key, str)), None)
+    if strange is not None or None in content:
+        raise FileError(f"{name}: it holds the key {strange!r:.80}; names of weights are strings")
+    return content
+
+
+def _read(name: str) -> Any:
+    status = os.stat(name)  # before it is opened: a pipe waits for its other end
+    if stat.S_ISDIR(status.st_mode):
+        raise MalformedError("it is a directory, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise MalformedError("it is not a regular file")
+    with open(name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise MalformedError("it is empty")
+        head = file.read(64)
+        if head.startswith(_zip_records.MAGIC):
+            return _torch_files.read_zip(file, size)
+        if head[:1] != b"\x80" and _safetensors.is_safetensors(head):
+            return _safetensors.read(file, size)
+        if head[:1] == b"\x80" or head[0] in _OLD_PICKLE:
+            file.seek(0)
+            data = file.read()
+            return _torch_files.read_legacy(data) if _torch_files.is_legacy(data) else restricted_pickle.loads(data)
+    raise MalformedError(f"it is not a file of weights: {_what_it_is(head)}")
+
+
+def _what_it_is(head: bytes) -> str:
+    """For the two texts that a download leaves in the place of weights, and the rest."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a page of HTML or XML, which a download leaves where it fails"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; `git lfs pull` brings the file"
+    return f"it begins with {head[:16]!r}, as none of torch, pickle and safetensors does"
+
+
+def write(content: Mapping[str, Any], path: str | os.PathLike[str], container: str) -> None:
+    """Writes ``content`` to ``path``, whole or not at all.
+
+    Args:
+        content: names and tensors, with further dictionaries, lists and plain values; flat for safetensors.
+        path: replaced where it is there.
+        container: "torch", as torch.save writes; "pickle", protocol 2 with NumPy's arrays, as Detectron and detectron2
+            read; "safetensors", which needs the package of that name.
+
+    Raises:
+        ValueError: for another container, and without the package safetensors.
+        FileError: for content that the container does not hold, and where the file cannot be written.
+    """
+    if container not in CONTAINERS:
+        raise ValueError(f"container is {container!r}; allowed are {', '.join(CONTAINERS)}")
+    name = os.fspath(path)
+    if not isinstance(content, Mapping):
+        raise TypeError(f"content is a {type(content).__name__}; it must be a mapping of names and tensors")
+    save = {"torch": _save_torch, "pickle": _save_pickle, "safetensors": _save_safetensors}[container]
+    try:
+        with _replacing(Path(name)) as temporary:
+            save(content, temporary)
+    except MalformedError as error:
+        raise FileError(f"{name}: {error}") from None
+    except OSError as error:
+        raise FileError(f"{name}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[str]:
+    """A file beside ``path`` that takes its place where the block ends, and is gone where it fails."""
+    temporary = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}")
+    try:
+        temporary.touch(exist_ok=False)
+        yield str(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _save_torch(content: Mapping[str, Any], path: str) -> None:
+    torch.save(_converted(content, _compact, ""), path)
+
+
+def _save_pickle(content: Mapping[str, Any], path: str) -> None:
+    with open(path, "wb") as file:
+        DetectronPickler(file).dump(_converted(content, _array, ""))
+
+
+def _save_safetensors(content: Mapping[str, Any], path: str) -> None:
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise ValueError(
+            f"container is 'safetensors', which needs the package: pip install safetensors ({error})"
+        ) from error
+    strange = next((key for key, value in content.items() if not isinstance(value, torch.Tensor)), None)
+    if strange is not None:
+        raise MalformedError(f"{strange!r:.80} is no tensor; safetensors holds a flat dictionary of tensors")
+    # Clones, since tensors that share a storage are refused there.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in content.items()}
+    Path(path).write_bytes(save(tensors, {"format": "pt"}))
+
+
+def _converted(value: Any, tensor: Any, name: str) -> Any:
+    """``value`` in plain containers, with its tensors through ``tensor``."""
+    if isinstance(value, torch.Tensor):
+        return tensor(value.detach().cpu(), name)
+    if isinstance(value, Mapping):
+        return {key: _converted(entry, tensor, f"{name}[{key!r:.80}]") for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_converted(entry, tensor, f"{name}[{index}]") for index, entry in enumerate(value))
+    if type(value) in (str, int, float, complex, bytes, bool, type(None)):
+        return value
+    raise MalformedError(
+        f"content{name} is a {type(value).__name__}; tensors, containers, strings and numbers are written"
+    )
+
+
+def _compact(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """torch.save writes the whole storage of a view."""
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
+
+
+def _array(tensor: torch.Tensor, name: str) -> Any:
+    try:
+        return tensor.contiguous().numpy()
+    except TypeError:
+        raise MalformedError(f"content{name} is {tensor.dtype}, which NumPy has not; convert it to float32") from None
