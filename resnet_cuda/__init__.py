@@ -6,8 +6,10 @@ from resnet_cuda._backend import backend, use_backend
 from resnet_cuda.backbones import build_backbone
 from resnet_cuda.calibration import calibrate
 from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
+from resnet_cuda.weights import LoadReport, load_weights
 
 __all__ = [
+    "LoadReport",
     "__version__",
     "backend",
     "build_backbone",
@@ -15,6 +17,7 @@ __all__ = [
     "config",
     "fpn",
     "layers",
+    "load_weights",
     "ops",
     "reference",
     "resnet",

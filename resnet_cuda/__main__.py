@@ -1,4 +1,4 @@
-"""``python -m resnet_cuda info | bench``, installed as ``resnet-cuda`` as well."""
+"""``python -m resnet_cuda info | bench | convert``, installed as ``resnet-cuda`` as well."""
 
 from __future__ import annotations
 
@@ -8,29 +8,61 @@ import sys
 
 from resnet_cuda._version import __version__
 from resnet_cuda.info import print_info
+from resnet_cuda.weights.convert import LAYOUTS, TARGETS, convert_file
+from resnet_cuda.weights.conventions import PIXELS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program; returns its exit status, 2 for wrong arguments."""
+    """The program; returns its exit status, 1 for weights that cannot be converted, 2 for wrong arguments."""
     program = "resnet-cuda" if sys.argv[0].endswith("resnet-cuda") else "python -m resnet_cuda"
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--version", action="version", version=f"resnet_cuda {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,bench}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,bench,convert}")
     info = commands.add_parser("info", help="what was built and what this machine can use")
     info.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     commands.add_parser("bench", help="the benchmarks of a checkout; its options follow", add_help=False)
+    _add_convert(commands)
     chosen, rest = parser.parse_known_args(arguments)
+    if rest and chosen.command != "bench":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if chosen.command == "info":
-        if rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         print_info(chosen.json)
         return 0
+    if chosen.command == "convert":
+        return _convert(chosen)
     if importlib.util.find_spec("benchmarks") is None:
         print("resnet_cuda: benchmarks/ is part of a checkout, not of the package: run this in one", file=sys.stderr)
         return 2
     from benchmarks.__main__ import main as benchmarks_main
 
     return benchmarks_main(rest)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    it = commands.add_parser(
+        "convert",
+        help="weights in another library's names",
+        description="Writes IN, whatever library it is from, with another library's names. The format of OUT is a "
+        "pickle for .pkl and caffe2, safetensors for .safetensors, else torch's.",
+    )
+    it.add_argument("source", metavar="IN", help="a file, a URL, hf://owner/name/file, or a torchvision weights name")
+    it.add_argument("path", metavar="OUT")
+    it.add_argument("--to", required=True, choices=TARGETS, metavar="FORMAT", help=", ".join(TARGETS))
+    it.add_argument("--layout", choices=LAYOUTS, help="what the keys are to fit; as in IN without it")
+    it.add_argument("--eps", type=float, help="epsilon of IN's batch norms, where it is not what its library uses")
+    it.add_argument("--pixels", choices=PIXELS, help="convert the stem to this library's colour order and pixel scale")
+
+
+def _convert(chosen: argparse.Namespace) -> int:
+    try:
+        conversion = convert_file(
+            chosen.source, chosen.path, chosen.to, layout=chosen.layout, eps=chosen.eps, pixels=chosen.pixels
+        )
+    except (ValueError, OSError) as error:
+        print(f"resnet_cuda: {error}", file=sys.stderr)
+        return 1
+    print(conversion)
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from helpers.networks import deformable_stages
 from torch import nn
 
-from resnet_cuda import resnet_fpn_backbone
+from resnet_cuda import load_weights, resnet_fpn_backbone
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 
 NAMES = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
@@ -111,20 +111,18 @@ def test_deformable_stages_take_plain_weights(name, modulated):
 
 
 def test_weights_that_do_not_fit_change_nothing():
-    from resnet_cuda.weights import load_classification_weights
-
     body = resnet_fpn_backbone("resnet18", width=16).body
     before = {key: value.clone() for key, value in body.state_dict().items()}
     good = {key: torch.zeros_like(value) for key, value in before.items()}
     cases = {
         "missing: conv1.weight": {key: value for key, value in good.items() if key != "conv1.weight"},
-        "unknown: layer9.weight": {**good, "layer9.weight": torch.zeros(1)},
-        "unknown: fc$": {**good, "fc": torch.zeros(1)},
+        "unexpected: layer9.weight": {**good, "layer9.weight": torch.zeros(1)},
+        "unexpected: fc$": {**good, "fc": torch.zeros(1)},
         r"of another shape: bn1.bias \(3,\) for \(16,\)": {**good, "bn1.bias": torch.zeros(3)},
     }
     for message, weights in cases.items():
         with pytest.raises(ValueError, match=message):
-            load_classification_weights(body, weights)
+            load_weights(body, weights)
         for key, value in body.state_dict().items():
             assert torch.equal(value, before[key])
 
@@ -138,7 +136,7 @@ def test_weights_that_do_not_fit_change_nothing():
         ({"returned_layers": [3, 2]}, ValueError, r"returned_layers is \[3, 2\]; it must be ascending"),
         ({"dcn_stages": (True,)}, ValueError, r"dcn_stages is \(True,\); it must be 4 of True and False"),
         ({"norm_layer": "batch"}, KeyError, "unknown norm_layer 'batch'; allowed are bn, frozen_bn, gn, sync_bn"),
-        ({"weights": 5}, ValueError, "weights is 5; it must be None, a state dict"),
+        ({"weights": 5}, ValueError, "weights is 5; it must be a path, a state dict"),
         (
             {"deformable_groups": 3, "dcn_stages": (False, False, False, True)},
             ValueError,

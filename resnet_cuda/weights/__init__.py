@@ -1,5 +1,7 @@
 """Weights of other libraries: where they come from, how their names translate, and how a model takes them."""
 
-from resnet_cuda.weights.classification import load_classification_weights, state_dict_of
+from resnet_cuda.weights.load import load_weights
+from resnet_cuda.weights.pretrained import load_pretrained
+from resnet_cuda.weights.report import LoadReport
 
-__all__ = ["load_classification_weights", "state_dict_of"]
+__all__ = ["LoadReport", "load_pretrained", "load_weights"]

@@ -1,0 +1,237 @@
+"""A file's or a model's keys, recognised: neutral names, and what is not of a backbone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION, TORCHVISION, Context, Format
+from resnet_cuda.weights.formats.templates import group_norm_name
+
+# What wrappers put before every key: DDP, torch.compile.
+_WRAPPER_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+_STATISTIC = re.compile(r"\.running_(?:mean|var)$")
+
+
+class UnknownKeysError(ValueError):
+    """No known format has such keys, or several prefixes could be meant."""
+
+
+@dataclass
+class Checkpoint:
+    """Weights by neutral name (see :mod:`resnet_cuda.weights.formats.templates`).
+
+    Attributes:
+        format: whose keys they are.
+        tensors: by neutral name.
+        keys: the key of each neutral name.
+        foreign: what is of no backbone (RPN, RoI heads), by its key without a wrapper's prefix.
+        unknown: what stands within the backbone under names that the format does not have, likewise.
+        context: what the format's numbers depend on.
+        layout: "classifier", "backbone" or "detector": how deep the body is in its model.
+    """
+
+    format: Format
+    tensors: dict[str, Tensor]
+    keys: dict[str, str]
+    foreign: dict[str, Tensor]
+    unknown: dict[str, Tensor]
+    context: Context
+    layout: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def components(self) -> set[str]:
+        return {component_of(name) for name in self.tensors}
+
+
+def component_of(name: str) -> str:
+    """ "body", "fpn", "classifier" or "head", of a neutral name."""
+    first = name.split(".", 1)[0]
+    return first if first in ("fpn", "classifier", "head") else "body"
+
+
+def recognise(
+    tensors: Mapping[str, Tensor], known: Iterable[Format] = FORMATS.values(), heads: Iterable[str] = ()
+) -> Checkpoint:
+    """``tensors`` read with the format that explains most of its keys.
+
+    Args:
+        known: formats to choose from; of equals the first.
+        heads: prefixes of C5 heads, where the keys do not tell (a ResNetHead by itself has a body's names).
+
+    Raises:
+        UnknownKeysError: where no format explains any, or a body is there twice (a student and a teacher, say).
+    """
+    plain = {_WRAPPER_PREFIX.sub("", key): tensor for key, tensor in tensors.items()}
+    if len(plain) != len(tensors):
+        raise UnknownKeysError("some keys differ only in a wrapper's prefix, module. or _orig_mod.")
+    originals = dict(zip(plain, tensors, strict=True))
+    heads = [_WRAPPER_PREFIX.sub("", head) for head in heads]
+    best: Checkpoint | None = None
+    for it in known:
+        found = _read(it, plain, heads)
+        # A cue decides between equals; mmdetection has torchvision's names for a body.
+        if best is None or len(found.tensors) > len(best.tensors):
+            best = found
+    if best is None or not best.tensors:
+        first = ", ".join(list(tensors)[:5]) or "there are none"
+        raise UnknownKeysError(
+            f"no key is one of a ResNet backbone as {', '.join(FORMATS)} or timm name them; the first keys: {first}"
+        )
+    best.keys = {name: originals[key] for name, key in best.keys.items()}
+    return best
+
+
+def _read(it: Format, tensors: Mapping[str, Tensor], heads: list[str]) -> Checkpoint:
+    body, head = _body_prefixes(it, tensors, heads)
+    fpn = _only(it, "pyramid", _prefixes(it.fpn_anchor, tensors))
+    context = Context()
+    prefixes = [(prefix, "head") for prefix in head]
+    prefixes += [(fpn, "fpn")] if fpn is not None else []
+    prefixes += [(body, "body"), (body, "classifier")] if body is not None else []
+    if fpn is not None:
+        context = _context(it, tensors, body, fpn)
+    found = Checkpoint(it, {}, {}, {}, {}, context, _layout(it, body, fpn))
+    for key, tensor in tensors.items():
+        name = _name(it, key, tensor, prefixes, context)
+        if name is None:
+            (found.unknown if _is_within(it, key, prefixes) else found.foreign)[key] = tensor
+        elif name in found.tensors:
+            raise UnknownKeysError(f"{found.keys[name]} and {key} are both {name}")
+        else:
+            found.tensors[name], found.keys[name] = tensor, key
+    _rename(found, _settled)
+    if it is not CAFFE2:
+        _rename(found, _group_norms(found))
+    found.context = replace(context, block_counts=_block_counts(found))
+    return found
+
+
+def _name(it: Format, key: str, tensor: Tensor, prefixes: list[tuple[str, str]], context: Context) -> str | None:
+    for prefix, component in prefixes:
+        if not key.startswith(prefix):
+            continue
+        name = it.read(key[len(prefix) :], "body" if component == "head" else component, context, tensor.dim())
+        if name is None or (component == "head" and not name.startswith("res")):
+            continue
+        return f"head.{name}" if component == "head" else name
+    return None
+
+
+def _is_within(it: Format, key: str, prefixes: list[tuple[str, str]]) -> bool:
+    """Whether a key that no rule reads is in the backbone all the same: part of another network than a ResNet."""
+    if it is CAFFE2:
+        return re.match(r"res\d|fpn_(?:inner|res)", key) is not None
+    return any(key.startswith(prefix) for prefix, component in prefixes if component != "head")
+
+
+def _prefixes(anchor: re.Pattern[str], tensors: Mapping[str, Tensor]) -> dict[str, list[re.Match[str]]]:
+    """What stands before an anchor in the keys that end with it: nothing, or names with dots."""
+    found: dict[str, list[re.Match[str]]] = {}
+    pattern = re.compile(rf"(?P<prefix>(?:[^.]+\.)*?)(?:{anchor.pattern})")
+    for key in tensors:
+        match = pattern.fullmatch(key)
+        if match:
+            found.setdefault(match.group("prefix"), []).append(match)
+    return found
+
+
+def _body_prefixes(it: Format, tensors: Mapping[str, Tensor], heads: list[str]) -> tuple[str | None, list[str]]:
+    """The body's prefix and those of C5 heads, which have that stage only, beside or without a body."""
+    found = _prefixes(it.anchor, tensors)
+    last = "5" if it in (DETECTRON2, CAFFE2) else "4"
+    only_last = [prefix for prefix, matches in found.items() if {match.group("stage") for match in matches} == {last}]
+    head = [prefix for prefix in found if prefix in heads]
+    if len(found) > 1:
+        head += [prefix for prefix in only_last if prefix not in head]
+    body = _only(it, "body", [prefix for prefix in found if prefix not in head])
+    return body, head
+
+
+def _only(it: Format, what: str, prefixes: Iterable[str]) -> str | None:
+    prefixes = list(prefixes)
+    if len(prefixes) > 1:
+        raise UnknownKeysError(
+            f"there are {len(prefixes)} of a {what} with {it.name}'s names, at "
+            f"{', '.join(repr(prefix) for prefix in prefixes[:5])}; keep the keys of one"
+        )
+    return prefixes[0] if prefixes else None
+
+
+def _context(it: Format, tensors: Mapping[str, Tensor], body: str | None, fpn: str) -> Context:
+    """Which level is the first, from the channels that its lateral convolution reads."""
+    laterals: dict[int, int] = {}
+    for match in _prefixes(it.fpn_anchor, tensors)[fpn]:
+        key = match.group(0)
+        if "inner" in key or "lateral" in key:
+            tensor = tensors[key]
+            laterals[int(match.group("i"))] = tensor.shape[1] if tensor.dim() == 4 else 0
+    if not laterals:
+        return Context()
+    count = max(laterals) + 1
+    first = max(2, 6 - count)  # the last level is mostly C5
+    for stage, out in _stage_channels(it, tensors, body or "").items():
+        if out == laterals.get(0):
+            first = stage
+    return Context(first_level=first, laterals=count)
+
+
+def _stage_channels(it: Format, tensors: Mapping[str, Tensor], body: str) -> dict[int, int]:
+    """Output channels by stage: those of a block's last convolution."""
+    channels: dict[int, tuple[int, int]] = {}
+    for key, tensor in tensors.items():
+        name = it.read(key[len(body) :], "body", Context(), tensor.dim()) if key.startswith(body) else None
+        match = re.fullmatch(r"res([2-5])\.0\.conv([123])\.weight", name or "")
+        if match and tensor.dim() == 4:
+            stage, k = int(match.group(1)), int(match.group(2))
+            channels[stage] = max(channels.get(stage, (0, 0)), (k, tensor.shape[0]))
+    return {stage: out for stage, (_, out) in channels.items()}
+
+
+def _layout(it: Format, body: str | None, fpn: str | None) -> str:
+    prefix = body if body is not None else fpn or ""
+    if it is MMDETECTION or "backbone." in prefix:
+        return "detector" if prefix or fpn is not None else "classifier"
+    return "backbone" if prefix or fpn is not None else "classifier"
+
+
+def _rename(found: Checkpoint, rule) -> None:
+    renamed = {name: rule(name, found) for name in found.tensors}
+    found.tensors = {renamed[name]: tensor for name, tensor in found.tensors.items()}
+    found.keys = {renamed[name]: key for name, key in found.keys.items()}
+
+
+def _settled(name: str, found: Checkpoint) -> str:
+    """A deep stem's last norm, which timm names as that of a plain stem."""
+    if name.startswith("stem.norm.") and "stem.0.conv.weight" in found.tensors and found.format is TORCHVISION:
+        return name.replace("stem.norm.", "stem.2.norm.")
+    return name
+
+
+def _group_norms(found: Checkpoint):
+    """Renames the norms of a component that has no statistics at all: they are group norms."""
+    with_statistics = {component_of(name) for name in found.tensors if _STATISTIC.search(name)}
+
+    def rename(name: str, _: Checkpoint) -> str:
+        return name if component_of(name) in with_statistics else _group_norm(name)
+
+    return rename
+
+
+def _group_norm(name: str) -> str:
+    stem, leaf = name.rsplit(".", 1)
+    return f"{group_norm_name(stem)}.{leaf}"
+
+
+def _block_counts(found: Checkpoint) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for name in found.tensors:
+        match = re.match(r"res([2-5])\.(\d+)\.", name)
+        if match:
+            stage = int(match.group(1))
+            counts[stage] = max(counts.get(stage, 0), int(match.group(2)) + 1)
+    return counts

@@ -1,0 +1,211 @@
+"""Weights in another library's names: ``python -m resnet_cuda convert IN OUT --to FORMAT``."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.weights import files, sources
+from resnet_cuda.weights.checkpoint import UnknownKeysError, component_of, recognise
+from resnet_cuda.weights.conventions import PIXELS
+from resnet_cuda.weights.formats import CAFFE2, FORMATS, TORCHVISION, Format
+from resnet_cuda.weights.norms import folded, with_eps
+from resnet_cuda.weights.notes import converted_stem
+from resnet_cuda.weights.report import LoadReport, summary
+from resnet_cuda.weights.source import Source
+from resnet_cuda.weights.unwrap import unwrap
+
+TARGETS = (*FORMATS, "timm")
+LAYOUTS = ("classifier", "backbone", "detector")
+
+
+@dataclass
+class Conversion:
+    """What :func:`convert` made.
+
+    Attributes:
+        content: the file's content: the weights by key, in the wrapper of the target's library.
+        weights: the weights by key.
+        source: the source's format.
+        target: the target's.
+        left_out: the source's keys that have no name in the target's format.
+        notes: as in a :class:`~resnet_cuda.weights.report.LoadReport`.
+    """
+
+    content: dict[str, Any]
+    weights: dict[str, Tensor]
+    source: str
+    target: str
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} to {self.target}: {len(self.weights)} tensors"]
+        if self.left_out:
+            lines.append(f"  left out {len(self.left_out):4}  {summary(self.left_out)}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def convert(
+    source: Any,
+    to: str,
+    *,
+    layout: str | None = None,
+    eps: float | None = None,
+    pixels: str | tuple[str, str] | None = None,
+) -> Conversion:
+    """``source`` with the names, the epsilon and the wrapper of another library.
+
+    Tensors keep their values and dtypes, but for variances where the libraries' epsilons differ: these become float64,
+    so that converting back gives the same bits. (Channels of a variance far below the epsilon have their weight scaled
+    instead, which is undone up to rounding.) Caffe2 has scale and shift only, which no way back undoes.
+
+    Args:
+        source: as for :func:`resnet_cuda.load_weights`.
+        to: "torchvision", "timm", "maskrcnn-benchmark", "detectron2", "mmdetection" or "caffe2".
+        layout: what the keys are to fit: "classifier" (no prefix), "backbone" (``body.``, ``fpn.``; detectron2's
+            ``bottom_up.``), "detector" (``backbone.body.``, ...). None for the source's.
+        eps: of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
+        pixels: as for :func:`resnet_cuda.load_weights`: converts the stem.
+
+    Raises:
+        ValueError: for an unknown format or layout, and weights that have no place in the format: deformable layers
+            in Caffe2, a pyramid in timm.
+    """
+    if to not in TARGETS:
+        raise ValueError(f"convert: to is {to!r}; it must be one of {', '.join(TARGETS)}")
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"convert: layout is {layout!r}; it must be None or one of {', '.join(LAYOUTS)}")
+    content, label = sources.resolve(source)
+    tensors, others, notes = unwrap(content, label)
+    try:
+        given = Source(recognise(tensors), source if isinstance(source, torch.nn.Module) else None, eps)
+    except UnknownKeysError as error:
+        raise ValueError(f"{label}: {error}") from None
+    checkpoint = given.checkpoint
+    target = TORCHVISION if to == "timm" else FORMATS[to]
+    report = LoadReport(label, checkpoint.format.name, notes=notes)
+    checkpoint.tensors.update(converted_stem(checkpoint, pixels, report))
+    if pixels is None and PIXELS[checkpoint.format.pixels] != PIXELS[target.pixels]:
+        report.notes.append(
+            f"input: weights of {checkpoint.format.name} mostly expect {PIXELS[checkpoint.format.pixels]}, "
+            f"{target.name}'s {PIXELS[target.pixels]}; the stem is unchanged, pixels={target.pixels!r} converts it"
+        )
+    if checkpoint.format.stride_in_1x1 != target.stride_in_1x1:
+        report.notes.append("stride: check that both models stride in the same convolution, the 1x1 or the 3x3")
+    values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
+    prefixes = target.prefixes["classifier" if to == "timm" else layout or checkpoint.layout]
+    left_out = list(others)
+    weights: dict[str, Tensor] = {}
+    for name, value in values.items():
+        key = _key(name, values, target, given, prefixes, to)
+        if key is None:
+            left_out.append(checkpoint.keys[name])
+        else:
+            weights[key] = value
+    if checkpoint.unknown:
+        raise ValueError(f"convert: {label} has keys that no ResNet has: {', '.join(list(checkpoint.unknown)[:5])}")
+    if target is checkpoint.format:
+        weights.update(checkpoint.foreign)
+    else:
+        left_out += checkpoint.foreign
+    _refuse(label, to, checkpoint.components, values, weights)
+    content = weights if target.wrapper is None else {target.wrapper: weights, **copy.deepcopy(target.extras)}
+    return Conversion(content, weights, checkpoint.format.name, to, left_out, report.notes)
+
+
+def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) -> Conversion:
+    """:func:`convert` into a file: .safetensors by that ending, a pickle for Caffe2 and .pkl, else torch's zip."""
+    conversion = convert(source, to, **options)
+    ending = os.path.splitext(os.fspath(path))[1].lower()
+    if ending == ".safetensors":
+        files.write(conversion.weights, path, "safetensors")
+    elif to == "caffe2" or ending == ".pkl":
+        files.write(conversion.content, path, "pickle")
+    else:
+        files.write(conversion.content, path, "torch")
+    return conversion
+
+
+def _with_eps_of(target: Format, given: Source) -> dict[str, Tensor]:
+    """The source's tensors, with weights and variances for the target's epsilon."""
+    tensors = given.checkpoint.tensors
+    values = dict(tensors)
+    for name, variance in tensors.items():
+        norm, _, leaf = name.rpartition(".")
+        weight = tensors.get(f"{norm}.weight")
+        if leaf != "running_var" or weight is None:
+            continue
+        # A variance that is wider than its weight is one that was converted before, and gets its dtype back.
+        dtype = weight.dtype if variance.dtype == torch.float64 else torch.float64
+        values[f"{norm}.weight"], values[name] = with_eps(weight, variance, given.eps(norm), target.eps, dtype)
+    return values
+
+
+def _folded(given: Source) -> dict[str, Tensor]:
+    """Caffe2's: each batch norm as scale and shift."""
+    tensors = given.checkpoint.tensors
+    values = {}
+    for name, value in tensors.items():
+        norm, _, leaf = name.rpartition(".")
+        variance = tensors.get(f"{norm}.running_var")
+        if variance is None:
+            values[name] = value
+            continue
+        if leaf not in ("weight", "bias"):
+            continue
+        mean, eps = tensors[f"{norm}.running_mean"], given.eps(norm)
+        is_folded = eps == 0 and not mean.any() and bool((variance == 1).all())
+        scale_and_shift = folded(tensors[f"{norm}.weight"], tensors[f"{norm}.bias"], mean, variance, eps)
+        values[name] = value if is_folded else scale_and_shift[("weight", "bias").index(leaf)]
+    return values
+
+
+def _key(
+    name: str,
+    values: Mapping[str, Tensor],
+    target: Format,
+    given: Source,
+    prefixes: tuple[str, str, str],
+    to: str,
+) -> str | None:
+    part = component_of(name)
+    if to == "timm" and part in ("fpn", "head"):
+        return None
+    prefix = {"body": prefixes[0], "classifier": prefixes[0], "fpn": prefixes[1], "head": prefixes[2]}[part]
+    rules = "body" if part == "head" else part
+    context = given.checkpoint.context
+    for spelling in (_special(name.removeprefix("head."), values), name.removeprefix("head.")):
+        key = None if spelling is None else target.write(spelling, rules, context)
+        if key is not None:
+            return prefix + key
+    return None
+
+
+def _special(name: str, values: Mapping[str, Tensor]) -> str | None:
+    """The name that some formats spell differently: a deformable convolution, a pyramid's convolution with a norm."""
+    block = re.match(r"(res\d\.\d+)\.conv2\.", name)
+    if block and f"{block.group(1)}.offset.weight" in values:
+        return name.replace(".conv2.", ".deform.")
+    level = re.match(r"(fpn\.(?:inner|outer)\d)\.conv\.", name)
+    if level and any(f"{level.group(1)}.{norm}.weight" in values for norm in ("norm", "gn")):
+        return name.replace(".conv.", ".normed.")
+    return None
+
+
+def _refuse(
+    label: str, to: str, components: set[str], values: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> None:
+    if to == "caffe2" and any(".offset." in name for name in values):
+        raise ValueError(f"convert: {label} has deformable layers, for which caffe2 has no names")
+    if to == "timm" and "fpn" in components:
+        raise ValueError(f"convert: {label} has a pyramid, which timm's ResNets do not have; convert the body alone")
+    if not weights:
+        raise ValueError(f"convert: nothing of {label} has a name in {to}")

@@ -1,0 +1,65 @@
+"""What the package knows of one library's weight files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from resnet_cuda.weights.formats.templates import Context, Rule
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a library names a ResNet's tensors, and what its files leave unsaid.
+
+    Attributes:
+        name: as ``convert --to`` takes it.
+        body, fpn, classifier: rules; the first that fits writes a key, the others only read.
+        anchor: what follows the prefix of a body in the key of the first convolution of a stage; group "stage".
+        fpn_anchor: what follows the prefix of a pyramid.
+        prefixes: of body, pyramid and C5 head by layout: "classifier", "backbone" and "detector".
+        extras: what else a file's dictionary has.
+        wrapper: the entry of the file's dictionary that holds the weights; None where the file is the dictionary.
+        eps: of its batch norms.
+        pixels: a name in ``conventions.PIXELS``, of most of its files.
+        stride_in_1x1: where most of its files have a bottleneck's stride; None where files differ.
+    """
+
+    name: str
+    body: tuple[Rule, ...]
+    fpn: tuple[Rule, ...]
+    classifier: tuple[Rule, ...]
+    anchor: re.Pattern[str]
+    fpn_anchor: re.Pattern[str]
+    prefixes: dict[str, tuple[str, str, str]]
+    wrapper: str | None
+    eps: float
+    pixels: str
+    stride_in_1x1: bool | None
+    extras: dict[str, object] = field(default_factory=dict)
+
+    def read(self, key: str, component: str, context: Context, dims: int | None = None) -> str | None:
+        """The neutral name of ``key`` (without its prefix), of ``dims`` dimensions, in a component."""
+        names = [rule.read(key, context) for rule in getattr(self, component)]
+        found = [name for name in names if name is not None]
+        if len(found) > 1 and dims is not None:  # a shortcut's second layer is a norm, or a convolution after pooling
+            found = [name for name in found if dims_of(name) in (None, dims)] or found
+        return found[0] if found else None
+
+    def write(self, name: str, component: str, context: Context) -> str | None:
+        """The key of a neutral name, without its prefix; None where the format has none."""
+        for rule in getattr(self, component):
+            key = rule.write(name, context)
+            if key is not None:
+                return key
+        return None
+
+
+def dims_of(name: str) -> int | None:
+    """How many dimensions a tensor of this neutral name has; None where it may be any."""
+    leaf = name.rsplit(".", 1)[1]
+    if leaf == "num_batches_tracked":
+        return 0
+    if leaf != "weight" or re.search(r"\.(norm|gn)", name):
+        return 1
+    return 2 if name.startswith("classifier") else 4

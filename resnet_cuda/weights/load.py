@@ -1,0 +1,135 @@
+"""load_weights: weights of any known library into any model whose backbone has known names."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda._arguments import flag
+from resnet_cuda.weights import matching, sources
+from resnet_cuda.weights.checkpoint import UnknownKeysError, recognise
+from resnet_cuda.weights.notes import conventions, converted_stem
+from resnet_cuda.weights.report import LoadReport, summary
+from resnet_cuda.weights.source import Source
+from resnet_cuda.weights.target import Target
+from resnet_cuda.weights.unwrap import unwrap
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | os.PathLike | Mapping[str, Any] | nn.Module,
+    strict: bool = True,
+    *,
+    eps: float | None = None,
+    pixels: str | tuple[str, str] | None = None,
+    compensate_mask: bool = True,
+) -> LoadReport:
+    """Loads ``source`` into ``model``, whatever library either has its names from; all of it or nothing.
+
+    The format is recognised by the keys. Epsilons are made equal by changing statistics (or, for a variance too small,
+    the weight), so the outputs are those of the source's library. A plain convolution's weight goes into a deformable
+    one, whose offsets stay 0. Nothing in a file is executed.
+
+    Args:
+        model: of :func:`resnet_cuda.build_backbone`, :func:`resnet_cuda.resnet_fpn_backbone`, ``ResNet``,
+            ``ResNetHead``, or any model, such as a torchvision detector, that contains one or has the names of
+            torchvision, timm, maskrcnn-benchmark, detectron2 or mmdetection.
+        source: a path, a URL, ``hf://owner/name/file``, a torchvision weights enum or its full name, a state dict
+            (also wrapped as in files), or a model. See :func:`resnet_cuda.weights.sources.resolve`.
+        strict: raise where something of the source's backbone has no place in the model or the other way round. A
+            whole part that the source does not have (a classifier has no pyramid) stays as it is and is reported.
+        eps: of the source's batch norms; None for what its library uses: 0 for maskrcnn-benchmark, Caffe2 and
+            torchvision's published version 1 detectors, else 1e-5. A detector that was built with torchvision's
+            ``weights="COCO_V1"`` and saved again has 0.
+        pixels: what the model's input will be, "torchvision", "detectron2", "caffe2", "maskrcnn-benchmark" or
+            "mmdetection" (:data:`resnet_cuda.weights.conventions.PIXELS`): the stem is converted to that colour order
+            and scale. A pair names the source's, too. None leaves the stem as it is.
+        compensate_mask: double the weight of a modulated (v2) deformable layer that gets a plain convolution's weight:
+            its masks start at 0.5, and its output is then that of the convolution.
+
+    Returns:
+        A :class:`~resnet_cuda.weights.report.LoadReport`, which prints as a short table.
+
+    Raises:
+        ValueError: for a file that cannot be read, unknown keys, wrong shapes, NaN, and what ``strict`` refuses. The
+            model is unchanged.
+        TypeError: for a model that is not a module, or a source of another type.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"load_weights: model is {type(model).__name__}; it must be a torch.nn.Module")
+    strict = flag("load_weights", "strict", strict)
+    compensate_mask = flag("load_weights", "compensate_mask", compensate_mask)
+    if eps is not None and (isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < 1):
+        raise ValueError(f"load_weights: eps is {eps!r}; it must be None or a number from 0 to below 1")
+    content, label = sources.resolve(source)
+    return load_content(
+        model,
+        content,
+        label,
+        strict,
+        source_model=source if isinstance(source, nn.Module) else None,
+        eps=eps,
+        pixels=pixels,
+        compensate_mask=compensate_mask,
+    )
+
+
+def load_content(
+    model: nn.Module,
+    content: Mapping[str, Any],
+    label: str,
+    strict: bool = True,
+    *,
+    source_model: nn.Module | None = None,
+    eps: float | None = None,
+    pixels: str | tuple[str, str] | None = None,
+    compensate_mask: bool = True,
+) -> LoadReport:
+    """:func:`load_weights` of content that has been read, from ``label``; ``source_model`` is the one that it is of."""
+    tensors, others, notes = unwrap(content, label)
+    try:
+        given = Source(recognise(tensors), source_model, eps)
+    except UnknownKeysError as error:
+        raise ValueError(f"{label}: {error}") from None
+    target = Target.of(model)
+    report = LoadReport(label, given.checkpoint.format.name, ignored=others, notes=notes)
+    given.checkpoint.tensors.update(converted_stem(given.checkpoint, pixels, report))
+    match = matching.match(target, given, report, compensate_mask)
+    refused = match.wrong + (match.refused if strict else [])
+    if refused:
+        raise ValueError(f"{label} does not fit the {type(model).__name__}, which is unchanged; {_problems(refused)}")
+    alarms = conventions(target, given, pixels, report)
+    _write(target, match.values)
+    for alarm in alarms:
+        warnings.warn(f"load_weights: {label}: {alarm}", stacklevel=3)
+    return report
+
+
+def _problems(problems: list[tuple[str, str]]) -> str:
+    kinds: dict[str, list[str]] = {}
+    for kind, key in problems:
+        kinds.setdefault(kind, []).append(key)
+    return "; ".join(
+        f"{kind}: {', '.join(keys[:5])}{f' and {len(keys) - 5} more ({summary(keys)})' if len(keys) > 5 else ''}"
+        for kind, keys in kinds.items()
+    )
+
+
+def _write(target: Target, values: Mapping[str, Tensor]) -> None:
+    """Copies all ``values``, by the model's keys, or restores what was there."""
+    state = target.model.state_dict()
+    before: dict[str, Tensor] = {}
+    with torch.no_grad():
+        try:
+            for key, value in values.items():
+                before[key] = state[key].clone()
+                state[key].copy_(value)
+        except BaseException:
+            for key, value in before.items():
+                state[key].copy_(value)
+            raise

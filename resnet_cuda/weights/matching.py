@@ -1,0 +1,246 @@
+"""Which tensor of a source goes where in a model, and what is left over on either side."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.stem_weights import adapt_stem_weight
+from resnet_cuda.weights.checkpoint import component_of
+from resnet_cuda.weights.formats import CAFFE2
+from resnet_cuda.weights.legacy import present_key
+from resnet_cuda.weights.norms import with_eps
+from resnet_cuda.weights.report import LoadReport
+from resnet_cuda.weights.source import Source
+from resnet_cuda.weights.target import Target
+
+_COUNTER = ".num_batches_tracked"
+_STEM_CONVOLUTIONS = ("stem.conv.weight", "stem.0.conv.weight")
+
+
+@dataclass
+class Match:
+    """The result of :func:`match`.
+
+    Attributes:
+        values: what is to be written, by the model's keys.
+        refused: (kind, key) of what strict loading refuses.
+        wrong: likewise, of what no loading accepts.
+    """
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    wrong: list[tuple[str, str]] = field(default_factory=list)
+
+
+def match(target: Target, source: Source, report: LoadReport, compensate_mask: bool) -> Match:
+    """Matches by neutral name, and a detector's other parts by key; fills ``report``."""
+    result = Match()
+    used = _match_backbone(target, source, report, result)
+    _sort_missing(target, source, report, result, used)
+    _sort_unexpected(target, source, report, result, used)
+    _match_foreign(target, source, report, result)
+    _match_unknown(target, source, report, result)
+    if compensate_mask:
+        _double_modulated(target, source, report, result)
+    return result
+
+
+def _match_backbone(target: Target, source: Source, report: LoadReport, result: Match) -> dict[str, str]:
+    """Writes values; returns the source's name of each of the target's names that has one."""
+    given, wanted = source.checkpoint, target.checkpoint
+    has_head = "head" in given.components
+    used: dict[str, str] = {}
+    for name, place in wanted.tensors.items():
+        origin = name
+        if component_of(name) == "head" and not has_head:
+            origin = name.removeprefix("head.")  # a classifier's last stage starts a C4 detector's head
+        if origin not in given.tensors:
+            continue
+        used[name] = origin
+        _take(wanted.keys[name], place, given.keys[origin], given.tensors[origin], name, report, result)
+    for name, origin in used.items():
+        if name.endswith(".running_var"):
+            _match_epsilon(name.rpartition(".")[0], origin.rpartition(".")[0], target, source, result)
+    return used
+
+
+def _take(key: str, place: Tensor, origin: str, value: Tensor, name: str, report: LoadReport, result: Match) -> None:
+    """Checks one tensor and keeps it, with its own dtype, as the value of ``key``."""
+    if place.is_meta or value.is_meta:
+        where = key if place.is_meta else origin
+        result.wrong.append(("without data, on the meta device", where))
+        return
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        result.wrong.append(("not a dense tensor of real numbers", origin))
+        return
+    if place.is_floating_point() != value.is_floating_point():
+        result.wrong.append((f"of {str(value.dtype).removeprefix('torch.')}", origin))
+        return
+    if value.shape != place.shape:
+        fitted = _reshaped(name, value, place)
+        if fitted is None:
+            shapes = f"{origin} {tuple(value.shape)} for {key} {tuple(place.shape)}"
+            result.refused.append(("of another shape", shapes))
+            report.unexpected.append(origin)
+            report.missing.append(key)
+            return
+        value = fitted
+        report.reshaped.append(key)
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        result.wrong.append(("with NaN or infinite values", origin))
+        return
+    report.loaded.append(key)
+    result.values[key] = value
+
+
+def _reshaped(name: str, value: Tensor, place: Tensor) -> Tensor | None:
+    """``value`` in the shape of ``place``: a stem for other input channels, dimensions of size 1 left out or added."""
+    if name in _STEM_CONVOLUTIONS and value.dim() == 4 and place.dim() == 4 and value.shape[1] == 3:
+        adapted = adapt_stem_weight(value, place.shape[1])
+        return adapted if adapted.shape == place.shape else None
+    if value.numel() == place.numel() and [n for n in value.shape if n != 1] == [n for n in place.shape if n != 1]:
+        return value.reshape(place.shape)
+    return None
+
+
+def _match_epsilon(norm: str, origin: str, target: Target, source: Source, result: Match) -> None:
+    keys = target.checkpoint.keys
+    weight_key, variance_key = keys.get(f"{norm}.weight", ""), keys[f"{norm}.running_var"]
+    if weight_key not in result.values or variance_key not in result.values:
+        return
+    weight, variance = result.values[weight_key], result.values[variance_key]
+    given, wanted = source.eps(origin), target.eps(norm)
+    if bool((variance.double() + given < 0).any()):
+        result.wrong.append(("negative variances", source.checkpoint.keys[f"{origin}.running_var"]))
+        return
+    # Where the model's dtype is wider than the file's the sum is rounded in the model's.
+    state = target.checkpoint.tensors[f"{norm}.running_var"]
+    wide = torch.promote_types(variance.dtype, state.dtype)
+    if given != wanted:
+        weight, variance = with_eps(weight.to(wide), variance.to(wide), given, wanted)
+    result.values[weight_key], result.values[variance_key] = weight, variance
+
+
+def _sort_missing(target: Target, source: Source, report: LoadReport, result: Match, used: dict[str, str]) -> None:
+    given, wanted = source.checkpoint, target.checkpoint
+    absent_parts: set[str] = set()
+    plain_layers: list[str] = []
+    for name, key in wanted.keys.items():
+        if name in used or name.endswith(_COUNTER):
+            continue
+        report.missing.append(key)
+        part = component_of(name)
+        block, _, leaf = name.partition(".offset.")
+        if leaf and f"{block}.conv2.weight" in used and not _has_offsets(given.tensors, block):
+            plain_layers.append(block)
+        elif part != "body" and part not in given.components and not (part == "head" and _has_stage_5(used)):
+            absent_parts.add(part)
+        else:
+            result.refused.append(("missing", key))
+    if plain_layers:
+        report.notes.append(
+            f"{len(set(plain_layers))} deformable layers got a plain convolution's weight; the convolutions that "
+            "predict their offsets stay as they are, at 0 in a new model"
+        )
+    for part in sorted(absent_parts):
+        named = {"fpn": "pyramid", "head": "C5 head", "classifier": "classifier"}[part]
+        report.notes.append(f"the source has no {named}; the model's stays as it is")
+
+
+def _has_offsets(tensors: dict[str, Tensor], block: str) -> bool:
+    return f"{block}.offset.weight" in tensors or f"{block.removeprefix('head.')}.offset.weight" in tensors
+
+
+def _has_stage_5(used: dict[str, str]) -> bool:
+    return any(name.startswith("head.") for name in used)
+
+
+def _sort_unexpected(target: Target, source: Source, report: LoadReport, result: Match, used: dict[str, str]) -> None:
+    given, wanted = source.checkpoint, target.checkpoint
+    taken = set(used.values())
+    stages = {_stage(name) for name in wanted.tensors}
+    for name, key in given.keys.items():
+        if name in taken:
+            continue
+        part, stage = component_of(name), _stage(name)
+        synthetic = key.endswith(")")  # a folded norm's statistics, which are in no file
+        if (
+            name.endswith(_COUNTER)
+            or part not in wanted.components
+            or (part == "body" and stage is not None and stage not in stages)
+            or (given.format is CAFFE2 and name == "stem.conv.bias")
+        ):
+            if not synthetic:
+                report.ignored.append(key)
+            continue
+        if not synthetic:
+            report.unexpected.append(key)
+        result.refused.append(("unexpected", key))
+
+
+def _stage(name: str) -> str | None:
+    found = re.match(r"(res[2-5])\.", name)
+    return found.group(1) if found else None
+
+
+def _match_foreign(target: Target, source: Source, report: LoadReport, result: Match) -> None:
+    """The other parts of a detector (RPN, RoI heads): by key, between models of one library."""
+    given = dict(source.checkpoint.foreign)
+    wanted = target.checkpoint.foreign
+    if source.checkpoint.format is not target.checkpoint.format or not wanted:
+        report.ignored += given
+        report.missing += wanted
+        if wanted and given:
+            report.notes.append("parts beside the backbone are of another library's detector and were not loaded")
+        return
+    for key in list(given):
+        now = present_key(key)
+        if key not in wanted and now in wanted and now not in given:
+            given[now] = given.pop(key)
+    shared = [key for key in wanted if key in given]
+    for key in shared:
+        _take(key, wanted[key], key, given[key], key, report, result)
+    missing = [key for key in wanted if key not in given and not key.endswith(_COUNTER)]
+    report.missing += missing
+    if not shared:
+        report.ignored += given
+        return
+    unexpected = [key for key in given if key not in wanted and not key.endswith(_COUNTER)]
+    report.unexpected += unexpected
+    result.refused += [("missing", key) for key in missing] + [("unexpected", key) for key in unexpected]
+
+
+def _match_unknown(target: Target, source: Source, report: LoadReport, result: Match) -> None:
+    """What a backbone has beside a ResNet's tensors, by key; only the same network has it."""
+    given, wanted = source.checkpoint.unknown, target.checkpoint.unknown
+    for key, place in wanted.items():
+        if key in given:
+            _take(key, place, key, given[key], key, report, result)
+        elif not key.endswith(_COUNTER):
+            report.missing.append(key)
+            result.refused.append(("missing", key))
+    for key in given:
+        if key not in wanted:
+            report.unexpected.append(key)
+            result.refused.append(("unexpected", key))
+
+
+def _double_modulated(target: Target, source: Source, report: LoadReport, result: Match) -> None:
+    """Doubles a plain convolution's weight where it goes into a layer whose masks are 0.5; exact in any dtype."""
+    wanted, doubled = target.checkpoint, 0
+    for name, key in wanted.keys.items():
+        block, _, rest = name.partition(".conv2.")
+        if rest != "weight" or key not in result.values or f"{block}.offset.weight" not in wanted.tensors:
+            continue
+        if not _has_offsets(source.checkpoint.tensors, block) and target.starts_with_half_a_mask(block):
+            result.values[key] = result.values[key] * 2
+            doubled += 1
+    if doubled:
+        report.notes.append(
+            f"{doubled} modulated layers: their masks start at 0.5, so their weights were doubled, and their outputs "
+            "are those of the plain convolutions (compensate_mask=False to leave them)"
+        )

@@ -1,0 +1,24 @@
+"""What ``weights=`` of a backbone takes, and how its body is filled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from resnet_cuda.weights import sources
+from resnet_cuda.weights.load import load_content
+from resnet_cuda.weights.report import LoadReport
+
+
+def load_pretrained(backbone: nn.Module, backbone_name: str, weights: Any) -> LoadReport:
+    """:func:`load_weights`, with names of torchvision's weights for ``backbone_name``, such as "DEFAULT".
+
+    Raises:
+        ValueError: as :func:`load_weights`, and for a name that torchvision does not have for this backbone.
+    """
+    try:
+        content, label = sources.resolve(weights, backbone_name, argument="weights")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return load_content(backbone, content, label, source_model=weights if isinstance(weights, nn.Module) else None)

@@ -1,0 +1,62 @@
+"""What is loaded: neutral names, completed, and the epsilon of each norm."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from resnet_cuda.weights.checkpoint import Checkpoint
+from resnet_cuda.weights.formats import CAFFE2, TORCHVISION
+from resnet_cuda.weights.target import Target
+
+
+class Source:
+    """A recognised checkpoint, its model where it has one, and the epsilon that a caller asked for."""
+
+    def __init__(self, checkpoint: Checkpoint, model: nn.Module | None, eps: float | None):
+        self.checkpoint = checkpoint
+        self._target = None if model is None else Target(model, checkpoint)
+        self._eps = eps
+        # Caffe2's norms with statistics are those of detectron2's files, which are not folded.
+        self._folded = _complete_folded_norms(checkpoint) if checkpoint.format is CAFFE2 else set()
+
+    def eps(self, norm: str) -> float:
+        """Of the norm with this neutral name."""
+        if self._eps is not None:
+            return float(self._eps)
+        if self._target is not None:
+            return self._target.eps(norm)
+        it = self.checkpoint.format
+        if it is CAFFE2:
+            return 0.0 if norm in self._folded else 1e-5
+        return 0.0 if self.is_published_version_1 else it.eps
+
+    @property
+    def is_published_version_1(self) -> bool:
+        """Whether it is a torchvision detector of version 1, whose norms have epsilon 0 (``overwrite_eps`` there)."""
+        key = self.checkpoint.keys.get(f"fpn.inner{self.checkpoint.context.first_level}.conv.weight", "")
+        return (
+            self.checkpoint.format is TORCHVISION
+            and "inner_blocks." in key
+            and key.count(".") >= 3
+            and (not key.endswith(".0.weight"))
+        )
+
+    def stride_in_1x1(self) -> bool | None:
+        if self._target is not None:
+            return self._target.stride_in_1x1()
+        return self.checkpoint.format.stride_in_1x1
+
+
+def _complete_folded_norms(checkpoint: Checkpoint) -> set[str]:
+    """Adds mean 0 and variance 1 where a batch norm has only scale and shift; their neutral names."""
+    tensors = checkpoint.tensors
+    folded = set()
+    for name in list(tensors):
+        norm, _, leaf = name.rpartition(".")
+        if leaf == "weight" and ".norm" in norm and f"{norm}.running_var" not in tensors:
+            folded.add(norm)
+            for statistic, value in (("running_mean", 0.0), ("running_var", 1.0)):
+                tensors[f"{norm}.{statistic}"] = torch.full_like(tensors[name], value)
+                checkpoint.keys[f"{norm}.{statistic}"] = f"{checkpoint.keys[name]} ({statistic})"
+    return folded

@@ -1,0 +1,64 @@
+"""From a file's content to tensors by key: the entry of the wrapper that holds the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Where files have their weights. Of several the first counts: an average (EMA) is taken only where nothing else is.
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "blobs",
+    "params",
+    "weights",
+    "net",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+)
+_DEEPEST = 4
+
+
+def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The tensors, the keys of what else is beside them, and notes.
+
+    Raises:
+        ValueError: where there are no tensors, naming the entries.
+    """
+    notes: list[str] = []
+    for _ in range(_DEEPEST):
+        inner = [name for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]]
+        if not inner or any(isinstance(value, Tensor) for value in content.values()):
+            break
+        averages = [name for name in inner if name.endswith("ema")]
+        if averages and inner[0] not in averages:
+            notes.append(f"the file has an average of the weights, too: {', '.join(averages)}; {inner[0]} was taken")
+        content = content[inner[0]]
+    tensors: dict[str, Tensor] = {}
+    others: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, np.ndarray):
+            value = _from_numpy(value, key, label)
+        if not isinstance(key, str) or not isinstance(value, Tensor) or key.endswith("_momentum"):
+            others.append(str(key))  # Caffe2's momenta are as many as its weights
+        else:
+            tensors[key] = value
+    if not tensors:
+        entries = ", ".join(map(str, list(content)[:8])) or "none"
+        raise ValueError(
+            f"{label}: no tensors found; its entries: {entries}. Weights may be under {', '.join(WRAPPERS)}"
+        )
+    return tensors, others, notes
+
+
+def _from_numpy(value: np.ndarray, key: object, label: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value).copy())
+    except TypeError as error:
+        raise ValueError(f"{label}: {key} is an array of {value.dtype}; it must be of numbers") from error
