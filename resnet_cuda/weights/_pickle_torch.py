@@ -82,8 +82,10 @@ def storage_of(identifier: Any, fields: int) -> Storage:
         raise MalformedError("a storage's identifier is damaged")
     if not view or view[0] is None:
         return Storage(key, dtype, elements)
-    start, part = view[0][1:] if type(view[0]) is tuple and len(view[0]) == 3 else (None, None)
-    if not is_size(start) or not is_size(part) or start + part > elements:
+    if type(view[0]) is not tuple or len(view[0]) != 3 or not all(map(is_size, view[0][1:])):
+        raise MalformedError("a storage's identifier is damaged")
+    start, part = view[0][1:]
+    if start + part > elements:
         raise MalformedError(f"a view of storage {key[:40]} is out of its bounds")
     return Storage(key, dtype, part, start)
 

@@ -32,16 +32,19 @@ _DTYPES = {
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is one: its header begins with a brace and is shorter than 2**40."""
-    return head[8:9] == b"{" and head[5:8] == b"\0\0\0"
+    """Whether a file that begins with ``head`` is one: its header begins with a brace and is shorter than 2**40.
+
+    A header of 640 bytes begins as a pickle of protocol 2 does, and no pickle goes on with three zeros.
+    """
+    return head[8:9] == b"{" and head[5:8] == bytes(3) and (head[:1] != b"\x80" or head[4:5] == b"\0")
 
 
 def read(file: BinaryIO, size: int) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file; its ``__metadata__`` is left out.
 
     Raises:
-        MalformedError: where the header is not all there or not as the format says: every tensor's range is as long as its
-            shape, and the ranges cover the values without gaps and without overlaps.
+        MalformedError: where the header is not all there or not as the format says: every tensor's range is as long as
+            its shape, and the ranges cover the values without gaps and without overlaps.
     """
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")

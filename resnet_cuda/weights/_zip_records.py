@@ -18,12 +18,13 @@ _MAX_COMMENT = 1 << 16
 
 @dataclass(frozen=True)
 class Record:
-    """Where a record's header begins, how many bytes follow the header, and their CRC32."""
+    """Where a record's header begins, how many bytes follow the header, their CRC32, and why they are not readable."""
 
     name: str
     header: int
     size: int
     checksum: int
+    problem: str = ""
 
 
 def records(file: BinaryIO, size: int) -> dict[str, Record]:
@@ -34,8 +35,8 @@ def records(file: BinaryIO, size: int) -> dict[str, Record]:
         size: its length in bytes.
 
     Raises:
-        MalformedError: for a file without such a directory, and for records that are compressed, encrypted, of one name, or
-            overlap, by which a short file could hold more than its length.
+        MalformedError: for a file without such a directory, and for records of one name or that overlap, by which a
+            short file could hold more than its length.
     """
     entries, offset, length, end = _directory(file, size)
     if offset + length > end or entries * 46 > length:
@@ -63,8 +64,13 @@ def read(file: BinaryIO, record: Record) -> torch.Tensor:
     """The bytes of ``record``, uint8 of one dimension.
 
     Raises:
-        MalformedError: where they are not all there, or not those of which the checksum was taken.
+        MalformedError: where they are compressed or encrypted, not all there, or not those of which the checksum was
+            taken.
     """
+    if record.problem:
+        raise MalformedError(
+            f"its record {record.name[:80]} is {record.problem}, as torch.save writes none; load and save it with torch"
+        )
     file.seek(record.header)
     header = file.read(30)
     if len(header) < 30 or header[:4] != MAGIC:
@@ -139,13 +145,8 @@ def _entry(directory: bytes, position: int) -> tuple[Record, int]:
     name = directory[position + 46 : position + 46 + name_length].decode("utf-8", "backslashreplace")
     extra = directory[position + 46 + name_length : end - comment_length]
     size, packed, header = _wide(extra, (size, packed, header))
-    if flags & 1:
-        raise MalformedError(f"its record {name[:80]} is encrypted")
-    if method != 0 or size != packed:
-        raise MalformedError(
-            f"its record {name[:80]} is compressed; torch.save writes none, load and save it with torch"
-        )
-    return Record(name, header, size, checksum), end
+    problem = "encrypted" if flags & 1 else "compressed" if method != 0 or size != packed else ""
+    return Record(name, header, packed, checksum, problem), end
 
 
 def _wide(extra: bytes, values: tuple[int, int, int]) -> tuple[int, ...]:

@@ -49,7 +49,9 @@ def local_file(address: str, argument: str = "source") -> str:
     if not place.exists():
         _download(url, place, prefix)
     elif prefix is not None and not _sha256(place).startswith(prefix):
-        raise FileError(f"{place}: its SHA256 does not begin with {prefix}, as its name says; download {url} again")
+        raise FileError.about(
+            str(place), f"its SHA256 does not begin with {prefix}, as its name says; download {url} again"
+        )
     return str(place)
 
 
@@ -77,7 +79,9 @@ def _download(url: str, place: Path, prefix: str | None) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(place), prefix, progress=True)
     except Exception as error:  # urllib's, of sockets and TLS, and RuntimeError for another hash
-        raise FileError(f"{place}: it is not there, and cannot be downloaded ({error}); put {url} there") from error
+        raise FileError.about(
+            str(place), f"it is not there, and cannot be downloaded ({error}); put {url} there"
+        ) from error
 
 
 def _sha256(path: Path) -> str:
@@ -87,7 +91,7 @@ def _sha256(path: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}") from None
+        raise FileError.about(str(path), error.strerror or str(error)) from None
     return digest.hexdigest()
 
 
@@ -110,12 +114,13 @@ def _hugging_face(address: str, rest: str, argument: str) -> str:
             return str(hf_hub_download(f"{owner}/{repository}", name, revision=revision or None))
         except LocalEntryNotFoundError as error:  # also an EntryNotFoundError: offline, and not in the cache
             option = f" --revision {revision}" if revision else ""
-            raise FileError(
-                f"{address}: it is not in the cache, and cannot be downloaded ({str(error)[:200]}); "
-                f"where there is a network, run: hf download {owner}/{repository} {name}{option}"
+            raise FileError.about(
+                address,
+                f"it is not in the cache, and cannot be downloaded ({str(error)[:200]}); "
+                f"where there is a network, run: hf download {owner}/{repository} {name}{option}",
             ) from error
         except EntryNotFoundError:
             continue
         except Exception as error:  # of the repository, the revision, the account, the network
-            raise FileError(f"{address}: it cannot be downloaded: {str(error)[:300]}") from error
-    raise FileError(f"{address}: the repository has no file {' or '.join(names)}")
+            raise FileError.about(address, f"it cannot be downloaded: {str(error)[:300]}") from error
+    raise FileError.about(address, f"the repository has no file {' or '.join(names)}")

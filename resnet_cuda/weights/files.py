@@ -30,6 +30,12 @@ _OLD_PICKLE = b"(]}c"
 class FileError(ValueError):
     """A file that cannot be read or written as weights; the message begins with its name."""
 
+    @classmethod
+    def about(cls, name: str, problem: str) -> FileError:
+        """The error of the file ``name``; ``problem`` may quote the file, and what is not for printing is escaped."""
+        printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in problem)
+        return cls(f"{name}: {printable}")
+
 
 def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The content of a file of torch.save, of pickle (Caffe2, Detectron, detectron2) or of safetensors.
@@ -46,20 +52,22 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     try:
         content = _read(name)
     except MalformedError as error:
-        raise FileError(f"{name}: {error}") from None
+        raise FileError.about(name, str(error)) from None
     except FileNotFoundError:
-        raise FileError(f"{name}: there is no such file") from None
+        raise FileError.about(name, "there is no such file") from None
     except OSError as error:
-        raise FileError(f"{name}: {error.strerror or error}") from None
+        raise FileError.about(name, error.strerror or str(error)) from None
     except (MemoryError, RecursionError) as error:
-        raise FileError(f"{name}: reading it takes more memory than there is ({type(error).__name__})") from None
+        raise FileError.about(name, f"reading it takes more memory than there is ({type(error).__name__})") from None
     except (ValueError, RuntimeError) as error:  # a path with a zero byte; torch's allocator
-        raise FileError(f"{name}: it cannot be read: {str(error)[:300]}") from None
+        raise FileError.about(name, f"it cannot be read: {str(error)[:300]}") from None
     if not isinstance(content, dict):
-        raise FileError(f"{name}: it holds a {type(content).__name__}; weights are a dictionary of names and tensors")
+        raise FileError.about(
+            name, f"it holds a {type(content).__name__}; weights are a dictionary of names and tensors"
+        )
     strange = next((key for key in content if not isinstance(key, str)), None)
     if strange is not None or None in content:
-        raise FileError(f"{name}: it holds the key {strange!r:.80}; names of weights are strings")
+        raise FileError.about(name, f"it holds the key {strange!r:.80}; names of weights are strings")
     return content
 
 
@@ -76,7 +84,7 @@ def _read(name: str) -> Any:
         head = file.read(64)
         if head.startswith(_zip_records.MAGIC):
             return _torch_files.read_zip(file, size)
-        if head[:1] != b"\x80" and _safetensors.is_safetensors(head):
+        if _safetensors.is_safetensors(head):
             return _safetensors.read(file, size)
         if head[:1] == b"\x80" or head[0] in _OLD_PICKLE:
             file.seek(0)
@@ -118,9 +126,9 @@ def write(content: Mapping[str, Any], path: str | os.PathLike[str], container: s
         with _replacing(Path(name)) as temporary:
             save(content, temporary)
     except MalformedError as error:
-        raise FileError(f"{name}: {error}") from None
+        raise FileError.about(name, str(error)) from None
     except OSError as error:
-        raise FileError(f"{name}: {error.strerror or error}") from None
+        raise FileError.about(name, error.strerror or str(error)) from None
 
 
 @contextlib.contextmanager

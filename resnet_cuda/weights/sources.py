@@ -69,7 +69,7 @@ def _of_text(source: str, backbone_name: str | None, argument: str) -> tuple[Map
         hint = ""
         if _BARE_NAME.fullmatch(source):
             hint = f"; of torchvision's weights give the full name, such as 'ResNet50_Weights.{source}'"
-        raise files.FileError(f"{argument} is {source!r}; there is no such file{hint}")
+        raise files.FileError.about(source, f"{argument} is no file{hint}")
     return files.read(source), source
 
 
