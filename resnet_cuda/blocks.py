@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag, integer
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act, group_norm
-from resnet_cuda.layers.conv_norm_act import is_hooked
+from resnet_cuda.layers.conv_norm_act import conv_norm
 from resnet_cuda.registry import Registry
 
 NormFunction = Callable[[int], nn.Module]
@@ -94,13 +94,8 @@ class Bottleneck(nn.Module):
 
 
 def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
-    """What a block adds to its last norm's result: ``x``, or ``downsample(x)``, fused where it is a convolution and a
-    norm that no hook observes."""
-    if downsample is None:
-        return x
-    if type(downsample) is nn.Sequential and len(downsample) == 2 and not is_hooked(downsample):
-        return conv_norm_act(*downsample, x, relu=False)
-    return downsample(x)
+    """What a block adds to its last norm's result: ``x``, or ``downsample(x)``, fused where no hook observes it."""
+    return x if downsample is None else conv_norm(downsample, x)
 
 
 def stem_in_channels(cfg: Any) -> int:

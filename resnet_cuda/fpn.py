@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag
 from resnet_cuda.layers import Conv2d, group_norm
+from resnet_cuda.layers.conv_norm_act import conv_norm
 
 ConvBlock = Callable[..., nn.Module]
 
@@ -139,15 +139,30 @@ class FeaturePyramidNetwork(nn.Module):
     """torchvision's pyramid [torchvision.ops.FeaturePyramidNetwork]: an OrderedDict in, an OrderedDict out.
 
     Parameters: ``inner_blocks.{i}.0``, ``layer_blocks.{i}.0``, ``extra_blocks``. ``extra_blocks`` is called as in
-    torchvision, so that its classes work here too.
+    torchvision, so that its classes work here too. Files of torchvision's before 0.13, its published detectors among
+    them, have ``inner_blocks.{i}.weight`` and so on without ``.0``; they load as they are.
+
+    Args:
+        in_channels_list: channels of each input level, finest first.
+        out_channels: of every level of the result.
+        extra_blocks: makes further levels, or None.
+        norm_layer: makes a norm from its number of channels: ``inner_blocks.{i}.1`` and ``layer_blocks.{i}.1``, after
+            convolutions without bias. None for convolutions with bias alone.
     """
 
-    def __init__(self, in_channels_list: Sequence[int], out_channels: int, extra_blocks: nn.Module | None = None):
+    _version = 2  # torchvision's number for the keys with .0
+
+    def __init__(
+        self,
+        in_channels_list: Sequence[int],
+        out_channels: int,
+        extra_blocks: nn.Module | None = None,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+    ):
         super().__init__()
-        make = conv_with_kaiming_uniform()
-        lateral = partial(make, out_channels=out_channels, kernel_size=1)
-        self.inner_blocks = nn.ModuleList(nn.Sequential(lateral(channels)) for channels in in_channels_list)
-        self.layer_blocks = nn.ModuleList(nn.Sequential(make(out_channels, out_channels, 3)) for _ in in_channels_list)
+        make = conv_with_kaiming_uniform(norm_layer is not None, norm_func=norm_layer or group_norm)
+        self.inner_blocks = nn.ModuleList(_as_sequential(make(it, out_channels, 1)) for it in in_channels_list)
+        self.layer_blocks = nn.ModuleList(_as_sequential(make(out_channels, out_channels, 3)) for _ in in_channels_list)
         self.extra_blocks = extra_blocks
         self.out_channels = out_channels
 
@@ -156,9 +171,23 @@ class FeaturePyramidNetwork(nn.Module):
         inner = None
         results: list[Tensor] = []
         for index in reversed(range(len(levels))):
-            lateral = self.inner_blocks[index](levels[index])
+            lateral = conv_norm(self.inner_blocks[index], levels[index])
             inner = lateral if inner is None else merge_top_down(lateral, inner)
-            results.insert(0, self.layer_blocks[index](inner))
+            results.insert(0, conv_norm(self.layer_blocks[index], inner))
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, levels, names)
         return OrderedDict(zip(names, results, strict=True))
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        """An old key is taken where the new one is not there; else it stays, and is unexpected."""
+        for blocks in ("inner_blocks", "layer_blocks"):
+            for index in range(len(self.inner_blocks)):
+                for name in ("weight", "bias"):
+                    old, new = (f"{prefix}{blocks}.{index}.{middle}{name}" for middle in ("", "0."))
+                    if old in state_dict and new not in state_dict:
+                        state_dict[new] = state_dict.pop(old)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def _as_sequential(module: nn.Module) -> nn.Sequential:
+    return module if isinstance(module, nn.Sequential) else nn.Sequential(module)

@@ -14,7 +14,7 @@ from resnet_cuda.fpn import FeaturePyramidNetwork, LastLevelMaxPool
 from resnet_cuda.fpn_levels import levels_of_pyramid
 from resnet_cuda.output_shape import HasOutputShape, Level, levels_within
 from resnet_cuda.torchvision_body import TorchvisionBody, norm_function
-from resnet_cuda.weights import load_classification_weights, state_dict_of
+from resnet_cuda.weights import load_pretrained
 
 
 class BackboneWithFPN(HasOutputShape, nn.Module):
@@ -46,18 +46,24 @@ def resnet_fpn_backbone(
     deformable_groups: int = 1,
     width: int = 64,
     fpn_channels: int = 256,
+    fpn_norm_layer: str | NormFunction | None = None,
+    in_channels: int = 3,
+    replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+    deep_stem: bool | None = None,
+    avg_down: bool | None = None,
 ) -> BackboneWithFPN:
     """A ResNet with a feature pyramid, for ``torchvision.models.detection`` [torchvision's resnet_fpn_backbone].
 
-    ``forward`` (N, 3, H, W), any H and W, gives an OrderedDict "0".."3", "pool". Without deformable stages the keys of
-    its ``state_dict()`` are those of torchvision's function.
+    ``forward`` (N, in_channels, H, W), any H and W, gives an OrderedDict "0".."3", "pool". Without deformable stages
+    the keys of its ``state_dict()`` are those of torchvision's function; those of the body are timm's, too.
 
     Args:
         backbone_name: resnet18, 34, 50, 101, 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2
-            or wide_resnet101_2.
+            or wide_resnet101_2; or timm's resnet18d, 34d, 50d, 101d, 152d, with ``deep_stem`` and ``avg_down``.
         weights: None; a state dict of a classification network with torchvision's keys; a torchvision weights enum or
             its name ("DEFAULT", "IMAGENET1K_V1"), which needs torchvision. A deformable layer takes the plain
-            convolution's weight, its offsets start at 0. See :mod:`resnet_cuda.weights`.
+            convolution's weight, its offsets start at 0. A stem for three channels is adapted to ``in_channels`` as
+            :func:`resnet_cuda.stem_weights.adapt_stem_weight` says. See :mod:`resnet_cuda.weights`.
         trainable_layers: how many of layer4, layer3, layer2, layer1, stem are trained, counted from the last.
         returned_layers: stages to return, of 1 (C2) to 4 (C5); all by default.
         extra_blocks: makes further levels, called as torchvision calls its own; max pooling by default.
@@ -69,6 +75,17 @@ def resnet_fpn_backbone(
         deformable_groups: offset groups of the deformable layers.
         width: channels of the stem, 64 in every published network; narrower ones train quickly on small data.
         fpn_channels: channels of every level, ``out_channels``.
+        fpn_norm_layer: the norm after each of the pyramid's convolutions, which then have no bias: None, or as
+            ``norm_layer``. "bn" for both is the backbone of torchvision's maskrcnn_resnet50_fpn_v2.
+        in_channels: of the image.
+        replace_stride_with_dilation: three bools, which of C3 to C5 keep the size of their input and dilate their 3x3
+            convolutions, from the second block on, instead of a stride [torchvision]. (False, False, True) is DC5:
+            ``output_shape()`` has the strides. Deformable stages dilate, too.
+        deep_stem: True: three 3x3 convolutions, ``conv1.0``, ``conv1.3``, ``conv1.6``, of width / 2, width / 2 and
+            width channels, with norms ``conv1.1`` and ``conv1.4``, instead of the 7x7 (V1c, V1d). None: by
+            ``backbone_name``.
+        avg_down: True: a shortcut with a stride averages 2x2 pixels before its convolution, which is ``downsample.1``,
+            its norm ``downsample.2`` (V1d). None: by ``backbone_name``.
 
     Raises:
         KeyError: for an unknown name, listing the known ones.
@@ -87,15 +104,30 @@ def resnet_fpn_backbone(
     modulated = flag(function, "modulated", modulated)
     deformable_groups = integer(function, "deformable_groups", deformable_groups, 1)
     width, fpn_channels = integer(function, "width", width, 1), integer(function, "fpn_channels", fpn_channels, 1)
+    in_channels = integer(function, "in_channels", in_channels, 1)
+    dilated = flags(function, "replace_stride_with_dilation", replace_stride_with_dilation, 3)
+    deep_stem = None if deep_stem is None else flag(function, "deep_stem", deep_stem)
+    avg_down = None if avg_down is None else flag(function, "avg_down", avg_down)
+    fpn_norm = None if fpn_norm_layer is None else norm_function(fpn_norm_layer, "fpn_norm_layer")
     body = TorchvisionBody(
-        backbone_name, norm_function(norm_layer), returned_layers, dcn_stages, modulated, deformable_groups, width
+        backbone_name,
+        norm_function(norm_layer),
+        returned_layers,
+        dcn_stages,
+        modulated,
+        deformable_groups,
+        width,
+        in_channels=in_channels,
+        replace_stride_with_dilation=dilated,
+        deep_stem=deep_stem,
+        avg_down=avg_down,
     )
     if weights is not None:
-        load_classification_weights(body, state_dict_of(backbone_name, weights))
+        load_pretrained(body, backbone_name, weights)
     _freeze(body, trainable_layers)
     channels = [body.stage_channels[f"layer{layer}"] for layer in returned_layers]
-    fpn = FeaturePyramidNetwork(channels, fpn_channels, LastLevelMaxPool() if extra_blocks is None else extra_blocks)
-    return BackboneWithFPN(body, fpn, fpn_channels)
+    extra_blocks = LastLevelMaxPool() if extra_blocks is None else extra_blocks
+    return BackboneWithFPN(body, FeaturePyramidNetwork(channels, fpn_channels, extra_blocks, fpn_norm), fpn_channels)
 
 
 def _freeze(body: TorchvisionBody, trainable_layers: int) -> None:

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda import untrained
-from resnet_cuda._arguments import flags
-from resnet_cuda.blocks import Bottleneck, NormFunction, conv3x3, shortcut_of
-from resnet_cuda.layers import Conv2d, DeformConv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act
+from resnet_cuda._arguments import flag, flags, integer
+from resnet_cuda.blocks import NormFunction
+from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
 from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
 from resnet_cuda.stage_specs import BLOCK_COUNTS
+from resnet_cuda.torchvision_blocks import BasicBlock, TorchvisionBottleneck, shortcut
+from resnet_cuda.torchvision_stem import stem, stem_convolution
 
 
 class Variant(NamedTuple):
-    """A row of torchvision's ResNet table."""
+    """A row of torchvision's ResNet table, or of timm's: those with a deep stem and average-pool shortcuts (V1d)."""
 
     bottleneck: bool
     block_counts: tuple[int, int, int, int]
     groups: int = 1
     width_per_group: int = 64
+    deep_stem: bool = False
+    avg_down: bool = False
 
+
+_PLAIN = {
+    "resnet18": Variant(False, (2, 2, 2, 2)),
+    "resnet34": Variant(False, (3, 4, 6, 3)),
+    **{f"resnet{depth}": Variant(True, counts) for depth, counts in BLOCK_COUNTS.items()},
+}
 
 VARIANTS = Registry(
     "backbone_name",
     {
-        "resnet18": Variant(False, (2, 2, 2, 2)),
-        "resnet34": Variant(False, (3, 4, 6, 3)),
-        **{f"resnet{depth}": Variant(True, counts) for depth, counts in BLOCK_COUNTS.items()},
+        **_PLAIN,
+        **{f"{name}d": variant._replace(deep_stem=True, avg_down=True) for name, variant in _PLAIN.items()},
         "resnext50_32x4d": Variant(True, BLOCK_COUNTS[50], 32, 4),
         "resnext101_32x8d": Variant(True, BLOCK_COUNTS[101], 32, 8),
         "resnext101_64x4d": Variant(True, BLOCK_COUNTS[101], 64, 4),
@@ -55,39 +63,34 @@ NORMS = Registry(
 )
 
 
-def norm_function(norm_layer: str | NormFunction) -> NormFunction:
-    return norm_layer if callable(norm_layer) else NORMS[norm_layer]
+def norm_function(norm_layer: str | NormFunction, name: str = "norm_layer") -> NormFunction:
+    """What makes a norm from its number of channels, by its name in ``NORMS`` or itself; ``name`` is the argument's."""
+    if callable(norm_layer):
+        return norm_layer
+    if not isinstance(norm_layer, str) or norm_layer not in NORMS:
+        raise KeyError(f"unknown {name} {norm_layer!r}; allowed are {', '.join(sorted(NORMS))} or a callable")
+    return NORMS[norm_layer]
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut (ResNet-18, -34); in a deformable stage the second one is deformable."""
-
-    def __init__(
-        self, in_channels: int, channels: int, stride: int, norm_func: NormFunction, dcn_config: dict[str, Any]
-    ):
-        super().__init__()
-        self.conv1 = Conv2d(in_channels, channels, 3, stride, 1, bias=False)
-        self.bn1 = norm_func(channels)
-        self.conv2 = conv3x3(channels, dcn_config)
-        self.bn2 = norm_func(channels)
-        self.downsample = None
-        if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(Conv2d(in_channels, channels, 1, stride, bias=False), norm_func(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm_act(self.conv1, self.bn1, x)
-        return conv_norm_act(self.conv2, self.bn2, out, shortcut_of(self.downsample, x))
-
-
-def _bottleneck(
-    variant: Variant, in_channels: int, planes: int, stride: int, norm_func: NormFunction, dcn_config: dict[str, Any]
-) -> Bottleneck:
+def _block(
+    variant: Variant,
+    in_channels: int,
+    planes: int,
+    geometry: tuple[int, int, int, bool],
+    avg_down: bool,
+    norm_func: NormFunction,
+    dcn_config: dict[str, Any],
+) -> nn.Module:
+    """``geometry``: stride, dilation before and in this stage, whether this stage's stride became its dilation."""
+    stride, before, dilation, replaced = geometry
+    out_channels = planes * (4 if variant.bottleneck else 1)
+    downsample = shortcut(in_channels, out_channels, stride, replaced, avg_down, norm_func)
+    if not variant.bottleneck:
+        return BasicBlock(in_channels, planes, stride, (before, dilation), downsample, norm_func, dcn_config)
     width = planes * variant.width_per_group // 64 * variant.groups
-    block = Bottleneck(in_channels, width, 4 * planes, variant.groups, False, stride, 1, norm_func, dcn_config)
-    # torchvision registers the shortcut last, and an optimizer's state dict numbers parameters in that order.
-    if block.downsample is not None:
-        block.downsample = block._modules.pop("downsample")
-    return block
+    return TorchvisionBottleneck(
+        in_channels, width, out_channels, variant.groups, stride, before, downsample, norm_func, dcn_config
+    )
 
 
 def _initialise(module: nn.Module) -> None:
@@ -99,9 +102,10 @@ def _initialise(module: nn.Module) -> None:
 
 
 class TorchvisionBody(HasOutputShape, nn.Module):
-    """``forward`` (N, 3, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
+    """``forward`` (N, in_channels, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
     Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one.
+    ``out_channels`` where one stage is returned.
 
     Args:
         backbone_name: a name in ``VARIANTS``.
@@ -111,6 +115,12 @@ class TorchvisionBody(HasOutputShape, nn.Module):
         modulated: DCNv2 (with mask) or v1.
         deformable_groups: offset groups of the deformable layers.
         width: channels of the stem and of the first stage's planes, 64 in every published network.
+        in_channels: of the image.
+        replace_stride_with_dilation: three bools, which of C3 to C5 keep the size of their input and double the
+            dilation of the 3x3 convolutions from their second block on [torchvision]. A basic block's second
+            convolution has the new dilation in the first block, too [timm].
+        deep_stem: three 3x3 convolutions instead of the 7x7; None for what the variant has.
+        avg_down: shortcuts pool before their convolution instead of striding in it; None for what the variant has.
     """
 
     def __init__(
@@ -122,33 +132,51 @@ class TorchvisionBody(HasOutputShape, nn.Module):
         modulated: bool,
         deformable_groups: int,
         width: int = 64,
+        *,
+        in_channels: int = 3,
+        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        deep_stem: bool | None = None,
+        avg_down: bool | None = None,
     ):
         super().__init__()
+        where = type(self).__name__
         variant = VARIANTS[backbone_name]
-        dcn_stages = flags("TorchvisionBody", "dcn_stages", dcn_stages, 4)
-        self.conv1 = Conv2d(3, width, 7, 2, 3, bias=False)
+        dcn_stages = flags(where, "dcn_stages", dcn_stages, 4)
+        dilated = (False, *flags(where, "replace_stride_with_dilation", replace_stride_with_dilation, 3))
+        deep_stem = variant.deep_stem if deep_stem is None else flag(where, "deep_stem", deep_stem)
+        avg_down = variant.avg_down if avg_down is None else flag(where, "avg_down", avg_down)
+        width = integer(where, "width", width, 1)
+        if deep_stem and width % 2:
+            raise ValueError(f"{where}: width is {width}; it must be even in a network with a deep stem")
+        self.in_channels = integer(where, "in_channels", in_channels, 1)
+        self.conv1 = stem_convolution(self.in_channels, width, deep_stem, norm_func)
         self.bn1 = norm_func(width)
         self.output_names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
         self.stages = [f"layer{layer}" for layer in range(1, max(returned_layers) + 1)]
         self.stage_channels: dict[str, int] = {}
         self.stage_strides: dict[str, int] = {}
-        make: Callable[..., nn.Module] = partial(_bottleneck, variant) if variant.bottleneck else BasicBlock
-        in_channels = width
+        channels, total_stride, dilation = width, 4, 1
         for index, stage in enumerate(self.stages):
-            planes = width * 2**index
             dcn_config = {
                 "stage_with_dcn": dcn_stages[index],
                 "with_modulated_dcn": modulated,
                 "deformable_groups": deformable_groups,
             }
+            before = dilation
+            stride = 2 if index > 0 and not dilated[index] else 1
+            dilation *= 2 if dilated[index] else 1
+            total_stride *= stride
             blocks = []
             for block in range(variant.block_counts[index]):
-                stride = 2 if index > 0 and block == 0 else 1
-                blocks.append(make(in_channels, planes, stride, norm_func, dcn_config))
-                in_channels = planes * (4 if variant.bottleneck else 1)
+                first = block == 0
+                geometry = (stride, before, dilation, dilated[index]) if first else (1, dilation, dilation, False)
+                blocks.append(_block(variant, channels, width * 2**index, geometry, avg_down, norm_func, dcn_config))
+                channels = width * 2**index * (4 if variant.bottleneck else 1)
             self.add_module(stage, nn.Sequential(*blocks))
-            self.stage_channels[stage] = in_channels
-            self.stage_strides[stage] = 4 * 2**index
+            self.stage_channels[stage] = channels
+            self.stage_strides[stage] = total_stride
+        if len(self.output_names) == 1:
+            self.out_channels = channels
         _initialise(self)
         untrained.warn_at_first_training_step(self)
 
@@ -159,7 +187,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
         ]
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        x = conv_norm_act(self.conv1, self.bn1, x)
+        x = stem(self.conv1, self.bn1, x)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         outputs: OrderedDict[str, Tensor] = OrderedDict()
         for stage in self.stages:

@@ -40,6 +40,17 @@ def conv_norm_act(
     return F.relu(out) if relu else out
 
 
+def conv_norm(layers: nn.Module, x: Tensor) -> Tensor:
+    """``layers(x)``, in which the last two modules of a Sequential of two or three run as :func:`conv_norm_act`:
+    convolution and norm, perhaps with pooling before them."""
+    if type(layers) is nn.Sequential and 2 <= len(layers) <= 3 and not is_hooked(layers):
+        *before, conv, norm = layers
+        for module in before:
+            x = module(x)
+        return conv_norm_act(conv, norm, x, relu=False)
+    return layers(x)
+
+
 def is_hooked(module: nn.Module) -> bool:
     """Whether calling ``module`` runs more than its class's forward: hooks, global hooks, or a forward set on it."""
     own = module.__dict__

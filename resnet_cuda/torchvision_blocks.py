@@ -1,0 +1,98 @@
+"""Blocks with torchvision's structure and parameter names; average-pool shortcuts as timm's and mmdetection's V1d."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cuda.blocks import Bottleneck, NormFunction, conv3x3, shortcut_of
+from resnet_cuda.layers import Conv2d, conv_norm_act
+
+
+class SameAvgPool2d(nn.Module):
+    """The mean of each 2x2 window at stride 1, zeros beyond the right and the bottom border counting [timm's
+    AvgPool2dSame(2, 1)]: where a shortcut's stride of 2 became a dilation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1)
+
+
+def shortcut(
+    in_channels: int, out_channels: int, stride: int, dilated: bool, avg_down: bool, norm_func: NormFunction
+) -> nn.Sequential | None:
+    """A block's ``downsample``: 1x1 convolution (0) and norm (1), or with ``avg_down`` pooling (0), convolution (1) and
+    norm (2); None where the shape does not change.
+
+    ``dilated``: of a stage whose stride became a dilation.
+    """
+    if stride == 1 and in_channels == out_channels:
+        return None
+    if not avg_down:
+        return nn.Sequential(Conv2d(in_channels, out_channels, 1, stride, bias=False), norm_func(out_channels))
+    pool: nn.Module = SameAvgPool2d() if dilated else nn.Identity()
+    if stride != 1:
+        pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(pool, Conv2d(in_channels, out_channels, 1, bias=False), norm_func(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (ResNet-18, -34); in a deformable stage the second one is deformable.
+
+    Args:
+        stride: of the first convolution.
+        dilations: of the two convolutions.
+        downsample: see :func:`shortcut`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        dilations: tuple[int, int],
+        downsample: nn.Module | None,
+        norm_func: NormFunction,
+        dcn_config: dict[str, Any],
+    ):
+        super().__init__()
+        first, second = dilations
+        self.conv1 = Conv2d(in_channels, channels, 3, stride, first, first, bias=False)
+        self.bn1 = norm_func(channels)
+        self.conv2 = conv3x3(channels, dcn_config, dilation=second)
+        self.bn2 = norm_func(channels)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = conv_norm_act(self.conv1, self.bn1, x)
+        return conv_norm_act(self.conv2, self.bn2, out, shortcut_of(self.downsample, x))
+
+
+class TorchvisionBottleneck(Bottleneck):
+    """1x1, 3x3, 1x1 with a shortcut, the stride in the 3x3, which may be deformable; unlike maskrcnn-benchmark's, it
+    strides where it is dilated, too.
+
+    The shortcut is registered last, as in torchvision: an optimizer's state dict numbers parameters in that order.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        bottleneck_channels: int,
+        out_channels: int,
+        groups: int,
+        stride: int,
+        dilation: int,
+        downsample: nn.Module | None,
+        norm_func: NormFunction,
+        dcn_config: dict[str, Any],
+    ):
+        nn.Module.__init__(self)
+        self.conv1 = Conv2d(in_channels, bottleneck_channels, 1, bias=False)
+        self.bn1 = norm_func(bottleneck_channels)
+        self.conv2 = conv3x3(bottleneck_channels, dcn_config, stride, groups, dilation)
+        self.bn2 = norm_func(bottleneck_channels)
+        self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, bias=False)
+        self.bn3 = norm_func(out_channels)
+        self.downsample = downsample

@@ -1,0 +1,46 @@
+"""The stem's convolutions with torchvision's names, 7x7 or, as timm's V1c and V1d, three of 3x3."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from resnet_cuda.blocks import NormFunction
+from resnet_cuda.layers import Conv2d, conv_norm_act
+from resnet_cuda.layers.conv_norm_act import is_hooked
+
+_PARTS = 7
+
+
+def stem_convolution(in_channels: int, width: int, deep: bool, norm_func: NormFunction) -> nn.Module:
+    """``conv1`` of a body: a 7x7 convolution with stride 2 to ``width`` channels.
+
+    ``deep``: 3x3 convolutions to width / 2, width / 2 and width channels, the first with stride 2, the first two each
+    with a norm and a ReLU: 0, 1, 2, 3, 4, 5, 6, the names of their parameters in timm.
+    """
+    if not deep:
+        return Conv2d(in_channels, width, 7, 2, 3, bias=False)
+    half = width // 2
+    return nn.Sequential(
+        Conv2d(in_channels, half, 3, 2, 1, bias=False),
+        norm_func(half),
+        nn.ReLU(),  # not in place: a hook may keep the norm's result
+        Conv2d(half, half, 3, 1, 1, bias=False),
+        norm_func(half),
+        nn.ReLU(),
+        Conv2d(half, width, 3, 1, 1, bias=False),
+    )
+
+
+def stem(conv1: nn.Module, bn1: nn.Module, x: Tensor) -> Tensor:
+    """``relu(bn1(conv1(x)))``; in a deep stem each norm and ReLU is fused where no hook observes the parts."""
+    if type(conv1) is nn.Sequential and len(conv1) == _PARTS and not is_hooked(conv1):
+        first, norm1, relu1, second, norm2, relu2, conv1 = conv1
+        x = _conv_norm_relu(first, norm1, relu1, x)
+        x = _conv_norm_relu(second, norm2, relu2, x)
+    return conv_norm_act(conv1, bn1, x)
+
+
+def _conv_norm_relu(conv: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
+    fused = type(relu) is nn.ReLU and not is_hooked(relu)
+    x = conv_norm_act(conv, norm, x, relu=fused)
+    return x if fused else relu(x)
