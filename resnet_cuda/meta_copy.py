@@ -8,7 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from resnet_cuda.layers.conv_norm_act import HOOKS
+from resnet_cuda.layers.hooks import HOOKS
 
 
 def meta_copy(module: nn.Module) -> nn.Module:

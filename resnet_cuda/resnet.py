@@ -216,7 +216,7 @@ class ResNetHead(nn.Module):
 
     Args:
         block_module: a name in ``_TRANSFORMATION_MODULES``.
-        stages: StageSpecs.
+        stages: StageSpecs; a DilatedStageSpec's dilation takes the place of ``dilation`` where it is greater than 1.
         num_groups, width_per_group, stride_in_1x1, res2_out_channels: as in the body.
         stride_init: stride of the first stage; None for the body's (1 for C2, else 2). Dilated blocks ignore it.
         dilation: of every block's 3x3 (``MODEL.RESNETS.RES5_DILATION``).
@@ -254,6 +254,7 @@ class ResNetHead(nn.Module):
             stride = 2 if spec.index > 1 else 1
             if position == 0 and stride_init:
                 stride = stride_init
+            own_dilation = integer("StageSpec", "dilation", getattr(spec, "dilation", 1), 1)
             stage = _make_stage(
                 block,
                 # The head's first stage reads the body's last one, which has half as many channels.
@@ -264,7 +265,7 @@ class ResNetHead(nn.Module):
                 num_groups,
                 stride_in_1x1,
                 first_stride=stride,
-                dilation=dilation,
+                dilation=own_dilation if own_dilation > 1 else dilation,
                 dcn_config=dcn_config,
             )
             self.add_module(name, stage)

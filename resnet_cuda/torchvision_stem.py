@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import Conv2d, conv_norm_act
-from resnet_cuda.layers.conv_norm_act import is_hooked
+from resnet_cuda.layers.hooks import is_hooked
 
 _PARTS = 7
 

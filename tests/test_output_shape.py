@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.levels import check_levels
 from helpers.networks import levels_of, narrow_cfg, narrow_fpn
 from torch import nn
 
@@ -11,45 +12,6 @@ from resnet_cuda import backbones, build_backbone, resnet, resnet_fpn_backbone
 from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
 from resnet_cuda.output_shape import ShapeSpec
 from resnet_cuda.torchvision_backbone import BackboneWithFPN
-
-# Odd, and larger than the largest stride: ceil(size / stride) tells all strides apart.
-HEIGHT, WIDTH = 257, 390
-
-
-def check(network, names, in_channels=3, strides=None):
-    """Every answer against the forward's result and against the modules that it names."""
-    seen = {}
-
-    def keep(name):
-        def hook(module, arguments, output):
-            seen[name] = output
-
-        return hook
-
-    info = network.feature_info
-    for level, name in zip(info, info.module_name(), strict=True):
-        network.get_submodule(name).register_forward_hook(keep(level["name"]))
-    output = network.eval()(torch.randn(1, in_channels, HEIGHT, WIDTH))
-    levels = levels_of(output)
-    shapes = network.output_shape()
-    assert list(shapes) == names
-    if isinstance(output, dict):
-        assert list(output) == names
-    assert len(levels) == len(names)
-    for name, level in zip(names, levels, strict=True):
-        stride = shapes[name].stride
-        assert level.shape[1:] == (shapes[name].channels, -(-HEIGHT // stride), -(-WIDTH // stride)), name
-        assert shapes[name].height is None
-        assert shapes[name].width is None
-        if isinstance(seen[name], torch.Tensor):
-            assert torch.equal(seen[name], level)
-    if strides is not None:
-        assert [shapes[name].stride for name in names] == strides
-    assert info.channels() == [it.channels for it in shapes.values()]
-    assert info.reduction() == [it.stride for it in shapes.values()]
-    assert len(info) == len(names)
-    assert network.size_divisibility == 1
-    assert network.padding_constraints == {}
 
 
 @pytest.mark.parametrize(
@@ -67,13 +29,13 @@ def test_of_a_configurations_backbone(body, names, strides, use_c5):
     cfg = narrow_cfg(body, BACKBONE_OUT_CHANNELS=8)
     cfg.MODEL.RETINANET.USE_C5 = use_c5
     network = build_backbone(cfg)
-    check(network, names, strides=strides)
+    check_levels(network, names, strides=strides)
     assert network.out_channels == network.output_shape()[names[0]].channels
     assert isinstance(network, nn.Sequential)
 
 
 def test_of_a_configurations_body():
-    check(resnet.ResNet(narrow_cfg("R-50-FPN")), ["res2", "res3", "res4", "res5"], strides=[4, 8, 16, 32])
+    check_levels(resnet.ResNet(narrow_cfg("R-50-FPN")), ["res2", "res3", "res4", "res5"], strides=[4, 8, 16, 32])
 
 
 @pytest.mark.parametrize("returned", [[1], [4], [2, 3], [1, 3, 4], [1, 2, 3, 4]])
@@ -81,9 +43,9 @@ def test_of_any_returned_layers(returned):
     network = narrow_fpn(returned_layers=returned)
     names = [str(index) for index in range(len(returned))]
     strides = [2 * 2**layer for layer in returned]
-    check(network, [*names, "pool"], strides=[*strides, 2 * strides[-1]])
+    check_levels(network, [*names, "pool"], strides=[*strides, 2 * strides[-1]])
     assert network.out_channels == 8
-    check(network.body, names, strides=strides)
+    check_levels(network.body, names, strides=strides)
 
 
 STAGES = {
@@ -103,9 +65,9 @@ def test_of_stages_of_the_users(name, monkeypatch):
     cfg = narrow_cfg("mine", BACKBONE_OUT_CHANNELS=8)
     cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 0
     numbers = [row[0] + 1 for row in rows if row[2]]
-    check(resnet.ResNet(cfg), [f"res{number}" for number in numbers], strides=strides)
+    check_levels(resnet.ResNet(cfg), [f"res{number}" for number in numbers], strides=strides)
     names = [f"p{number}" for number in [*numbers, numbers[-1] + 1]]
-    check(build_backbone(cfg), names, strides=[*strides, 2 * strides[-1]])
+    check_levels(build_backbone(cfg), names, strides=[*strides, 2 * strides[-1]])
 
 
 def test_retinanets_pyramid_over_a_body_without_c2(monkeypatch):
@@ -113,7 +75,7 @@ def test_retinanets_pyramid_over_a_body_without_c2(monkeypatch):
     monkeypatch.setitem(resnet._STAGE_SPECS, "mine", specs)
     monkeypatch.setitem(backbones.BACKBONES, "mine", backbones.build_resnet_fpn_p3p7_backbone)
     network = build_backbone(narrow_cfg("mine", BACKBONE_OUT_CHANNELS=8))
-    check(network, ["p3", "p4", "p5", "p6"], strides=[8, 16, 32, 64])
+    check_levels(network, ["p3", "p4", "p5", "p6"], strides=[8, 16, 32, 64])
 
 
 class Stem(resnet.BaseStem):
@@ -149,7 +111,7 @@ def test_a_stem_of_the_users_is_measured_or_asked(stem, stride, monkeypatch):
     assert body.output_shape() == {"res4": ShapeSpec(channels=64, stride=4 * stride)}
     assert not calls
     assert all(torch.equal(value, state[key]) for key, value in body.state_dict().items())
-    check(body, ["res4"], strides=[4 * stride])
+    check_levels(body, ["res4"], strides=[4 * stride])
 
 
 class TwoMore(nn.Module):
@@ -170,7 +132,7 @@ class TwoMore(nn.Module):
 
 def test_extra_blocks_of_the_users_are_measured():
     network = narrow_fpn(returned_layers=[2, 4], extra_blocks=TwoMore(64))
-    check(network, ["0", "1", "tenth", "far"], strides=[8, 32, 64, 256])
+    check_levels(network, ["0", "1", "tenth", "far"], strides=[8, 32, 64, 256])
     assert network.feature_info.channels() == [8, 8, 3, 8]
 
 
@@ -182,7 +144,7 @@ def test_blocks_of_the_users_on_top_are_measured(monkeypatch):
 
     monkeypatch.setitem(backbones.BACKBONES, "R-50-FPN", build)
     network = build_backbone(narrow_cfg())
-    check(network, ["p2", "p3", "p4", "p5", "p6", "p7"], strides=[4, 8, 16, 32, 64, 128])
+    check_levels(network, ["p2", "p3", "p4", "p5", "p6", "p7"], strides=[4, 8, 16, 32, 64, 128])
 
 
 @pytest.mark.parametrize("kind", ["LastLevelP6P7", "LastLevelMaxPool"])
@@ -191,15 +153,15 @@ def test_torchvisions_extra_blocks(kind, channels):
     pyramids = pytest.importorskip("torchvision.ops.feature_pyramid_network")
     extra = getattr(pyramids, kind)(*([channels, 8] if kind == "LastLevelP6P7" else []))
     more = ["p6", "p7"] if kind == "LastLevelP6P7" else ["pool"]
-    check(narrow_fpn(extra_blocks=extra), ["0", "1", "2", "3", *more])
+    check_levels(narrow_fpn(extra_blocks=extra), ["0", "1", "2", "3", *more])
 
 
 def test_our_extra_blocks_and_none():
-    check(narrow_fpn(extra_blocks=LastLevelP6P7(64, 8)), ["0", "1", "2", "3", "p6", "p7"])
-    check(narrow_fpn(extra_blocks=LastLevelMaxPool()), ["0", "1", "2", "3", "pool"])
+    check_levels(narrow_fpn(extra_blocks=LastLevelP6P7(64, 8)), ["0", "1", "2", "3", "p6", "p7"])
+    check_levels(narrow_fpn(extra_blocks=LastLevelMaxPool()), ["0", "1", "2", "3", "pool"])
     network = narrow_fpn()
     network.fpn.extra_blocks = None
-    check(network, ["0", "1", "2", "3"])
+    check_levels(network, ["0", "1", "2", "3"])
 
 
 def test_extra_blocks_that_cannot_be_measured_are_named():

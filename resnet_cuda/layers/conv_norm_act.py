@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules import module as module_globals
 from torch.utils._device import DeviceContext
 
 from resnet_cuda import ops
@@ -13,10 +12,9 @@ from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
+from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops._registration import needs_registered_op, transformed
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 # Each returns a new tensor that its backward does not read, so that the norm may overwrite it.
 _CONVOLUTIONS = (Conv2d, nn.Conv2d, DeformConv, ModulatedDeformConv)
 
@@ -49,18 +47,6 @@ def conv_norm(layers: nn.Module, x: Tensor) -> Tensor:
             x = module(x)
         return conv_norm_act(conv, norm, x, relu=False)
     return layers(x)
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Whether calling ``module`` runs more than its class's forward: hooks, global hooks, or a forward set on it."""
-    own = module.__dict__
-    for name in HOOKS:
-        if own.get(name):
-            return True
-    for name in _GLOBAL_HOOKS:
-        if getattr(module_globals, name):
-            return True
-    return "forward" in own
 
 
 def _may_overwrite_result(conv: nn.Module) -> bool:

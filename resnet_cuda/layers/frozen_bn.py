@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
 from resnet_cuda.layers.dead_channels import warn_of_dead_channels
+from resnet_cuda.layers.replace import replace_layers
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 from resnet_cuda.reference.checks import compute_dtype
 from resnet_cuda.reference.frozen_bn import scale_and_shift
 
+_BUFFERS = ("weight", "bias", "running_mean", "running_var")
 _NARROW = (torch.float16, torch.bfloat16)
 
 
@@ -79,19 +84,69 @@ class FrozenBatchNorm2d(nn.Module):
     @classmethod
     def convert_frozen_batchnorm(cls, module: nn.Module) -> nn.Module:
         """``module`` with every BatchNorm2d and SyncBatchNorm in it replaced by a frozen copy
-        [detectron2.layers.FrozenBatchNorm2d.convert_frozen_batchnorm]."""
-        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-            if module.running_mean is None:
-                raise ValueError("convert_frozen_batchnorm: a BatchNorm without running statistics cannot be frozen")
-            frozen = cls(module.num_features, module.eps).to(module.running_mean.device)
-            with torch.no_grad():
-                for name in ("weight", "bias", "running_mean", "running_var"):
-                    source = getattr(module, name)
-                    if source is not None:
-                        getattr(frozen, name).copy_(source)
-            return frozen.train(module.training)
-        for name, child in module.named_children():
-            converted = cls.convert_frozen_batchnorm(child)
-            if converted is not child:
-                module.add_module(name, converted)
-        return module
+        [detectron2.layers.FrozenBatchNorm2d.convert_frozen_batchnorm].
+
+        Values, eps, device and training mode are kept; 16-bit values become float32, as in any frozen layer. A norm, or
+        a tensor, that stands in several places stays one.
+
+        Raises:
+            ValueError: for a norm without running statistics, of a class with a forward of its own (it may compute
+                something else), or with hooks or parametrizations. Nothing has changed then.
+        """
+        function = "convert_frozen_batchnorm"
+        tensors: dict[int, Tensor] = {}
+
+        def make(layer: Any) -> nn.Module:
+            if type(layer).forward not in (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward):
+                raise ValueError(f"{function}: {type(layer).__name__} has a forward of its own; it cannot be frozen")
+            if layer.running_mean is None:
+                raise ValueError(f"{function}: a BatchNorm without running statistics cannot be frozen")
+            frozen = cls(layer.num_features, layer.eps).to(layer.running_mean.device)
+            for name in _BUFFERS:
+                source = getattr(layer, name)
+                if source is not None:
+                    dtype = torch.float32 if source.dtype in _NARROW else source.dtype
+                    frozen._buffers[name] = _copied(source, tensors, dtype)
+            return frozen
+
+        return replace_layers(function, module, lambda it: isinstance(it, (nn.BatchNorm2d, nn.SyncBatchNorm)), make)
+
+    @classmethod
+    def convert_frozenbatchnorm2d_to_batchnorm2d(cls, module: nn.Module) -> nn.Module:
+        """``module`` with every FrozenBatchNorm2d in it replaced by a BatchNorm2d with its values
+        [detectron2.layers.FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d].
+
+        In evaluation mode it computes the same; in training mode it normalises with the batch's statistics and tracks
+        them with torch's momentum, 0.1. ``weight`` and ``bias`` become parameters that require gradients, in frozen
+        stages, too. ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` makes SyncBatchNorms of them. Values, eps,
+        device, dtype and training mode are kept. A norm, or a tensor, that stands in several places stays one.
+
+        Raises:
+            ValueError: for a norm of a class with a forward of its own, or with hooks or parametrizations. Nothing has
+                changed then.
+        """
+        function = "convert_frozenbatchnorm2d_to_batchnorm2d"
+        tensors: dict[int, Tensor] = {}
+
+        def make(layer: Any) -> nn.Module:
+            if type(layer).forward is not FrozenBatchNorm2d.forward:
+                raise ValueError(f"{function}: {type(layer).__name__} has a forward of its own; it cannot be converted")
+            norm = nn.BatchNorm2d(layer.num_features, layer.eps, device=layer.running_mean.device)
+            for name in ("weight", "bias"):
+                parameter = _copied(getattr(layer, name), tensors, None, nn.Parameter)
+                norm._parameters[name] = cast("nn.Parameter", parameter)
+            for name in ("running_mean", "running_var"):
+                norm._buffers[name] = _copied(getattr(layer, name), tensors, None)
+            return norm
+
+        return replace_layers(function, module, lambda it: isinstance(it, FrozenBatchNorm2d), make)
+
+
+def _copied(
+    source: Tensor, made: dict[int, Tensor], dtype: torch.dtype | None, kind: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """A copy of ``source``, the one in ``made`` where there is one."""
+    if id(source) not in made:
+        copied = source.detach().to(dtype or source.dtype, copy=True)
+        made[id(source)] = copied if kind is None else kind(copied)
+    return made[id(source)]
