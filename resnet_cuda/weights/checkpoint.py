@@ -108,6 +108,9 @@ def _read(it: Format, tensors: Mapping[str, Tensor], heads: list[str]) -> Checkp
     if it is not CAFFE2:
         _rename(found, _group_norms(found))
     found.context = replace(context, block_counts=_block_counts(found))
+    levels = {int(match.group(1)) for match in map(re.compile(r"fpn\.inner(\d)\.").match, found.tensors) if match}
+    if levels:  # for writing: formats that name levels by their numbers read them without a context
+        found.context = replace(found.context, first_level=min(levels), laterals=len(levels))
     return found
 
 

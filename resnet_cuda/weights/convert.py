@@ -76,8 +76,8 @@ def convert(
         pixels: as for :func:`resnet_cuda.load_weights`: converts the stem.
 
     Raises:
-        ValueError: for an unknown format or layout, and weights that have no place in the format: deformable layers
-            in Caffe2, a pyramid in timm.
+        ValueError: for an unknown format or layout, and weights that the format has no names for: deformable layers in
+            Caffe2, a pyramid in timm, an average-pool shortcut in detectron2.
     """
     if to not in TARGETS:
         raise ValueError(f"convert: to is {to!r}; it must be one of {', '.join(TARGETS)}")
@@ -102,21 +102,24 @@ def convert(
         report.notes.append("stride: check that both models stride in the same convolution, the 1x1 or the 3x3")
     values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
     prefixes = target.prefixes["classifier" if to == "timm" else layout or checkpoint.layout]
-    left_out = list(others)
+    left_out, nameless = list(others), []
     weights: dict[str, Tensor] = {}
     for name, value in values.items():
         key = _key(name, values, target, given, prefixes, to)
-        if key is None:
+        if key is not None:
+            weights[key] = value
+        elif name.endswith(".num_batches_tracked") or component_of(name) == "classifier":
             left_out.append(checkpoint.keys[name])
         else:
-            weights[key] = value
+            nameless.append(checkpoint.keys[name])
     if checkpoint.unknown:
         raise ValueError(f"convert: {label} has keys that no ResNet has: {', '.join(list(checkpoint.unknown)[:5])}")
     if target is checkpoint.format:
         weights.update(checkpoint.foreign)
     else:
         left_out += checkpoint.foreign
-    _refuse(label, to, checkpoint.components, values, weights)
+    if nameless:
+        raise ValueError(f"convert: {to} has no names for {len(nameless)} of {label}'s tensors: {summary(nameless)}")
     content = weights if target.wrapper is None else {target.wrapper: weights, **copy.deepcopy(target.extras)}
     return Conversion(content, weights, checkpoint.format.name, to, left_out, report.notes)
 
@@ -198,14 +201,3 @@ def _special(name: str, values: Mapping[str, Tensor]) -> str | None:
     if level and any(f"{level.group(1)}.{norm}.weight" in values for norm in ("norm", "gn")):
         return name.replace(".conv.", ".normed.")
     return None
-
-
-def _refuse(
-    label: str, to: str, components: set[str], values: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> None:
-    if to == "caffe2" and any(".offset." in name for name in values):
-        raise ValueError(f"convert: {label} has deformable layers, for which caffe2 has no names")
-    if to == "timm" and "fpn" in components:
-        raise ValueError(f"convert: {label} has a pyramid, which timm's ResNets do not have; convert the body alone")
-    if not weights:
-        raise ValueError(f"convert: nothing of {label} has a name in {to}")

@@ -1,7 +1,7 @@
 """Writes ``golden/*.json``: the keys of peers' own networks and what these compute with the weights of ``filled``.
 
 ``python tests/weights/make_golden.py [NAME ...]`` where mmdet, mmcv-lite, detectron2's and maskrcnn-benchmark's
-checkouts are, see tests/integrations/conftest.py. torchvision's operator stands in for compiled deformable convolutions.
+checkouts are, see tests/integrations/conftest.py. torchvision's operator stands in for compiled ones.
 """
 
 from __future__ import annotations

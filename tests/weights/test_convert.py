@@ -1,0 +1,156 @@
+"""``convert``: files in other libraries' names, the program, and what it refuses."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from helpers.networks import cfg_built, levels_of, narrow_fpn, randomise, torchvision_style
+from helpers.processes import run_python
+
+from resnet_cuda import load_weights
+from resnet_cuda.weights import files
+from resnet_cuda.weights.convert import TARGETS, convert, convert_file
+
+
+def program(*arguments):
+    return run_python("-m", "resnet_cuda", "convert", *map(str, arguments))
+
+
+@pytest.mark.parametrize("to", [it for it in TARGETS if it != "timm"])
+@pytest.mark.parametrize("ending", [".pth", ".pkl", ".safetensors"])
+def test_files_of_every_format_load_again(to, ending, tmp_path):
+    network, model = randomise(narrow_fpn()), narrow_fpn()
+    path = tmp_path / f"weights{ending}"
+    convert_file(network, path, to)
+    report = load_weights(model, path)
+    assert report.format == to
+    for key, value in network.state_dict().items():
+        if to == "caffe2" and value.dim() == 1:  # a folded norm
+            continue
+        torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-6, atol=1e-6)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for got, expected in zip(levels_of(model(x)), levels_of(network(x)), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_wrappers_are_those_of_the_libraries(tmp_path):
+    network = narrow_fpn()
+    contents = {to: convert(network, to).content for to in TARGETS if to != "timm"}
+    assert list(contents["maskrcnn-benchmark"]) == ["model"]
+    assert list(contents["detectron2"]) == ["model", "__author__"]
+    assert list(contents["mmdetection"]) == ["state_dict", "meta"]
+    assert list(contents["caffe2"]) == ["blobs"]
+    assert "body.conv1.weight" in contents["torchvision"]
+    path = tmp_path / "weights.pkl"
+    convert_file(network, path, "detectron2")
+    content = pickle.loads(path.read_bytes())  # as detectron2 reads it
+    assert isinstance(content["model"]["bottom_up.stem.conv1.weight"], np.ndarray)
+
+
+def test_layouts():
+    state = torchvision_style(dcn=False).state_dict()
+
+    def first(to, layout):
+        return next(iter(convert(state, to, layout=layout).weights))
+
+    assert first("torchvision", None) == "body.conv1.weight"
+    assert first("torchvision", "detector") == "backbone.body.conv1.weight"
+    assert first("torchvision", "classifier") == "conv1.weight"
+    assert first("maskrcnn-benchmark", "detector") == "backbone.body.stem.conv1.weight"
+    assert first("detectron2", None) == "bottom_up.stem.conv1.weight"
+    assert first("detectron2", "detector") == "backbone.bottom_up.stem.conv1.weight"
+    assert first("mmdetection", None) == "backbone.conv1.weight"
+    body = torchvision_style(dcn=False).body.state_dict()
+    assert next(iter(convert(body, "detectron2").weights)) == "stem.conv1.weight"
+    assert next(iter(convert(body, "timm").weights)) == "conv1.weight"
+
+
+def test_a_detector_keeps_its_other_parts_in_its_own_format_only():
+    state = {f"backbone.{key}": value for key, value in narrow_fpn().state_dict().items()}
+    state["rpn.head.cls_logits.weight"] = torch.zeros(3, 8, 1, 1)
+    assert "rpn.head.cls_logits.weight" in convert(state, "torchvision").weights
+    other = convert(state, "detectron2")
+    assert other.left_out == ["rpn.head.cls_logits.weight"]
+    assert "left out    1  rpn.head.cls_logits.weight" in str(other)
+
+
+def test_deformable_layers_have_each_librarys_names():
+    state = cfg_built().state_dict()
+    keys = {
+        "torchvision": "body.layer3.0.conv2.conv.weight body.layer3.0.conv2.offset.bias",
+        "maskrcnn-benchmark": "body.layer3.0.conv2.conv.weight body.layer3.0.conv2.offset.bias",
+        "detectron2": "bottom_up.res4.0.conv2.weight bottom_up.res4.0.conv2_offset.bias",
+        "mmdetection": "backbone.layer3.0.conv2.weight backbone.layer3.0.conv2.conv_offset.bias",
+    }
+    for to, names in keys.items():
+        weights = convert(state, to).weights
+        assert all(name in weights for name in names.split()), to
+
+
+def test_caffe2_folds_statistics_into_scale_and_shift():
+    network = randomise(narrow_fpn())
+    blobs = convert(network, "caffe2").content["blobs"]
+    scale, shift = network.body.bn1.scale_and_shift()
+    torch.testing.assert_close(blobs["res_conv1_bn_s"], scale)
+    torch.testing.assert_close(blobs["res_conv1_bn_b"], shift)
+    assert "fpn_inner_res5_1_sum_w" in blobs
+    assert "fpn_inner_res4_1_sum_lateral_w" in blobs
+    assert "fpn_res4_1_sum_b" in blobs
+    assert not [key for key in blobs if "running" in key or "num_batches" in key]
+
+
+def test_pixels_are_converted_once():
+    state = randomise(narrow_fpn()).state_dict()
+    there = convert(state, "detectron2", pixels="detectron2")
+    weight = there.weights["bottom_up.stem.conv1.weight"]
+    std = torch.tensor([57.375, 57.12, 58.395])[:, None, None]
+    torch.testing.assert_close(weight, state["body.conv1.weight"].flip(1) / std)
+    assert not any("unchanged" in note for note in there.notes)
+    assert any("the stem is unchanged" in note for note in convert(state, "detectron2").notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"to": "tensorflow"}, "to is 'tensorflow'; it must be one of torchvision"),
+        ({"layout": "model"}, "layout is 'model'; it must be None or one of classifier"),
+        ({"to": "timm"}, "timm has no names for 16 of state dict of a BackboneWithFPN's tensors"),
+        ({"source": {"x": torch.zeros(1)}}, "no key is one of a ResNet"),
+        ({"pixels": "rgb"}, "pixels is 'rgb'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        convert(**{"source": narrow_fpn(), "to": "detectron2", **arguments})
+
+
+def test_the_program_converts(tmp_path):
+    network = randomise(narrow_fpn())
+    files.write(network.state_dict(), tmp_path / "in.pth", "torch")
+    there = program(tmp_path / "in.pth", tmp_path / "out.pkl", "--to", "detectron2")
+    assert there.returncode == 0, there.stderr
+    assert "torchvision to detectron2: 116 tensors" in there.stdout
+    back = program(tmp_path / "out.pkl", tmp_path / "back.safetensors", "--to", "torchvision", "--layout", "backbone")
+    assert back.returncode == 0, back.stderr
+    content = files.read(tmp_path / "back.safetensors")
+    assert content.keys() == network.state_dict().keys()
+    for key, value in network.state_dict().items():
+        assert torch.equal(content[key], value), key
+
+
+def test_the_program_names_what_is_wrong(tmp_path):
+    (tmp_path / "in.pth").write_bytes(b"")
+    missing = program(tmp_path / "nowhere.pth", tmp_path / "out.pth", "--to", "detectron2")
+    empty = program(tmp_path / "in.pth", tmp_path / "out.pth", "--to", "detectron2")
+    for result, name in ((missing, "nowhere.pth"), (empty, "in.pth")):
+        assert result.returncode == 1
+        assert name in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "out.pth").exists()
+    unknown = program(tmp_path / "in.pth", tmp_path / "out.pth", "--to", "tensorflow")
+    assert unknown.returncode == 2
+    assert "maskrcnn-benchmark" in unknown.stderr

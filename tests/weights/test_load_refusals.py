@@ -1,0 +1,145 @@
+"""What load_weights refuses, without a change to the model, and what strict=False leaves out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.loading import assert_refused, assert_same_state
+from helpers.networks import (
+    narrow_fpn,
+    randomise,
+)
+from torch import nn
+
+from resnet_cuda import load_weights
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("body.layer4.1.bn2.weight"), "missing: body.layer4.1.bn2.weight"),
+        (lambda state: state.pop("fpn.layer_blocks.3.0.bias"), "missing: fpn.layer_blocks.3.0.bias"),
+        (
+            lambda state: state.update({"body.layer1.0.se.weight": torch.zeros(2)}),
+            "unexpected: body.layer1.0.se.weight",
+        ),
+        (
+            lambda state: state.update({"body.layer1.7.conv1.weight": torch.zeros(8, 8, 3, 3)}),
+            "unexpected: body.layer1.7",
+        ),
+        (
+            lambda state: state.update({"body.conv1.weight": torch.zeros(8, 3, 5, 5)}),
+            r"of another shape: body.conv1.weight \(8, 3, 5, 5\) for body.conv1.weight \(8, 3, 7, 7\)",
+        ),
+        (
+            lambda state: state.update({"body.conv1.weight": torch.zeros(8, 2, 7, 7)}),
+            "of another shape: body.conv1.weight",
+        ),
+        (lambda state: state["body.bn1.bias"].fill_(float("nan")), "NaN or infinite values: body.bn1.bias"),
+        (lambda state: state["body.bn1.bias"].fill_(float("inf")), "NaN or infinite values: body.bn1.bias"),
+        (lambda state: state["body.bn1.running_var"].fill_(-1), "negative variances: body.bn1.running_var"),
+        (lambda state: state.update({"body.bn1.bias": torch.zeros(8, dtype=torch.int64)}), "of int64: body.bn1.bias"),
+        (
+            lambda state: state.update({"body.bn1.bias": torch.zeros(8, dtype=torch.complex64)}),
+            "real numbers: body.bn1.bias",
+        ),
+        (lambda state: state.update({"body.bn1.bias": torch.zeros(8).to_sparse()}), "not a dense tensor"),
+        (lambda state: state.update({"body.bn1.bias": torch.zeros(8, device="meta")}), "meta device: body.bn1.bias"),
+        (
+            lambda state: [state.update({f"twin.{key}": value}) for key, value in list(state.items())],
+            "there are 2 of a",
+        ),
+    ],
+)
+def test_wrong_weights_are_named_and_change_nothing(change, message):
+    state = {key: value.clone() for key, value in randomise(narrow_fpn()).state_dict().items()}
+    change(state)
+    assert_refused(narrow_fpn(), state, message)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, "no tensors found"),
+        ({"model": {}}, "no tensors found; its entries: model"),
+        ({"epoch": 3, "name": "x"}, "no tensors found; its entries: epoch, name"),
+        ({"features.0.weight": torch.zeros(3)}, "no key is one of a ResNet backbone .* first keys: features.0.weight"),
+    ],
+)
+def test_what_is_no_backbone_is_said(weights, message):
+    assert_refused(narrow_fpn(), weights, message)
+
+
+def test_group_norms_are_not_batch_norms():
+    gn, bn = narrow_fpn(norm_layer="gn"), narrow_fpn()
+    assert_refused(bn, gn.state_dict(), "missing: body.bn1.weight")
+    assert_refused(gn, bn.state_dict(), "missing: body.bn1.weight")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": "resnet50"}, TypeError, "model is str; it must be a torch.nn.Module"),
+        ({"strict": "yes"}, ValueError, "strict is 'yes'; it must be True or False"),
+        ({"eps": -1}, ValueError, "eps is -1; it must be None or a number from 0"),
+        ({"eps": True}, ValueError, "eps is True; it must be None or a number"),
+        ({"pixels": "rgb"}, ValueError, "pixels is 'rgb'; it must be one of torchvision"),
+        ({"compensate_mask": 1}, ValueError, "compensate_mask is 1; it must be True or False"),
+        ({"source": 5}, TypeError, "source is 5; it must be a path, a state dict"),
+        ({"model": nn.Linear(2, 2)}, ValueError, "model is a Linear: no key is one of a ResNet"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        load_weights(**{"model": narrow_fpn(), "source": narrow_fpn().state_dict(), **arguments})
+
+
+def test_models_on_the_meta_device_are_refused():
+    with torch.device("meta"):
+        model = narrow_fpn()
+    with pytest.raises(ValueError, match="without data, on the meta device: body.conv1.weight"):
+        load_weights(model, narrow_fpn().state_dict())
+
+
+def test_a_write_that_fails_is_undone(monkeypatch):
+    network, model = randomise(narrow_fpn()), narrow_fpn()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = model.state_dict()
+    broken = state["fpn.layer_blocks.1.0.weight"]
+    copy = torch.Tensor.copy_
+
+    def fails(self, value, *arguments):
+        if self.data_ptr() == broken.data_ptr() and torch.equal(value, network.fpn.layer_blocks[1][0].weight):
+            raise RuntimeError("out of memory")
+        return copy(self, value, *arguments)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        load_weights(model, network)
+    monkeypatch.undo()
+    assert_same_state(model, before)
+
+
+def test_without_strict_what_fits_is_loaded_and_the_rest_reported():
+    network, model = randomise(narrow_fpn()), narrow_fpn()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = dict(network.state_dict())
+    del state["body.layer4.1.bn2.weight"]
+    state["body.layer1.0.se.weight"] = torch.zeros(2)
+    state["fpn.inner_blocks.0.0.bias"] = torch.zeros(5)
+    report = load_weights(model, state, strict=False)
+    assert report.missing == ["fpn.inner_blocks.0.0.bias", "body.layer4.1.bn2.weight"]
+    assert report.unexpected == ["fpn.inner_blocks.0.0.bias", "body.layer1.0.se.weight"]
+    after = model.state_dict()
+    for key in report.missing:
+        assert torch.equal(after[key], before[key])
+    assert torch.equal(after["body.conv1.weight"], state["body.conv1.weight"])
+
+
+def test_parts_that_the_source_does_not_have_stay_and_are_reported():
+    network, model = randomise(narrow_fpn()), randomise(narrow_fpn(), seed=9)
+    pyramid = {key: value.clone() for key, value in model.fpn.state_dict().items()}
+    report = load_weights(model, network.body.state_dict())
+    assert_same_state(model.fpn, pyramid)
+    assert all(key.startswith("fpn.") for key in report.missing)
+    assert "the source has no pyramid; the model's stays as it is" in report.notes
