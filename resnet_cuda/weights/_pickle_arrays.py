@@ -7,6 +7,7 @@ first, and only plain numbers and text are admitted: an array of objects holds f
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,8 @@ def _array(
         raise MalformedError("an array's content is no bytes")
     if len(raw) != size:
         raise MalformedError(f"an array of {shape} {kind} has {len(raw)} bytes for {size}")
+    if dtype.kind == "U" and size and np.frombuffer(raw, f"{dtype.order}u4").max() > sys.maxunicode:
+        raise MalformedError("an array's text has letters that Unicode has not")
     # An empty array takes no buffer of its own.
     return np.ndarray(shape, kind, buffer=raw if size else None, order=order)
 

@@ -125,7 +125,7 @@ def _set(arguments: tuple[Any, ...], budget: Budget) -> set[Any]:
     (given,) = arguments or ((),)
     if type(given) not in (list, tuple, set):
         raise MalformedError("a set is built of what is no list")
-    budget.take(64 * len(given))
+    budget.take(232 + 64 * len(given))
     return set(keys(list(given)))
 
 

@@ -10,7 +10,7 @@ from resnet_cuda.weights._malformed import MalformedError
 MAX_DEPTH = 64
 # Entries, with an object that is mentioned twice counted twice: whoever walks through the result visits as many. A list
 # that holds one list twice, which holds one list twice, and so on 40 times, is 200 bytes and a million million entries.
-MAX_ENTRIES = 2_000_000
+MAX_ENTRIES = 1_000_000
 
 _SCALARS = (str, int, float, complex, bytes, bool, type(None))
 

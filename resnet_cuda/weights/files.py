@@ -59,8 +59,8 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         raise FileError.about(name, error.strerror or str(error)) from None
     except (MemoryError, RecursionError) as error:
         raise FileError.about(name, f"reading it takes more memory than there is ({type(error).__name__})") from None
-    except (ValueError, RuntimeError) as error:  # a path with a zero byte; torch's allocator
-        raise FileError.about(name, f"it cannot be read: {str(error)[:300]}") from None
+    except Exception as error:  # a path with a zero byte; what a damaged file makes a library raise
+        raise FileError.about(name, f"it cannot be read: {type(error).__name__}: {str(error)[:300]}") from error
     if not isinstance(content, dict):
         raise FileError.about(
             name, f"it holds a {type(content).__name__}; weights are a dictionary of names and tensors"

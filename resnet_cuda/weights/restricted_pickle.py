@@ -18,9 +18,10 @@ from typing import IO, Any
 from resnet_cuda.weights import _pickle_names, _plain
 from resnet_cuda.weights._malformed import Budget, MalformedError
 
-# 2 million instructions are 20 times those of a checkpoint with its optimizer. An instruction is one byte and can make
-# an empty set of 200: without a limit, a long file of them would take 200 times its size.
-MAX_INSTRUCTIONS = 2_000_000
+# A million instructions are 10 times those of a large checkpoint with its optimizer. One is a byte long and can make an
+# empty list of 72 bytes: without a limit, a long file of them would take 72 times its size. A set takes SET_SIZE.
+MAX_INSTRUCTIONS = 1_000_000
+SET_SIZE = 232
 MAX_NAME = 512
 MAX_DIGITS = 1024  # the longest numbers in checkpoints are the states of random generators
 HIGHEST_PROTOCOL = 5
@@ -224,6 +225,14 @@ class Machine:
         items = self._pop_mark()
         self._container(set).update(_pickle_names.keys(items))
 
+    def _empty_set(self) -> None:
+        self.budget.take(SET_SIZE)
+        self.stack.append(set())
+
+    def _frozen_set(self) -> None:
+        self.budget.take(SET_SIZE)
+        self.stack.append(set(_pickle_names.keys(self._pop_mark())))
+
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()
         _pickle_names.fill(self._container(dict), [key, value])
@@ -362,9 +371,9 @@ _INSTRUCTIONS: dict[int, Callable[[Machine], Any]] = {
     ord("d"): lambda m: m.stack.append(_pickle_names.fill({}, m._pop_mark())),  # DICT
     ord("s"): Machine._set_item,  # SETITEM
     ord("u"): Machine._set_items,  # SETITEMS
-    0x8F: _push(set),  # EMPTY_SET
+    0x8F: Machine._empty_set,  # EMPTY_SET
     0x90: Machine._add_items,  # ADDITEMS
-    0x91: lambda m: m.stack.append(set(_pickle_names.keys(m._pop_mark()))),  # FROZENSET
+    0x91: Machine._frozen_set,  # FROZENSET
     ord("p"): lambda m: m._put(int(m._line(MAX_DIGITS))),  # PUT
     ord("q"): lambda m: m._put(m._unsigned(1)),  # BINPUT
     ord("r"): lambda m: m._put(m._unsigned(4)),  # LONG_BINPUT

@@ -83,6 +83,24 @@ def pickled_tensor(
     return b"\x80\x02}" + text("w") + tensor + b"s."
 
 
+def legacy_torch(pickled: bytes) -> bytes:
+    """A file of torch before 1.6 with this pickle and without storages."""
+    head = saved({}, _use_new_zipfile_serialization=False)
+    content = pickle.dumps({}, 2)
+    assert head.count(content) == 1
+    return head.replace(content, pickled)
+
+
+def legacy_tensor(elements: int, data: bytes, kind: bytes = b"FloatStorage", view: bytes = b"N") -> bytes:
+    """An older file of torch with one tensor of one element, and a storage of this length that holds ``data``."""
+    identifier = b"(" + text("storage") + b"ctorch\n" + kind + b"\n" + text("0") + text("cpu") + number(elements)
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + identifier + view + b"tQK\0K\1\x85K\1\x85\x89)tR"
+    keys = pickle.dumps(["0"], 2)
+    head = saved({}, _use_new_zipfile_serialization=False)
+    start = head.index(pickle.dumps({}, 2))
+    return head[:start] + b"\x80\x02}" + text("w") + tensor + b"s." + keys + data
+
+
 def text(value: str) -> bytes:
     """BINUNICODE"""
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()

@@ -136,6 +136,7 @@ def test_other_kinds_of_tensors(written):
     assert got["dtype"] == "torch.float16"
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_sparse_and_quantized_tensors_are_refused(written):
     for tensor in (torch.eye(2).to_sparse(), torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)):
         with pytest.raises(FileError, match="sparse, quantized, nested or without values|refused: it asks for torch"):
@@ -318,6 +319,7 @@ def test_paths_without_a_file(tmp_path):
         assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_modules_are_told_what_to_save(written):
     layer = torch.nn.Linear(1, 1)
     for legacy in (False, True):
