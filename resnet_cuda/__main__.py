@@ -8,8 +8,8 @@ import sys
 
 from resnet_cuda._version import __version__
 from resnet_cuda.info import print_info
-from resnet_cuda.weights.convert import LAYOUTS, TARGETS, convert_file
 from resnet_cuda.weights.conventions import PIXELS
+from resnet_cuda.weights.convert import LAYOUTS, TARGETS, convert_file
 
 
 def main(arguments: list[str] | None = None) -> int:

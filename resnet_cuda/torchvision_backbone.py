@@ -60,10 +60,10 @@ def resnet_fpn_backbone(
     Args:
         backbone_name: resnet18, 34, 50, 101, 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2
             or wide_resnet101_2; or timm's resnet18d, 34d, 50d, 101d, 152d, with ``deep_stem`` and ``avg_down``.
-        weights: None; a state dict of a classification network with torchvision's keys; a torchvision weights enum or
-            its name ("DEFAULT", "IMAGENET1K_V1"), which needs torchvision. A deformable layer takes the plain
-            convolution's weight, its offsets start at 0. A stem for three channels is adapted to ``in_channels`` as
-            :func:`resnet_cuda.stem_weights.adapt_stem_weight` says. See :mod:`resnet_cuda.weights`.
+        weights: None, or what :func:`resnet_cuda.load_weights` takes: a torchvision weights enum or its name
+            ("DEFAULT", "IMAGENET1K_V1"), a path, a URL, a state dict, ... of a classifier or a detector of any known
+            library. A stem for three channels is adapted to ``in_channels`` as
+            :func:`resnet_cuda.stem_weights.adapt_stem_weight` says.
         trainable_layers: how many of layer4, layer3, layer2, layer1, stem are trained, counted from the last.
         returned_layers: stages to return, of 1 (C2) to 4 (C5); all by default.
         extra_blocks: makes further levels, called as torchvision calls its own; max pooling by default.
@@ -122,12 +122,14 @@ def resnet_fpn_backbone(
         deep_stem=deep_stem,
         avg_down=avg_down,
     )
-    if weights is not None:
-        load_pretrained(body, backbone_name, weights)
     _freeze(body, trainable_layers)
     channels = [body.stage_channels[f"layer{layer}"] for layer in returned_layers]
     extra_blocks = LastLevelMaxPool() if extra_blocks is None else extra_blocks
-    return BackboneWithFPN(body, FeaturePyramidNetwork(channels, fpn_channels, extra_blocks, fpn_norm), fpn_channels)
+    fpn = FeaturePyramidNetwork(channels, fpn_channels, extra_blocks, fpn_norm)
+    backbone = BackboneWithFPN(body, fpn, fpn_channels)
+    if weights is not None:
+        load_pretrained(backbone, backbone_name, weights)
+    return backbone
 
 
 def _freeze(body: TorchvisionBody, trainable_layers: int) -> None:

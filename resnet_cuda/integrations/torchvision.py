@@ -145,7 +145,7 @@ def _build(
     if weights is not None:
         # torchvision sets eps to 0 for these; load_weights changes the variances instead.
         eps = recipe.eps_of_coco_v1 if recipe.version == 1 and weights.name == "COCO_V1" else 1e-5
-        load_weights(model, weights.get_state_dict(progress=progress, check_hash=True), eps=eps)
+        load_weights(model, weights, eps=eps)
     return model
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 
 from resnet_cuda.weights.checkpoint import Checkpoint
-from resnet_cuda.weights.formats import CAFFE2, TORCHVISION
+from resnet_cuda.weights.formats import CAFFE2
 from resnet_cuda.weights.target import Target
 
 
@@ -29,18 +31,15 @@ class Source:
         it = self.checkpoint.format
         if it is CAFFE2:
             return 0.0 if norm in self._folded else 1e-5
-        return 0.0 if self.is_published_version_1 else it.eps
+        return 0.0 if self._is_published_version_1() else it.eps
 
-    @property
-    def is_published_version_1(self) -> bool:
-        """Whether it is a torchvision detector of version 1, whose norms have epsilon 0 (``overwrite_eps`` there)."""
-        key = self.checkpoint.keys.get(f"fpn.inner{self.checkpoint.context.first_level}.conv.weight", "")
-        return (
-            self.checkpoint.format is TORCHVISION
-            and "inner_blocks." in key
-            and key.count(".") >= 3
-            and (not key.endswith(".0.weight"))
-        )
+    def _is_published_version_1(self) -> bool:
+        """Whether it is one of torchvision's detectors of version 1, to whose norms torchvision gives epsilon 0
+        (``overwrite_eps``, not for FCOS): their pyramids' keys have no ``.0``."""
+        checkpoint = self.checkpoint
+        key = checkpoint.keys.get(f"fpn.inner{checkpoint.context.first_level}.conv.weight", "")
+        is_old = re.search(r"inner_blocks\.\d\.weight$", key) is not None
+        return is_old and not any("bbox_ctrness" in name for name in checkpoint.foreign)
 
     def stride_in_1x1(self) -> bool | None:
         if self._target is not None:

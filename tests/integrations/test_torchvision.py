@@ -14,6 +14,7 @@ detection = pytest.importorskip("torchvision.models.detection")
 
 from resnet_cuda.integrations import torchvision as ours  # noqa: E402
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d  # noqa: E402
+from resnet_cuda.weights import sources  # noqa: E402
 
 NAMES = sorted(ours._RECIPES)
 SMALL = {"min_size": 64, "max_size": 96}
@@ -94,6 +95,7 @@ def test_detectors_weights(name, dcn, monkeypatch):
     torch.manual_seed(0)
     source = randomise(getattr(detection, name)(weights=None, **without_weights(name), **classes(recipe, weights)))
     monkeypatch.setattr(recipe.weights, "get_state_dict", lambda *_, **__: dict(source.state_dict()))
+    monkeypatch.setattr(sources, "resolve", lambda member: (source.state_dict(), member.name))
     theirs = getattr(detection, name)(weights=weights, **SMALL)
     stages = {"dcn_stages": (False, False, True, True)} if dcn else {}
     model = getattr(ours, name)(weights="DEFAULT", **SMALL, **stages)
