@@ -51,9 +51,10 @@ def levels_of_pyramid(name: str, fpn: FeaturePyramidNetwork, inputs: list[Level]
         return copy(tensors[:count], tensors[count:], names)
 
     results, names = _on_meta(where, extra, run, [*levels, *inputs])
-    given = {level.name: level for level in levels}
     measured = _measured(where, names, results, levels[-1])
-    return [given.get(level.name, level) for level in measured]
+    # What the blocks pass on is a level of the pyramid still.
+    own = {level[:3]: level for level in levels}
+    return [own.get(level[:3], level) for level in measured]
 
 
 def _number(level: Level) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from resnet_cuda._arguments import integer
@@ -15,7 +14,7 @@ def adapt_stem_weight(weight: Tensor, in_channels: int) -> Tensor:
     The same number: ``weight`` itself. 1: the sum over I, so that a grey image gives what it gives as I equal channels.
     Any other: the channels in turn, times I / in_channels, which keeps the result's scale.
 
-    The result has weight's dtype; 16-bit weights are summed and scaled in float32.
+    The result has weight's dtype.
 
     Raises:
         ValueError: naming the argument, what it was and what is allowed.
@@ -27,8 +26,7 @@ def adapt_stem_weight(weight: Tensor, in_channels: int) -> Tensor:
     given = weight.shape[1]
     if in_channels == given:
         return weight
-    wide = weight if weight.dtype == torch.float64 else weight.float()
     if in_channels == 1:
-        return wide.sum(1, keepdim=True).to(weight.dtype)
-    repeated = wide.repeat(1, -(-in_channels // given), 1, 1)[:, :in_channels]
-    return (repeated * (given / in_channels)).to(weight.dtype)
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, -(-in_channels // given), 1, 1)[:, :in_channels]
+    return repeated * (given / in_channels)

@@ -134,6 +134,22 @@ def test_extra_blocks_of_the_users_are_measured():
     network = narrow_fpn(returned_layers=[2, 4], extra_blocks=TwoMore(64))
     check_levels(network, ["0", "1", "tenth", "far"], strides=[8, 32, 64, 256])
     assert network.feature_info.channels() == [8, 8, 3, 8]
+    modules = ["fpn.layer_blocks.0", "fpn.layer_blocks.1", "fpn.extra_blocks", "fpn.extra_blocks"]
+    assert network.feature_info.module_name() == modules
+
+
+class Shrinks(nn.Module):
+    """Changes a level that it is given."""
+
+    def forward(self, results, inputs, names):
+        return [results[0][:, :5, ::2, ::2], *results[1:]], names
+
+
+def test_extra_blocks_of_the_users_may_change_levels():
+    network = narrow_fpn(extra_blocks=Shrinks())
+    check_levels(network, ["0", "1", "2", "3"], strides=[8, 8, 16, 32])
+    assert network.feature_info.channels() == [5, 8, 8, 8]
+    assert network.feature_info.module_name(0) == "fpn.extra_blocks"
 
 
 def test_blocks_of_the_users_on_top_are_measured(monkeypatch):
@@ -222,7 +238,7 @@ def test_feature_info_is_timms():
             assert one.module_name(idx) == other.module_name(idx)
             assert one.get_dicts(idx=idx) == other.get_dicts(idx=idx)
             assert one.get_dicts(["module"], idx) == other.get_dicts(["module"], idx)
-    assert ours.from_other(2).channels() == theirs.from_other(2).channels()
+    assert ours.from_other(2).reduction() == theirs.from_other(2).reduction() == [32, 64]
 
 
 @pytest.mark.parametrize("returned", [[1, 2, 3, 4], [2, 4]])
