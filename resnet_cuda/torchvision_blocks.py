@@ -52,7 +52,7 @@ class BasicBlock(nn.Module):
         channels: int,
         stride: int,
         dilations: tuple[int, int],
-        downsample: nn.Module | None,
+        downsample: nn.Sequential | None,
         norm_func: NormFunction,
         dcn_config: dict[str, Any],
     ):
@@ -84,7 +84,7 @@ class TorchvisionBottleneck(Bottleneck):
         groups: int,
         stride: int,
         dilation: int,
-        downsample: nn.Module | None,
+        downsample: nn.Sequential | None,
         norm_func: NormFunction,
         dcn_config: dict[str, Any],
     ):

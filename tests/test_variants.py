@@ -10,8 +10,8 @@ from helpers.levels import check_levels
 from helpers.networks import assert_equal, levels_of, loss_of, narrow_fpn, randomise
 from torch import nn
 
-from resnet_cuda import resnet_fpn_backbone, torchvision_body
-from resnet_cuda.layers import DFConv2d
+from resnet_cuda import calibrate, resnet_fpn_backbone, torchvision_body
+from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 from resnet_cuda.torchvision_body import Variant
 
 WIDTH = 8
@@ -340,3 +340,36 @@ def test_any_image_size_works(size, dilated, backend):
 def test_wrong_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message), torch.device("meta"):
         resnet_fpn_backbone("resnet18", **arguments)
+
+
+def test_it_compiles_and_exports_whole(native):
+    network = randomise(
+        resnet_fpn_backbone(
+            "resnet18d",
+            width=8,
+            fpn_channels=4,
+            in_channels=4,
+            fpn_norm_layer="frozen_bn",
+            replace_stride_with_dilation=(False, False, True),
+        )
+    ).eval()
+    x = torch.randn(1, 4, 48, 33)
+    expected = dict(network(x))
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    assert_equal(dict(compiled(x)), expected)
+    exported = torch.export.export(network, (x,)).module()
+    assert_equal(dict(exported(x)), expected)
+
+
+def test_v1d_is_calibrated():
+    """Every norm of the stem, the shortcuts and the pyramid is reached and measured."""
+    network = resnet_fpn_backbone("resnet18d", width=8, fpn_channels=4, fpn_norm_layer="frozen_bn").eval()
+    images = torch.randn(4, 3, 64, 64)
+    norms = [layer for layer in network.modules() if isinstance(layer, FrozenBatchNorm2d)]
+    assert calibrate(network, images) == len(norms) == 3 + 16 + 3 + 8
+    seen = []
+    network.fpn.layer_blocks[0][1].register_forward_hook(lambda module, arguments, output: seen.append(output))
+    network(images)
+    variance, mean = torch.var_mean(seen[0], dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(variance, torch.ones(4), atol=1e-2, rtol=0)
