@@ -21,21 +21,24 @@ class Backbone(HasOutputShape, nn.Sequential):
     """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and what a detector asks besides."""
 
     body: ResNet
+    fpn: FPN
     out_channels: int
-
-    def __init__(self, body: ResNet, fpn: FPN | None = None):
-        parts = [("body", body)] if fpn is None else [("body", body), ("fpn", fpn)]
-        super().__init__(OrderedDict(parts))
-        self.out_channels = body.out_channels if fpn is None else fpn.out_channels
 
     def levels(self) -> list[Level]:
         inputs = levels_within("body", self.body)
         return levels_of_fpn("fpn", self.fpn, inputs) if hasattr(self, "fpn") else inputs
 
 
+def _backbone(body: ResNet, fpn: FPN | None = None) -> Backbone:
+    parts: list[tuple[str, nn.Module]] = [("body", body)] if fpn is None else [("body", body), ("fpn", fpn)]
+    backbone = Backbone(OrderedDict(parts))  # Sequential's own arguments, as its slices call it
+    backbone.out_channels = body.out_channels if fpn is None else fpn.out_channels
+    return backbone
+
+
 def build_resnet_backbone(cfg: Any) -> Backbone:
     """``body`` alone; its list has one level, of ``out_channels`` channels (1024 for C4, 2048 for C5 and DC5)."""
-    return Backbone(ResNet(cfg))
+    return _backbone(ResNet(cfg))
 
 
 def build_resnet_fpn_backbone(cfg: Any) -> Backbone:
@@ -68,7 +71,7 @@ def _with_fpn(cfg: Any, body: ResNet, in_channels: list[int], top: nn.Module) ->
     use_gn = flag("", "MODEL.FPN.USE_GN", cfg.MODEL.FPN.USE_GN)
     use_relu = flag("", "MODEL.FPN.USE_RELU", cfg.MODEL.FPN.USE_RELU)
     conv_block = conv_with_kaiming_uniform(use_gn, use_relu, norm_of_config(cfg))
-    return Backbone(body, FPN(in_channels, _fpn_channels(cfg), conv_block, top))
+    return _backbone(body, FPN(in_channels, _fpn_channels(cfg), conv_block, top))
 
 
 _BUILDERS = {

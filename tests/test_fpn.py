@@ -112,6 +112,12 @@ def test_built_backbones_have_their_channels_and_strides(body, channels, strides
     assert {key.split(".")[0] for key in backbone.state_dict()} == ({"body", "fpn"} if "FPN" in body else {"body"})
 
 
+def test_a_built_backbone_is_a_sequence_that_can_be_sliced():
+    backbone = resnet_cuda.build_backbone(get_cfg())
+    assert list(backbone[:1].state_dict()) == list(backbone.state_dict())[: len(backbone[:1].state_dict())]
+    assert len(backbone[:1]) == 1
+
+
 def test_unknown_bodies_and_parts_are_named():
     cfg = get_cfg()
     for name, value in (("CONV_BODY", "R-51"), ("TRANS_FUNC", "Nothing"), ("STEM_FUNC", "Nothing")):
