@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, overload
 
 
 class FeatureInfo:
@@ -43,13 +43,25 @@ class FeatureInfo:
             return entry if keys is None else {key: entry[key] for key in keys}
         return [self.get_dicts(keys, index) for index in (self.out_indices if idx is None else idx)]
 
-    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+    @overload
+    def channels(self, idx: int) -> int: ...
+    @overload
+    def channels(self, idx: Sequence[int] | None = None) -> list[int]: ...
+    def channels(self, idx=None):
         return self.get("num_chs", idx)
 
-    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+    @overload
+    def reduction(self, idx: int) -> int: ...
+    @overload
+    def reduction(self, idx: Sequence[int] | None = None) -> list[int]: ...
+    def reduction(self, idx=None):
         return self.get("reduction", idx)
 
-    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+    @overload
+    def module_name(self, idx: int) -> str: ...
+    @overload
+    def module_name(self, idx: Sequence[int] | None = None) -> list[str]: ...
+    def module_name(self, idx=None):
         return self.get("module", idx)
 
     def __getitem__(self, index: Any) -> Any:

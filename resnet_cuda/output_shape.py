@@ -13,10 +13,10 @@ class ShapeSpec(NamedTuple):
     A level of stride s has ``ceil(H / s)`` rows of an image with H.
     """
 
-    channels: int | None = None
+    channels: int
     height: int | None = None
     width: int | None = None
-    stride: int | None = None
+    stride: int = 1
 
 
 class Level(NamedTuple):

@@ -9,7 +9,7 @@ from helpers.networks import levels_of, narrow_cfg, narrow_fpn
 from torch import nn
 
 from resnet_cuda import backbones, build_backbone, resnet, resnet_fpn_backbone
-from resnet_cuda.fpn import FPN, LastLevelMaxPool, LastLevelP6P7, conv_with_kaiming_uniform
+from resnet_cuda.fpn import LastLevelMaxPool, LastLevelP6P7
 from resnet_cuda.output_shape import ShapeSpec
 from resnet_cuda.torchvision_backbone import BackboneWithFPN
 
@@ -153,13 +153,8 @@ def test_extra_blocks_of_the_users_may_change_levels():
 
 
 def test_blocks_of_the_users_on_top_are_measured(monkeypatch):
-    def build(cfg):
-        body = resnet.ResNet(cfg)
-        fpn = FPN(list(body.stage_channels.values()), 8, conv_with_kaiming_uniform(), TwoMore(8))
-        return backbones.Backbone(body, fpn)
-
-    monkeypatch.setitem(backbones.BACKBONES, "R-50-FPN", build)
-    network = build_backbone(narrow_cfg())
+    monkeypatch.setattr(backbones, "LastLevelMaxPool", lambda: TwoMore(8))
+    network = build_backbone(narrow_cfg(BACKBONE_OUT_CHANNELS=8))
     check_levels(network, ["p2", "p3", "p4", "p5", "p6", "p7"], strides=[4, 8, 16, 32, 64, 128])
 
 
