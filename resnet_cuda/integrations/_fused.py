@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda.layers import FrozenBatchNorm2d, ModulatedDeformConv
-from resnet_cuda.layers.conv_norm_act import _may_overwrite_result, is_hooked
+from resnet_cuda.layers.conv_norm_act import _may_overwrite_result
+from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops._registration import transformed
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
