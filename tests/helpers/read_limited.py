@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from helpers.weight_files import SAMPLES
 from resnet_cuda.weights.files import FileError, read
 
 MEMORY = 256 << 20
+SECONDS = 120  # for a folder, of which most take one
 
 
 def limit_memory() -> None:
@@ -88,4 +90,5 @@ if __name__ == "__main__":
         print(json.dumps(fuzz(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
     else:
         for line in sys.stdin:
+            signal.alarm(SECONDS)  # a file that is read without end ends the process
             print(json.dumps({path.name: outcome(path) for path in sorted(Path(line.strip()).iterdir())}), flush=True)

@@ -13,7 +13,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from helpers.weight_files import SAMPLES, arrays, content, safetensors, saved
+from helpers.weight_files import SAMPLES, arrays, content, pickled_tensor, safetensors, saved, torch_zip
 
 from resnet_cuda.weights import files
 from resnet_cuda.weights.files import FileError, read, write
@@ -98,6 +98,21 @@ def test_dtypes_of_numpy(written, dtype, order):
     assert_same(got["a"], native)
     assert_same(got["transposed"], native.T)
     assert got["one"] == array[1, 1]
+
+
+def test_booleans_are_true_or_false_whatever_their_bytes(written):
+    """torch and NumPy take any byte for one, and then disagree about it."""
+    raw = b"\0\1\2\xff"
+    array = pickle.dumps({"w": np.frombuffer(b"\1\1\0\1", bool)}, 3).replace(b"\1\1\0\1q", raw + b"q")
+    scalar = pickle.dumps({"w": np.True_}, 3).replace(b"C\1\1", b"C\1\2")
+    header = {"w": {"dtype": "BOOL", "shape": [4], "data_offsets": [0, 4]}}
+    zipped = torch_zip(pickled_tensor((4,), (1,), kind=b"BoolStorage"), {"0": raw})
+    assert raw in array
+    assert b"C\1\2" in scalar
+    assert read(written(scalar))["w"] is True
+    for data in (array, safetensors(header, raw), zipped):
+        got = read(written(data))["w"]
+        assert got.view(torch.uint8).tolist() == [0, 1, 1, 1]
 
 
 def test_both_names_of_numpys_core(written):
@@ -228,13 +243,19 @@ def test_written_files_come_back(tmp_path, container):
     if container == "safetensors":
         pytest.importorskip("safetensors")
     base = torch.randn(40, 50)
-    flat = {"w": base[1:3, 2:4].t(), "same": base[1:3, 2:4], "n": torch.tensor(3), "e": torch.zeros(0, 2)}
+    flat = {
+        "w": base[1:3, 2:4].t(),
+        "same": base[1:3, 2:4],
+        "row": base[1],
+        "n": torch.tensor(3),
+        "e": torch.zeros(0, 2),
+    }
     path = tmp_path / "name"
     path.write_bytes(b"before")
     write(flat, path, container)
     assert_same(read(path), flat)
     assert os.listdir(tmp_path) == ["name"]
-    assert path.stat().st_size < 3000  # not the whole storage of a view
+    assert path.stat().st_size < 6000  # not the whole storage of a view
     (tmp_path / "other").touch()
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
     if container != "safetensors":

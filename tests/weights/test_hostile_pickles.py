@@ -180,6 +180,10 @@ BOMBS = {
     "doubled tuples": (b")" + b"2\x86" * 100, "nested deeper|unfolds"),
     "doubled tuples of text": (text("a" * 50) + b"2\x86" * 50, "unfolds"),
     "nested lists": (b"]" * 100000 + b"a" * 99999, "nested deeper than 64"),
+    "nested lists, mentioned again within others": (
+        b"(" + b"]" * 40 + b"a" * 39 + b"\x94" + b"]" * 40 + b"h\0" + b"a" * 40 + b"t",
+        "nested deeper than 64",
+    ),
     "nested tuples": (b"N" + b"\x85" * 100000, "nested deeper than 64"),
     "nested tuples as a key": (b"}N" + b"\x85" * 100000 + b"Ns", "a key or an element of a set is a tuple"),
     "nested tuples in a set": (b"\x8f(N" + b"\x85" * 100000 + b"\x90", "a key or an element of a set is a tuple"),
