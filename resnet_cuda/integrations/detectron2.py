@@ -10,8 +10,9 @@ parameter names, so that its checkpoints and model zoo load unchanged. ``ResNet`
 ``BasicStem``, ``BasicBlock``, ``BottleneckBlock`` and ``DeformBottleneckBlock`` are classes of this module with the
 arguments of detectron2's, for lazy configurations. Deformable stages need no compiled detectron2, on CPU or GPU.
 
-One difference is visible: here ``conv1(x)`` is the convolution alone and ``conv1.norm`` a module beside it, which the
-block calls; a hook on ``conv1`` sees the result before the norm.
+The C5 head of C4 models, ``Res5ROIHeads``, stays detectron2's. One difference is visible: here ``conv1(x)`` is the
+convolution alone and ``conv1.norm`` a module beside it, which the block calls; a hook on ``conv1`` sees the result
+before the norm.
 """
 
 from __future__ import annotations

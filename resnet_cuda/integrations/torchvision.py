@@ -6,8 +6,8 @@
 
 Every builder takes
 
-- torchvision's arguments, with its defaults: ``weights`` (of the whole detector), ``progress``, ``num_classes``,
-  ``weights_backbone``, ``trainable_backbone_layers``;
+- torchvision's arguments, with its defaults: ``weights`` (of the whole detector), ``num_classes``,
+  ``weights_backbone``, ``trainable_backbone_layers``, and ``progress``, which has no effect;
 - those of :func:`resnet_cuda.resnet_fpn_backbone`: ``backbone_name``, ``norm_layer``, ``dcn_stages``, ``modulated``,
   ``deformable_groups``, ``width``, ``fpn_channels``, ``fpn_norm_layer``, ``in_channels``, ``deep_stem``, ...;
 - all others go to the detector's class, such as ``min_size`` or ``box_score_thresh``.

@@ -117,8 +117,9 @@ def test_a_hook_on_the_convolution_keeps_its_result(make, calls):
     assert [arguments[-1] for arguments in calls] == [False]
 
 
-def test_gradients_of_a_constant_norms_weight_by_functional_call():
-    """A weight that torch.func differentiates has no requires_grad to be seen by; it must get its gradient."""
+@pytest.mark.parametrize("mode", ["grad", "jvp"])
+def test_transforms_see_a_constant_norms_weight(mode):
+    """A weight that torch.func differentiates has no requires_grad to be seen by; its derivative must not be lost."""
     conv, norm, _ = parts(frozen_batch_norm(6))
     x = torch.randn(1, 4, 5, 7, dtype=torch.float64)
 
@@ -132,8 +133,17 @@ def test_gradients_of_a_constant_norms_weight_by_functional_call():
 
     block = Block()
     weights = dict(block.named_parameters())
-    gradients = torch.func.grad(lambda weights: torch.func.functional_call(block, weights, (x,)).sum())(weights)
-    assert all(gradient.any() for gradient in gradients.values())
+
+    def total(weights):
+        return torch.func.functional_call(block, weights, (x,)).sum()
+
+    if mode == "grad":
+        assert all(gradient.any() for gradient in torch.func.grad(total)(weights).values())
+    else:
+        _, derivative = torch.func.jvp(
+            total, (weights,), ({name: torch.ones_like(it) for name, it in weights.items()},)
+        )
+        assert derivative != 0
 
 
 def test_without_a_norm():
