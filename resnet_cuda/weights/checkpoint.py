@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
-from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION, TORCHVISION, Context, Format
+from resnet_cuda.weights.formats import (
+    CAFFE2,
+    DETECTRON2,
+    FORMATS,
+    MASKRCNN_BENCHMARK,
+    MMDETECTION,
+    TORCHVISION,
+    Context,
+    Format,
+)
 from resnet_cuda.weights.formats.templates import group_norm_name
 
 # What wrappers put before every key: DDP, torch.compile.
 _WRAPPER_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _STATISTIC = re.compile(r"\.running_(?:mean|var)$")
+# A body's own parts. Other names beside them are a classifier's or a detector's.
+_PART_OF_BODY = re.compile(r"(?:stem|conv|bn|gn|norm|layer|res|attnpool|downsample)\d*(?:[._]|$)")
+# mmdetection's bodies have torchvision's names; its detectors' other parts tell.
+_MMDETECTIONS = re.compile(r"(?:.*\.)?(?:neck|rpn_head|roi_head|bbox_head|mask_head|panoptic_head|data_preprocessor)\.")
+# Whose lateral convolutions are not those of the detector's pyramid.
+_OTHER_PYRAMID = re.compile(r"(?:head|decoder)\.")
 
 
 class UnknownKeysError(ValueError):
@@ -28,10 +44,14 @@ class Checkpoint:
         format: whose keys they are.
         tensors: by neutral name.
         keys: the key of each neutral name.
-        foreign: what is of no backbone (RPN, RoI heads), by its key without a wrapper's prefix.
+        foreign: what is of no backbone (RPN, RoI heads), by its key within the detector.
         unknown: what stands within the backbone under names that the format does not have, likewise.
         context: what the format's numbers depend on.
         layout: "classifier", "backbone" or "detector": how deep the body is in its model.
+        alike: other formats of which the names could be as well.
+        spare: keys of tensors that are there twice.
+        other_keys: the whole key of each entry of ``foreign`` and ``unknown``.
+        unknown_parts: the component that each entry of ``unknown`` is in.
     """
 
     format: Format
@@ -41,7 +61,10 @@ class Checkpoint:
     unknown: dict[str, Tensor]
     context: Context
     layout: str
-    notes: list[str] = field(default_factory=list)
+    alike: list[Format] = field(default_factory=list)
+    spare: list[str] = field(default_factory=list)
+    other_keys: dict[str, str] = field(default_factory=dict)
+    unknown_parts: dict[str, str] = field(default_factory=dict)
 
     @property
     def components(self) -> set[str]:
@@ -55,13 +78,19 @@ def component_of(name: str) -> str:
 
 
 def recognise(
-    tensors: Mapping[str, Tensor], known: Iterable[Format] = FORMATS.values(), heads: Iterable[str] = ()
+    tensors: Mapping[str, Tensor],
+    *,
+    heads: Iterable[str] = (),
+    like: Checkpoint | None = None,
+    prefer: Format | None = None,
 ) -> Checkpoint:
     """``tensors`` read with the format that explains most of its keys.
 
     Args:
-        known: formats to choose from; of equals the first.
         heads: prefixes of C5 heads, where the keys do not tell (a ResNetHead by itself has a body's names).
+        like: what the tensors will be loaded into. It decides what they leave open: between torchvision's and
+            maskrcnn-benchmark's names where there is no stem, and which level a pyramid without a body begins with.
+        prefer: the format of which the names are if they could be.
 
     Raises:
         UnknownKeysError: where no format explains any, or a body is there twice (a student and a teacher, say).
@@ -71,39 +100,69 @@ def recognise(
         raise UnknownKeysError("some keys differ only in a wrapper's prefix, module. or _orig_mod.")
     originals = dict(zip(plain, tensors, strict=True))
     heads = [_WRAPPER_PREFIX.sub("", head) for head in heads]
-    best: Checkpoint | None = None
-    for it in known:
-        found = _read(it, plain, heads)
-        # A cue decides between equals; mmdetection has torchvision's names for a body.
-        if best is None or len(found.tensors) > len(best.tensors):
-            best = found
-    if best is None or not best.tensors:
+    found, errors = [], []
+    for it in FORMATS.values():
+        try:
+            found.append(_read(it, plain, heads, like))
+        except UnknownKeysError as error:
+            errors.append(error)
+    most = max((len(it.tensors) for it in found), default=0)
+    if most == 0:
+        if errors:
+            raise errors[0]
         first = ", ".join(list(tensors)[:5]) or "there are none"
         raise UnknownKeysError(
             f"no key is one of a ResNet backbone as {', '.join(FORMATS)} or timm name them; the first keys: {first}"
         )
+    equals = [it for it in found if len(it.tensors) == most]
+    best = _chosen(equals, plain, like, prefer)
+    best.alike = [it.format for it in equals if it is not best]
     best.keys = {name: originals[key] for name, key in best.keys.items()}
+    best.other_keys = {name: originals[key] for name, key in best.other_keys.items()}
+    best.spare = [originals[key] for key in best.spare]
     return best
 
 
-def _read(it: Format, tensors: Mapping[str, Tensor], heads: list[str]) -> Checkpoint:
+def _chosen(
+    equals: list[Checkpoint], plain: Mapping[str, Tensor], like: Checkpoint | None, prefer: Format | None
+) -> Checkpoint:
+    by_format = {id(it.format): it for it in equals}
+    wanted = [prefer]
+    if any(_MMDETECTIONS.match(key) for key in plain):
+        wanted.append(MMDETECTION)
+    if like is not None and like.format is MASKRCNN_BENCHMARK:
+        wanted.append(MASKRCNN_BENCHMARK)
+    return next((by_format[id(it)] for it in wanted if id(it) in by_format), equals[0])
+
+
+def _read(it: Format, tensors: Mapping[str, Tensor], heads: list[str], like: Checkpoint | None) -> Checkpoint:
     body, head = _body_prefixes(it, tensors, heads)
-    fpn = _only(it, "pyramid", _prefixes(it.fpn_anchor, tensors))
+    fpn = _only(
+        it, "pyramid", [prefix for prefix in _prefixes(it.fpn_anchor, tensors) if not _OTHER_PYRAMID.search(prefix)]
+    )
     context = Context()
     prefixes = [(prefix, "head") for prefix in head]
     prefixes += [(fpn, "fpn")] if fpn is not None else []
     prefixes += [(body, "body"), (body, "classifier")] if body is not None else []
     if fpn is not None:
-        context = _context(it, tensors, body, fpn)
+        context = _context(it, tensors, body, fpn, like)
     found = Checkpoint(it, {}, {}, {}, {}, context, _layout(it, body, fpn))
+    root = _root(it, body, fpn)
     for key, tensor in tensors.items():
         name = _name(it, key, tensor, prefixes, context)
         if name is None:
-            (found.unknown if _is_within(it, key, prefixes) else found.foreign)[key] = tensor
-        elif name in found.tensors:
-            raise UnknownKeysError(f"{found.keys[name]} and {key} are both {name}")
-        else:
+            short = key.removeprefix(root)
+            part = _part_within(it, key, prefixes)
+            (found.foreign if part is None else found.unknown)[short] = tensor
+            found.other_keys[short] = key
+            if part is not None:
+                found.unknown_parts[short] = part
+        elif name not in found.tensors:
             found.tensors[name], found.keys[name] = tensor, key
+        elif name.startswith("head.") and _are_equal(tensor, found.tensors[name]):
+            found.spare.append(key)  # mask and keypoint heads of a C4 detector share the box head's last stage
+        else:
+            raise UnknownKeysError(f"{found.keys[name]} and {key} are both {name}")
     _rename(found, _settled)
     if it is not CAFFE2:
         _rename(found, _group_norms(found))
@@ -125,11 +184,20 @@ def _name(it: Format, key: str, tensor: Tensor, prefixes: list[tuple[str, str]],
     return None
 
 
-def _is_within(it: Format, key: str, prefixes: list[tuple[str, str]]) -> bool:
-    """Whether a key that no rule reads is in the backbone all the same: part of another network than a ResNet."""
+def _part_within(it: Format, key: str, prefixes: list[tuple[str, str]]) -> str | None:
+    """The component that a key is in which no rule reads: part of another network than a ResNet. None: in none."""
     if it is CAFFE2:
-        return re.match(r"res\d|fpn_(?:inner|res)", key) is not None
-    return any(key.startswith(prefix) for prefix, component in prefixes if component != "head")
+        return "body" if re.match(r"res\d|fpn_(?:inner|res)|nonlocal_", key) else None
+    for prefix, component in prefixes:
+        if component == "fpn" and prefix and key.startswith(prefix):
+            return "fpn"
+        if component == "body" and key.startswith(prefix) and _PART_OF_BODY.match(key[len(prefix) :]):
+            return "body"
+    return None
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other)))
 
 
 def _prefixes(anchor: re.Pattern[str], tensors: Mapping[str, Tensor]) -> dict[str, list[re.Match[str]]]:
@@ -165,18 +233,20 @@ def _only(it: Format, what: str, prefixes: Iterable[str]) -> str | None:
     return prefixes[0] if prefixes else None
 
 
-def _context(it: Format, tensors: Mapping[str, Tensor], body: str | None, fpn: str) -> Context:
+def _context(it: Format, tensors: Mapping[str, Tensor], body: str | None, fpn: str, like: Checkpoint | None) -> Context:
     """Which level is the first, from the channels that its lateral convolution reads."""
     laterals: dict[int, int] = {}
     for match in _prefixes(it.fpn_anchor, tensors)[fpn]:
         key = match.group(0)
-        if "inner" in key or "lateral" in key:
+        if re.search("inner|lateral", key.removeprefix(fpn)):
             tensor = tensors[key]
             laterals[int(match.group("i"))] = tensor.shape[1] if tensor.dim() == 4 else 0
     if not laterals:
         return Context()
     count = max(laterals) + 1
     first = max(2, 6 - count)  # the last level is mostly C5
+    if body is None and like is not None and "fpn" in like.components:
+        first = like.context.first_level
     for stage, out in _stage_channels(it, tensors, body or "").items():
         if out == laterals.get(0):
             first = stage
@@ -202,7 +272,15 @@ def _layout(it: Format, body: str | None, fpn: str | None) -> str:
     return "backbone" if prefix or fpn is not None else "classifier"
 
 
-def _rename(found: Checkpoint, rule) -> None:
+def _root(it: Format, body: str | None, fpn: str | None) -> str:
+    """What stands before every key of the detector: a Lightning module's ``model.``, say."""
+    known = {prefix for bodies, pyramids, _ in it.prefixes.values() for prefix in (bodies, pyramids)} | {"backbone."}
+    prefix = body if body is not None else fpn or ""
+    ending = max((end for end in known if prefix.endswith(end)), key=len, default="")
+    return prefix.removesuffix(ending)
+
+
+def _rename(found: Checkpoint, rule: Callable[[str, Checkpoint], str]) -> None:
     renamed = {name: rule(name, found) for name in found.tensors}
     found.tensors = {renamed[name]: tensor for name, tensor in found.tensors.items()}
     found.keys = {renamed[name]: key for name, key in found.keys.items()}
@@ -215,7 +293,7 @@ def _settled(name: str, found: Checkpoint) -> str:
     return name
 
 
-def _group_norms(found: Checkpoint):
+def _group_norms(found: Checkpoint) -> Callable[[str, Checkpoint], str]:
     """Renames the norms of a component that has no statistics at all: they are group norms."""
     with_statistics = {component_of(name) for name in found.tensors if _STATISTIC.search(name)}
 

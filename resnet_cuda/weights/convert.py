@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor
 from resnet_cuda.weights import files, sources
 from resnet_cuda.weights.checkpoint import UnknownKeysError, component_of, recognise
 from resnet_cuda.weights.conventions import PIXELS
-from resnet_cuda.weights.formats import CAFFE2, FORMATS, TORCHVISION, Format
+from resnet_cuda.weights.formats import CAFFE2, FORMATS, MMDETECTION, TORCHVISION, Format
+from resnet_cuda.weights.load import checked_eps
 from resnet_cuda.weights.norms import folded, with_eps
 from resnet_cuda.weights.notes import converted_stem
 from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
+from resnet_cuda.weights.target import Target
 from resnet_cuda.weights.unwrap import unwrap
 
 TARGETS = (*FORMATS, "timm")
@@ -59,7 +61,7 @@ def convert(
     *,
     layout: str | None = None,
     eps: float | None = None,
-    pixels: str | tuple[str, str] | None = None,
+    pixels: str | Sequence[str] | None = None,
 ) -> Conversion:
     """``source`` with the names, the epsilon and the wrapper of another library.
 
@@ -83,16 +85,19 @@ def convert(
         raise ValueError(f"convert: to is {to!r}; it must be one of {', '.join(TARGETS)}")
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"convert: layout is {layout!r}; it must be None or one of {', '.join(LAYOUTS)}")
+    eps = checked_eps("convert", eps)
     content, label = sources.resolve(source)
     tensors, others, notes = unwrap(content, label)
     try:
-        given = Source(recognise(tensors), source if isinstance(source, torch.nn.Module) else None, eps)
+        model = source if isinstance(source, torch.nn.Module) else None
+        prefer = None if model is None else Target.of(model, "source").checkpoint.format
+        given = Source(recognise(tensors, prefer=prefer), model, eps)
     except UnknownKeysError as error:
         raise ValueError(f"{label}: {error}") from None
     checkpoint = given.checkpoint
     target = TORCHVISION if to == "timm" else FORMATS[to]
     report = LoadReport(label, checkpoint.format.name, notes=notes)
-    checkpoint.tensors.update(converted_stem(checkpoint, pixels, report))
+    checkpoint.tensors.update(converted_stem(checkpoint, pixels, report, "convert"))
     if pixels is None and PIXELS[checkpoint.format.pixels] != PIXELS[target.pixels]:
         report.notes.append(
             f"input: weights of {checkpoint.format.name} mostly expect {PIXELS[checkpoint.format.pixels]}, "
@@ -100,6 +105,18 @@ def convert(
         )
     if checkpoint.format.stride_in_1x1 != target.stride_in_1x1:
         report.notes.append("stride: check that both models stride in the same convolution, the 1x1 or the 3x3")
+    assumed = given.assumed_eps()
+    if assumed is not None and target.eps != checkpoint.format.eps:
+        report.notes.append(f"batch norms: {assumed}")
+    if (
+        "fpn.p7.weight" in checkpoint.tensors
+        and target is not checkpoint.format
+        and MMDETECTION in (target, checkpoint.format)
+    ):
+        report.notes.append(
+            "mmdetection's P7 has a ReLU before it only with relu_before_extra_convs, the others' always"
+        )
+    _check_values(label, given)
     values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
     prefixes = target.prefixes["classifier" if to == "timm" else layout or checkpoint.layout]
     left_out, nameless = list(others), []
@@ -117,7 +134,7 @@ def convert(
     if target is checkpoint.format:
         weights.update(checkpoint.foreign)
     else:
-        left_out += checkpoint.foreign
+        left_out += [checkpoint.other_keys[key] for key in checkpoint.foreign]
     if nameless:
         raise ValueError(f"convert: {to} has no names for {len(nameless)} of {label}'s tensors: {summary(nameless)}")
     content = weights if target.wrapper is None else {target.wrapper: weights, **copy.deepcopy(target.extras)}
@@ -135,6 +152,18 @@ def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) 
     else:
         files.write(conversion.content, path, "torch")
     return conversion
+
+
+def _check_values(label: str, given: Source) -> None:
+    for name, value in given.checkpoint.tensors.items():
+        key = given.checkpoint.keys[name]
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise ValueError(f"convert: {label}: {key} is no dense tensor of real numbers")
+        if value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"convert: {label}: {key} has NaN or infinite values")
+            if name.endswith(".running_var") and bool((value.double() + given.eps(name[:-12]) < 0).any()):
+                raise ValueError(f"convert: {label}: {key} has negative variances")
 
 
 def _with_eps_of(target: Format, given: Source) -> dict[str, Tensor]:

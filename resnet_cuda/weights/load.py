@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def load_weights(
     strict: bool = True,
     *,
     eps: float | None = None,
-    pixels: str | tuple[str, str] | None = None,
+    pixels: str | Sequence[str] | None = None,
     compensate_mask: bool = True,
 ) -> LoadReport:
     """Loads ``source`` into ``model``, whatever library either has its names from; all of it or nothing.
@@ -64,8 +65,7 @@ def load_weights(
         raise TypeError(f"load_weights: model is {type(model).__name__}; it must be a torch.nn.Module")
     strict = flag("load_weights", "strict", strict)
     compensate_mask = flag("load_weights", "compensate_mask", compensate_mask)
-    if eps is not None and (isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < 1):
-        raise ValueError(f"load_weights: eps is {eps!r}; it must be None or a number from 0 to below 1")
+    eps = checked_eps("load_weights", eps)
     content, label = sources.resolve(source)
     return load_content(
         model,
@@ -87,23 +87,25 @@ def load_content(
     *,
     source_model: nn.Module | None = None,
     eps: float | None = None,
-    pixels: str | tuple[str, str] | None = None,
+    pixels: str | Sequence[str] | None = None,
     compensate_mask: bool = True,
 ) -> LoadReport:
     """:func:`load_weights` of content that has been read, from ``label``; ``source_model`` is the one that it is of."""
+    target = Target.of(model)
     tensors, others, notes = unwrap(content, label)
+    prefer = None if source_model is None else Target.of(source_model, "source").checkpoint.format
     try:
-        given = Source(recognise(tensors), source_model, eps)
+        given = Source(recognise(tensors, like=target.checkpoint, prefer=prefer), source_model, eps)
     except UnknownKeysError as error:
         raise ValueError(f"{label}: {error}") from None
-    target = Target.of(model)
     report = LoadReport(label, given.checkpoint.format.name, ignored=others, notes=notes)
-    given.checkpoint.tensors.update(converted_stem(given.checkpoint, pixels, report))
+    given.checkpoint.tensors.update(converted_stem(given.checkpoint, pixels, report, "load_weights"))
     match = matching.match(target, given, report, compensate_mask)
     refused = match.wrong + (match.refused if strict else [])
     if refused:
         raise ValueError(f"{label} does not fit the {type(model).__name__}, which is unchanged; {_problems(refused)}")
-    alarms = conventions(target, given, pixels, report)
+    alarms = match.alarms + conventions(target, given, pixels, report)
+    report.notes += alarms
     _write(target, match.values)
     for alarm in alarms:
         warnings.warn(f"load_weights: {label}: {alarm}", stacklevel=3)
@@ -120,6 +122,15 @@ def _problems(problems: list[tuple[str, str]]) -> str:
     )
 
 
+def checked_eps(where: str, eps: object) -> float | None:
+    """``eps`` as a float, or None."""
+    if eps is None:
+        return None
+    if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 <= eps < 1:
+        raise ValueError(f"{where}: eps is {eps!r}; it must be None or a number from 0 to below 1")
+    return float(eps)
+
+
 def _write(target: Target, values: Mapping[str, Tensor]) -> None:
     """Copies all ``values``, by the model's keys, or restores what was there."""
     state = target.model.state_dict()
@@ -129,7 +140,19 @@ def _write(target: Target, values: Mapping[str, Tensor]) -> None:
             for key, value in values.items():
                 before[key] = state[key].clone()
                 state[key].copy_(value)
+            _check_written(target.model, state, values)
         except BaseException:
             for key, value in before.items():
                 state[key].copy_(value)
             raise
+
+
+def _check_written(model: nn.Module, state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """A hook, or a state_dict of a model's own, may have given copies."""
+    now = model.state_dict()
+    for key in values:
+        if now[key].data_ptr() != state[key].data_ptr() and not torch.equal(now[key], state[key]):
+            raise ValueError(
+                f"load_weights: state_dict() of the {type(model).__name__} gives copies, {key} for one; "
+                "what is written into them does not reach the model"
+            )

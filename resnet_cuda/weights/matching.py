@@ -13,11 +13,12 @@ from resnet_cuda.weights.checkpoint import component_of
 from resnet_cuda.weights.formats import CAFFE2
 from resnet_cuda.weights.legacy import present_key
 from resnet_cuda.weights.norms import with_eps
-from resnet_cuda.weights.report import LoadReport
+from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
 
 _COUNTER = ".num_batches_tracked"
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # others have no isfinite and no sums
 _STEM_CONVOLUTIONS = ("stem.conv.weight", "stem.0.conv.weight")
 
 
@@ -29,11 +30,13 @@ class Match:
         values: what is to be written, by the model's keys.
         refused: (kind, key) of what strict loading refuses.
         wrong: likewise, of what no loading accepts.
+        alarms: what the caller should be warned of.
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[tuple[str, str]] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
 
 
 def match(target: Target, source: Source, report: LoadReport, compensate_mask: bool) -> Match:
@@ -42,6 +45,7 @@ def match(target: Target, source: Source, report: LoadReport, compensate_mask: b
     used = _match_backbone(target, source, report, result)
     _sort_missing(target, source, report, result, used)
     _sort_unexpected(target, source, report, result, used)
+    report.ignored += source.checkpoint.spare
     _match_foreign(target, source, report, result)
     _match_unknown(target, source, report, result)
     if compensate_mask:
@@ -77,7 +81,9 @@ def _take(key: str, place: Tensor, origin: str, value: Tensor, name: str, report
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
         result.wrong.append(("not a dense tensor of real numbers", origin))
         return
-    if place.is_floating_point() != value.is_floating_point():
+    if name.endswith(_COUNTER):
+        value = value.to(place.dtype)
+    if place.is_floating_point() != value.is_floating_point() or value.dtype not in (*_DTYPES, place.dtype):
         result.wrong.append((f"of {str(value.dtype).removeprefix('torch.')}", origin))
         return
     if value.shape != place.shape:
@@ -92,6 +98,9 @@ def _take(key: str, place: Tensor, origin: str, value: Tensor, name: str, report
         report.reshaped.append(key)
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         result.wrong.append(("with NaN or infinite values", origin))
+        return
+    if value.is_floating_point() and not bool(torch.isfinite(value.to(place.dtype)).all()):
+        result.wrong.append((f"beyond the largest {str(place.dtype).removeprefix('torch.')}", origin))
         return
     report.loaded.append(key)
     result.values[key] = value
@@ -109,10 +118,12 @@ def _reshaped(name: str, value: Tensor, place: Tensor) -> Tensor | None:
 
 def _match_epsilon(norm: str, origin: str, target: Target, source: Source, result: Match) -> None:
     keys = target.checkpoint.keys
-    weight_key, variance_key = keys.get(f"{norm}.weight", ""), keys[f"{norm}.running_var"]
-    if weight_key not in result.values or variance_key not in result.values:
+    weight_key, variance_key = keys.get(f"{norm}.weight"), keys[f"{norm}.running_var"]
+    if variance_key not in result.values or (weight_key is not None and weight_key not in result.values):
         return
-    weight, variance = result.values[weight_key], result.values[variance_key]
+    variance = result.values[variance_key]
+    # A norm that is not affine has no weight: then only the variance can change.
+    weight = torch.ones_like(variance) if weight_key is None else result.values[weight_key]
     given, wanted = source.eps(origin), target.eps(norm)
     if bool((variance.double() + given < 0).any()):
         result.wrong.append(("negative variances", source.checkpoint.keys[f"{origin}.running_var"]))
@@ -122,7 +133,13 @@ def _match_epsilon(norm: str, origin: str, target: Target, source: Source, resul
     wide = torch.promote_types(variance.dtype, state.dtype)
     if given != wanted:
         weight, variance = with_eps(weight.to(wide), variance.to(wide), given, wanted)
-    result.values[weight_key], result.values[variance_key] = weight, variance
+    result.values[variance_key] = variance
+    if weight_key is not None:
+        result.values[weight_key] = weight
+    elif not bool((weight == 1).all()):
+        result.wrong.append(
+            ("of a variance too small for the model's epsilon", source.checkpoint.keys[f"{origin}.running_var"])
+        )
 
 
 def _sort_missing(target: Target, source: Source, report: LoadReport, result: Match, used: dict[str, str]) -> None:
@@ -141,10 +158,17 @@ def _sort_missing(target: Target, source: Source, report: LoadReport, result: Ma
             absent_parts.add(part)
         else:
             result.refused.append(("missing", key))
-    if plain_layers:
+    blocks = sorted(set(plain_layers))
+    moving = [block for block in blocks if not target.has_zero_offsets(block)]
+    if blocks:
         report.notes.append(
-            f"{len(set(plain_layers))} deformable layers got a plain convolution's weight; the convolutions that "
-            "predict their offsets stay as they are, at 0 in a new model"
+            f"{len(blocks)} deformable layers got a plain convolution's weight; the convolutions that predict their "
+            f"offsets stay as they are{', at 0' if not moving else ''}"
+        )
+    if moving:
+        result.alarms.append(
+            f"{len(moving)} deformable layers got a plain convolution's weight, and offsets of them are not 0 in the "
+            "model: other results than the plain network's"
         )
     for part in sorted(absent_parts):
         named = {"fpn": "pyramid", "head": "C5 head", "classifier": "classifier"}[part]
@@ -189,44 +213,50 @@ def _stage(name: str) -> str | None:
 
 def _match_foreign(target: Target, source: Source, report: LoadReport, result: Match) -> None:
     """The other parts of a detector (RPN, RoI heads): by key, between models of one library."""
-    given = dict(source.checkpoint.foreign)
-    wanted = target.checkpoint.foreign
-    if source.checkpoint.format is not target.checkpoint.format or not wanted:
-        report.ignored += given
-        report.missing += wanted
-        if wanted and given:
-            report.notes.append("parts beside the backbone are of another library's detector and were not loaded")
-        return
-    for key in list(given):
+    given, wanted = dict(source.checkpoint.foreign), target.checkpoint.foreign
+    given_keys, wanted_keys = dict(source.checkpoint.other_keys), target.checkpoint.other_keys
+    same = source.checkpoint.format is target.checkpoint.format
+    for key in list(given) if same else ():
         now = present_key(key)
         if key not in wanted and now in wanted and now not in given:
-            given[now] = given.pop(key)
-    shared = [key for key in wanted if key in given]
+            given[now], given_keys[now] = given.pop(key), given_keys[key]
+    shared = [key for key in wanted if key in given] if same else []
     for key in shared:
-        _take(key, wanted[key], key, given[key], key, report, result)
-    missing = [key for key in wanted if key not in given and not key.endswith(_COUNTER)]
+        _take(wanted_keys[key], wanted[key], given_keys[key], given[key], key, report, result)
+    missing = [wanted_keys[key] for key in wanted if key not in shared and not key.endswith(_COUNTER)]
+    rest = [given_keys[key] for key in given if key not in shared]
     report.missing += missing
     if not shared:
-        report.ignored += given
+        report.ignored += rest
+        if wanted and given:
+            result.alarms.append(
+                "of the parts beside the backbone none was loaded: the model's are "
+                f"{summary(missing, 2)}, the source's {summary(rest, 2)}"
+            )
         return
-    unexpected = [key for key in given if key not in wanted and not key.endswith(_COUNTER)]
+    unexpected = [key for key in rest if not key.endswith(_COUNTER)]
     report.unexpected += unexpected
     result.refused += [("missing", key) for key in missing] + [("unexpected", key) for key in unexpected]
 
 
 def _match_unknown(target: Target, source: Source, report: LoadReport, result: Match) -> None:
     """What a backbone has beside a ResNet's tensors, by key; only the same network has it."""
-    given, wanted = source.checkpoint.unknown, target.checkpoint.unknown
-    for key, place in wanted.items():
-        if key in given:
-            _take(key, place, key, given[key], key, report, result)
+    given, wanted = source.checkpoint, target.checkpoint
+    for key, place in wanted.unknown.items():
+        if key in given.unknown:
+            _take(wanted.other_keys[key], place, given.other_keys[key], given.unknown[key], key, report, result)
         elif not key.endswith(_COUNTER):
-            report.missing.append(key)
-            result.refused.append(("missing", key))
-    for key in given:
-        if key not in wanted:
-            report.unexpected.append(key)
-            result.refused.append(("unexpected", key))
+            report.missing.append(wanted.other_keys[key])
+            result.refused.append(("missing", wanted.other_keys[key]))
+    for key in given.unknown:
+        whole = given.other_keys[key]
+        if key in wanted.unknown:
+            continue
+        if given.unknown_parts[key] not in wanted.components:
+            report.ignored.append(whole)
+        else:
+            report.unexpected.append(whole)
+            result.refused.append(("unexpected", whole))
 
 
 def _double_modulated(target: Target, source: Source, report: LoadReport, result: Match) -> None:
@@ -236,7 +266,11 @@ def _double_modulated(target: Target, source: Source, report: LoadReport, result
         block, _, rest = name.partition(".conv2.")
         if rest != "weight" or key not in result.values or f"{block}.offset.weight" not in wanted.tensors:
             continue
-        if not _has_offsets(source.checkpoint.tensors, block) and target.starts_with_half_a_mask(block):
+        if (
+            not _has_offsets(source.checkpoint.tensors, block)
+            and target.has_zero_offsets(block)
+            and target.is_modulated(block)
+        ):
             result.values[key] = result.values[key] * 2
             doubled += 1
     if doubled:

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from resnet_cuda.weights.checkpoint import Checkpoint
 from resnet_cuda.weights.conventions import PIXELS, Pixels, convert_stem, mean_in
+from resnet_cuda.weights.formats import MASKRCNN_BENCHMARK, MMDETECTION
 from resnet_cuda.weights.report import LoadReport
 from resnet_cuda.weights.source import Source
+from resnet_cuda.weights.structure import differences, has_relu
 from resnet_cuda.weights.target import Target
 
 _STEMS = ("stem.conv.weight", "stem.0.conv.weight")
 _WHERE = {True: "the first 1x1", False: "the 3x3"}
 
 
-def pair_of_pixels(checkpoint: Checkpoint, pixels: str | tuple[str, str]) -> tuple[Pixels, Pixels]:
+def pair_of_pixels(checkpoint: Checkpoint, pixels: str | Sequence[str], where: str) -> tuple[Pixels, Pixels]:
     """The source's and the model's, by name."""
     names = (checkpoint.format.pixels, pixels) if isinstance(pixels, str) else pixels
-    if not isinstance(names, tuple) or len(names) != 2 or any(name not in PIXELS for name in names):
-        raise ValueError(
-            f"load_weights: pixels is {pixels!r}; it must be one of {', '.join(PIXELS)}, or a pair of them"
-        )
+    is_pair = isinstance(names, (tuple, list)) and len(names) == 2
+    if not is_pair or any(not isinstance(name, str) or name not in PIXELS for name in names):
+        raise ValueError(f"{where}: pixels is {pixels!r}; it must be one of {', '.join(PIXELS)}, or a pair of them")
     return PIXELS[names[0]], PIXELS[names[1]]
 
 
 def converted_stem(
-    checkpoint: Checkpoint, pixels: str | tuple[str, str] | None, report: LoadReport
+    checkpoint: Checkpoint, pixels: str | Sequence[str] | None, report: LoadReport, where: str
 ) -> dict[str, Tensor]:
     """The stem's weight for the input that ``pixels`` names, by neutral name; nothing where it stays."""
     if pixels is None:
         return {}
-    source, target = pair_of_pixels(checkpoint, pixels)
-    if source == target:
+    source, target = pair_of_pixels(checkpoint, pixels, where)
+    stems = [name for name in _STEMS if name in checkpoint.tensors]
+    if source == target or not stems:
         return {}
     mean = mean_in(target.order, source)
     note = f"stem converted from {source} to {target}"
@@ -39,39 +44,76 @@ def converted_stem(
         scaled = [round(value / 255, 6) for value in mean]
         note += f"; subtract the mean {mean} in place of {target.mean} (image_mean={scaled} in torchvision)"
     report.notes.append(note)
-    return {
-        name: convert_stem(checkpoint.tensors[name], source, target) for name in _STEMS if name in checkpoint.tensors
-    }
+    converted = {}
+    for name in stems:
+        weight = checkpoint.tensors[name]
+        if weight.layout != torch.strided or not weight.is_floating_point():
+            raise ValueError(f"{report.source}: {checkpoint.keys[name]} is no dense tensor of floating-point numbers")
+        try:
+            converted[name] = convert_stem(weight, source, target)
+        except ValueError as error:
+            raise ValueError(f"{report.source}: {error}") from None
+    return converted
 
 
 def conventions(target: Target, source: Source, pixels: object, report: LoadReport) -> list[str]:
     """Appends notes; returns those that the caller should be warned of."""
     alarms = []
     checkpoint = source.checkpoint
-    if any(name in checkpoint.tensors for name in _STEMS) and pixels is None:
+    name = checkpoint.format.name
+    if any(it in checkpoint.tensors for it in _STEMS) and pixels is None:
         expected = PIXELS[checkpoint.format.pixels]
-        report.notes.append(f"input: weights of {checkpoint.format.name} mostly expect {expected}")
+        report.notes.append(f"input: weights of {name} mostly expect {expected}")
         statistics = target.image_statistics()
-        if statistics is not None and checkpoint.format.pixels != "torchvision" and _is_torchvisions(*statistics):
+        if statistics is not None and not _agree(expected, *statistics):
+            known = [it for it, pixels in PIXELS.items() if _agree(pixels, *statistics)]
+            mean, std = (", ".join(f"{value:g}" for value in values) for values in statistics)
             alarms.append(
-                f"the model's transform feeds RGB as torchvision's weights expect, {checkpoint.format.name}'s mostly "
-                f"expect {expected}; pass pixels='torchvision' to convert the stem"
+                f"the model normalises its input with mean {mean} and std {std}, weights of {name} mostly expect "
+                f"{expected}; pass pixels={known[0] if known else '...'!r} to convert the stem"
             )
+    eps = source.assumed_eps()
+    if eps is not None:
+        report.notes.append(f"batch norms: {eps}")
     here, there = target.stride_in_1x1(), source.stride_in_1x1()
     if here is not None:
         text = f"stride: the model's bottlenecks stride in {_WHERE[here]}"
         if there is None:
-            report.notes.append(f"{text}; {checkpoint.format.name} has weights of both kinds")
+            report.notes.append(f"{text}; {name} has weights of both kinds")
         elif here != there:
             alarms.append(f"{text}, those of the weights in {_WHERE[there]}: other results than in their own model")
         else:
             report.notes.append(f"{text}, as those of the weights")
-    report.notes += alarms
+    alarms += _pyramid(target, source)
+    if source.target is not None:
+        alarms += [f"other results than the source's: {text}" for text in differences(source.target, target)]
     return alarms
 
 
-def _is_torchvisions(mean: list[float], std: list[float]) -> bool:
-    """Whether a transform of values 0 to 1 is torchvision's default."""
-    expected = PIXELS["torchvision"]
-    values = [*(255 * value for value in mean), *(255 * value for value in std)]
-    return all(abs(a - b) < 0.01 for a, b in zip(values, (*expected.mean, *expected.std), strict=True))
+def _agree(expected: Pixels, mean: list[float], std: list[float]) -> bool:
+    """Whether a model's statistics are those that weights expect, in order and scale, up to two grey levels."""
+    if len(mean) != 3 or len(std) != 3:
+        return True  # other images than RGB
+    means = all(abs(a - b) < 2 for a, b in zip(mean, expected.mean, strict=True))
+    return means and all(abs(a - b) < 0.05 * b for a, b in zip(std, expected.std, strict=True))
+
+
+def _pyramid(target: Target, source: Source) -> list[str]:
+    """What names do not tell of pyramids: mmdetection's P6 and P7, maskrcnn-benchmark's ReLU."""
+    given, wanted = source.checkpoint, target.checkpoint
+    alarms = []
+    has_p7 = "fpn.p7.weight" in given.tensors and "fpn.p7.weight" in wanted.tensors
+    if has_p7 and given.format is not wanted.format and MMDETECTION in (given.format, wanted.format):
+        alarms.append(
+            "mmdetection computes P6 and P7 from C5, a lateral or P5 (add_extra_convs), and P7 without a ReLU unless "
+            "relu_before_extra_convs; the others from C5 or P5, and with a ReLU: check that both models agree"
+        )
+    # Without a norm the first of a sequence is a convolution before a ReLU; with one the names are the same.
+    name = next((it for it in given.tensors if it.startswith("fpn.inner") and it.endswith(".conv.bias")), None)
+    if given.format is MASKRCNN_BENCHMARK and name in wanted.tensors:
+        there, here = given.keys[name].endswith(".0.bias"), has_relu(target, name)
+        if here is not None and there != here and source.target is None:
+            alarms.append(
+                f"the source's pyramid has {'a' if there else 'no'} ReLU, the model's {'one' if here else 'none'}"
+            )
+    return alarms

@@ -13,11 +13,16 @@ from resnet_cuda.weights.target import Target
 
 
 class Source:
-    """A recognised checkpoint, its model where it has one, and the epsilon that a caller asked for."""
+    """A recognised checkpoint, its model where it has one, and the epsilon that a caller asked for.
+
+    Attributes:
+        checkpoint: names and tensors.
+        target: the model, where there is one.
+    """
 
     def __init__(self, checkpoint: Checkpoint, model: nn.Module | None, eps: float | None):
         self.checkpoint = checkpoint
-        self._target = None if model is None else Target(model, checkpoint)
+        self.target = None if model is None else Target(model, checkpoint)
         self._eps = eps
         # Caffe2's norms with statistics are those of detectron2's files, which are not folded.
         self._folded = _complete_folded_norms(checkpoint) if checkpoint.format is CAFFE2 else set()
@@ -26,12 +31,29 @@ class Source:
         """Of the norm with this neutral name."""
         if self._eps is not None:
             return float(self._eps)
-        if self._target is not None:
-            return self._target.eps(norm)
+        if self.target is not None:
+            return self.target.eps(norm)
         it = self.checkpoint.format
         if it is CAFFE2:
             return 0.0 if norm in self._folded else 1e-5
         return 0.0 if self._is_published_version_1() else it.eps
+
+    def assumed_eps(self) -> str | None:
+        """What was assumed of the epsilon, and why; None where it is known or there is no batch norm."""
+        known = self._eps is not None or self.target is not None
+        norms = [name.rpartition(".")[0] for name in self.checkpoint.tensors if name.endswith(".running_var")]
+        if known or not norms or norms[0] in self._folded:
+            return None
+        eps, name = self.eps(norms[0]), self.checkpoint.format.name
+        if self._is_published_version_1():
+            return (
+                "epsilon 0, as torchvision gives its published detectors (keys of version 1); pass eps=1e-5 for one "
+                "that you trained with torchvision before 0.13"
+            )
+        others = [it.name for it in self.checkpoint.alike if it.eps != eps]
+        if others:
+            return f"epsilon {eps:g}, that of {name}; the names fit {', '.join(others)}, too: pass eps= if it is not so"
+        return f"epsilon {eps:g}, that of {name}; eps= says otherwise"
 
     def _is_published_version_1(self) -> bool:
         """Whether it is one of torchvision's detectors of version 1, to whose norms torchvision gives epsilon 0
@@ -42,8 +64,8 @@ class Source:
         return is_old and not any("bbox_ctrness" in name for name in checkpoint.foreign)
 
     def stride_in_1x1(self) -> bool | None:
-        if self._target is not None:
-            return self._target.stride_in_1x1()
+        if self.target is not None:
+            return self.target.stride_in_1x1()
         return self.checkpoint.format.stride_in_1x1
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from resnet_cuda.layers import ModulatedDeformConv
-from resnet_cuda.resnet import ResNetHead
+from resnet_cuda.resnet import ResNet, ResNetHead
 from resnet_cuda.weights.checkpoint import Checkpoint, UnknownKeysError, recognise
+from resnet_cuda.weights.formats import MASKRCNN_BENCHMARK
 
 
 @dataclass
@@ -21,10 +22,11 @@ class Target:
     @classmethod
     def of(cls, model: nn.Module, what: str = "model") -> Target:
         """``model`` recognised; ``what`` names it in errors."""
+        ours = any(isinstance(it, (ResNet, ResNetHead)) for it in model.modules())
         state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
         heads = [f"{name}." if name else "" for name, it in model.named_modules() if isinstance(it, ResNetHead)]
         try:
-            return cls(model, recognise(state, heads=heads))
+            return cls(model, recognise(state, heads=heads, prefer=MASKRCNN_BENCHMARK if ours else None))
         except UnknownKeysError as error:
             raise ValueError(f"load_weights: {what} is a {type(model).__name__}: {error}") from None
 
@@ -50,16 +52,23 @@ class Target:
                     return first > second
         return None
 
-    def starts_with_half_a_mask(self, block: str) -> bool:
-        """Whether a block's convolution is modulated and its masks are all sigmoid(0) = 0.5."""
-        offsets = [self.checkpoint.tensors.get(f"{block}.offset.{leaf}") for leaf in ("weight", "bias")]
-        is_zero = all(it is not None and not it.any() for it in offsets)
-        return is_zero and isinstance(self.module(f"{block}.conv2.weight"), ModulatedDeformConv)
+    def has_zero_offsets(self, block: str) -> bool:
+        """Whether the convolution that predicts a block's offsets, and masks, gives 0."""
+        tensors = [self.checkpoint.tensors.get(f"{block}.offset.{leaf}") for leaf in ("weight", "bias")]
+        return all(it is not None and not it.any() for it in tensors)
+
+    def is_modulated(self, block: str) -> bool:
+        """Whether a block's deformable convolution is v2, in this package's class or detectron2's or mmcv's."""
+        layer = self.module(f"{block}.conv2.weight")
+        return any("ModulatedDeformConv" in kind.__name__ for kind in type(layer).__mro__)
 
     def image_statistics(self) -> tuple[list[float], list[float]] | None:
-        """Mean and std of a torchvision detector's transform."""
+        """Mean and std, for values 0 to 255, of a torchvision detector's transform or of a detectron2 model."""
         for it in self.model.modules():
-            mean, std = getattr(it, "image_mean", None), getattr(it, "image_std", None)
+            mean, std, scale = getattr(it, "image_mean", None), getattr(it, "image_std", None), 255.0
+            if mean is None or std is None:
+                mean, std, scale = getattr(it, "pixel_mean", None), getattr(it, "pixel_std", None), 1.0
             if mean is not None and std is not None:
-                return list(mean), list(std)
+                lists = [torch.as_tensor(value, dtype=torch.float64).flatten() * scale for value in (mean, std)]
+                return lists[0].tolist(), lists[1].tolist()
         return None

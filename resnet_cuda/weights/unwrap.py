@@ -16,6 +16,7 @@ WRAPPERS = (
     "model",
     "blobs",
     "params",
+    "params_ema",
     "weights",
     "net",
     "state_dict_ema",
@@ -34,7 +35,7 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
     notes: list[str] = []
     for _ in range(_DEEPEST):
         inner = [name for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]]
-        if not inner or any(isinstance(value, Tensor) for value in content.values()):
+        if not inner or _tensors(content) > len(content[inner[0]]):
             break
         averages = [name for name in inner if name.endswith("ema")]
         if averages and inner[0] not in averages:
@@ -43,7 +44,7 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
     for key, value in content.items():
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             value = _from_numpy(value, key, label)
         if not isinstance(key, str) or not isinstance(value, Tensor) or key.endswith("_momentum"):
             others.append(str(key))  # Caffe2's momenta are as many as its weights
@@ -57,8 +58,14 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
     return tensors, others, notes
 
 
+def _tensors(content: Mapping[str, Any]) -> int:
+    """How many stand beside a wrapper: some files have a score or an iteration there."""
+    return sum(isinstance(value, (Tensor, np.ndarray)) for value in content.values())
+
+
 def _from_numpy(value: np.ndarray, key: object, label: str) -> Tensor:
     try:
-        return torch.from_numpy(np.ascontiguousarray(value).copy())
+        native = value.astype(value.dtype.newbyteorder("="), copy=True)
+        return torch.from_numpy(np.ascontiguousarray(native).reshape(value.shape))
     except TypeError as error:
         raise ValueError(f"{label}: {key} is an array of {value.dtype}; it must be of numbers") from error

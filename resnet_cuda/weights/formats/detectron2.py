@@ -27,7 +27,10 @@ DETECTRON2 = Format(
         *norm_rules("fpn.outer{level}.norm", "fpn_output{level}.norm"),
         Rule("fpn.p{p}.{wb}", "top_block.p{p}.{wb}"),
     ),
-    classifier=(Rule("classifier.{wb}", "linear.{wb}"),),
+    classifier=(
+        Rule("classifier.{wb}", "linear.{wb}"),
+        Rule("classifier.{wb}", "stem.fc.{wb}", read_only=True),  # of its convert-torchvision-to-d2.py
+    ),
     anchor=re.compile(r"res(?P<stage>[2-5])\.0\.conv1\.weight"),
     fpn_anchor=re.compile(r"fpn_(?:lateral|output)(?P<i>[2-5])\.weight"),
     prefixes={

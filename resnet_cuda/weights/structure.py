@@ -1,0 +1,101 @@
+"""What two models compute differently with the same tensors, as far as their modules show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from resnet_cuda.weights.target import Target
+
+_SIZES = ("stride", "dilation")
+
+
+def differences(source: Target, target: Target) -> list[str]:
+    """Of layers that both have: norms of another kind, groups or epsilon, dilation, pooling in blocks, the pyramid.
+
+    A bottleneck's stride is compared as a whole (:meth:`Target.stride_in_1x1`), a batch norm's epsilon is converted.
+    """
+    shared = [name for name in source.checkpoint.tensors if name in target.checkpoint.tensors]
+    found = []
+    for what, facts in (("norms", _norm), ("convolutions", _convolution), ("pyramids' convolutions", _pyramid)):
+        differing = []
+        for name in shared:
+            one, other = facts(source, name), facts(target, name)
+            if one is not None and other is not None and one != other:
+                differing.append((name.rpartition(".")[0], one, other))
+        if differing:
+            name, one, other = differing[0]
+            found.append(f"{len(differing)} {what} differ: {name} is {one} in the source and {other} in the model")
+    for what, fact in (("blocks with pooling of their own (aa)", _antialiased), ("fusion of levels", _fusion)):
+        one, other = fact(source.model), fact(target.model)
+        if one != other:
+            found.append(f"{what}: {one} in the source, {other} in the model")
+    return found
+
+
+def _norm(side: Target, name: str) -> str | None:
+    if not name.endswith(".weight") or not (".norm" in name or ".gn" in name):
+        return None
+    layer = side.module(name)
+    if isinstance(layer, nn.GroupNorm):
+        return f"GroupNorm of {layer.num_groups} groups, eps {layer.eps:g}"
+    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+        return f"InstanceNorm, eps {layer.eps:g}"
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+        return f"{type(layer).__name__} without statistics"
+    return "BatchNorm" if ".norm" in name else None
+
+
+def _convolution(side: Target, name: str) -> str | None:
+    """Dilation, and the stride where it is not a bottleneck's, which may be in either of two convolutions."""
+    layer = side.module(name)
+    if not name.endswith(".weight") or not name.startswith(("stem", "res", "head")) or not hasattr(layer, "dilation"):
+        return None
+    dilation = _pair(layer.dilation)
+    is_bottlenecks = ".conv" in name and not name.startswith("stem")
+    stride = "" if is_bottlenecks else f"stride {_pair(layer.stride)}, "
+    return f"{stride}dilation {dilation}"
+
+
+def _pair(value: Any) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _pyramid(side: Target, name: str) -> str | None:
+    """Whether a ReLU follows."""
+    if not name.startswith("fpn.") or not name.endswith(".conv.weight"):
+        return None
+    relu = has_relu(side, name)
+    return None if relu is None else ("followed by a ReLU" if relu else "not followed by a ReLU")
+
+
+def has_relu(side: Target, name: str) -> bool | None:
+    """Whether the module around a pyramid's convolution ends with a ReLU; None where it does not say."""
+    key = side.checkpoint.keys[name]
+    if side.model is None:
+        return None
+    around = key.rpartition(".")[0].rpartition(".")[0]
+    try:
+        parent = side.model.get_submodule(around)
+    except AttributeError:
+        return None
+    if isinstance(parent, nn.Sequential):
+        return any(isinstance(it, nn.ReLU) for it in parent)
+    if hasattr(parent, "with_activation"):  # mmcv's ConvModule
+        return bool(parent.with_activation)
+    return False
+
+
+def _antialiased(model: nn.Module) -> int:
+    """timm's blocks with a blur or an average pooling after a convolution."""
+    return sum(
+        getattr(it, "aa", None) is not None and not isinstance(it.aa, nn.Identity)
+        for it in model.modules()
+        if hasattr(it, "conv2")
+    )
+
+
+def _fusion(model: nn.Module) -> str:
+    kinds: set[Any] = {getattr(it, "_fuse_type", "sum") for it in model.modules()}  # detectron2's FPN
+    return "avg" if "avg" in kinds else "sum"
