@@ -1,7 +1,7 @@
 """The code of docs/migration/*.md runs: each page's blocks in order, in a folder with the files that they name.
 
-A block ``python needs=NAME`` runs where that library is, ``python before`` is the old code and runs nowhere. Weights that
-the pages would download are those of random networks.
+A block ``python needs=NAME`` runs where that library is, ``python before`` is the old code and runs nowhere. Weights
+that the pages would download are those of random networks.
 """
 
 from __future__ import annotations
@@ -93,9 +93,11 @@ def no_downloads(monkeypatch):
     monkeypatch.setattr(
         sources,
         "resolve",
-        lambda source, *rest, **options: (state_of(source), str(source))
-        if isinstance(source, api.WeightsEnum)
-        else resolve(source, *rest, **options),
+        lambda source, *rest, **options: (
+            (state_of(source), str(source))
+            if isinstance(source, api.WeightsEnum)
+            else resolve(source, *rest, **options)
+        ),
     )
 
 

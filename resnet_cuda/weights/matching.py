@@ -99,7 +99,8 @@ def _take(key: str, place: Tensor, origin: str, value: Tensor, name: str, report
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         result.wrong.append(("with NaN or infinite values", origin))
         return
-    if value.is_floating_point() and not bool(torch.isfinite(value.to(place.dtype)).all()):
+    narrower = value.is_floating_point() and torch.finfo(place.dtype).max < torch.finfo(value.dtype).max
+    if narrower and not bool(torch.isfinite(value.to(place.dtype)).all()):
         result.wrong.append((f"beyond the largest {str(place.dtype).removeprefix('torch.')}", origin))
         return
     report.loaded.append(key)

@@ -79,7 +79,8 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
     if here is not None:
         text = f"stride: the model's bottlenecks stride in {_WHERE[here]}"
         if there is None:
-            report.notes.append(f"{text}; {name} has weights of both kinds")
+            kinds = f"{name} has weights of both kinds" if source.target is None else "the source's strides do not tell"
+            report.notes.append(f"{text}; {kinds}")
         elif here != there:
             alarms.append(f"{text}, those of the weights in {_WHERE[there]}: other results than in their own model")
         else:

@@ -36,7 +36,7 @@ def group_norm(groups, eps=1e-5):
         (
             {"norm_layer": group_norm(2)},
             {"norm_layer": group_norm(8)},
-            "norms differ: stem.gn is GroupNorm of 2 groups",
+            "norms differ: stem.gn is GroupNorm of 2",
         ),
         ({"norm_layer": group_norm(2, 0.1)}, {"norm_layer": group_norm(2)}, "eps 0.1 in the source"),
         (
