@@ -1,7 +1,7 @@
 """Writes ``golden/*.json``: the keys of peers' own networks and what these compute with the weights of ``filled``.
 
-``python tests/weights/make_golden.py [NAME ...]`` where mmdet, mmcv-lite, detectron2's and maskrcnn-benchmark's
-checkouts are, see tests/integrations/conftest.py. torchvision's operator stands in for compiled ones.
+``python tests/weights/make_golden.py [--check] [NAME ...]`` where mmdet, mmcv-lite and the checkouts of detectron2 and
+maskrcnn-benchmark are, see tests/integrations/conftest.py. torchvision's operator stands in for compiled ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from weights.golden_networks import filled, image, numbers, write  # noqa: E402
+from weights.golden_networks import assert_known, filled, image, numbers, read, write  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("peers", HERE.parent / "integrations" / "conftest.py")
 peers = importlib.util.module_from_spec(_spec)
@@ -268,7 +268,18 @@ def golden(name: str) -> dict:
     return {"peer": name.partition("-fpn")[0], **numbers(network(x), x), "keys": keys}
 
 
+def check(name: str) -> None:
+    """The peer's network as it is now gives what the file says."""
+    now, then = golden(name), read(name)
+    assert now["keys"] == then["keys"], name
+    assert_known(now, then)
+
+
 if __name__ == "__main__":
-    for case in sys.argv[1:] or CASES:
-        write(case, golden(case))
+    names = [it for it in sys.argv[1:] if it != "--check"]
+    for case in names or CASES:
+        if "--check" in sys.argv:
+            check(case)
+        else:
+            write(case, golden(case))
         print(case)
