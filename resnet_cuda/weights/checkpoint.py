@@ -27,9 +27,9 @@ _STATISTIC = re.compile(r"\.running_(?:mean|var)$")
 # A body's own parts. Other names beside them are a classifier's or a detector's.
 _PART_OF_BODY = re.compile(r"(?:stem|conv|bn|gn|norm|layer|res|attnpool|downsample)\d*(?:[._]|$)")
 # mmdetection's bodies have torchvision's names; its detectors' other parts tell.
-_MMDETECTIONS = re.compile(r"(?:.*\.)?(?:neck|rpn_head|roi_head|bbox_head|mask_head|panoptic_head|data_preprocessor)\.")
+_MMDETECTIONS = re.compile(r"(?:.*\.)?(?:neck|rpn_head|roi_head|bbox_head|panoptic_head|data_preprocessor)\.")
 # Whose lateral convolutions are not those of the detector's pyramid.
-_OTHER_PYRAMID = re.compile(r"(?:head|decoder)\.")
+_OTHER_PYRAMID = re.compile(r"(?:.*\.)?(?:\w+_head|pixel_decoder)\.")
 
 
 class UnknownKeysError(ValueError):
@@ -49,7 +49,8 @@ class Checkpoint:
         context: what the format's numbers depend on.
         layout: "classifier", "backbone" or "detector": how deep the body is in its model.
         alike: other formats of which the names could be as well.
-        spare: keys of tensors that are there twice.
+        spare: keys of tensors that are there twice, with their neutral names.
+        errors: what makes the reading ambiguous.
         other_keys: the whole key of each entry of ``foreign`` and ``unknown``.
         unknown_parts: the component that each entry of ``unknown`` is in.
     """
@@ -62,7 +63,8 @@ class Checkpoint:
     context: Context
     layout: str
     alike: list[Format] = field(default_factory=list)
-    spare: list[str] = field(default_factory=list)
+    spare: dict[str, str] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
     other_keys: dict[str, str] = field(default_factory=dict)
     unknown_parts: dict[str, str] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ def recognise(
     heads: Iterable[str] = (),
     like: Checkpoint | None = None,
     prefer: Format | None = None,
+    is_model: bool = False,
 ) -> Checkpoint:
     """``tensors`` read with the format that explains most of its keys.
 
@@ -91,6 +94,7 @@ def recognise(
         like: what the tensors will be loaded into. It decides what they leave open: between torchvision's and
             maskrcnn-benchmark's names where there is no stem, and which level a pyramid without a body begins with.
         prefer: the format of which the names are if they could be.
+        is_model: whether they are a model's own: a last stage that several heads have is then filled in each of them.
 
     Raises:
         UnknownKeysError: where no format explains any, or a body is there twice (a student and a teacher, say).
@@ -100,26 +104,21 @@ def recognise(
         raise UnknownKeysError("some keys differ only in a wrapper's prefix, module. or _orig_mod.")
     originals = dict(zip(plain, tensors, strict=True))
     heads = [_WRAPPER_PREFIX.sub("", head) for head in heads]
-    found, errors = [], []
-    for it in FORMATS.values():
-        try:
-            found.append(_read(it, plain, heads, like))
-        except UnknownKeysError as error:
-            errors.append(error)
-    most = max((len(it.tensors) for it in found), default=0)
+    found = [_read(it, plain, heads, like, is_model) for it in FORMATS.values()]
+    most = max(len(it.tensors) for it in found)
     if most == 0:
-        if errors:
-            raise errors[0]
         first = ", ".join(list(tensors)[:5]) or "there are none"
         raise UnknownKeysError(
             f"no key is one of a ResNet backbone as {', '.join(FORMATS)} or timm name them; the first keys: {first}"
         )
     equals = [it for it in found if len(it.tensors) == most]
     best = _chosen(equals, plain, like, prefer)
+    if best.errors:
+        raise UnknownKeysError(best.errors[0])
     best.alike = [it.format for it in equals if it is not best]
     best.keys = {name: originals[key] for name, key in best.keys.items()}
     best.other_keys = {name: originals[key] for name, key in best.other_keys.items()}
-    best.spare = [originals[key] for key in best.spare]
+    best.spare = {originals[key]: name for key, name in best.spare.items()}
     return best
 
 
@@ -135,23 +134,32 @@ def _chosen(
     return next((by_format[id(it)] for it in wanted if id(it) in by_format), equals[0])
 
 
-def _read(it: Format, tensors: Mapping[str, Tensor], heads: list[str], like: Checkpoint | None) -> Checkpoint:
-    body, head = _body_prefixes(it, tensors, heads)
+def _read(
+    it: Format, tensors: Mapping[str, Tensor], heads: list[str], like: Checkpoint | None, is_model: bool
+) -> Checkpoint:
+    """Reads on where something is there twice, so that the format that explains most is known; see ``errors``."""
+    errors: list[str] = []
+    body, head = _body_prefixes(it, tensors, heads, errors)
+    within = _root(it, body, None)
+    pyramids = _prefixes(it.fpn_anchor, tensors)
     fpn = _only(
-        it, "pyramid", [prefix for prefix in _prefixes(it.fpn_anchor, tensors) if not _OTHER_PYRAMID.search(prefix)]
+        it, "pyramid", [prefix for prefix in pyramids if not _OTHER_PYRAMID.match(prefix.removeprefix(within))], errors
     )
     context = Context()
     prefixes = [(prefix, "head") for prefix in head]
     prefixes += [(fpn, "fpn")] if fpn is not None else []
     prefixes += [(body, "body"), (body, "classifier")] if body is not None else []
+    prefixes.sort(key=lambda entry: -len(entry[0]))  # detectron2's pyramid is around its body
     if fpn is not None:
         context = _context(it, tensors, body, fpn, like)
-    found = Checkpoint(it, {}, {}, {}, {}, context, _layout(it, body, fpn))
     root = _root(it, body, fpn)
+    found = Checkpoint(it, {}, {}, {}, {}, context, _layout(it, root, body, fpn), errors=errors)
     for key, tensor in tensors.items():
         name = _name(it, key, tensor, prefixes, context)
         if name is None:
             short = key.removeprefix(root)
+            if short in found.other_keys:
+                short = key
             part = _part_within(it, key, prefixes)
             (found.foreign if part is None else found.unknown)[short] = tensor
             found.other_keys[short] = key
@@ -159,10 +167,11 @@ def _read(it: Format, tensors: Mapping[str, Tensor], heads: list[str], like: Che
                 found.unknown_parts[short] = part
         elif name not in found.tensors:
             found.tensors[name], found.keys[name] = tensor, key
-        elif name.startswith("head.") and _are_equal(tensor, found.tensors[name]):
-            found.spare.append(key)  # mask and keypoint heads of a C4 detector share the box head's last stage
         else:
-            raise UnknownKeysError(f"{found.keys[name]} and {key} are both {name}")
+            # Mask and keypoint heads of a C4 detector share the box head's last stage.
+            found.spare[key] = name
+            if not name.startswith("head.") or not (is_model or _are_equal(tensor, found.tensors[name])):
+                errors.append(f"{found.keys[name]} and {key} are both {name}")
     _rename(found, _settled)
     if it is not CAFFE2:
         _rename(found, _group_norms(found))
@@ -197,7 +206,9 @@ def _part_within(it: Format, key: str, prefixes: list[tuple[str, str]]) -> str |
 
 
 def _are_equal(one: Tensor, other: Tensor) -> bool:
-    return one is other or (one.shape == other.shape and one.dtype == other.dtype and bool(torch.equal(one, other)))
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return one is other or one.is_meta or other.is_meta or bool(torch.equal(one, other))
 
 
 def _prefixes(anchor: re.Pattern[str], tensors: Mapping[str, Tensor]) -> dict[str, list[re.Match[str]]]:
@@ -211,7 +222,9 @@ def _prefixes(anchor: re.Pattern[str], tensors: Mapping[str, Tensor]) -> dict[st
     return found
 
 
-def _body_prefixes(it: Format, tensors: Mapping[str, Tensor], heads: list[str]) -> tuple[str | None, list[str]]:
+def _body_prefixes(
+    it: Format, tensors: Mapping[str, Tensor], heads: list[str], errors: list[str]
+) -> tuple[str | None, list[str]]:
     """The body's prefix and those of C5 heads, which have that stage only, beside or without a body."""
     found = _prefixes(it.anchor, tensors)
     last = "5" if it in (DETECTRON2, CAFFE2) else "4"
@@ -219,14 +232,15 @@ def _body_prefixes(it: Format, tensors: Mapping[str, Tensor], heads: list[str]) 
     head = [prefix for prefix in found if prefix in heads]
     if len(found) > 1:
         head += [prefix for prefix in only_last if prefix not in head]
-    body = _only(it, "body", [prefix for prefix in found if prefix not in head])
+    body = _only(it, "body", [prefix for prefix in found if prefix not in head], errors)
     return body, head
 
 
-def _only(it: Format, what: str, prefixes: Iterable[str]) -> str | None:
+def _only(it: Format, what: str, prefixes: Iterable[str], errors: list[str]) -> str | None:
+    """The first; an error where there are others."""
     prefixes = list(prefixes)
     if len(prefixes) > 1:
-        raise UnknownKeysError(
+        errors.append(
             f"there are {len(prefixes)} of a {what} with {it.name}'s names, at "
             f"{', '.join(repr(prefix) for prefix in prefixes[:5])}; keep the keys of one"
         )
@@ -265,11 +279,11 @@ def _stage_channels(it: Format, tensors: Mapping[str, Tensor], body: str) -> dic
     return {stage: out for stage, (_, out) in channels.items()}
 
 
-def _layout(it: Format, body: str | None, fpn: str | None) -> str:
+def _layout(it: Format, root: str, body: str | None, fpn: str | None) -> str:
     prefix = body if body is not None else fpn or ""
-    if it is MMDETECTION or "backbone." in prefix:
-        return "detector" if prefix or fpn is not None else "classifier"
-    return "backbone" if prefix or fpn is not None else "classifier"
+    if fpn is None and prefix == root:
+        return "classifier"
+    return "detector" if it is MMDETECTION or "backbone." in prefix else "backbone"
 
 
 def _root(it: Format, body: str | None, fpn: str | None) -> str:

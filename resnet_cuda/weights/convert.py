@@ -15,7 +15,7 @@ from torch import Tensor
 from resnet_cuda.weights import files, sources
 from resnet_cuda.weights.checkpoint import UnknownKeysError, component_of, recognise
 from resnet_cuda.weights.conventions import PIXELS
-from resnet_cuda.weights.formats import CAFFE2, FORMATS, MMDETECTION, TORCHVISION, Format
+from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION, TORCHVISION, Format
 from resnet_cuda.weights.load import checked_eps
 from resnet_cuda.weights.norms import folded, with_eps
 from resnet_cuda.weights.notes import converted_stem
@@ -90,7 +90,7 @@ def convert(
     tensors, others, notes = unwrap(content, label)
     try:
         model = source if isinstance(source, torch.nn.Module) else None
-        prefer = None if model is None else Target.of(model, "source").checkpoint.format
+        prefer = None if model is None else Target.of(model, "convert: source").checkpoint.format
         given = Source(recognise(tensors, prefer=prefer), model, eps)
     except UnknownKeysError as error:
         raise ValueError(f"{label}: {error}") from None
@@ -106,7 +106,8 @@ def convert(
     if checkpoint.format.stride_in_1x1 != target.stride_in_1x1:
         report.notes.append("stride: check that both models stride in the same convolution, the 1x1 or the 3x3")
     assumed = given.assumed_eps()
-    if assumed is not None and target.eps != checkpoint.format.eps:
+    changed = any(given.eps(it.rpartition(".")[0]) != target.eps for it in checkpoint.tensors if it.endswith("_var"))
+    if assumed is not None and changed:
         report.notes.append(f"batch norms: {assumed}")
     if (
         "fpn.p7.weight" in checkpoint.tensors
@@ -116,10 +117,12 @@ def convert(
         report.notes.append(
             "mmdetection's P7 has a ReLU before it only with relu_before_extra_convs, the others' always"
         )
-    _check_values(label, given)
+    _check_values(label, given, target)
     values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
     prefixes = target.prefixes["classifier" if to == "timm" else layout or checkpoint.layout]
-    left_out, nameless = list(others), []
+    left_out, nameless = [*others, *checkpoint.spare], []
+    if target is DETECTRON2 and "fpn" not in checkpoint.components:
+        prefixes = (prefixes[0].removesuffix("bottom_up."), *prefixes[1:])
     weights: dict[str, Tensor] = {}
     for name, value in values.items():
         key = _key(name, values, target, given, prefixes, to)
@@ -154,16 +157,30 @@ def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) 
     return conversion
 
 
-def _check_values(label: str, given: Source) -> None:
-    for name, value in given.checkpoint.tensors.items():
-        key = given.checkpoint.keys[name]
+_LEAVES = ("weight", "bias", "running_mean", "running_var")
+
+
+def _check_values(label: str, given: Source, target: Format) -> None:
+    checkpoint = given.checkpoint
+    named = [(checkpoint.keys[name], name, value) for name, value in checkpoint.tensors.items()]
+    named += [(checkpoint.other_keys[key], "", value) for key, value in checkpoint.foreign.items()]
+    for key, name, value in named:
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
             raise ValueError(f"convert: {label}: {key} is no dense tensor of real numbers")
         if value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"convert: {label}: {key} has NaN or infinite values")
-            if name.endswith(".running_var") and bool((value.double() + given.eps(name[:-12]) < 0).any()):
-                raise ValueError(f"convert: {label}: {key} has negative variances")
+        elif name and not name.endswith(".num_batches_tracked"):
+            raise ValueError(f"convert: {label}: {key} is of {str(value.dtype)[6:]}; it must be floating-point")
+        norm, _, leaf = name.rpartition(".")
+        if leaf != "running_var":
+            continue
+        if bool((value.double() + given.eps(norm) < 0).any()):
+            raise ValueError(f"convert: {label}: {key} has negative variances")
+        tensors = [checkpoint.tensors.get(f"{norm}.{it}") for it in _LEAVES]
+        is_whole = all(it is not None and it.shape == value.shape for it in tensors)
+        if not is_whole and (target is CAFFE2 or target.eps != given.eps(norm)):
+            raise ValueError(f"convert: {label}: the norm of {key} must have {', '.join(_LEAVES)}, of one shape")
 
 
 def _with_eps_of(target: Format, given: Source) -> dict[str, Tensor]:

@@ -93,7 +93,7 @@ def load_content(
     """:func:`load_weights` of content that has been read, from ``label``; ``source_model`` is the one that it is of."""
     target = Target.of(model)
     tensors, others, notes = unwrap(content, label)
-    prefer = None if source_model is None else Target.of(source_model, "source").checkpoint.format
+    prefer = None if source_model is None else Target.of(source_model, "load_weights: source").checkpoint.format
     try:
         given = Source(recognise(tensors, like=target.checkpoint, prefer=prefer), source_model, eps)
     except UnknownKeysError as error:
@@ -104,6 +104,7 @@ def load_content(
     refused = match.wrong + (match.refused if strict else [])
     if refused:
         raise ValueError(f"{label} does not fit the {type(model).__name__}, which is unchanged; {_problems(refused)}")
+    _refuse_tied(target.model.state_dict(), match.values, label)
     alarms = match.alarms + conventions(target, given, pixels, report)
     report.notes += alarms
     _write(target, match.values)
@@ -142,9 +143,21 @@ def _write(target: Target, values: Mapping[str, Tensor]) -> None:
                 state[key].copy_(value)
             _check_written(target.model, state, values)
         except BaseException:
-            for key, value in before.items():
+            for key, value in reversed(before.items()):  # of tensors that share memory the first is the old value
                 state[key].copy_(value)
             raise
+
+
+def _refuse_tied(state: Mapping[str, Tensor], values: Mapping[str, Tensor], label: str) -> None:
+    """Tensors of the model that are one, for which the source has different values."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for key, value in values.items():
+        place = state[key]
+        if place.numel() == 0:
+            continue
+        other = seen.setdefault((place.data_ptr(), place.shape, place.stride(), place.device), key)
+        if other != key and not torch.equal(values[other].to(place.dtype), value.to(place.dtype)):
+            raise ValueError(f"{label}: {other} and {key} are one tensor in the model and differ in the source")
 
 
 def _check_written(model: nn.Module, state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

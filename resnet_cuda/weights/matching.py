@@ -18,6 +18,11 @@ from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
 
 _COUNTER = ".num_batches_tracked"
+# What detectors keep beside their weights, in some versions only: detectron2's statistics and anchors.
+_NO_WEIGHT = re.compile(r"\.num_batches_tracked$|(?:^|\.)pixel_(?:mean|std)$|\.cell_anchors\.\d+$")
+_OF_A_DETECTOR = re.compile(
+    r"rpn|roi_|proposal_generator|bbox|mask_head|keypoint|anchor|(?:classification|regression)_head"
+)
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # others have no isfinite and no sums
 _STEM_CONVOLUTIONS = ("stem.conv.weight", "stem.0.conv.weight")
 
@@ -46,6 +51,7 @@ def match(target: Target, source: Source, report: LoadReport, compensate_mask: b
     _sort_missing(target, source, report, result, used)
     _sort_unexpected(target, source, report, result, used)
     report.ignored += source.checkpoint.spare
+    _fill_twins(target, report, result)
     _match_foreign(target, source, report, result)
     _match_unknown(target, source, report, result)
     if compensate_mask:
@@ -212,6 +218,19 @@ def _stage(name: str) -> str | None:
     return found.group(1) if found else None
 
 
+def _fill_twins(target: Target, report: LoadReport, result: Match) -> None:
+    """A stage that several heads have, each in tensors of its own or in the same, is the same in each."""
+    state = target.model.state_dict() if target.checkpoint.spare else {}
+    for key, name in target.checkpoint.spare.items():
+        value = result.values.get(target.checkpoint.keys[name])
+        if value is None or value.shape != state[key].shape:
+            report.missing.append(key)
+            result.refused.append(("missing", key))
+        else:
+            result.values[key] = value
+            report.loaded.append(key)
+
+
 def _match_foreign(target: Target, source: Source, report: LoadReport, result: Match) -> None:
     """The other parts of a detector (RPN, RoI heads): by key, between models of one library."""
     given, wanted = dict(source.checkpoint.foreign), target.checkpoint.foreign
@@ -223,20 +242,24 @@ def _match_foreign(target: Target, source: Source, report: LoadReport, result: M
             given[now], given_keys[now] = given.pop(key), given_keys[key]
     shared = [key for key in wanted if key in given] if same else []
     for key in shared:
-        _take(wanted_keys[key], wanted[key], given_keys[key], given[key], key, report, result)
-    missing = [wanted_keys[key] for key in wanted if key not in shared and not key.endswith(_COUNTER)]
+        counter = _COUNTER if key.endswith(_COUNTER) else ""
+        _take(wanted_keys[key], wanted[key], given_keys[key], given[key], counter, report, result)
+    missing = [wanted_keys[key] for key in wanted if key not in shared and not _NO_WEIGHT.search(key)]
     rest = [given_keys[key] for key in given if key not in shared]
     report.missing += missing
     if not shared:
         report.ignored += rest
-        if wanted and given:
+        if wanted and (
+            any(_OF_A_DETECTOR.search(key) for key in given) or ("fpn" in source.checkpoint.components and given)
+        ):
             result.alarms.append(
                 "of the parts beside the backbone none was loaded: the model's are "
                 f"{summary(missing, 2)}, the source's {summary(rest, 2)}"
             )
         return
-    unexpected = [key for key in rest if not key.endswith(_COUNTER)]
+    unexpected = [key for key in rest if not _NO_WEIGHT.search(key)]
     report.unexpected += unexpected
+    report.ignored += [key for key in rest if _NO_WEIGHT.search(key)]
     result.refused += [("missing", key) for key in missing] + [("unexpected", key) for key in unexpected]
 
 
@@ -245,7 +268,8 @@ def _match_unknown(target: Target, source: Source, report: LoadReport, result: M
     given, wanted = source.checkpoint, target.checkpoint
     for key, place in wanted.unknown.items():
         if key in given.unknown:
-            _take(wanted.other_keys[key], place, given.other_keys[key], given.unknown[key], key, report, result)
+            counter = _COUNTER if key.endswith(_COUNTER) else ""
+            _take(wanted.other_keys[key], place, given.other_keys[key], given.unknown[key], counter, report, result)
         elif not key.endswith(_COUNTER):
             report.missing.append(wanted.other_keys[key])
             result.refused.append(("missing", wanted.other_keys[key]))

@@ -65,7 +65,15 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
         expected = PIXELS[checkpoint.format.pixels]
         report.notes.append(f"input: weights of {name} mostly expect {expected}")
         statistics = target.image_statistics()
-        if statistics is not None and not _agree(expected, *statistics):
+        theirs = None if source.target is None else source.target.image_statistics()
+        if statistics is not None and theirs is not None:
+            if not _agree_with(theirs, statistics):
+                alarms.append(f"the model normalises its input with {statistics}, the source with {theirs}")
+        elif (
+            statistics is not None
+            and checkpoint.format is not target.checkpoint.format
+            and not _agree(expected, *statistics)
+        ):
             known = [it for it, pixels in PIXELS.items() if _agree(pixels, *statistics)]
             mean, std = (", ".join(f"{value:g}" for value in values) for values in statistics)
             alarms.append(
@@ -89,6 +97,13 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
     if source.target is not None:
         alarms += [f"other results than the source's: {text}" for text in differences(source.target, target)]
     return alarms
+
+
+def _agree_with(one: tuple[list[float], list[float]], other: tuple[list[float], list[float]]) -> bool:
+    pairs = [(a, b) for given, wanted in zip(one, other, strict=True) for a, b in zip(given, wanted, strict=False)]
+    return [len(it) for it in one] == [len(it) for it in other] and all(
+        abs(a - b) < 0.01 * abs(b) + 0.01 for a, b in pairs
+    )
 
 
 def _agree(expected: Pixels, mean: list[float], std: list[float]) -> bool:

@@ -66,7 +66,11 @@ class Source:
     def stride_in_1x1(self) -> bool | None:
         if self.target is not None:
             return self.target.stride_in_1x1()
-        return self.checkpoint.format.stride_in_1x1
+        formats = [self.checkpoint.format]
+        if "classifier" not in self.checkpoint.components:  # a torchvision classifier's is mmdetection's as well
+            formats += self.checkpoint.alike
+        places = {it.stride_in_1x1 for it in formats}
+        return places.pop() if len(places) == 1 else None
 
 
 def _complete_folded_norms(checkpoint: Checkpoint) -> set[str]:

@@ -18,7 +18,12 @@ def differences(source: Target, target: Target) -> list[str]:
     """
     shared = [name for name in source.checkpoint.tensors if name in target.checkpoint.tensors]
     found = []
-    for what, facts in (("norms", _norm), ("convolutions", _convolution), ("pyramids' convolutions", _pyramid)):
+    for what, facts in (
+        ("norms", _norm),
+        ("convolutions", _convolution),
+        ("blocks", _block),
+        ("pyramids' convolutions", _pyramid),
+    ):
         differing = []
         for name in shared:
             one, other = facts(source, name), facts(target, name)
@@ -27,10 +32,10 @@ def differences(source: Target, target: Target) -> list[str]:
         if differing:
             name, one, other = differing[0]
             found.append(f"{len(differing)} {what} differ: {name} is {one} in the source and {other} in the model")
-    for what, fact in (("blocks with pooling of their own (aa)", _antialiased), ("fusion of levels", _fusion)):
-        one, other = fact(source.model), fact(target.model)
+    if any(name.startswith("fpn.") for name in shared):
+        one, other = _fusion(source.model), _fusion(target.model)
         if one != other:
-            found.append(f"{what}: {one} in the source, {other} in the model")
+            found.append(f"pyramids: {one} in the source, {other} in the model")
     return found
 
 
@@ -87,15 +92,29 @@ def has_relu(side: Target, name: str) -> bool | None:
     return False
 
 
-def _antialiased(model: nn.Module) -> int:
-    """timm's blocks with a blur or an average pooling after a convolution."""
-    return sum(
-        getattr(it, "aa", None) is not None and not isinstance(it.aa, nn.Identity)
-        for it in model.modules()
-        if hasattr(it, "conv2")
-    )
+def _block(side: Target, name: str) -> str | None:
+    """Whether timm's block has a blur or a pooling after a convolution, and its activation."""
+    if not name.endswith(".conv2.weight") or not name.startswith("res"):
+        return None
+    parent = side.checkpoint.keys[name].removesuffix(".weight").removesuffix(".conv").rpartition(".")[0]
+    try:
+        block = side.model.get_submodule(parent)
+    except AttributeError:
+        return None
+    pooling = getattr(block, "aa", None)
+    is_pooled = pooling is not None and not isinstance(pooling, nn.Identity)
+    activation = getattr(block, "act1", None)
+    name = "ReLU" if activation is None else type(activation).__name__
+    return f"{'with' if is_pooled else 'without'} a pooling of its own (aa), {name}"
 
 
 def _fusion(model: nn.Module) -> str:
-    kinds: set[Any] = {getattr(it, "_fuse_type", "sum") for it in model.modules()}  # detectron2's FPN
-    return "avg" if "avg" in kinds else "sum"
+    """detectron2's way to add levels, and mmdetection's extra levels."""
+    facts = ["sum"]
+    for it in model.modules():
+        if getattr(it, "_fuse_type", "sum") == "avg":
+            facts[0] = "avg"
+        if hasattr(it, "relu_before_extra_convs") and getattr(it, "add_extra_convs", False):
+            relu = "with" if it.relu_before_extra_convs else "without"
+            facts.append(f"extra levels {it.add_extra_convs}, {relu} a ReLU before")
+    return ", ".join(facts)

@@ -20,15 +20,15 @@ class Target:
     checkpoint: Checkpoint
 
     @classmethod
-    def of(cls, model: nn.Module, what: str = "model") -> Target:
-        """``model`` recognised; ``what`` names it in errors."""
+    def of(cls, model: nn.Module, where: str = "load_weights: model") -> Target:
+        """``model`` recognised; ``where`` is its name in errors."""
         ours = any(isinstance(it, (ResNet, ResNetHead)) for it in model.modules())
         state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
         heads = [f"{name}." if name else "" for name, it in model.named_modules() if isinstance(it, ResNetHead)]
         try:
-            return cls(model, recognise(state, heads=heads, prefer=MASKRCNN_BENCHMARK if ours else None))
+            return cls(model, recognise(state, heads=heads, prefer=MASKRCNN_BENCHMARK if ours else None, is_model=True))
         except UnknownKeysError as error:
-            raise ValueError(f"load_weights: {what} is a {type(model).__name__}: {error}") from None
+            raise ValueError(f"{where} is a {type(model).__name__}: {error}") from None
 
     def module(self, name: str) -> nn.Module | None:
         """The module whose tensor has this neutral name; None where the key is not a module's (a parametrization)."""
