@@ -51,6 +51,7 @@ def resnet_fpn_backbone(
     replace_stride_with_dilation: Sequence[bool] = (False, False, False),
     deep_stem: bool | None = None,
     avg_down: bool | None = None,
+    stride_in_1x1: bool = False,
 ) -> BackboneWithFPN:
     """A ResNet with a feature pyramid, for ``torchvision.models.detection`` [torchvision's resnet_fpn_backbone].
 
@@ -86,6 +87,8 @@ def resnet_fpn_backbone(
             ``backbone_name``.
         avg_down: True: a shortcut with a stride averages 2x2 pixels before its convolution, which is ``downsample.1``,
             its norm ``downsample.2`` (V1d). None: by ``backbone_name``.
+        stride_in_1x1: True: bottlenecks stride in their first 1x1, as in Caffe2's, maskrcnn-benchmark's and
+            detectron2's ResNet-50 and -101 and mmdetection's ``style="caffe"``. False: in the 3x3 [torchvision].
 
     Raises:
         KeyError: for an unknown name, listing the known ones.
@@ -108,6 +111,7 @@ def resnet_fpn_backbone(
     dilated = flags(function, "replace_stride_with_dilation", replace_stride_with_dilation, 3)
     deep_stem = None if deep_stem is None else flag(function, "deep_stem", deep_stem)
     avg_down = None if avg_down is None else flag(function, "avg_down", avg_down)
+    stride_in_1x1 = flag(function, "stride_in_1x1", stride_in_1x1)
     fpn_norm = None if fpn_norm_layer is None else norm_function(fpn_norm_layer, "fpn_norm_layer")
     body = TorchvisionBody(
         backbone_name,
@@ -121,6 +125,7 @@ def resnet_fpn_backbone(
         replace_stride_with_dilation=dilated,
         deep_stem=deep_stem,
         avg_down=avg_down,
+        stride_in_1x1=stride_in_1x1,
     )
     _freeze(body, trainable_layers)
     channels = [body.stage_channels[f"layer{layer}"] for layer in returned_layers]

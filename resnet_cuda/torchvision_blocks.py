@@ -70,8 +70,8 @@ class BasicBlock(nn.Module):
 
 
 class TorchvisionBottleneck(Bottleneck):
-    """1x1, 3x3, 1x1 with a shortcut, the stride in the 3x3, which may be deformable; unlike maskrcnn-benchmark's, it
-    strides where it is dilated, too.
+    """1x1, 3x3, 1x1 with a shortcut; the stride is in the 3x3 or, with ``stride_in_1x1``, in the first 1x1, and the 3x3
+    may be deformable. Unlike maskrcnn-benchmark's, it strides where it is dilated, too.
 
     The shortcut is registered last, as in torchvision: an optimizer's state dict numbers parameters in that order.
     """
@@ -87,11 +87,13 @@ class TorchvisionBottleneck(Bottleneck):
         downsample: nn.Sequential | None,
         norm_func: NormFunction,
         dcn_config: dict[str, Any],
+        stride_in_1x1: bool = False,
     ):
         nn.Module.__init__(self)
-        self.conv1 = Conv2d(in_channels, bottleneck_channels, 1, bias=False)
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = Conv2d(in_channels, bottleneck_channels, 1, stride_1x1, bias=False)
         self.bn1 = norm_func(bottleneck_channels)
-        self.conv2 = conv3x3(bottleneck_channels, dcn_config, stride, groups, dilation)
+        self.conv2 = conv3x3(bottleneck_channels, dcn_config, stride_3x3, groups, dilation)
         self.bn2 = norm_func(bottleneck_channels)
         self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, bias=False)
         self.bn3 = norm_func(out_channels)

@@ -80,16 +80,26 @@ def _block(
     avg_down: bool,
     norm_func: NormFunction,
     dcn_config: dict[str, Any],
+    stride_in_1x1: bool,
 ) -> nn.Module:
     """``geometry``: stride, dilation before and in this stage, whether this stage's stride became its dilation."""
     stride, before, dilation, replaced = geometry
     out_channels = planes * (4 if variant.bottleneck else 1)
     downsample = shortcut(in_channels, out_channels, stride, replaced, avg_down, norm_func)
-    if not variant.bottleneck:
+    if not variant.bottleneck:  # whose first convolution is a 3x3
         return BasicBlock(in_channels, planes, stride, (before, dilation), downsample, norm_func, dcn_config)
     width = planes * variant.width_per_group // 64 * variant.groups
     return TorchvisionBottleneck(
-        in_channels, width, out_channels, variant.groups, stride, before, downsample, norm_func, dcn_config
+        in_channels,
+        width,
+        out_channels,
+        variant.groups,
+        stride,
+        before,
+        downsample,
+        norm_func,
+        dcn_config,
+        stride_in_1x1,
     )
 
 
@@ -121,6 +131,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
             convolution has the new dilation in the first block, too [timm].
         deep_stem: three 3x3 convolutions instead of the 7x7; None for what the variant has.
         avg_down: shortcuts pool before their convolution instead of striding in it; None for what the variant has.
+        stride_in_1x1: bottlenecks stride in their first convolution.
     """
 
     def __init__(
@@ -137,6 +148,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
         replace_stride_with_dilation: Sequence[bool] = (False, False, False),
         deep_stem: bool | None = None,
         avg_down: bool | None = None,
+        stride_in_1x1: bool = False,
     ):
         super().__init__()
         where = type(self).__name__
@@ -145,6 +157,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
         dilated = (False, *flags(where, "replace_stride_with_dilation", replace_stride_with_dilation, 3))
         deep_stem = variant.deep_stem if deep_stem is None else flag(where, "deep_stem", deep_stem)
         avg_down = variant.avg_down if avg_down is None else flag(where, "avg_down", avg_down)
+        stride_in_1x1 = flag(where, "stride_in_1x1", stride_in_1x1)
         width = integer(where, "width", width, 1)
         if deep_stem and width % 2:
             raise ValueError(f"{where}: width is {width}; it must be even in a network with a deep stem")
@@ -170,7 +183,10 @@ class TorchvisionBody(HasOutputShape, nn.Module):
             for block in range(variant.block_counts[index]):
                 first = block == 0
                 geometry = (stride, before, dilation, dilated[index]) if first else (1, dilation, dilation, False)
-                blocks.append(_block(variant, channels, width * 2**index, geometry, avg_down, norm_func, dcn_config))
+                planes = width * 2**index
+                blocks.append(
+                    _block(variant, channels, planes, geometry, avg_down, norm_func, dcn_config, stride_in_1x1)
+                )
                 channels = width * 2**index * (4 if variant.bottleneck else 1)
             self.add_module(stage, nn.Sequential(*blocks))
             self.stage_channels[stage] = channels

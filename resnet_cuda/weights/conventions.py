@@ -19,8 +19,9 @@ class Pixels(NamedTuple):
     std: tuple[float, float, float]
 
     def __str__(self) -> str:
-        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
-        return f"{self.order}, 0 to 255, mean {mean}, std {std}"
+        divisor = 255 if self.std[0] > 2 else 1  # as torchvision's users write it
+        mean, std = (", ".join(f"{value / divisor:g}" for value in values) for values in (self.mean, self.std))
+        return f"{self.order}, 0 to {255 // divisor}, mean {mean}, std {std}"
 
 
 _RGB = (123.675, 116.28, 103.53)

@@ -22,7 +22,7 @@ from resnet_cuda.weights.notes import converted_stem
 from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
-from resnet_cuda.weights.unwrap import unwrap
+from resnet_cuda.weights.unwrap import CONVENTIONS, conventions_of, unwrap
 
 TARGETS = (*FORMATS, "timm")
 LAYOUTS = ("classifier", "backbone", "detector")
@@ -37,6 +37,7 @@ class Conversion:
         weights: the weights by key.
         source: the source's format.
         target: the target's.
+        layout: what the keys fit, see :func:`convert`.
         left_out: the source's keys that have no name in the target's format.
         notes: as in a :class:`~resnet_cuda.weights.report.LoadReport`.
     """
@@ -45,11 +46,12 @@ class Conversion:
     weights: dict[str, Tensor]
     source: str
     target: str
+    layout: str
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{self.source} to {self.target}: {len(self.weights)} tensors"]
+        lines = [f"{self.source} to {self.target}: {len(self.weights)} tensors, names of a {self.layout}"]
         if self.left_out:
             lines.append(f"  left out {len(self.left_out):4}  {summary(self.left_out)}")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
@@ -72,14 +74,14 @@ def convert(
     Args:
         source: as for :func:`resnet_cuda.load_weights`.
         to: "torchvision", "timm", "maskrcnn-benchmark", "detectron2", "mmdetection" or "caffe2".
-        layout: what the keys are to fit: "classifier" (no prefix), "backbone" (``body.``, ``fpn.``; detectron2's
-            ``bottom_up.``), "detector" (``backbone.body.``, ...). None for the source's.
+        layout: what the keys are to fit: "classifier" (no prefix and no pyramid), "backbone" (``body.``, ``fpn.``;
+            detectron2's ``bottom_up.``), "detector" (``backbone.body.``, ...). None for the source's.
         eps: of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
         pixels: as for :func:`resnet_cuda.load_weights`: converts the stem.
 
     Raises:
         ValueError: for an unknown format or layout, and weights that the format has no names for: deformable layers in
-            Caffe2, a pyramid in timm, an average-pool shortcut in detectron2.
+            Caffe2, an average-pool shortcut in detectron2.
     """
     if to not in TARGETS:
         raise ValueError(f"convert: to is {to!r}; it must be one of {', '.join(TARGETS)}")
@@ -91,20 +93,23 @@ def convert(
     try:
         model = source if isinstance(source, torch.nn.Module) else None
         prefer = None if model is None else Target.of(model, "convert: source").checkpoint.format
-        given = Source(recognise(tensors, prefer=prefer), model, eps)
+        given = Source(recognise(tensors, prefer=prefer), model, eps, conventions_of(content))
     except UnknownKeysError as error:
         raise ValueError(f"{label}: {error}") from None
     checkpoint = given.checkpoint
     target = TORCHVISION if to == "timm" else FORMATS[to]
     report = LoadReport(label, checkpoint.format.name, notes=notes)
-    checkpoint.tensors.update(converted_stem(checkpoint, pixels, report, "convert"))
-    if pixels is None and PIXELS[checkpoint.format.pixels] != PIXELS[target.pixels]:
+    checkpoint.tensors.update(converted_stem(given, pixels, report, "convert"))
+    has_stem = any(name.startswith("stem.") for name in checkpoint.tensors)
+    if has_stem and pixels is None and PIXELS[given.pixels] != PIXELS[target.pixels]:
         report.notes.append(
-            f"input: weights of {checkpoint.format.name} mostly expect {PIXELS[checkpoint.format.pixels]}, "
-            f"{target.name}'s {PIXELS[target.pixels]}; the stem is unchanged, pixels={target.pixels!r} converts it"
+            f"input: the weights are for {PIXELS[given.pixels]}, {target.name}'s mostly for {PIXELS[target.pixels]}; "
+            f"the stem is unchanged, pixels={target.pixels!r} (--pixels {target.pixels}) converts it"
         )
-    if checkpoint.format.stride_in_1x1 != target.stride_in_1x1:
-        report.notes.append("stride: check that both models stride in the same convolution, the 1x1 or the 3x3")
+    stride = given.stride_in_1x1()
+    if stride != target.stride_in_1x1:
+        where = {True: "in the first 1x1", False: "in the 3x3", None: "in the first 1x1 or the 3x3"}[stride]
+        report.notes.append(f"stride: bottlenecks of these weights stride {where}; the model must, too")
     assumed = given.assumed_eps()
     changed = any(given.eps(it.rpartition(".")[0]) != target.eps for it in checkpoint.tensors if it.endswith("_var"))
     if assumed is not None and changed:
@@ -119,16 +124,21 @@ def convert(
         )
     _check_values(label, given, target)
     values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
-    prefixes = target.prefixes["classifier" if to == "timm" else layout or checkpoint.layout]
+    layout = "classifier" if to == "timm" else layout or checkpoint.layout
+    if checkpoint.format is CAFFE2 and "fpn" in checkpoint.components and layout == "classifier":
+        layout = "detector"  # of Caffe2's layouts nothing is known
+    prefixes = target.prefixes[layout]
     left_out, nameless = [*others, *checkpoint.spare], []
     if target is DETECTRON2 and "fpn" not in checkpoint.components:
         prefixes = (prefixes[0].removesuffix("bottom_up."), *prefixes[1:])
     weights: dict[str, Tensor] = {}
     for name, value in values.items():
-        key = _key(name, values, target, given, prefixes, to)
+        # A classifier has no pyramid and no heads; Caffe2's files have one layout for all.
+        only_body = layout == "classifier" and target is not CAFFE2 and component_of(name) in ("fpn", "head")
+        key = None if only_body else _key(name, values, target, given, prefixes, to)
         if key is not None:
             weights[key] = value
-        elif name.endswith(".num_batches_tracked") or component_of(name) == "classifier":
+        elif name.endswith(".num_batches_tracked") or component_of(name) == "classifier" or only_body:
             left_out.append(checkpoint.keys[name])
         else:
             nameless.append(checkpoint.keys[name])
@@ -140,8 +150,13 @@ def convert(
         left_out += [checkpoint.other_keys[key] for key in checkpoint.foreign]
     if nameless:
         raise ValueError(f"convert: {to} has no names for {len(nameless)} of {label}'s tensors: {summary(nameless)}")
-    content = weights if target.wrapper is None else {target.wrapper: weights, **copy.deepcopy(target.extras)}
-    return Conversion(content, weights, checkpoint.format.name, to, left_out, report.notes)
+    noted: dict[str, Any] = {"pixels": given.pixels if pixels is None else _name_of(pixels)}
+    if stride is not None:
+        noted["stride_in_1x1"] = stride
+    content = weights
+    if target.wrapper is not None:
+        content = {target.wrapper: weights, **copy.deepcopy(target.extras), CONVENTIONS: noted}
+    return Conversion(content, weights, checkpoint.format.name, to, layout, left_out, report.notes)
 
 
 def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) -> Conversion:
@@ -217,6 +232,10 @@ def _folded(given: Source) -> dict[str, Tensor]:
     return values
 
 
+def _name_of(pixels: str | Sequence[str]) -> str:
+    return pixels if isinstance(pixels, str) else pixels[1]
+
+
 def _key(
     name: str,
     values: Mapping[str, Tensor],
@@ -226,8 +245,6 @@ def _key(
     to: str,
 ) -> str | None:
     part = component_of(name)
-    if to == "timm" and part in ("fpn", "head"):
-        return None
     prefix = {"body": prefixes[0], "classifier": prefixes[0], "fpn": prefixes[1], "head": prefixes[2]}[part]
     rules = "body" if part == "head" else part
     context = given.checkpoint.context

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from resnet_cuda._arguments import flag
 from resnet_cuda.weights import matching, sources
 from resnet_cuda.weights.checkpoint import UnknownKeysError, recognise
+from resnet_cuda.weights.hints import hints
 from resnet_cuda.weights.notes import conventions, converted_stem
 from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
-from resnet_cuda.weights.unwrap import unwrap
+from resnet_cuda.weights.unwrap import conventions_of, unwrap
 
 
 def load_weights(
@@ -95,15 +96,20 @@ def load_content(
     tensors, others, notes = unwrap(content, label)
     prefer = None if source_model is None else Target.of(source_model, "load_weights: source").checkpoint.format
     try:
-        given = Source(recognise(tensors, like=target.checkpoint, prefer=prefer), source_model, eps)
+        given = Source(
+            recognise(tensors, like=target.checkpoint, prefer=prefer), source_model, eps, conventions_of(content)
+        )
     except UnknownKeysError as error:
         raise ValueError(f"{label}: {error}") from None
     report = LoadReport(label, given.checkpoint.format.name, ignored=others, notes=notes)
-    given.checkpoint.tensors.update(converted_stem(given.checkpoint, pixels, report, "load_weights"))
+    given.checkpoint.tensors.update(converted_stem(given, pixels, report, "load_weights"))
     match = matching.match(target, given, report, compensate_mask)
     refused = match.wrong + (match.refused if strict else [])
     if refused:
-        raise ValueError(f"{label} does not fit the {type(model).__name__}, which is unchanged; {_problems(refused)}")
+        advice = "".join(f". {it}" for it in hints(target, given, refused))
+        raise ValueError(
+            f"{label} does not fit the {type(model).__name__}, which is unchanged; {_problems(refused)}{advice}"
+        )
     _refuse_tied(target.model.state_dict(), match.values, label)
     alarms = match.alarms + conventions(target, given, pixels, report)
     report.notes += alarms

@@ -205,7 +205,7 @@ def _sort_unexpected(target: Target, source: Source, report: LoadReport, result:
             or (part == "body" and stage is not None and stage not in stages)
             or (given.format is CAFFE2 and name == "stem.conv.bias")
         ):
-            if not synthetic:
+            if not synthetic and not name.endswith(_COUNTER):
                 report.ignored.append(key)
             continue
         if not synthetic:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.weights.checkpoint import Checkpoint
 from resnet_cuda.weights.conventions import PIXELS, Pixels, convert_stem, mean_in
-from resnet_cuda.weights.formats import MASKRCNN_BENCHMARK, MMDETECTION
+from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, MASKRCNN_BENCHMARK, MMDETECTION
 from resnet_cuda.weights.report import LoadReport
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.structure import differences, has_relu
@@ -19,9 +18,9 @@ _STEMS = ("stem.conv.weight", "stem.0.conv.weight")
 _WHERE = {True: "the first 1x1", False: "the 3x3"}
 
 
-def pair_of_pixels(checkpoint: Checkpoint, pixels: str | Sequence[str], where: str) -> tuple[Pixels, Pixels]:
+def pair_of_pixels(given: Source, pixels: str | Sequence[str], where: str) -> tuple[Pixels, Pixels]:
     """The source's and the model's, by name."""
-    names = (checkpoint.format.pixels, pixels) if isinstance(pixels, str) else pixels
+    names = (given.pixels, pixels) if isinstance(pixels, str) else pixels
     is_pair = isinstance(names, (tuple, list)) and len(names) == 2
     if not is_pair or any(not isinstance(name, str) or name not in PIXELS for name in names):
         raise ValueError(f"{where}: pixels is {pixels!r}; it must be one of {', '.join(PIXELS)}, or a pair of them")
@@ -29,12 +28,13 @@ def pair_of_pixels(checkpoint: Checkpoint, pixels: str | Sequence[str], where: s
 
 
 def converted_stem(
-    checkpoint: Checkpoint, pixels: str | Sequence[str] | None, report: LoadReport, where: str
+    given: Source, pixels: str | Sequence[str] | None, report: LoadReport, where: str
 ) -> dict[str, Tensor]:
     """The stem's weight for the input that ``pixels`` names, by neutral name; nothing where it stays."""
     if pixels is None:
         return {}
-    source, target = pair_of_pixels(checkpoint, pixels, where)
+    checkpoint = given.checkpoint
+    source, target = pair_of_pixels(given, pixels, where)
     stems = [name for name in _STEMS if name in checkpoint.tensors]
     if source == target or not stems:
         return {}
@@ -62,8 +62,10 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
     checkpoint = source.checkpoint
     name = checkpoint.format.name
     if any(it in checkpoint.tensors for it in _STEMS) and pixels is None:
-        expected = PIXELS[checkpoint.format.pixels]
-        report.notes.append(f"input: weights of {name} mostly expect {expected}")
+        expected = PIXELS[source.pixels]
+        mostly = "are for" if source.pixels_are_noted else f"of {name} mostly expect"
+        if checkpoint.format is not target.checkpoint.format:
+            report.notes.append(f"input: the weights {mostly} {expected}")
         statistics = target.image_statistics()
         theirs = None if source.target is None else source.target.image_statistics()
         if statistics is not None and theirs is not None:
@@ -77,8 +79,8 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
             known = [it for it, pixels in PIXELS.items() if _agree(pixels, *statistics)]
             mean, std = (", ".join(f"{value:g}" for value in values) for values in statistics)
             alarms.append(
-                f"the model normalises its input with mean {mean} and std {std}, weights of {name} mostly expect "
-                f"{expected}; pass pixels={known[0] if known else '...'!r} to convert the stem"
+                f"the model normalises its input with mean {mean} and std {std}, weights {mostly} "
+                f"{expected}; if these are such, pass pixels={known[0] if known else '...'!r} to convert the stem"
             )
     eps = source.assumed_eps()
     if eps is not None:
@@ -86,7 +88,13 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
     here, there = target.stride_in_1x1(), source.stride_in_1x1()
     if here is not None:
         text = f"stride: the model's bottlenecks stride in {_WHERE[here]}"
-        if there is None:
+        if there is None and not here and _may_stride_in_1x1(source, target):
+            alarms.append(
+                f"{text}; {name}'s ResNet-50 and -101 of this kind mostly stride in the first 1x1, and then the "
+                "results are others than in their own model: stride_in_1x1=True of resnet_fpn_backbone, STRIDE_IN_1X1 "
+                "in a configuration"
+            )
+        elif there is None:
             kinds = f"{name} has weights of both kinds" if source.target is None else "the source's strides do not tell"
             report.notes.append(f"{text}; {kinds}")
         elif here != there:
@@ -97,6 +105,21 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
     if source.target is not None:
         alarms += [f"other results than the source's: {text}" for text in differences(source.target, target)]
     return alarms
+
+
+def _may_stride_in_1x1(source: Source, target: Target) -> bool:
+    """Whether it is a file of a network whose published weights do: no group norms and no groups, as MSRA made them.
+    Between models of one library the configuration decides."""
+    checkpoint = source.checkpoint
+    if source.target is not None or checkpoint.format not in (MASKRCNN_BENCHMARK, DETECTRON2, CAFFE2):
+        return False
+    conv, before = (checkpoint.tensors.get(f"res3.0.conv{k}.weight") for k in (2, 1))
+    has_groups = conv is not None and before is not None and conv.shape[1] != before.shape[0]
+    return (
+        checkpoint.format is not target.checkpoint.format
+        and not has_groups
+        and "stem.gn.weight" not in checkpoint.tensors
+    )
 
 
 def _agree_with(one: tuple[list[float], list[float]], other: tuple[list[float], list[float]]) -> bool:

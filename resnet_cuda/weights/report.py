@@ -18,7 +18,7 @@ class LoadReport:
         unexpected: the source's keys that the model has no place for.
         reshaped: the model's keys whose tensors were changed to fit, such as a stem for other input channels.
         ignored: the source's keys that no model of this kind needs: the classifier, stages that the model does not
-            have, other parts of a detector of another library, counters.
+            have, other parts of a detector of another library. (Counters of batches are not listed.)
         notes: what the source's format leaves unsaid or what was converted: colour order, pixel scale, stride, epsilon.
     """
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from resnet_cuda.weights.checkpoint import Checkpoint
+from resnet_cuda.weights.conventions import PIXELS
 from resnet_cuda.weights.formats import CAFFE2
 from resnet_cuda.weights.target import Target
 
@@ -20,8 +23,15 @@ class Source:
         target: the model, where there is one.
     """
 
-    def __init__(self, checkpoint: Checkpoint, model: nn.Module | None, eps: float | None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: nn.Module | None,
+        eps: float | None,
+        conventions: Mapping[str, Any] | None = None,
+    ):
         self.checkpoint = checkpoint
+        self._noted = {} if model is not None else dict(conventions or {})
         self.target = None if model is None else Target(model, checkpoint)
         self._eps = eps
         # Caffe2's norms with statistics are those of detectron2's files, which are not folded.
@@ -63,9 +73,21 @@ class Source:
         is_old = re.search(r"inner_blocks\.\d\.weight$", key) is not None
         return is_old and not any("bbox_ctrness" in name for name in checkpoint.foreign)
 
+    @property
+    def pixels(self) -> str:
+        """A name in ``PIXELS``: what convert noted, or what most weights of the format are for."""
+        noted = self._noted.get("pixels")
+        return noted if isinstance(noted, str) and noted in PIXELS else self.checkpoint.format.pixels
+
+    @property
+    def pixels_are_noted(self) -> bool:
+        return self._noted.get("pixels") in PIXELS
+
     def stride_in_1x1(self) -> bool | None:
         if self.target is not None:
             return self.target.stride_in_1x1()
+        if isinstance(self._noted.get("stride_in_1x1"), bool):
+            return self._noted["stride_in_1x1"]
         formats = [self.checkpoint.format]
         if "classifier" not in self.checkpoint.components:  # a torchvision classifier's is mmdetection's as well
             formats += self.checkpoint.alike

@@ -24,6 +24,14 @@ WRAPPERS = (
     "ema",
 )
 _DEEPEST = 4
+# Where convert notes conventions, beside a wrapper.
+CONVENTIONS = "resnet_cuda"
+
+
+def conventions_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``convert`` wrote beside the weights: the input and the stride that they are for."""
+    found = content.get(CONVENTIONS)
+    return found if isinstance(found, Mapping) else {}
 
 
 def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], list[str], list[str]]:

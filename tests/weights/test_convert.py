@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -40,10 +41,10 @@ def test_files_of_every_format_load_again(to, ending, tmp_path):
 def test_wrappers_are_those_of_the_libraries(tmp_path):
     network = narrow_fpn()
     contents = {to: convert(network, to).content for to in TARGETS if to != "timm"}
-    assert list(contents["maskrcnn-benchmark"]) == ["model"]
-    assert list(contents["detectron2"]) == ["model", "__author__"]
-    assert list(contents["mmdetection"]) == ["state_dict", "meta"]
-    assert list(contents["caffe2"]) == ["blobs"]
+    assert list(contents["maskrcnn-benchmark"]) == ["model", "resnet_cuda"]
+    assert list(contents["detectron2"]) == ["model", "__author__", "resnet_cuda"]
+    assert list(contents["mmdetection"]) == ["state_dict", "meta", "resnet_cuda"]
+    assert list(contents["caffe2"]) == ["blobs", "resnet_cuda"]
     assert "body.conv1.weight" in contents["torchvision"]
     path = tmp_path / "weights.pkl"
     convert_file(network, path, "detectron2")
@@ -76,6 +77,44 @@ def test_a_detector_keeps_its_other_parts_in_its_own_format_only():
     other = convert(state, "detectron2")
     assert other.left_out == ["rpn.head.cls_logits.weight"]
     assert "left out    1  rpn.head.cls_logits.weight" in str(other)
+
+
+def test_a_classifier_is_the_body_alone():
+    network = narrow_fpn()
+    for to, options in (("timm", {}), ("detectron2", {"layout": "classifier"})):
+        conversion = convert(network, to, **options)
+        assert len(conversion.weights) == len(network.body.state_dict())
+        assert len(conversion.left_out) == len(network.fpn.state_dict())
+        assert "names of a classifier" in str(conversion)
+
+
+def test_what_the_weights_are_for_is_noted_and_read():
+    """So that no advice is given that would be wrong for a converted file."""
+    network = randomise(torchvision_style(dcn=False))
+    there = convert(network, "detectron2").content
+    assert there["resnet_cuda"] == {"pixels": "torchvision", "stride_in_1x1": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = load_weights(torchvision_style(dcn=False), there)
+    assert any("the weights are for RGB, 0 to 1, mean 0.485" in note for note in report.notes)
+    with pytest.warns(UserWarning, match="mostly stride in the first 1x1"):
+        load_weights(torchvision_style(dcn=False), there["model"])
+    assert convert(there, "caffe2", pixels="caffe2").content["resnet_cuda"]["pixels"] == "caffe2"
+
+
+def test_detectron2s_bodies_without_a_pyramid_have_its_names():
+    body = narrow_fpn().body.state_dict()
+    weights = convert({f"backbone.body.{key}": value for key, value in body.items()}, "detectron2").weights
+    assert next(iter(weights)) == "backbone.stem.conv1.weight"
+
+
+@pytest.mark.parametrize("leaf", ["weight", "bias", "running_mean"])
+def test_norms_that_are_not_whole_are_refused(leaf):
+    state = dict(narrow_fpn().state_dict())
+    del state[f"body.bn1.{leaf}"]
+    for to in ("caffe2", "maskrcnn-benchmark"):
+        with pytest.raises(ValueError, match=r"the norm of body.bn1.running_var must have weight, bias"):
+            convert(state, to)
 
 
 def test_deformable_layers_have_each_librarys_names():
@@ -118,7 +157,6 @@ def test_pixels_are_converted_once():
     [
         ({"to": "tensorflow"}, "to is 'tensorflow'; it must be one of torchvision"),
         ({"layout": "model"}, "layout is 'model'; it must be None or one of classifier"),
-        ({"to": "timm"}, "timm has no names for 16 of state dict of a BackboneWithFPN's tensors"),
         ({"source": {"x": torch.zeros(1)}}, "no key is one of a ResNet"),
         ({"pixels": "rgb"}, "pixels is 'rgb'"),
     ],

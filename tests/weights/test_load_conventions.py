@@ -81,7 +81,7 @@ def test_pixels_convert_the_stem():
     network = randomise(narrow_fpn())
     bgr = IMAGE.float() * 100
     model = narrow_fpn()
-    report = load_weights(model, convert(network.state_dict(), "detectron2").content, pixels="torchvision")
+    report = load_weights(model, convert(network.state_dict(), "detectron2").weights, pixels="torchvision")
     rgb = bgr.flip(1) / torch.tensor([58.395, 57.12, 57.375])[:, None, None]
     with torch.no_grad():
         for got, expected in zip(levels_of(model.eval()(rgb)), levels_of(network.eval()(bgr)), strict=True):
@@ -98,7 +98,7 @@ def test_another_mean_is_said():
 
 def test_a_torchvision_detector_is_warned_of_bgr_weights():
     detection = pytest.importorskip("torchvision.models.detection")
-    weights = convert(narrow_fpn().state_dict(), "caffe2").content
+    weights = convert(narrow_fpn().state_dict(), "caffe2").weights
     model = detection.FasterRCNN(narrow_fpn(), num_classes=3)
     with pytest.warns(UserWarning, match="pixels='torchvision'"):
         load_weights(model, weights)

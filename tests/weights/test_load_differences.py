@@ -293,3 +293,51 @@ def test_layers_of_another_library_are_compensated_too():
     source = randomise(narrow_fpn())
     load_weights(detector, source.body)
     torch.testing.assert_close(layer.weight, 2 * source.body.layer1[0].conv2.weight)
+
+
+def test_heads_with_stages_of_their_own_are_all_filled():
+    def head():
+        return ResNetHead("BottleneckWithFixedBatchNorm", [StageSpec(4, 3, True)], width_per_group=8)
+
+    model = nn.Module()
+    model.box, model.mask = head(), head()
+    source = randomise(head())
+    report = load_weights(model, source)
+    assert_same_state(model.box, source.state_dict())
+    assert_same_state(model.mask, source.state_dict())
+    assert len(report.loaded) == len(model.state_dict())
+
+
+def test_a_file_for_another_classifier_raises_no_alarm_in_a_detector():
+    state = {f"backbone.{key}": value for key, value in narrow_fpn().body.state_dict().items()}
+    assert alarms(Detector(), {**state, "head.fc.weight": torch.zeros(3, 3)}) == []
+
+
+def test_input_statistics_of_two_models_are_compared():
+    detection = pytest.importorskip("torchvision.models.detection")
+
+    def build(mean):
+        return detection.FasterRCNN(narrow_fpn(), 3, image_mean=mean)
+
+    assert alarms(build([0.5] * 3), build([0.5] * 3)) == []
+    assert any("normalises its input" in text for text in alarms(build([0.5] * 3), build([0.4] * 3)))
+
+
+def test_what_is_within_the_body_is_not_the_pyramids():
+    state = convert(narrow_fpn().state_dict(), "detectron2", layout="detector").weights
+    state["backbone.bottom_up.res2.0.attn.weight"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"unexpected: backbone.bottom_up.res2.0.attn.weight"):
+        load_weights(narrow_fpn().body, state)
+
+
+def test_bottlenecks_may_stride_in_the_1x1():
+    options = {"width": 8, "fpn_channels": 16}
+    source = randomise(by_configuration(STRIDE_IN_1X1=True)).double().eval()
+    model = resnet_fpn_backbone("resnet50", stride_in_1x1=True, **options).double().eval()
+    assert alarms(model, source.state_dict()) == []
+    with torch.no_grad():
+        for got, expected in zip(levels_of(model(IMAGE)), levels_of(source(IMAGE)), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    other = resnet_fpn_backbone("resnet50", **options)
+    assert any("mostly stride in the first 1x1" in text for text in alarms(other, source.state_dict()))
+    assert any("those of the weights in the first 1x1" in text for text in alarms(other, source))

@@ -11,7 +11,7 @@ from helpers.networks import (
 )
 from torch import nn
 
-from resnet_cuda import load_weights
+from resnet_cuda import load_weights, resnet_fpn_backbone
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,47 @@ def test_parts_that_the_source_does_not_have_stay_and_are_reported():
     assert_same_state(model.fpn, pyramid)
     assert all(key.startswith("fpn.") for key in report.missing)
     assert "the source has no pyramid; the model's stays as it is" in report.notes
+
+
+# Hints
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "hint"),
+    [
+        ({}, {"backbone_name": "resnet34"}, r"stages of 3, 4, 6, 3 blocks, the model of 2, 2, 2, 2"),
+        ({"backbone_name": "resnet50"}, {"backbone_name": "resnet34"}, "bottlenecks, the other basic blocks"),
+        ({}, {"backbone_name": "resnet18d"}, "source has a deep stem, the model not .deep_stem="),
+        ({"backbone_name": "resnet18d"}, {}, "model has a deep stem, the source not"),
+        ({}, {"norm_layer": "gn"}, 'source has group norms in the body, the model not .norm_layer="gn"'),
+        ({}, {"fpn_norm_layer": "bn"}, "source has norms in the pyramid, the model not .fpn_norm_layer="),
+        ({}, {"dcn_stages": (False, False, False, True)}, "source has deformable layers, the model not .dcn_stages="),
+        (
+            {"dcn_stages": (False, False, False, True), "deformable_groups": 2},
+            {"dcn_stages": (False, False, False, True)},
+            "modulated= or deformable_groups= differ",
+        ),
+    ],
+)
+def test_hints_say_why(model, source, hint):
+    def build(backbone_name="resnet18", **options):
+        return resnet_fpn_backbone(backbone_name, width=8, fpn_channels=8, **options)
+
+    assert_refused(build(**model), build(**source).state_dict(), hint)
+
+
+def test_both_pyramids_are_refused():
+    twice = nn.Module()
+    twice.backbone = narrow_fpn()
+    twice.fpn2 = narrow_fpn().fpn
+    assert_refused(narrow_fpn(), twice.state_dict(), "there are 2 of a pyramid with torchvision's names")
+    assert_refused(twice, narrow_fpn().state_dict(), "there are 2 of a pyramid with torchvision's names")
+
+
+def test_tied_tensors_take_one_value_and_are_restored():
+    model = narrow_fpn()
+    model.fpn.layer_blocks[1] = model.fpn.layer_blocks[0]
+    load_weights(model, narrow_fpn().body.state_dict())
+    assert_refused(
+        model, randomise(narrow_fpn(), 3).state_dict(), "are one tensor in the model and differ in the source"
+    )
