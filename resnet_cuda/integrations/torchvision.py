@@ -6,8 +6,9 @@
 
 Every builder takes
 
-- torchvision's arguments, with its defaults: ``weights`` (of the whole detector), ``num_classes``,
-  ``weights_backbone``, ``trainable_backbone_layers``, and ``progress``, which has no effect;
+- torchvision's arguments, with its defaults: ``weights`` (of the whole detector: torchvision's, or a path or what else
+  :func:`resnet_cuda.load_weights` takes), ``num_classes``, ``weights_backbone`` (likewise),
+  ``trainable_backbone_layers``, and ``progress``, which has no effect;
 - those of :func:`resnet_cuda.resnet_fpn_backbone`: ``backbone_name``, ``norm_layer``, ``dcn_stages``, ``modulated``,
   ``deformable_groups``, ``width``, ``fpn_channels``, ``fpn_norm_layer``, ``in_channels``, ``deep_stem``, ...;
 - all others go to the detector's class, such as ``min_size`` or ``box_score_thresh``.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -113,19 +115,20 @@ def _build(
     **options: Any,
 ) -> nn.Module:
     recipe = _RECIPES[function]
-    weights = recipe.weights.verify(weights)
+    source = None if weights is None or _is_named(recipe, weights) else weights
+    weights = None if source is not None else recipe.weights.verify(weights)
     num_classes = _count(function, "num_classes", num_classes, weights, "categories", recipe.num_classes)
     if recipe.detector is detection.KeypointRCNN:
         given = options.get("num_keypoints")
         options["num_keypoints"] = _count(function, "num_keypoints", given, weights, "keypoint_names", 17)
-    if weights is not None:
+    if weights is not None or source is not None:
         weights_backbone = None
     backbone_options = {name: options.pop(name) for name in sorted(_BACKBONE_OPTIONS & set(options))}
     allowed = _BACKBONE_OPTIONS | set(inspect.signature(recipe.detector).parameters) - {"backbone", "kwargs"}
     for name in options:  # the detectors' classes take any name and ignore what they do not know
         if name not in allowed:
             raise TypeError(f"{function}: there is no argument {name!r}; allowed are {', '.join(sorted(allowed))}")
-    trained = weights is not None or weights_backbone is not None
+    trained = weights is not None or source is not None or weights_backbone is not None
     norm_layer = backbone_options.get("norm_layer")
     if norm_layer is None:
         backbone_options["norm_layer"] = "frozen_bn" if trained and recipe.version == 1 else "bn"
@@ -146,7 +149,16 @@ def _build(
         # torchvision sets eps to 0 for these; load_weights changes the variances instead.
         eps = recipe.eps_of_coco_v1 if recipe.version == 1 and weights.name == "COCO_V1" else 1e-5
         load_weights(model, weights, eps=eps)
+    if source is not None:
+        load_weights(model, source)
     return model
+
+
+def _is_named(recipe: _Recipe, weights: Any) -> bool:
+    """Whether it is of torchvision's enum, or a name in it, and not a file or another source."""
+    if not isinstance(weights, str):
+        return isinstance(weights, Enum)
+    return weights.isidentifier() or weights.startswith(f"{recipe.weights.__name__}.")
 
 
 def _count(function: str, name: str, value: int | None, weights: Any, meta: str, default: int) -> int:

@@ -147,6 +147,17 @@ def test_backbones_weights_and_trained_layers(trainable, monkeypatch):
     assert any(isinstance(layer, FrozenBatchNorm2d) for layer in model.modules())
 
 
+def test_weights_of_a_file(tmp_path):
+    source = randomise(detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3))
+    torch.save({"model": source.state_dict(), "epoch": 3}, tmp_path / "checkpoint.pth")
+    for weights in (tmp_path / "checkpoint.pth", str(tmp_path / "checkpoint.pth"), source.state_dict()):
+        model = ours.maskrcnn_resnet50_fpn(weights=weights, num_classes=3)
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, source.state_dict()[key]), key
+    with pytest.raises(ValueError, match="nowhere.pth"):
+        ours.maskrcnn_resnet50_fpn(weights="nowhere.pth")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_other_backbones_train(name):
     """Options of the backbone reach it, and the detector's class gets the rest."""
