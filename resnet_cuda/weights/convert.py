@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from resnet_cuda.weights import files, sources
-from resnet_cuda.weights.checkpoint import UnknownKeysError, component_of, recognise
+from resnet_cuda.weights.checkpoint import component_of
 from resnet_cuda.weights.conventions import PIXELS
 from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION, TORCHVISION, Format
 from resnet_cuda.weights.load import checked_eps
 from resnet_cuda.weights.norms import folded, with_eps
 from resnet_cuda.weights.notes import converted_stem
-from resnet_cuda.weights.report import LoadReport, summary
+from resnet_cuda.weights.report import summary
 from resnet_cuda.weights.source import Source
-from resnet_cuda.weights.target import Target
-from resnet_cuda.weights.unwrap import CONVENTIONS, conventions_of, unwrap
+from resnet_cuda.weights.unwrap import CONVENTIONS
+from resnet_cuda.weights.values import FLOATS, is_dense
 
 TARGETS = (*FORMATS, "timm")
 LAYOUTS = ("classifier", "backbone", "detector")
@@ -89,16 +89,10 @@ def convert(
         raise ValueError(f"convert: layout is {layout!r}; it must be None or one of {', '.join(LAYOUTS)}")
     eps = checked_eps("convert", eps)
     content, label = sources.resolve(source)
-    tensors, others, notes = unwrap(content, label)
-    try:
-        model = source if isinstance(source, torch.nn.Module) else None
-        prefer = None if model is None else Target.of(model, "convert: source").checkpoint.format
-        given = Source(recognise(tensors, prefer=prefer), model, eps, conventions_of(content))
-    except UnknownKeysError as error:
-        raise ValueError(f"{label}: {error}") from None
+    model = source if isinstance(source, torch.nn.Module) else None
+    given, report = Source.of(content, label, "convert", model, eps)
     checkpoint = given.checkpoint
     target = TORCHVISION if to == "timm" else FORMATS[to]
-    report = LoadReport(label, checkpoint.format.name, notes=notes)
     checkpoint.tensors.update(converted_stem(given, pixels, report, "convert"))
     has_stem = any(name.startswith("stem.") for name in checkpoint.tensors)
     if has_stem and pixels is None and PIXELS[given.pixels] != PIXELS[target.pixels]:
@@ -128,7 +122,7 @@ def convert(
     if checkpoint.format is CAFFE2 and "fpn" in checkpoint.components and layout == "classifier":
         layout = "detector"  # of Caffe2's layouts nothing is known
     prefixes = target.prefixes[layout]
-    left_out, nameless = [*others, *checkpoint.spare], []
+    left_out, nameless = [*report.ignored, *checkpoint.spare], []
     if target is DETECTRON2 and "fpn" not in checkpoint.components:
         prefixes = (prefixes[0].removesuffix("bottom_up."), *prefixes[1:])
     weights: dict[str, Tensor] = {}
@@ -180,9 +174,9 @@ def _check_values(label: str, given: Source, target: Format) -> None:
     named = [(checkpoint.keys[name], name, value) for name, value in checkpoint.tensors.items()]
     named += [(checkpoint.other_keys[key], "", value) for key, value in checkpoint.foreign.items()]
     for key, name, value in named:
-        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        if value.is_meta or not is_dense(value):
             raise ValueError(f"convert: {label}: {key} is no dense tensor of real numbers")
-        if value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        if value.dtype in FLOATS:
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"convert: {label}: {key} has NaN or infinite values")
         elif name and not name.endswith(".num_batches_tracked"):

@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag
 from resnet_cuda.weights import matching, sources
-from resnet_cuda.weights.checkpoint import UnknownKeysError, recognise
 from resnet_cuda.weights.hints import hints
 from resnet_cuda.weights.notes import conventions, converted_stem
 from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
-from resnet_cuda.weights.unwrap import conventions_of, unwrap
 
 
 def load_weights(
@@ -93,15 +91,7 @@ def load_content(
 ) -> LoadReport:
     """:func:`load_weights` of content that has been read, from ``label``; ``source_model`` is the one that it is of."""
     target = Target.of(model)
-    tensors, others, notes = unwrap(content, label)
-    prefer = None if source_model is None else Target.of(source_model, "load_weights: source").checkpoint.format
-    try:
-        given = Source(
-            recognise(tensors, like=target.checkpoint, prefer=prefer), source_model, eps, conventions_of(content)
-        )
-    except UnknownKeysError as error:
-        raise ValueError(f"{label}: {error}") from None
-    report = LoadReport(label, given.checkpoint.format.name, ignored=others, notes=notes)
+    given, report = Source.of(content, label, "load_weights", source_model, eps, target.checkpoint)
     given.checkpoint.tensors.update(converted_stem(given, pixels, report, "load_weights"))
     match = matching.match(target, given, report, compensate_mask)
     refused = match.wrong + (match.refused if strict else [])

@@ -16,6 +16,7 @@ from resnet_cuda.weights.norms import with_eps
 from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
+from resnet_cuda.weights.values import FLOATS, is_dense
 
 _COUNTER = ".num_batches_tracked"
 # What detectors keep beside their weights, in some versions only: detectron2's statistics and anchors.
@@ -23,7 +24,6 @@ _NO_WEIGHT = re.compile(r"\.num_batches_tracked$|(?:^|\.)pixel_(?:mean|std)$|\.c
 _OF_A_DETECTOR = re.compile(
     r"rpn|roi_|proposal_generator|bbox|mask_head|keypoint|anchor|(?:classification|regression)_head"
 )
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # others have no isfinite and no sums
 _STEM_CONVOLUTIONS = ("stem.conv.weight", "stem.0.conv.weight")
 
 
@@ -84,12 +84,12 @@ def _take(key: str, place: Tensor, origin: str, value: Tensor, name: str, report
         where = key if place.is_meta else origin
         result.wrong.append(("without data, on the meta device", where))
         return
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+    if not is_dense(value):
         result.wrong.append(("not a dense tensor of real numbers", origin))
         return
     if name.endswith(_COUNTER):
         value = value.to(place.dtype)
-    if place.is_floating_point() != value.is_floating_point() or value.dtype not in (*_DTYPES, place.dtype):
+    if place.is_floating_point() != value.is_floating_point() or value.dtype not in (*FLOATS, place.dtype):
         result.wrong.append((f"of {str(value.dtype).removeprefix('torch.')}", origin))
         return
     if value.shape != place.shape:
@@ -151,6 +151,7 @@ def _match_epsilon(norm: str, origin: str, target: Target, source: Source, resul
 
 def _sort_missing(target: Target, source: Source, report: LoadReport, result: Match, used: dict[str, str]) -> None:
     given, wanted = source.checkpoint, target.checkpoint
+    parts = given.components
     absent_parts: set[str] = set()
     plain_layers: list[str] = []
     for name, key in wanted.keys.items():
@@ -161,7 +162,7 @@ def _sort_missing(target: Target, source: Source, report: LoadReport, result: Ma
         block, _, leaf = name.partition(".offset.")
         if leaf and f"{block}.conv2.weight" in used and not _has_offsets(given.tensors, block):
             plain_layers.append(block)
-        elif part != "body" and part not in given.components and not (part == "head" and _has_stage_5(used)):
+        elif part != "body" and part not in parts and not (part == "head" and _has_stage_5(used)):
             absent_parts.add(part)
         else:
             result.refused.append(("missing", key))
@@ -194,6 +195,7 @@ def _sort_unexpected(target: Target, source: Source, report: LoadReport, result:
     given, wanted = source.checkpoint, target.checkpoint
     taken = set(used.values())
     stages = {_stage(name) for name in wanted.tensors}
+    parts = wanted.components
     for name, key in given.keys.items():
         if name in taken:
             continue
@@ -201,7 +203,7 @@ def _sort_unexpected(target: Target, source: Source, report: LoadReport, result:
         synthetic = key.endswith(")")  # a folded norm's statistics, which are in no file
         if (
             name.endswith(_COUNTER)
-            or part not in wanted.components
+            or part not in parts
             or (part == "body" and stage is not None and stage not in stages)
             or (given.format is CAFFE2 and name == "stem.conv.bias")
         ):

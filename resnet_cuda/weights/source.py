@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_cuda.weights.checkpoint import Checkpoint
+from resnet_cuda.weights.checkpoint import Checkpoint, UnknownKeysError, recognise
 from resnet_cuda.weights.conventions import PIXELS
 from resnet_cuda.weights.formats import CAFFE2
+from resnet_cuda.weights.report import LoadReport
 from resnet_cuda.weights.target import Target
+from resnet_cuda.weights.unwrap import conventions_of, unwrap
 
 
 class Source:
@@ -36,6 +38,36 @@ class Source:
         self._eps = eps
         # Caffe2's norms with statistics are those of detectron2's files, which are not folded.
         self._folded = _complete_folded_norms(checkpoint) if checkpoint.format is CAFFE2 else set()
+
+    @classmethod
+    def of(
+        cls,
+        content: Mapping[str, Any],
+        label: str,
+        where: str,
+        model: nn.Module | None,
+        eps: float | None,
+        like: Checkpoint | None = None,
+    ) -> tuple[Source, LoadReport]:
+        """What ``content``, out of ``label``, holds, and a report that lists what of it is no tensor.
+
+        Args:
+            where: the caller, for messages.
+            model: the one that the content is of.
+            eps: of its batch norms, where the caller knows it.
+            like: see :func:`recognise`.
+
+        Raises:
+            ValueError: where there are no tensors, or no format has their names.
+        """
+        tensors, others, notes = unwrap(content, label)
+        prefer = None if model is None else Target.of(model, f"{where}: source").checkpoint.format
+        try:
+            checkpoint = recognise(tensors, like=like, prefer=prefer)
+        except UnknownKeysError as error:
+            raise ValueError(f"{label}: {error}") from None
+        report = LoadReport(label, checkpoint.format.name, ignored=others, notes=notes)
+        return cls(checkpoint, model, eps, conventions_of(content)), report
 
     def eps(self, norm: str) -> float:
         """Of the norm with this neutral name."""
