@@ -19,14 +19,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from detection import checkpoint, coins, distributed, pictures
-from detection.check_dataset import check_dataset, dataset_class
-from detection.coco_dataset import DAMAGED, CocoInstances
-from detection.engine import TrainOptions, train
-from detection.evaluate import evaluate
-from detection.model import COINS, ModelOptions, build_model
-from detection.predict import predict_files
-from detection.transforms import TRAINING, TRAINING_COINS
+from detection import distributed
+from detection.data import coins
+from detection.data.coco_dataset import DAMAGED, CocoInstances
+from detection.data.custom import check_dataset, dataset_class
+from detection.data.transforms import TRAINING, TRAINING_COINS
+from detection.evaluation.evaluate import evaluate
+from detection.models.build import build_model
+from detection.models.options import COINS, ModelOptions
+from detection.prediction import pictures
+from detection.prediction.predict import predict_files
+from detection.training import checkpoint
+from detection.training.engine import train
+from detection.training.options import TrainOptions
 from torch.utils.data import Dataset
 
 COINS_TRAINING = TrainOptions(

@@ -62,7 +62,7 @@ def coco(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def tiny_model():
     """Model options that build in milliseconds; classes in the order of their category ids."""
-    from detection.model import COINS
+    from detection.models.options import COINS
 
     sizes = {
         "width": 8,
@@ -78,6 +78,6 @@ def tiny_model():
 
 @pytest.fixture
 def tiny_training():
-    from detection.engine import TrainOptions
+    from detection.training.options import TrainOptions
 
     return TrainOptions(iterations=4, batch=2, learning_rate=1e-3, warmup=2, workers=0, save_every=2)

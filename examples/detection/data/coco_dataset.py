@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detection.images import read_image
+from detection.data.images import read_image
 
 Sample = tuple[Tensor, dict[str, Any]]
 Transform = Callable[[Sample, torch.Generator], Sample]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from detection.check_dataset import check_dataset
-from detection.coco_dataset import Sample, Transform
+from detection.data.coco_dataset import Sample, Transform
+from detection.data.custom import check_dataset
 
 
 class EndlessSampler(Sampler):

@@ -19,7 +19,7 @@ from torchvision.models.detection import MaskRCNN
 from tqdm import tqdm
 
 from detection import distributed
-from detection.loader import evaluation_loader
+from detection.data.loader import evaluation_loader
 
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
 MASK_THRESHOLD = 0.5

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detection import checkpoint
-from detection.coco_dataset import CocoInstances
-from detection.engine import train
-from detection.transforms import TRAINING
+from detection.data.coco_dataset import CocoInstances
+from detection.data.transforms import TRAINING
+from detection.training import checkpoint
+from detection.training.engine import train
 
 from resnet_cuda.layers import FrozenBatchNorm2d
 

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from detection.coco_dataset import CocoInstances, DamagedSampleError
-from detection.engine import train
-from detection.transforms import flip_horizontally, flip_vertically
+from detection.data.coco_dataset import CocoInstances, DamagedSampleError
+from detection.data.transforms import flip_horizontally, flip_vertically
+from detection.training.engine import train
 from torch.utils.data import Dataset
 
 
@@ -53,7 +53,7 @@ def test_a_damaged_image_is_named_or_skipped(coco, damage):
 
 @pytest.mark.parametrize("name", ["16.png", "16.tif", "16.pgm"])
 def test_a_16_bit_image_keeps_its_values(name, tmp_path):
-    from detection.images import read_image
+    from detection.data.images import read_image
     from PIL import Image
 
     grey = np.arange(0, 65536, 2048, dtype=np.uint16).reshape(4, 8)
@@ -63,7 +63,7 @@ def test_a_16_bit_image_keeps_its_values(name, tmp_path):
 
 
 def test_pixels_without_a_range_are_refused(coco):
-    from detection.coco_dataset import CocoInstances, DamagedSampleError
+    from detection.data.coco_dataset import CocoInstances, DamagedSampleError
     from PIL import Image
 
     Image.fromarray(np.ones((48, 64), dtype=np.float32)).save(coco[0] / "image2.png", format="TIFF")

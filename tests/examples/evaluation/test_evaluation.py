@@ -8,11 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from detection import pictures
-from detection.coco_dataset import CocoInstances
-from detection.evaluate import evaluate, mask_ap, results_of
-from detection.model import build_model
-from detection.pictures import last_deformable_layer, sampling_points
+from detection.data.coco_dataset import CocoInstances
+from detection.evaluation.evaluate import evaluate, mask_ap, results_of
+from detection.models.build import build_model
+from detection.prediction import pictures
+from detection.prediction.pictures import last_deformable_layer, sampling_points
 from PIL import Image
 from torch import nn
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from detection.model import ModelOptions
+from detection.models.options import ModelOptions
 
 KEYS = ("model", "optimizer", "iteration", "options", "seed")
 

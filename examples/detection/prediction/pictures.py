@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from detection.evaluate import MASK_THRESHOLD
+from detection.evaluation.evaluate import MASK_THRESHOLD
 from resnet_cuda.layers import DFConv2d
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#17becf")

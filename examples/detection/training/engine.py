@@ -6,7 +6,6 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,31 +15,16 @@ from torchvision.models.detection import MaskRCNN
 from tqdm import tqdm
 
 import resnet_cuda
-from detection import checkpoint, distributed
-from detection.check_dataset import check_dataset
-from detection.coco_dataset import Transform
-from detection.loader import training_loader
-from detection.model import ModelOptions, build_model
+from detection import distributed
+from detection.data.coco_dataset import Transform
+from detection.data.custom import check_dataset
+from detection.data.loader import training_loader
+from detection.models.build import build_model
+from detection.models.options import ModelOptions
+from detection.training import checkpoint
+from detection.training.options import TrainOptions
 
 CALIBRATION_IMAGES = 16
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train. The learning rate rises over ``warmup`` iterations, then falls to a hundredth by half a cosine."""
-
-    iterations: int = 90_000
-    batch: int = 2
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    clip_norm: float = 10.0  # of all gradients together
-    warmup: int = 500
-    workers: int = 2
-    seed: int = 0
-    save_every: int = 1000
-    resume: bool = True
-    bfloat16: bool = False
-    stop_after: int | None = None  # iterations of this run, which a later one resumes
 
 
 def learning_rate(options: TrainOptions, iteration: int) -> float:

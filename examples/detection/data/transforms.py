@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detection.coco_dataset import Sample
+from detection.data.coco_dataset import Sample
 
 
 def _chance(generator: torch.Generator, probability: float) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from detection import coins
-from detection.coco_dataset import CocoInstances
+from detection.data import coins
+from detection.data.coco_dataset import CocoInstances
 
 
 def test_masks_are_the_24_coins():

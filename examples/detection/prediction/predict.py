@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torchvision.models.detection import MaskRCNN
 
-from detection.evaluate import results_of
-from detection.images import read_image
-from detection.pictures import confident, draw_detections
+from detection.data.images import read_image
+from detection.evaluation.evaluate import results_of
+from detection.prediction.pictures import confident, draw_detections
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""COCO's metrics and what explains them."""

@@ -1,0 +1,1 @@
+"""torchvision's detectors on a resnet_cuda backbone."""

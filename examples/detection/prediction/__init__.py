@@ -1,0 +1,1 @@
+"""Detections for image files, and pictures of them."""
