@@ -1,0 +1,77 @@
+"""``check``: whether a data set can be trained on, without training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from detection.commands.datasets import add_data, class_names, open_dataset, place_of
+from detection.data.check import check
+from detection.data.coco_dataset import CocoInstances
+from detection.data.custom import targets_of
+from detection.data.errors import DamagedSampleError
+from detection.data.sample import checked
+from detection.models.options import ModelOptions
+
+SHOWN = 20  # problems that are printed
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("check", help="look at all annotations and images of a data set")
+    add_data(parser)
+    parser.add_argument(
+        "--model", dest="kind", metavar="NAME", help="what it is for: maskrcnn, fasterrcnn, keypointrcnn or retinanet"
+    )
+    parser.add_argument("--max-size", type=int, metavar="N", help="the model's max_size, for images of extreme ratio")
+    parser.add_argument("--pixels", action="store_true", help="read every image whole, not only its header")
+    parser.add_argument("--device", default="cpu", choices=("cpu",), help=argparse.SUPPRESS)
+    parser.set_defaults(prepare=prepare)
+
+
+def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[], int]:
+    """What it returns gives the exit status: 1 where something cannot be used."""
+    model = ModelOptions(class_names=("object",))
+    max_size = arguments.max_size or model.max_size
+    kind = arguments.kind
+    targets = ModelOptions(class_names=("object",), kind=kind).targets if kind else None
+    # "skip": a problem is reported, whatever training would do about it.
+    place = place_of(vars(arguments))
+    dataset = open_dataset(place, "skip", coins_part="train", targets=targets, max_ratio=max_size)
+
+    def run() -> int:
+        problems: list[str] = []
+        if isinstance(dataset, CocoInstances):
+            report = check(dataset)
+            print(report)
+            problems += report.problems
+        if arguments.pixels or not isinstance(dataset, CocoInstances):
+            problems += [text for text in _samples(dataset, max_size) if text not in problems]
+        for text in problems[:SHOWN]:
+            print(text, file=sys.stderr)
+        if len(problems) > SHOWN:
+            print(f"and {len(problems) - SHOWN} more", file=sys.stderr)
+        if not problems:
+            print("nothing is damaged")
+        return 1 if problems else 0
+
+    return run
+
+
+def _samples(dataset: Dataset, max_ratio: float) -> list[str]:
+    """What is wrong with the samples, each one read."""
+    problems = []
+    read = getattr(dataset, "read", dataset.__getitem__)
+    targets, classes = targets_of(dataset), len(class_names(dataset))
+    for index in tqdm(range(len(dataset)), desc="samples", file=sys.stderr, mininterval=1):
+        name = dataset.describe(index) if hasattr(dataset, "describe") else f"sample {index}"
+        try:
+            checked(read(index), name, classes, targets, max_ratio)
+        except (DamagedSampleError, ValueError, TypeError) as error:
+            problems.append(str(error))
+    return problems

@@ -1,0 +1,59 @@
+"""``evaluate``: COCO's metrics of a checkpoint, and on request what explains them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detection import distributed
+from detection.commands.datasets import add_data, class_names, open_dataset, place_of
+from detection.evaluation.evaluate import evaluate
+from detection.training import checkpoint
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="COCO's box and mask AP of a checkpoint, as a table and as JSON")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    add_data(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: evaluation, beside the checkpoint)")
+    parser.add_argument("--results", action="store_true", help="write the detections in COCO's results format, too")
+    parser.add_argument("--confusion", action="store_true", help="draw the confusion matrix")
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N images with the most mistakes")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that load data (default: 2)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    parser.set_defaults(prepare=prepare)
+
+
+def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[], None]:
+    for name, lowest in (("worst", 0), ("workers", 0)):
+        if getattr(arguments, name) < lowest:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}; it must be at least {lowest}")
+    model, options = checkpoint.load_model(arguments.checkpoint, device)
+    damaged = arguments.damaged or "refuse"
+    place = place_of(vars(arguments))
+    dataset = open_dataset(place, damaged, coins_part="val", targets=options.targets, max_ratio=options.max_size)
+    names = class_names(dataset)
+    if names != options.class_names:
+        known = ", ".join(options.class_names)
+        raise ValueError(f"{arguments.checkpoint} knows the classes {known}; the data set has {', '.join(names)}")
+    output = arguments.output or arguments.checkpoint.parent / "evaluation"
+
+    def run() -> None:
+        explain = arguments.confusion or arguments.worst > 0
+        keep = explain or arguments.results
+        report = evaluate(model, dataset, device, options=options, workers=arguments.workers, keep_results=keep)
+        if distributed.rank() != 0:
+            return
+        print(report.table())
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "metrics.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+        if arguments.results:
+            (output / "results.json").write_text(json.dumps(report.results) + "\n")
+        print(f"written: {output}")
+
+    return run

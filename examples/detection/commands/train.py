@@ -1,0 +1,142 @@
+"""``train``: from scratch, from a checkpoint's weights, or on from where an earlier run stopped."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from detection import distributed
+from detection.commands import config_file
+from detection.commands.datasets import add_data, checked_dataset, class_names, open_dataset, place_of
+from detection.commands.demo import COINS_TRAINING
+from detection.commands.fields import add_options, override
+from detection.data.custom import targets_of
+from detection.models.options import COINS, ModelOptions
+from detection.training.engine import train
+from detection.training.options import TrainOptions
+
+KIND_OF = {"masks": "maskrcnn", "keypoints": "keypointrcnn", "boxes": "fasterrcnn"}
+LAYERS_WITH_WEIGHTS = 3  # trained of a pretrained backbone [torchvision]
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("train", help="train from scratch or from weights, or go on where a checkpoint is")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="options in YAML; the command line overrides them")
+    parser.add_argument("--output", type=Path, default=Path("runs/train"), metavar="DIR", help="(default: runs/train)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
+    parser.add_argument("--no-resume", action="store_true", help="start anew even where a checkpoint is")
+    parser.add_argument("--no-check", action="store_true", help="do not look at all annotations and images first")
+    parser.add_argument("--epochs", type=float, metavar="X", help="passes over the data, instead of --iterations")
+    parser.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="what to start from: a file, a URL, a torchvision name such as COCO_V1 or IMAGENET1K_V2, or a checkpoint "
+        "of this program; predictors of other classes are made anew",
+    )
+    add_data(parser)
+    validation = parser.add_argument_group("validation")
+    validation.add_argument("--val-images", type=Path, metavar="DIR")
+    validation.add_argument("--val-annotations", type=Path, metavar="FILE")
+    validation.add_argument("--val-dataset", metavar="MODULE:CLASS")
+    add_options(parser, "model", ModelOptions)
+    add_options(parser, "training", TrainOptions)
+    parser.set_defaults(prepare=prepare)
+
+
+def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[], None]:
+    """Reads and checks everything that the user gave; what it returns trains."""
+    values = _values(arguments)
+    damaged = values.get("damaged") or "refuse"
+    place, val_place = place_of(values), place_of(values, "val")
+    is_coins = not any(place)
+    training = override(COINS_TRAINING if is_coins else TrainOptions(), values)
+    training = replace(training, resume=not arguments.no_resume)
+    model = override(COINS if is_coins else ModelOptions(class_names=("object",)), values)
+    if values.get("trainable_layers") is None:
+        model = replace(model, trainable_layers=LAYERS_WITH_WEIGHTS if values.get("weights") else 5)
+    targets = model.targets if values.get("kind") else None
+    limits = {"targets": targets, "max_ratio": model.max_size}
+    dataset = open_dataset(place, damaged, coins_part="train", **limits)
+    model = _for_dataset(model, dataset, values.get("kind"))
+    validation = None
+    if any(val_place) or is_coins:
+        limits["targets"] = model.targets
+        validation = open_dataset(val_place, damaged, coins_part="val", **limits)
+        _same_classes(dataset, validation)
+    if validation is None and training.evaluate_every:
+        raise ValueError(
+            f"--evaluate-every is {training.evaluate_every}, but there is no validation data; "
+            "give --val-images and --val-annotations"
+        )
+    if any(val_place) and values.get("evaluate_every") is None:
+        training = replace(training, evaluate_every=training.save_every)
+    if arguments.epochs is not None:
+        training = replace(training, iterations=_iterations(arguments.epochs, dataset, training))
+    if not arguments.no_check:
+        checked_dataset(dataset, damaged, "training data")
+        if any(val_place):
+            checked_dataset(validation, damaged, "validation data")
+
+    def run() -> None:
+        if distributed.rank() == 0:
+            print(f"{model.kind}, {model.backbone}; classes: {_list(model.class_names)}", flush=True)
+        folder, weights = arguments.output, values.get("weights")
+        train(dataset, model, training, folder, device, validation=validation, weights=weights)
+        if distributed.rank() == 0:
+            print(f"checkpoint: {arguments.output / 'checkpoint.pt'}")
+
+    return run
+
+
+def _values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The configuration file's values under those of the command line."""
+    values = config_file.read(arguments.config) if arguments.config else {}
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    if arguments.epochs is not None:
+        values.pop("iterations", None)
+        if "iterations" in given:
+            raise ValueError("--epochs and --iterations exclude each other; give one")
+    if ("images" in given or "annotations" in given) and "dataset" not in given:
+        values.pop("dataset", None)
+    return {**values, **given}
+
+
+def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> ModelOptions:
+    """``model`` for the data set's classes, and of the kind that its targets can train where none is asked for."""
+    there = targets_of(dataset)
+    names = class_names(dataset)
+    model = replace(
+        model,
+        class_names=names,
+        category_ids=tuple(getattr(dataset, "category_ids", range(1, len(names) + 1))),
+        keypoint_names=tuple(dataset.keypoint_names()) if hasattr(dataset, "keypoint_names") else (),
+        kind=kind or KIND_OF[there],
+    )
+    if model.targets not in ("boxes", there):
+        fitting = " or ".join(sorted(name for name in KIND_OF.values() if name in (KIND_OF[there], "fasterrcnn")))
+        raise ValueError(f"--model {model.kind} needs {model.targets}, and the data set has none; take {fitting}")
+    return model
+
+
+def _same_classes(training: Dataset, validation: Dataset) -> None:
+    expected, given = class_names(training), class_names(validation)
+    if given != expected:
+        raise ValueError(f"the validation data has the classes {_list(given)}; the training data {_list(expected)}")
+
+
+def _iterations(epochs: float, dataset: Dataset, training: TrainOptions) -> int:
+    if not (math.isfinite(epochs) and epochs > 0):
+        raise ValueError(f"--epochs is {epochs}; it must be above 0")
+    images = training.batch * training.accumulate * distributed.world_size()
+    return max(1, math.ceil(epochs * len(dataset) / images))
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
