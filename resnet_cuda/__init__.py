@@ -5,6 +5,7 @@ from resnet_cuda import config, fpn, layers, ops, reference, resnet
 from resnet_cuda._backend import backend, use_backend
 from resnet_cuda.backbones import build_backbone
 from resnet_cuda.calibration import calibrate
+from resnet_cuda.sampling import deformable_layers, sampling_density, sampling_points
 from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
 from resnet_cuda.weights import LoadReport, load_weights
 
@@ -15,6 +16,7 @@ __all__ = [
     "build_backbone",
     "calibrate",
     "config",
+    "deformable_layers",
     "fpn",
     "layers",
     "load_weights",
@@ -22,5 +24,7 @@ __all__ = [
     "reference",
     "resnet",
     "resnet_fpn_backbone",
+    "sampling_density",
+    "sampling_points",
     "use_backend",
 ]

@@ -12,7 +12,9 @@ import torch
 
 from detection import distributed
 from detection.commands.datasets import add_data, class_names, open_dataset, place_of
+from detection.evaluation.confusion import confusion_matrix, draw_confusion
 from detection.evaluation.evaluate import evaluate
+from detection.evaluation.pictures import draw_worst
 from detection.training import checkpoint
 
 
@@ -44,14 +46,19 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     output = arguments.output or arguments.checkpoint.parent / "evaluation"
 
     def run() -> None:
-        explain = arguments.confusion or arguments.worst > 0
-        keep = explain or arguments.results
+        keep = arguments.confusion or arguments.worst > 0 or arguments.results
         report = evaluate(model, dataset, device, options=options, workers=arguments.workers, keep_results=keep)
         if distributed.rank() != 0:
             return
         print(report.table())
         output.mkdir(parents=True, exist_ok=True)
         (output / "metrics.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+        by = "segm" if report.primary == "segm" else "bbox"
+        if arguments.confusion:
+            matrix = confusion_matrix(report.records, len(names), by=by)
+            draw_confusion(output / "confusion.png", matrix, names)
+        if arguments.worst:
+            draw_worst(output / "worst", dataset, report.records, names, count=arguments.worst, by=by)
         if arguments.results:
             (output / "results.json").write_text(json.dumps(report.results) + "\n")
         print(f"written: {output}")

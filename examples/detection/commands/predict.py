@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/predict"), metavar="DIR", help="(default: runs/predict)"
     )
-    parser.add_argument("--threshold", type=float, default=0.5, metavar="X", help="lowest score kept (default: 0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="X", help="lowest score drawn (default: 0.5)")
     parser.add_argument(
         "--annotations",
         type=Path,
@@ -44,7 +44,7 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     if arguments.images is not None and arguments.annotations is None:
         raise ValueError("--images belongs to --annotations; give both, or neither")
     model, options = checkpoint.load_model(arguments.checkpoint, device)
-    files = image_files(arguments.files)
+    files = image_files(arguments.files, exclude=arguments.output)
 
     def run() -> int:
         failed = predict_files(
