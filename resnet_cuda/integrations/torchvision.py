@@ -45,6 +45,7 @@ except ImportError as error:
 
 _GIVEN_BY_THE_DETECTOR = {"weights", "trainable_layers", "returned_layers", "extra_blocks"}
 _BACKBONE_OPTIONS = set(inspect.signature(resnet_fpn_backbone).parameters) - _GIVEN_BY_THE_DETECTOR
+_TRANSFORM_OPTIONS = {"size_divisible", "fixed_size", "_skip_resize"}
 _ROI_CONVOLUTIONS = [256, 256, 256, 256]
 
 
@@ -125,6 +126,7 @@ def _build(
         weights_backbone = None
     backbone_options = {name: options.pop(name) for name in sorted(_BACKBONE_OPTIONS & set(options))}
     allowed = _BACKBONE_OPTIONS | set(inspect.signature(recipe.detector).parameters) - {"backbone", "kwargs"}
+    allowed |= _TRANSFORM_OPTIONS  # the detectors hand them on; torchvision's references give _skip_resize
     for name in options:  # the detectors' classes take any name and ignore what they do not know
         if name not in allowed:
             raise TypeError(f"{function}: there is no argument {name!r}; allowed are {', '.join(sorted(allowed))}")

@@ -195,6 +195,14 @@ def test_wrong_arguments_are_named(options, error, message):
         ours.maskrcnn_resnet50_fpn(**{"weights_backbone": None, **options})
 
 
+def test_options_of_the_transform_are_handed_on():
+    """torchvision's references give the first."""
+    options = {"_skip_resize": True, "size_divisible": 64, "fixed_size": (96, 128)}
+    model = ours.maskrcnn_resnet50_fpn(weights_backbone=None, num_classes=2, **options)
+    transform = model.transform
+    assert (transform._skip_resize, transform.size_divisible, transform.fixed_size) == (True, 64, (96, 128))
+
+
 def test_trained_layers_without_weights_warn():
     with pytest.warns(UserWarning, match="trainable_backbone_layers is 2, but without weights all layers are trained"):
         model = ours.fcos_resnet50_fpn(weights_backbone=None, trainable_backbone_layers=2, num_classes=2)
