@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from detection.commands.fields import NOT_ON_THE_COMMAND_LINE
+from detection.commands.fields import NOT_ON_THE_COMMAND_LINE, number_or_text, stages
 from detection.models.options import ModelOptions
 from detection.training.options import TrainOptions
 
 DATA = ("images", "annotations", "val_images", "val_annotations", "dataset", "val_dataset", "damaged", "weights")
+NUMBERS = [field.name for field in dataclasses.fields(TrainOptions) if "float" in str(field.type)]
 PATHS = ("images", "annotations", "val_images", "val_annotations")
 
 
@@ -42,6 +43,10 @@ def read(path: Path) -> dict[str, Any]:
             continue  # what the data set said in the run that wrote the file
         if name in PATHS and value is not None:
             value = Path(value)
+        if name == "dcn_stages" and isinstance(value, str):
+            value = stages(value)
+        elif name in NUMBERS:
+            value = number_or_text(value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
 

@@ -13,6 +13,8 @@ Options = TypeVar("Options")
 
 # Fields whose option has another name, or none: the data set gives those.
 NAMES = {"kind": "--model", "dcn_stages": "--dcn"}
+# Defaults that the command line decides.
+DEFAULTS = {"kind": "by what the data set has", "milestones": ""}
 NOT_ON_THE_COMMAND_LINE = ("class_names", "category_ids", "keypoint_names", "resume")
 
 
@@ -30,14 +32,19 @@ def add_options(parser: argparse.ArgumentParser, title: str, kind: type) -> None
     group = parser.add_argument_group(title)
     hints = typing.get_type_hints(kind)
     for field in fields_of(kind):
-        text = field.metadata.get("help", "")
-        shown = "" if field.default is None else f" (default: {_shown(field.default)})"
+        notes = []
+        if choices := field.metadata["choices"]:
+            notes.append(f"one of {', '.join(choices)}")
+        default = DEFAULTS.get(field.name, _shown(field.default))
+        if default:
+            notes.append(f"default: {default}")
+        text = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
         group.add_argument(
             option_name(field.name),
             dest=field.name,
             # None is "not given": a configuration file or the default decides.
             default=None,
-            help=(text + shown).replace("%", "%%"),
+            help=text.replace("%", "%%"),
             **_how_to_read(field.name, hints[field.name]),
         )
 
@@ -48,6 +55,14 @@ def override(options: Options, given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(
         options, **{name: value for name, value in given.items() if name in names and value is not None}
     )
+
+
+def number_or_text(value: Any) -> Any:
+    """YAML takes 1e-4 for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def stages(text: str) -> tuple[bool, ...]:
@@ -90,6 +105,8 @@ class _Tuple(argparse.Action):
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):

@@ -23,7 +23,6 @@ from detection.training.engine import train
 from detection.training.options import TrainOptions
 
 KIND_OF = {"masks": "maskrcnn", "keypoints": "keypointrcnn", "boxes": "fasterrcnn"}
-LAYERS_WITH_WEIGHTS = 3  # trained of a pretrained backbone [torchvision]
 
 
 def add(commands: Any) -> None:
@@ -59,8 +58,6 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     training = override(COINS_TRAINING if is_coins else TrainOptions(), values)
     training = replace(training, resume=not arguments.no_resume)
     model = override(COINS if is_coins else ModelOptions(class_names=("object",)), values)
-    if values.get("trainable_layers") is None:
-        model = replace(model, trainable_layers=LAYERS_WITH_WEIGHTS if values.get("weights") else 5)
     targets = model.targets if values.get("kind") else None
     limits = {"targets": targets, "max_ratio": model.max_size}
     dataset = open_dataset(place, damaged, coins_part="train", **limits)

@@ -2,168 +2,225 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from detection.data.images import read_image
+from detection.data import coco_json
+from detection.data.annotation import Instance, Rules, parse
+from detection.data.errors import DAMAGED, DamagedSampleError
+from detection.data.images import Size, read_image
+from detection.data.sample import TARGETS, Sample, Transform, check_ratio
+from detection.data.segmentation import decode, shortened
 
-Sample = tuple[Tensor, dict[str, Any]]
-Transform = Callable[[Sample, torch.Generator], Sample]
-DAMAGED = ("refuse", "skip")
+__all__ = ["DAMAGED", "CocoInstances", "DamagedSampleError", "Sample", "Transform"]
 
 
-class DamagedSampleError(ValueError):
-    """An image or an annotation that cannot be used; the message names the file."""
+class Parsed(NamedTuple):
+    """The annotations of an image, without its pixels."""
+
+    annotations: int  # how many there are
+    instances: list[Instance]  # those with an area
+    problems: list[str]  # of each damaged annotation
+    dropped: int  # objects without area
+    dropped_parts: int  # polygons of fewer than 3 points
+    disagreeing: int  # objects whose bbox is not near the mask's
 
 
 class CocoInstances(Dataset):
-    """Images with instance masks.
+    """Images with instance masks, boxes or keypoints, in the order of the images' ids.
 
-    A sample is the image (3, H, W), float32 in 0..1, RGB, and its target: ``boxes`` (n, 4) x1 y1 x2 y2 in pixels,
-    ``labels`` (n,) from 1 on, ``masks`` (n, H, W) uint8, ``image_id`` int, ``iscrowd`` (n,).
+    A sample is the image (3, H, W), float32 in 0..1, RGB, and its target: ``boxes`` (n, 4) float32 x1 y1 x2 y2 in
+    pixels, ``labels`` (n,) int64 from 1 on, ``iscrowd`` (n,) int64, ``area`` (n,) float32 (the annotation's, where it
+    is positive; else the mask's or the box's), with "masks" ``masks`` (n, H, W) uint8, with "keypoints" ``keypoints``
+    (n, K, 3) float32 x y visibility, and the ints ``image_id``, ``skipped`` (annotations left out as damaged) and
+    ``dropped`` (objects left out because nothing of them is in the image).
+
+    An object of which no keypoint is marked stays, with zeros: its box is learnt, as torchvision's references do, and
+    COCO's evaluation of keypoints ignores it because its number of keypoints is 0.
 
     Args:
-        images: the folder that the JSON's file names are relative to.
-        annotations: the instances JSON (polygons or RLE).
+        images: the folder that the JSON's file names are relative to, and that they must not leave.
+        annotations: the instances JSON (polygons or RLE), see :func:`detection.data.coco_json.read`.
         damaged: "refuse" raises DamagedSampleError for an unreadable image or a wrong annotation; "skip" warns, leaves
             out the annotation, or gives the next readable image in place of the damaged one.
+        targets: "masks", "boxes" or "keypoints"; None is masks where any annotation has a segmentation, else boxes.
+        max_ratio: greatest allowed ratio of an image's sides (the detector's max_size; beyond it the shorter side would
+            be resized to nothing).
 
     Raises:
         FileNotFoundError, ValueError: naming the path and what is wrong with it.
     """
 
-    def __init__(self, images: str | Path, annotations: str | Path, damaged: str = "refuse"):
+    def __init__(
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        damaged: str = "refuse",
+        *,
+        targets: str | None = None,
+        max_ratio: float | None = None,
+    ):
         if damaged not in DAMAGED:
             raise ValueError(f"damaged is {damaged!r}; allowed are {', '.join(DAMAGED)}")
+        if targets is not None and targets not in TARGETS:
+            raise ValueError(f"targets is {targets!r}; allowed are {', '.join(TARGETS)}")
         self.folder, self.annotations, self.damaged = Path(images), Path(annotations), damaged
+        self.max_ratio = max_ratio
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} is no folder of images")
-        content = _read_json(self.annotations)
-        self.categories: dict[int, str] = {entry["id"]: entry["name"] for entry in content["categories"]}
+        content = coco_json.read(self.annotations)
+        coco_json.check_within(self.annotations, self.folder, content.images)
+        self.image_ids, self._images, self._annotations = content.image_ids, content.images, content.annotations
+        self.categories: dict[int, str] = content.categories
         # Labels are consecutive from 1 on (0 is the background), category ids need not be.
-        self.category_ids: list[int] = sorted(self.categories)
-        self._label_of = {category: label for label, category in enumerate(self.category_ids, 1)}
-        self.images: list[dict[str, Any]] = sorted(content["images"], key=lambda entry: entry["id"])
-        self._annotations_of: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in self.images}
-        for annotation in content["annotations"]:
-            of_image = self._annotations_of.get(annotation.get("image_id"))
-            if of_image is None:
-                self._report(f"{self.annotations}: annotation {annotation.get('id')} is of an image that is not listed")
-            else:
-                of_image.append(annotation)
+        self.category_ids: list[int] = list(content.categories)
+        self.targets: str = targets or ("masks" if content.segmented else "boxes")
+        if self.targets == "masks" and not content.segmented:
+            raise ValueError(f"{self.annotations}: no annotation has a segmentation; only boxes can be learnt from it")
+        self._keypoint_names = self._common_keypoints(content.keypoints) if self.targets == "keypoints" else []
+        label_of = {category: label for label, category in enumerate(self.category_ids, 1)}
+        self._rules = Rules(label_of, self.targets, len(self._keypoint_names))
+        # Of annotations that belong to no image: they cannot be counted with any.
+        self.stray: list[str] = content.stray
+        if self.stray:
+            more = f" (and {len(self.stray) - 1} more such annotations)" if len(self.stray) > 1 else ""
+            self._report(self.stray[0] + more)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        for skipped in range(len(self)):
-            entry = self.images[(index + skipped) % len(self)]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} images")
+        error = None
+        for following in range(len(self)):
             try:
-                return self._sample(entry)
-            except DamagedSampleError as error:
-                self._report(str(error))
-        raise DamagedSampleError(f"{self.folder}: none of the {len(self)} images can be read")
+                return self.read((index + following) % len(self))
+            except DamagedSampleError as damage:
+                if self.damaged == "refuse":
+                    raise
+                error = damage
+                warnings.warn(f"skipped: {damage}", stacklevel=2)
+        raise DamagedSampleError(f"{self.folder}: none of the {len(self)} images can be read; of the last: {error}")
 
     def class_names(self) -> list[str]:
         """Names of the labels 1, 2, ..."""
-        return [self.categories[category] for category in self.category_ids]
+        return list(self.categories.values())
+
+    def keypoint_names(self) -> list[str]:
+        """Names of an object's keypoints; none unless the targets are "keypoints"."""
+        return list(self._keypoint_names)
+
+    def file_name(self, index: int) -> str:
+        """The image's file name as the JSON has it."""
+        return self._images[index][0]
+
+    def path(self, index: int) -> Path:
+        return self.folder / self.file_name(index)
+
+    def describe(self, index: int) -> str:
+        """Names the sample in messages."""
+        return str(self.path(index))
+
+    def stated_size(self, index: int) -> Size | None:
+        """The image's (height, width) by the JSON, if it says."""
+        return self._images[index][1]
+
+    def count(self, index: int) -> int:
+        """How many annotations the image has, damaged ones as well."""
+        return len(self._annotations[index])
+
+    def read(self, index: int) -> Sample:
+        """The sample of this image; damaged annotations are left out with a warning where ``damaged`` is "skip".
+
+        Raises:
+            DamagedSampleError: naming the file, for an image that cannot be used, in both modes of ``damaged``, and for
+                a damaged annotation where it is "refuse".
+        """
+        path = self.path(index)
+        try:
+            image = read_image(path, self.stated_size(index))
+            size = (image.shape[1], image.shape[2])
+            parsed = self.parse(index, size)
+            for problem in parsed.problems:
+                self._report(problem)
+            target = _target(parsed.instances, size, self._rules)
+        except DamagedSampleError:
+            raise
+        except ValueError as error:
+            raise DamagedSampleError(str(error)) from error
+        except MemoryError as error:
+            message = f"{path}: there is not enough memory for its {self.count(index)} objects"
+            raise DamagedSampleError(message) from error
+        target.update(image_id=int(self.image_ids[index]), skipped=len(parsed.problems), dropped=parsed.dropped)
+        return image, target
+
+    def parse(self, index: int, size: Size) -> Parsed:
+        """The image's annotations, given its (height, width), without reading the image.
+
+        Raises:
+            DamagedSampleError: where ``size`` is of a greater ratio than ``max_ratio``.
+        """
+        try:
+            check_ratio(size, self.max_ratio)
+        except ValueError as error:
+            raise DamagedSampleError(f"{self.path(index)}: {error}") from error
+        instances, problems = [], []
+        annotations = self._annotations[index]
+        for position, annotation in enumerate(annotations):
+            try:
+                instances.append(parse(annotation, size, self._rules))
+            except (ValueError, MemoryError) as error:
+                name = shortened(annotation["id"]) if "id" in annotation else f"number {position} of the image"
+                reason = str(error) or "there is not enough memory for it"
+                problems.append(f"{self.path(index)}: annotation {name} in {self.annotations}: {reason}")
+        kept = [instance for instance in instances if instance.box is not None]
+        return Parsed(
+            len(annotations),
+            kept,
+            problems,
+            dropped=len(instances) - len(kept),
+            dropped_parts=sum(instance.dropped_parts for instance in instances),
+            disagreeing=sum(instance.disagrees for instance in kept),
+        )
+
+    def _common_keypoints(self, keypoints: dict[int, tuple[str, ...]]) -> tuple[str, ...]:
+        """All categories must have the same: a detector predicts one list of keypoints."""
+        if not keypoints:
+            raise ValueError(f"{self.annotations}: no category has a list of keypoints' names, 'keypoints'")
+        first = next(iter(keypoints.values()))
+        for category, name in self.categories.items():
+            if keypoints.get(category) != first:
+                raise ValueError(f"{self.annotations}: category {category} ({name}) has other keypoints than the rest")
+        return first
 
     def _report(self, message: str) -> None:
         if self.damaged == "refuse":
             raise DamagedSampleError(message)
         warnings.warn(f"skipped: {message}", stacklevel=3)
 
-    def _sample(self, entry: dict[str, Any]) -> Sample:
-        path = self.folder / entry["file_name"]
-        try:
-            image = read_image(path)
-        except ValueError as error:
-            raise DamagedSampleError(str(error)) from error
-        size = tuple(image.shape[-2:])
-        instances = []
-        for annotation in self._annotations_of[entry["id"]]:
-            try:
-                instances.append(self._instance(annotation, size))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                reason = f"has no {error}" if isinstance(error, KeyError) else str(error)
-                self._report(f"{path}: annotation {annotation.get('id')} in {self.annotations}: {reason}")
-        return image, _target(instances, entry["id"], size)
 
-    def _instance(self, annotation: dict[str, Any], size: tuple[int, int]) -> tuple[np.ndarray, int, int]:
-        category = annotation["category_id"]
-        if category not in self._label_of:
-            raise ValueError(f"category {category} is not among the categories")
-        mask = decode(annotation["segmentation"], size)
-        if not mask.any():
-            raise ValueError("its mask is empty")
-        return mask, self._label_of[category], int(annotation.get("iscrowd", 0))
-
-
-def decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Polygons or RLE (counts as text or as a list) to a mask (H, W) uint8.
-
-    Raises:
-        ValueError: for what is neither, or of another size than the image.
-    """
-    if isinstance(segmentation, dict):
-        if tuple(segmentation["size"]) != tuple(size):
-            raise ValueError(f"its mask is of size {tuple(segmentation['size'])}, the image of {tuple(size)}")
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            if sum(counts) != size[0] * size[1]:
-                raise ValueError("its run lengths do not add up to the image's size")
-            return coco_mask.decode(coco_mask.frPyObjects(segmentation, *size))
-        return coco_mask.decode({"size": list(size), "counts": counts})
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("its segmentation is neither polygons nor RLE")
-    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-        raise ValueError("a polygon has fewer than three points, or half of one")
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))
-
-
-def _target(instances: list[tuple[np.ndarray, int, int]], image_id: int, size: tuple[int, int]) -> dict[str, Any]:
-    masks = torch.zeros((len(instances), *size), dtype=torch.uint8)
-    boxes = torch.zeros((len(instances), 4))
-    for index, (mask, _, _) in enumerate(instances):
-        masks[index] = torch.from_numpy(mask)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        # To the far edge of the last pixel, so that the box of a single pixel has an area.
-        boxes[index] = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    return {
-        "boxes": boxes,
-        "labels": torch.tensor([label for _, label, _ in instances], dtype=torch.int64),
-        "masks": masks,
-        "image_id": image_id,
-        "iscrowd": torch.tensor([crowd for _, _, crowd in instances], dtype=torch.int64),
+def _target(instances: list[Instance], size: Size, rules: Rules) -> dict[str, Any]:
+    count = len(instances)
+    boxes = np.array([instance.box for instance in instances], dtype=np.float32).reshape(count, 4)
+    target = {
+        "boxes": torch.from_numpy(boxes),
+        "labels": torch.tensor([instance.label for instance in instances], dtype=torch.int64),
+        "iscrowd": torch.tensor([instance.crowd for instance in instances], dtype=torch.int64),
+        "area": torch.tensor([instance.area for instance in instances], dtype=torch.float32),
     }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it must be the instances JSON of a COCO data set")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    for section, keys in (
-        ("images", ("id", "file_name")),
-        ("annotations", ("image_id",)),
-        ("categories", ("id", "name")),
-    ):
-        entries = content.get(section) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(f"{path} has no list {section!r}; it must have images, annotations and categories")
-        for number, entry in enumerate(entries):
-            for key in keys:
-                if not isinstance(entry, dict) or key not in entry:
-                    raise ValueError(f"{path}: entry {number} of {section!r} has no {key!r}")
-    return content
+    if rules.targets == "masks":
+        # One array for all, into which each mask is written, so that there is never a second copy of them.
+        masks = np.zeros((count, *size), dtype=np.uint8)
+        for mask, instance in zip(masks, instances, strict=True):
+            decode(instance.rle, out=mask)
+        target["masks"] = torch.from_numpy(masks)
+    if rules.targets == "keypoints":
+        points = np.array([instance.keypoints for instance in instances], dtype=np.float32)
+        target["keypoints"] = torch.from_numpy(points.reshape(count, rules.keypoints, 3))
+    return target

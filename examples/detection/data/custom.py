@@ -1,12 +1,19 @@
-"""Names what a custom data set lacks before training starts, instead of failing in a worker process."""
+"""Data set classes of the user's own: found, called, and what they lack named before training starts."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import os
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 
 METHODS = ("__init__", "__getitem__", "__len__")
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def check_dataset(dataset: object) -> None:
@@ -24,14 +31,96 @@ def check_dataset(dataset: object) -> None:
         raise TypeError(f"data set {name} lacks {', '.join(missing)}; it must define {', '.join(METHODS)}")
 
 
+def class_names(dataset: object) -> list[str]:
+    """The data set's names of the labels 1, 2, ...
+
+    Raises:
+        TypeError, ValueError: where it has no method ``class_names``, or this gives no list of distinct names.
+    """
+    kind = type(dataset).__qualname__
+    if not callable(getattr(dataset, "class_names", None)):
+        raise TypeError(f"data set {kind} has no method class_names; it must give the names of the labels 1, 2, ...")
+    names = list(dataset.class_names())
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"class_names() of data set {kind} gives {names!r}; it must give a list of distinct names")
+    return names
+
+
 def dataset_class(name: str) -> type:
-    """The class that ``--dataset package.module:Class`` names, checked."""
+    """The class that ``--dataset package.module:Class`` names, checked. Modules of the current folder are found, too.
+
+    Raises:
+        ValueError: for a name of another form, a module that is not found or fails, or lacks the class.
+        TypeError: for a class that is no data set.
+    """
     module_name, _, class_name = name.partition(":")
     if not module_name or not class_name:
         raise ValueError(f"--dataset is {name!r}; it must be package.module:Class")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # stays, so that worker processes that are spawned find it
     try:
-        kind = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--dataset {name}: {error}") from error
+        kind = attrgetter(class_name)(importlib.import_module(module_name))
+    except Exception as error:  # a module can raise anything
+        raise ValueError(f"--dataset {name}: {type(error).__name__}: {error}") from error
+    if not isinstance(kind, type):
+        raise ValueError(f"--dataset {name} is {type(kind).__name__}; it must be a class")
     check_dataset(kind)
     return kind
+
+
+def make_dataset(name: str, images: Path | None, annotations: Path | None, damaged: str = "refuse") -> Dataset:
+    """The data set of ``--dataset name``, called with those of (images, annotations, damaged) that it accepts.
+
+    They are given by name where the class has parameters of these names, else by position where it needs arguments of
+    other names. A class that needs none and is given none is called without arguments.
+
+    Raises:
+        ValueError: for an argument that the class needs and was not given, or that was given and it does not accept.
+        TypeError: for a class that is no data set, or has no ``class_names``.
+    """
+    kind = dataset_class(name)
+    given: dict[str, Any] = {"images": images, "annotations": annotations, "damaged": damaged}
+    try:
+        parameters = inspect.signature(kind).parameters
+    except ValueError:  # a class of an extension may have none
+        parameters = {}
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    accepted = [key for key in given if takes_all or key in parameters]
+    needed = [
+        parameter
+        for parameter in parameters.values()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    ]
+    unnamed = not set(given) & set(parameters) and all(parameter.kind in POSITIONAL for parameter in needed)
+    if needed and unnamed and len(needed) <= len(given):
+        # By position: exactly those that it needs, as a further one could be anything.
+        accepted = list(given)[: len(needed)]
+        needs = dict(zip(accepted, (parameter.name for parameter in needed), strict=True))
+    else:
+        needs = {parameter.name: parameter.name for parameter in needed}
+        unnamed = False
+    if set(needs) - set(given):
+        raise ValueError(
+            f"--dataset {name} needs {', '.join(needs)}; it can be called with images, annotations, damaged only"
+        )
+    for key, parameter_name in needs.items():
+        if given[key] is None:
+            raise ValueError(f"--dataset {name} needs {parameter_name}; give --{key}")
+    for key, value in given.items():
+        if key not in accepted and value is not None and (key, value) != ("damaged", "refuse"):
+            raise ValueError(f"--dataset {name} does not accept {key}; leave --{key} out")
+    arguments = {key: given[key] for key in accepted if given[key] is not None}
+    dataset = kind(*arguments.values()) if unnamed else kind(**arguments)
+    class_names(dataset)
+    return dataset
+
+
+def targets_of(dataset: Dataset) -> str:
+    """What the data set's targets hold beside boxes: "masks", "keypoints" or (nothing) "boxes"."""
+    targets = getattr(dataset, "targets", None)
+    if isinstance(targets, str):
+        return targets
+    _, target = dataset[0]
+    return next((name for name in ("masks", "keypoints") if name in target), "boxes")

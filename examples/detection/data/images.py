@@ -1,29 +1,203 @@
-"""Image files as tensors."""
+"""Image files as tensors: orientation, bit depth, and one kind of error for whatever is wrong with a file."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+# Formats of raster images. Others that Pillow knows start programs (EPS: Ghostscript) or are no photographs.
+FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA")
+ORIENTATION, IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE, PHOTOMETRIC = 274, 256, 257, 258, 262
+Size = tuple[int, int]  # height, width
 
-def read_image(path: Path) -> Tensor:
-    """(3, H, W), float32 in 0..1, RGB. 16-bit grey images keep all their bits.
+
+class Header(NamedTuple):
+    """What is known of an image file without its pixels."""
+
+    stored: Size  # as the pixels lie in the file
+    upright: Size  # as a viewer shows them
+    orientation: int  # EXIF's 1 to 8; 1 where there is none
+    format: str  # Pillow's name of the format
+    mode: str  # Pillow's name of the type of pixels
+    bits: int  # that a grey pixel of more than 8 bits holds, else 8
+    inverted: bool  # whether 0 is white in pixels of more than 8 bits, which Pillow leaves as they are
+
+    def check_pixels(self, path: Path) -> None:
+        """Raises ValueError where pixels have no fixed range."""
+        if self.mode in ("I", "F") and self.bits == 8:
+            kind = "integers of more than 16 bits or with signs" if self.mode == "I" else "floating point"
+            raise ValueError(
+                f"{path} has pixels of {kind}, which have no fixed range; save it with 8-bit or 16-bit channels"
+            )
+
+
+def read_header(path: Path) -> Header:
+    """The header of an image file; its pixels are not decoded.
 
     Raises:
-        ValueError: naming the file, where Pillow cannot read it or its pixels have no fixed range (32-bit, float).
+        ValueError: naming the file, where it is missing or Pillow cannot read it.
     """
+    with _opened(path) as file:
+        return _header(file)
+
+
+def image_size(path: Path) -> tuple[Size, Size]:
+    """Heights and widths (stored, upright): as the pixels lie in the file, and as EXIF's orientation turns them.
+
+    Raises:
+        ValueError: see :func:`read_header`.
+    """
+    header = read_header(path)
+    return header.stored, header.upright
+
+
+def turned(path: Path, header: Header, size: Size | None) -> bool:
+    """Whether EXIF's orientation is applied, given the ``size`` (H, W) by which the image was annotated.
+
+    It is where ``size`` is None or the upright image's, as viewers do. It is not where ``size`` is only that of the
+    pixels as they are stored: then whoever annotated the image ignored the orientation.
+
+    Raises:
+        ValueError: where ``size`` is neither.
+    """
+    if size is None or tuple(size) == header.upright:
+        return header.orientation != 1
+    if tuple(size) == header.stored:
+        return False
+    found = f"{header.stored[1]} x {header.stored[0]}"
+    if header.upright != header.stored:
+        found += f" ({header.upright[1]} x {header.upright[0]} upright)"
+    raise ValueError(
+        f"{path} is {found} pixels, its annotations are for {size[1]} x {size[0]} (width x height); "
+        "correct the JSON or the file"
+    )
+
+
+def read_image(path: Path, size: Size | None = None) -> Tensor:
+    """(3, H, W), float32 in 0..1, RGB.
+
+    Grey pixels of 16 bits are divided by 65535, those of 12 bits (TIFF) by 4095. Of colours of 16 bits the upper 8 are
+    used. Transparency is ignored. Of animations and files of several pages the first image is read.
+
+    Args:
+        path: of a PNG, JPEG, JPEG 2000, WebP, AVIF, TIFF, GIF, BMP, PPM or TGA file.
+        size: (H, W) by which the image was annotated; it decides on EXIF's orientation, see :func:`turned`.
+
+    Raises:
+        ValueError: naming the file, where it is missing, Pillow cannot read it, it has more pixels than Pillow's limit
+            for decompression bombs, its pixels have no fixed range (32-bit, float), or ``size`` contradicts it.
+    """
+    with _opened(path) as file:
+        header = _header(file)
+        try:
+            header.check_pixels(path)
+            apply = turned(path, header, size)
+        except ValueError as error:
+            raise _RefusedError(str(error)) from None
+        pixels = _pixels(file, header)
+        # Pillow turns the pixels of TIFF files itself, and forgets the orientation then.
+        is_turned = header.orientation != 1 and _orientation(file) == 1
+        if apply and not is_turned:
+            pixels = _turn(pixels, header.orientation)
+        elif is_turned and not apply:
+            pixels = _turn(pixels, {6: 8, 8: 6}.get(header.orientation, header.orientation))
+        if tuple(pixels.shape[-2:]) != (header.upright if apply else header.stored):
+            raise ValueError("its header contradicts its pixels")
+        return pixels.contiguous()
+
+
+class _RefusedError(ValueError):
+    """An error whose message is complete."""
+
+
+@contextmanager
+def _opened(path: Path):
+    """The file opened by Pillow; whatever goes wrong within, in reading it, becomes a ValueError that names it."""
+    advice = "save it anew as PNG, JPEG or TIFF, or leave it out"
     try:
-        with Image.open(path) as file:
-            # Pillow would clip 16-bit grey at 255. It opens 16-bit PGM files in mode I, before Pillow 11 PNG too.
-            if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):
-                return torch.from_numpy(np.asarray(file).astype(np.float32) / 65535).repeat(3, 1, 1)
-            if file.mode in ("I", "F"):
-                raise ValueError(f"its pixels are of Pillow's mode {file.mode}; they must be 8-bit or 16-bit")
-            pixels = np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+        if not Path(path).is_file():  # also keeps Pillow from waiting for a pipe
+            raise _RefusedError(f"{path}: there is no such image file")
+        # Opened here, not by Pillow: it would map raw files into memory, and then mixes up the sides of TIFF files that
+        # are to be turned.
+        with Path(path).open("rb") as stream, Image.open(stream, formats=_formats()) as file:
+            yield file
+    except _RefusedError as error:
+        raise ValueError(str(error)) from None
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{path} cannot be read as an image: it is damaged or none of {', '.join(FORMATS)}; {advice}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path} cannot be read as an image: {error}; cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except MemoryError as error:
+        raise ValueError(f"{path} cannot be read as an image: there is not enough memory; {advice}") from error
+    except Exception as error:  # a plugin of Pillow can raise anything for a damaged file
+        raise ValueError(f"{path} cannot be read as an image: {error or type(error).__name__}; {advice}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # WebP and AVIF are optional parts of Pillow
+
+
+def _orientation(file: Image.Image) -> int:
+    try:
+        # Not file.getexif(), which decodes the whole of a PNG file to look for an orientation behind the pixels.
+        value = Image.Image.getexif(file).get(ORIENTATION, 1)
+    except Exception:  # viewers ignore damaged EXIF data, too
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _header(file: Image.Image) -> Header:
+    width, height = file.size
+    orientation = _orientation(file)
+    tags = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
+    if tags:  # Pillow's size is that of the stored or of the upright image, by its version
+        width, height = int(tags.get(IMAGE_WIDTH, width)), int(tags.get(IMAGE_LENGTH, height))
+    if width < 1 or height < 1:
+        raise ValueError(f"it is of {width} x {height} pixels")
+    stored = (height, width)
+    bits = 8
+    if file.mode.startswith("I;16"):
+        per_sample = tags.get(BITS_PER_SAMPLE, (16,))
+        bits = 12 if tuple(np.atleast_1d(per_sample)) == (12,) else 16
+    elif file.mode == "I" and file.format in ("PNG", "PPM"):
+        bits = 16  # Pillow before 11 opens PNG files so, and scales PGM files of any depth to 16 bits
+    upright = stored[::-1] if orientation >= 5 else stored
+    inverted = bits > 8 and tags.get(PHOTOMETRIC) == 0
+    return Header(stored, upright, orientation, str(file.format), file.mode, bits, inverted)
+
+
+def _pixels(file: Image.Image, header: Header) -> Tensor:
+    file.load()
+    if header.bits > 8:  # converted to RGB, Pillow would clip them at 255
+        grey = np.asarray(file).astype(np.float32)
+        if grey.ndim != 2:
+            raise ValueError(f"its pixels are of shape {grey.shape}")
+        grey /= 2**header.bits - 1
+        if header.inverted:
+            grey = 1 - grey
+        return torch.from_numpy(grey).clamp_(0, 1).repeat(3, 1, 1)
+    file.info.pop("transparency", None)  # of which Pillow would warn
+    pixels = np.array(file.convert("RGB"))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    return tensor.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _turn(pixels: Tensor, orientation: int) -> Tensor:
+    """(3, H, W) as stored to upright, for EXIF's orientation 2 to 8."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 2)
+    axes = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation)
+    return pixels.flip(axes) if axes else pixels

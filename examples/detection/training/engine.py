@@ -2,166 +2,178 @@
 
 from __future__ import annotations
 
-import math
-import random
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
+import yaml
+from torch import nn
 from torch.utils.data import Dataset
-from torchvision.models.detection import MaskRCNN
-from tqdm import tqdm
 
-import resnet_cuda
 from detection import distributed
-from detection.data.coco_dataset import Transform
 from detection.data.custom import check_dataset
 from detection.data.loader import training_loader
-from detection.models.build import build_model
+from detection.data.transforms import make_transforms
 from detection.models.options import ModelOptions
 from detection.training import checkpoint
+from detection.training.console import Progress
+from detection.training.curves import draw_curves
+from detection.training.interrupts import Interrupted, Interrupts, ignore_ctrl_c
+from detection.training.log import LINES, Log
 from detection.training.options import TrainOptions
-
-CALIBRATION_IMAGES = 16
-
-
-def learning_rate(options: TrainOptions, iteration: int) -> float:
-    if iteration < options.warmup:
-        return options.learning_rate * (iteration + 1) / options.warmup
-    progress = (iteration - options.warmup) / max(1, options.iterations - options.warmup)
-    return options.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def _calibrate(model: MaskRCNN, dataset: Dataset, device: torch.device, seed: int) -> None:
-    """Measures the frozen norms' statistics on random images, on rank 0 for all."""
-    indices = random.Random(seed).sample(range(len(dataset)), min(CALIBRATION_IMAGES, len(dataset)))
-    if distributed.rank() == 0:
-        resnet_cuda.calibrate(model, [dataset[index][0].to(device) for index in indices])
-    distributed.broadcast(model)
+from detection.training.start import begin
+from detection.training.state import TrainingState
+from detection.training.step import step
+from detection.training.validation import validate
 
 
 def train(
     dataset: Dataset,
     model_options: ModelOptions,
     options: TrainOptions,
-    path: Path,
+    folder: Path,
     device: torch.device,
-    transforms: Sequence[Transform] = (),
-) -> MaskRCNN:
-    """Trains from scratch, or goes on from the checkpoint at ``path`` where there is one and ``options.resume``.
+    *,
+    validation: Dataset | None = None,
+    weights: Any = None,
+) -> nn.Module:
+    """Trains, or goes on from ``folder/checkpoint.pt`` where there is one and ``options.resume``.
 
-    A resumed run sees the same samples under the same augmentation as one that was never interrupted.
+    A resumed run sees the same samples under the same augmentation as one that was never interrupted; with one thread
+    on a CPU its weights have the same bits. Writes to ``folder``: ``checkpoint.pt``, ``best.pt`` (of the greatest AP on
+    ``validation``), ``options.yaml``, ``log.jsonl``, ``log.csv`` and ``curves.png``.
+
+    Args:
+        dataset: of CocoInstances or a class of the user's own.
+        validation: evaluated every ``options.evaluate_every`` iterations and at the end, where that is not 0.
+        weights: what to start from, as :func:`load_pretrained` takes it; not used in a run that is resumed.
+
+    Returns:
+        The model in eval mode, with the averaged weights where ``options.ema``; on every rank whole.
 
     Raises:
         TypeError: for a data set that lacks a method, see :func:`check_dataset`.
-        ValueError: for a checkpoint of another model or seed, or a loss that is NaN or infinite.
+        ValueError: for a checkpoint of another training, or a loss that is NaN or infinite.
+        SaveError: where a checkpoint cannot be written.
+        Interrupted: after Ctrl-C or SIGTERM; all is saved.
     """
-    check_dataset(dataset)
-    torch.manual_seed(options.seed)
-    model = build_model(model_options).to(device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
-    first = 0
-    if options.resume and path.exists():
-        state = checkpoint.load(path, device)
-        if checkpoint.options_of(path, state) != model_options or state["seed"] != options.seed:
-            raise ValueError(f"{path} is of another model or seed; remove it, or give another --output or --no-resume")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["iteration"]
-    elif model_options.norm == "frozen_bn":
-        _calibrate(model, dataset, device, options.seed)
-    last = options.iterations if options.stop_after is None else min(options.iterations, first + options.stop_after)
-
-    def save(iteration: int) -> None:
+    for it in (dataset, validation):
+        if it is not None:
+            check_dataset(it)
+    model_options = model_options.resolved(weights is not None)
+    with distributed.failing_together(), Interrupts(announce=distributed.rank() == 0) as interrupts:
+        state, wrapped = begin(dataset, model_options, options, folder / "checkpoint.pt", device, weights)
+        with _log(state, folder, weights) as log:
+            _run(state, wrapped, dataset, validation if options.evaluate_every else None, folder, log, interrupts)
         if distributed.rank() == 0:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "iteration": iteration,
-                "options": model_options.as_dict(),
-                "seed": options.seed,
-            }
-            checkpoint.save(path, state)
+            draw_curves(folder / LINES, folder / "curves.png")
+        return state.result()
+
+
+@contextmanager
+def _log(state: TrainingState, folder: Path, weights: Any) -> Iterator[Log | None]:
+    """The log, on rank 0; and what else belongs to the beginning of a run in ``folder``."""
+    if distributed.rank() != 0:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    best = folder / "best.pt"
+    if state.iteration == 0 and best.exists():
+        best.replace(folder / "best_before.pt")  # of an earlier training: not this one's best, and not ours to remove
+    content = {"model": state.model_options.as_dict(), "train": state.options.as_dict()}
+    if isinstance(weights, (str, Path)):
+        content["weights"] = str(weights)
+    text = yaml.safe_dump(_lists(content), sort_keys=False, allow_unicode=True)
+    (folder / "options.yaml").write_text(text, encoding="utf-8")
+    log = Log(folder, state.iteration, state.options.log_every)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def _lists(value: Any) -> Any:
+    """YAML has no tuples."""
+    if isinstance(value, dict):
+        return {name: _lists(it) for name, it in value.items()}
+    return [_lists(it) for it in value] if isinstance(value, (list, tuple)) else value
+
+
+def _run(
+    state: TrainingState,
+    wrapped: nn.Module,
+    dataset: Dataset,
+    validation: Dataset | None,
+    folder: Path,
+    log: Log | None,
+    interrupts: Interrupts,
+) -> None:
+    options = state.options
+    limit = options.iterations if options.stop_after is None else state.iteration + options.stop_after
+    last = min(options.iterations, limit)
+
+    def check() -> None:
+        due = state.iteration % options.evaluate_every == 0 or state.iteration == options.iterations
+        if due and state.validated < state.iteration:
+            validate(state, validation, folder, log, interrupts)
+
+    def save() -> None:
+        content = state.as_dict()
+        if log is not None:
+            log.sync()
+            checkpoint.save(folder / "checkpoint.pt", content)
         distributed.barrier()
 
-    wrapped = model
-    if distributed.world_size() > 1:
-        wrapped = DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+    state.model.train()
+    stopping = False
+    batches = _batches(state, dataset) if state.iteration < last else iter(())
+    progress = Progress(state.iteration, options.iterations, options.log_every)
+    try:
+        if validation is not None and state.iteration:
+            check()  # where the run before was interrupted in it
+        if state.iteration >= last:
+            save()
+        while state.iteration < last:
+            record, stopping = step(state, wrapped, batches, lambda: interrupts.requested)
+            if log is not None:
+                log.training(record)
+            progress.update(record)
+            if validation is not None and not stopping:
+                check()
+            if state.iteration % options.save_every == 0 or state.iteration == last or stopping:
+                save()
+            if stopping and state.iteration < options.iterations:
+                raise Interrupted
+    except Interrupted:
+        if not stopping:  # in the evaluation
+            save()
+        raise Interrupted(_farewell(state)) from None
+    finally:
+        progress.close()
+
+
+def _farewell(state: TrainingState) -> str:
+    command = "the same command" if state.options.resume else "the same command without --no-resume"
+    return f"stopped at iteration {state.iteration} of {state.options.iterations}; {command} goes on from there"
+
+
+def _batches(state: TrainingState, dataset: Dataset) -> Iterator[tuple[list, list]]:
+    """This rank's, from where the training is."""
+    options, world_size = state.options, distributed.world_size()
     loader = training_loader(
         dataset,
-        transforms,
+        make_transforms(options.augment, state.model_options.keypoint_names or None),
         batch=options.batch,
         workers=options.workers,
         seed=options.seed,
-        start=first * options.batch,
+        targets=state.model_options.targets,
+        start=-(-state.samples // world_size),
         rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        world_size=world_size,
+        max_ratio=state.model_options.max_size,
     )
-    model.train()
-    bar = tqdm(
-        total=options.iterations,
-        initial=first,
-        desc="train",
-        unit="it",
-        disable=distributed.rank() != 0,
-        file=sys.stdout,
-        mininterval=5,
-    )
-    batches = iter(loader) if first < last else iter(())
-    for iteration in range(first, last):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(options, iteration)
-        images, targets = next(batches)
-        loss = _step(wrapped, optimizer, images, targets, device, options, iteration)
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        bar.update()
-        if (iteration + 1) % options.save_every == 0 or iteration + 1 == last:
-            save(iteration + 1)
-    bar.close()
-    return model
-
-
-def _step(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: list[torch.Tensor],
-    targets: list[dict],
-    device: torch.device,
-    options: TrainOptions,
-    iteration: int,
-) -> float:
-    # The detector samples anchors and proposals at random: seeded at each step, so that a resumed run repeats them.
-    torch.manual_seed((options.seed * 1_000_003 + iteration) * 1009 + distributed.rank())
-    images = [image.to(device, non_blocking=True) for image in images]
-    targets = [
-        {
-            name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
-            for name, value in target.items()
-        }
-        for target in (_without_crowds(target) for target in targets)
-    ]
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.bfloat16):
-        losses = model(images, targets)
-        loss = sum(losses.values())
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        parts = ", ".join(f"{name} {float(part.detach()):.4g}" for name, part in losses.items())
-        raise ValueError(f"the loss of iteration {iteration} is {value} ({parts}); a lower --learning-rate may help")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
-    optimizer.step()
-    return value
-
-
-def _without_crowds(target: dict) -> dict:
-    """Crowd regions count in the evaluation only; a custom data set may have no ``iscrowd``."""
-    if "iscrowd" not in target:
-        return target
-    single = target["iscrowd"] == 0
-    return {**target, **{name: target[name][single] for name in ("boxes", "labels", "masks", "iscrowd")}}
+    if loader.worker_init_fn is None:
+        loader.worker_init_fn = ignore_ctrl_c
+    return iter(loader)
