@@ -20,7 +20,7 @@ from detection.models.options import ModelOptions
 from detection.training import checkpoint
 from detection.training.console import Progress
 from detection.training.curves import draw_curves
-from detection.training.interrupts import Interrupted, Interrupts, ignore_ctrl_c
+from detection.training.interrupts import Interrupted, Interrupts, outlive_signals
 from detection.training.log import LINES, Log
 from detection.training.options import TrainOptions
 from detection.training.start import begin
@@ -175,5 +175,5 @@ def _batches(state: TrainingState, dataset: Dataset) -> Iterator[tuple[list, lis
         max_ratio=state.model_options.max_size,
     )
     if loader.worker_init_fn is None:
-        loader.worker_init_fn = ignore_ctrl_c
+        loader.worker_init_fn = outlive_signals
     return iter(loader)

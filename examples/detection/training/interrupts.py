@@ -75,12 +75,25 @@ class Interrupts:
 
 
 def _in_a_worker(number: int) -> None:
-    """A data worker has its parent's handler. Ctrl-C reaches it, too, and it must go on for the last iteration."""
+    """A forked process has its parent's handler; Ctrl-C of a terminal reaches both, and is the parent's matter."""
     if number != signal.SIGINT:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
 
-def ignore_ctrl_c(worker: int) -> None:
-    """``worker_init_fn`` of a loader whose workers are not forked, and so do not have the handler."""
+def outlive_signals(worker: int) -> None:
+    """``worker_init_fn`` of a loader whose workers must serve their parent's last iteration.
+
+    A terminal's Ctrl-C, torchrun's SIGTERM and a cluster's reach them, too, and a worker that ends is an error in the
+    parent. Only the parent's own SIGTERM, at its exit, counts.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

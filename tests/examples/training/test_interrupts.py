@@ -95,8 +95,9 @@ def test_a_second_signal_ends_at_once():
     assert not isinstance(ended.value, Interrupted)
 
 
-def test_ctrl_c_of_a_terminal_reaches_the_workers_too(tmp_path):
-    """They must go on for the last iteration. The status is the command line's."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_workers_too_saves_as_well(tmp_path, number):
+    """As a terminal's Ctrl-C and torchrun's SIGTERM: they must go on for the last iteration."""
     write_coco(tmp_path / "coco")
     process = subprocess.Popen(
         [sys.executable, FOLDER / "ctrl_c.py", tmp_path],
@@ -111,7 +112,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_workers_too(tmp_path):
         while len(read_log(tmp_path / "run" / "log.jsonl")) < 3 and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         output, _ = process.communicate(timeout=60)
     finally:
         if process.poll() is None:
