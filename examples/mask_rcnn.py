@@ -20,6 +20,7 @@ from detection import distributed
 from detection.commands import check, demo, evaluate, predict, train
 from detection.training.interrupts import Interrupted
 
+MISTAKE = 2
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 
@@ -41,34 +42,24 @@ def main(arguments: list[str] | None = None) -> int:
         return demo.demo(Path("runs/coins"), chosen.seed)
     try:
         device = distributed.start(chosen.device)
-        return _run(chosen, device)
+        with distributed.failing_together():
+            run = chosen.prepare(chosen, device)
+            return run() or 0
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        if distributed.rank() == 0:
+            print(stopped, file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:
         print("mask_rcnn.py: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except distributed.MISTAKES as error:
+        # The user's mistake: the message without a traceback.
+        several = distributed.world_size() > 1
+        rank = f"rank {distributed.rank()}: " if several else ""
+        print(f"mask_rcnn.py: {rank}{error}", file=sys.stderr, flush=True)
+        return MISTAKE
     finally:
         distributed.stop()
-
-
-def _run(chosen: argparse.Namespace, device) -> int:
-    try:
-        run = chosen.prepare(chosen, device)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        return _mistake(error)
-    try:
-        return run() or 0
-    except (ValueError, OSError) as error:
-        return _mistake(error)
-
-
-def _mistake(error: Exception) -> int:
-    """The user's mistake: the message without a traceback."""
-    text = error.args[0] if isinstance(error, KeyError) else str(error)
-    several = distributed.world_size() > 1
-    print(f"mask_rcnn.py: {f'rank {distributed.rank()}: ' if several else ''}{text}", file=sys.stderr, flush=True)
-    return 2
 
 
 if __name__ == "__main__":

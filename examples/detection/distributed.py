@@ -14,8 +14,9 @@ from torch import Tensor
 
 from detection.training.watch import FailureWatch
 
-# What a command line prints without a traceback: a mistake of the user's, or a file that fails.
-MISTAKES = (ValueError, TypeError, KeyError, OSError)
+# What a command line prints without a traceback: a mistake of the user's, or a file that fails. Others may come from a
+# data set class of the user's, who needs their traceback.
+MISTAKES = (ValueError, OSError)
 
 _watch: FailureWatch | None = None
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from detection.commands.datasets import add_data, class_names, open_dataset, place_of
+from detection.commands.datasets import add_data, open_dataset, place_of
 from detection.data.check import check
 from detection.data.coco_dataset import CocoInstances
-from detection.data.custom import targets_of
-from detection.data.errors import DamagedSampleError
 from detection.data.sample import checked
 from detection.models.options import ModelOptions
 
@@ -45,33 +43,30 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     dataset = open_dataset(place, "skip", coins_part="train", targets=targets, max_ratio=max_size)
 
     def run() -> int:
-        problems: list[str] = []
-        if isinstance(dataset, CocoInstances):
-            report = check(dataset)
-            print(report)
-            problems += report.problems
-        if arguments.pixels or not isinstance(dataset, CocoInstances):
+        report = check(dataset)
+        print(report)
+        problems = list(report.problems)
+        if arguments.pixels and isinstance(dataset, CocoInstances):
             problems += [text for text in _samples(dataset, max_size) if text not in problems]
         for text in problems[:SHOWN]:
             print(text, file=sys.stderr)
         if len(problems) > SHOWN:
             print(f"and {len(problems) - SHOWN} more", file=sys.stderr)
-        if not problems:
-            print("nothing is damaged")
         return 1 if problems else 0
 
     return run
 
 
-def _samples(dataset: Dataset, max_ratio: float) -> list[str]:
+def _samples(dataset: CocoInstances, max_ratio: float) -> list[str]:
     """What is wrong with the samples, each one read."""
     problems = []
-    read = getattr(dataset, "read", dataset.__getitem__)
-    targets, classes = targets_of(dataset), len(class_names(dataset))
-    for index in tqdm(range(len(dataset)), desc="samples", file=sys.stderr, mininterval=1):
-        name = dataset.describe(index) if hasattr(dataset, "describe") else f"sample {index}"
+    classes = len(dataset.class_names())
+    for index in tqdm(range(len(dataset)), desc="pixels", unit="image", file=sys.stdout, mininterval=1):
         try:
-            checked(read(index), name, classes, targets, max_ratio)
-        except (DamagedSampleError, ValueError, TypeError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is left out is in the report
+                sample = dataset.read(index)
+            checked(sample, dataset.describe(index), classes, dataset.targets, max_ratio)
+        except (ValueError, TypeError) as error:
             problems.append(str(error))
     return problems

@@ -13,7 +13,17 @@ from detection.commands.fields import NOT_ON_THE_COMMAND_LINE, number_or_text, s
 from detection.models.options import ModelOptions
 from detection.training.options import TrainOptions
 
-DATA = ("images", "annotations", "val_images", "val_annotations", "dataset", "val_dataset", "damaged", "weights")
+DATA = (
+    "images",
+    "annotations",
+    "val_images",
+    "val_annotations",
+    "dataset",
+    "val_dataset",
+    "damaged",
+    "weights",
+    "weights_eps",
+)
 NUMBERS = [field.name for field in dataclasses.fields(TrainOptions) if "float" in str(field.type)]
 PATHS = ("images", "annotations", "val_images", "val_annotations")
 

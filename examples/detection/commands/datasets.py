@@ -78,14 +78,6 @@ def checked_dataset(dataset: Dataset, damaged: str, label: str = "data set") -> 
     distributed.barrier()
 
 
-def class_names(dataset: Dataset) -> tuple[str, ...]:
-    if not hasattr(dataset, "class_names"):
-        raise TypeError(
-            f"data set {type(dataset).__qualname__} has no method class_names; training needs the classes' names"
-        )
-    return tuple(dataset.class_names())
-
-
 def _coins() -> dict[str, coins.Split]:
     if distributed.rank() == 0:
         coins.make(COINS_FOLDER)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from detection import distributed
-from detection.commands.datasets import add_data, class_names, open_dataset, place_of
+from detection.commands.datasets import add_data, open_dataset, place_of
+from detection.data.custom import class_names
 from detection.evaluation.confusion import confusion_matrix, draw_confusion
 from detection.evaluation.evaluate import evaluate
 from detection.evaluation.pictures import draw_worst
@@ -39,7 +40,7 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     damaged = arguments.damaged or "refuse"
     place = place_of(vars(arguments))
     dataset = open_dataset(place, damaged, coins_part="val", targets=options.targets, max_ratio=options.max_size)
-    names = class_names(dataset)
+    names = tuple(class_names(dataset))
     if names != options.class_names:
         known = ", ".join(options.class_names)
         raise ValueError(f"{arguments.checkpoint} knows the classes {known}; the data set has {', '.join(names)}")

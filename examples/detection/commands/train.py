@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 
 from detection import distributed
 from detection.commands import config_file
-from detection.commands.datasets import add_data, checked_dataset, class_names, open_dataset, place_of
+from detection.commands.datasets import add_data, checked_dataset, open_dataset, place_of
 from detection.commands.demo import COINS_TRAINING
 from detection.commands.fields import add_options, override
-from detection.data.custom import targets_of
+from detection.data.custom import class_names, targets_of
 from detection.models.options import COINS, ModelOptions
 from detection.training.engine import train
 from detection.training.options import TrainOptions
@@ -38,6 +38,13 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help="what to start from: a file, a URL, a torchvision name such as COCO_V1 or IMAGENET1K_V2, or a checkpoint "
         "of this program; predictors of other classes are made anew",
+    )
+    parser.add_argument(
+        "--weights-eps",
+        type=float,
+        metavar="X",
+        help="epsilon of the weights' batch norms; 0 for a detector that torchvision fine-tuned from COCO_V1 "
+        "(default: what the format says)",
     )
     add_data(parser)
     validation = parser.add_argument_group("validation")
@@ -84,8 +91,16 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     def run() -> None:
         if distributed.rank() == 0:
             print(f"{model.kind}, {model.backbone}; classes: {_list(model.class_names)}", flush=True)
-        folder, weights = arguments.output, values.get("weights")
-        train(dataset, model, training, folder, device, validation=validation, weights=weights)
+        train(
+            dataset,
+            model,
+            training,
+            arguments.output,
+            device,
+            validation=validation,
+            weights=values.get("weights"),
+            weights_eps=values.get("weights_eps"),
+        )
         if distributed.rank() == 0:
             print(f"checkpoint: {arguments.output / 'checkpoint.pt'}")
 
@@ -108,7 +123,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> ModelOptions:
     """``model`` for the data set's classes, and of the kind that its targets can train where none is asked for."""
     there = targets_of(dataset)
-    names = class_names(dataset)
+    names = tuple(class_names(dataset))
     model = replace(
         model,
         class_names=names,
@@ -123,7 +138,7 @@ def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> Mod
 
 
 def _same_classes(training: Dataset, validation: Dataset) -> None:
-    expected, given = class_names(training), class_names(validation)
+    expected, given = tuple(class_names(training)), tuple(class_names(validation))
     if given != expected:
         raise ValueError(f"the validation data has the classes {_list(given)}; the training data {_list(expected)}")
 

@@ -12,6 +12,11 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+
+class DatasetError(TypeError, ValueError):
+    """A class that cannot be used as a data set."""
+
+
 METHODS = ("__init__", "__getitem__", "__len__")
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -20,26 +25,26 @@ def check_dataset(dataset: object) -> None:
     """Checks that a data set, or its class, defines ``__init__``, ``__getitem__`` and ``__len__``.
 
     Raises:
-        TypeError: naming the class and the methods that it lacks. Those that ``torch.utils.data.Dataset`` has itself (a
-            ``__getitem__`` that only raises, ``object``'s ``__init__``) do not count.
+        DatasetError: naming the class and the methods that it lacks. Those that ``torch.utils.data.Dataset`` has
+            itself (a ``__getitem__`` that only raises, ``object``'s ``__init__``) do not count.
     """
     kind = dataset if isinstance(dataset, type) else type(dataset)
     own = [base for base in kind.__mro__ if base not in (object, Dataset) and base.__module__ != "typing"]
     missing = [method for method in METHODS if not any(method in vars(base) for base in own)]
     if missing:
         name = f"{kind.__module__}.{kind.__qualname__}"
-        raise TypeError(f"data set {name} lacks {', '.join(missing)}; it must define {', '.join(METHODS)}")
+        raise DatasetError(f"data set {name} lacks {', '.join(missing)}; it must define {', '.join(METHODS)}")
 
 
 def class_names(dataset: object) -> list[str]:
     """The data set's names of the labels 1, 2, ...
 
     Raises:
-        TypeError, ValueError: where it has no method ``class_names``, or this gives no list of distinct names.
+        DatasetError, ValueError: where it has no method ``class_names``, or this gives no list of distinct names.
     """
     kind = type(dataset).__qualname__
     if not callable(getattr(dataset, "class_names", None)):
-        raise TypeError(f"data set {kind} has no method class_names; it must give the names of the labels 1, 2, ...")
+        raise DatasetError(f"data set {kind} has no method class_names; it must give the names of the labels 1, 2, ...")
     names = list(dataset.class_names())
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise ValueError(f"class_names() of data set {kind} gives {names!r}; it must give a list of distinct names")
@@ -51,7 +56,7 @@ def dataset_class(name: str) -> type:
 
     Raises:
         ValueError: for a name of another form, a module that is not found or fails, or lacks the class.
-        TypeError: for a class that is no data set.
+        DatasetError: for a class that is no data set.
     """
     module_name, _, class_name = name.partition(":")
     if not module_name or not class_name:
@@ -77,7 +82,7 @@ def make_dataset(name: str, images: Path | None, annotations: Path | None, damag
 
     Raises:
         ValueError: for an argument that the class needs and was not given, or that was given and it does not accept.
-        TypeError: for a class that is no data set, or has no ``class_names``.
+        DatasetError: for a class that is no data set, or has no ``class_names``.
     """
     kind = dataset_class(name)
     given: dict[str, Any] = {"images": images, "annotations": annotations, "damaged": damaged}

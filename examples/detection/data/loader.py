@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from detection.data.custom import check_dataset, class_names
 from detection.data.errors import DamagedSampleError
 from detection.data.sample import Sample, Transform, checked
+from detection.training.interrupts import outlive_signals
 
 # (index, image, target), or (index, None, message) for an image that was skipped.
 Indexed = tuple[int, "Tensor | None", "dict[str, Any] | str"]
@@ -158,6 +159,7 @@ def training_loader(
         sampler=EndlessSampler(len(dataset), seed, rank, world_size, start),
         num_workers=workers,
         collate_fn=_collate_or_error,
+        worker_init_fn=outlive_signals,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
@@ -184,4 +186,5 @@ def evaluation_loader(
         sampler=range(rank, len(dataset), world_size),
         num_workers=workers,
         collate_fn=_indexed_or_error,
+        worker_init_fn=outlive_signals,
     )

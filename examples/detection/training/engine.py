@@ -20,7 +20,7 @@ from detection.models.options import ModelOptions
 from detection.training import checkpoint
 from detection.training.console import Progress
 from detection.training.curves import draw_curves
-from detection.training.interrupts import Interrupted, Interrupts, outlive_signals
+from detection.training.interrupts import Interrupted, Interrupts
 from detection.training.log import LINES, Log
 from detection.training.options import TrainOptions
 from detection.training.start import begin
@@ -38,6 +38,7 @@ def train(
     *,
     validation: Dataset | None = None,
     weights: Any = None,
+    weights_eps: float | None = None,
 ) -> nn.Module:
     """Trains, or goes on from ``folder/checkpoint.pt`` where there is one and ``options.resume``.
 
@@ -49,6 +50,7 @@ def train(
         dataset: of CocoInstances or a class of the user's own.
         validation: evaluated every ``options.evaluate_every`` iterations and at the end, where that is not 0.
         weights: what to start from, as :func:`load_pretrained` takes it; not used in a run that is resumed.
+        weights_eps: its ``eps``.
 
     Returns:
         The model in eval mode, with the averaged weights where ``options.ema``; on every rank whole.
@@ -64,8 +66,8 @@ def train(
             check_dataset(it)
     model_options = model_options.resolved(weights is not None)
     with distributed.failing_together(), Interrupts(announce=distributed.rank() == 0) as interrupts:
-        state, wrapped = begin(dataset, model_options, options, folder / "checkpoint.pt", device, weights)
-        with _log(state, folder, weights) as log:
+        state, wrapped = begin(dataset, model_options, options, folder / "checkpoint.pt", device, weights, weights_eps)
+        with _log(state, folder, weights, weights_eps) as log:
             _run(state, wrapped, dataset, validation if options.evaluate_every else None, folder, log, interrupts)
         if distributed.rank() == 0:
             draw_curves(folder / LINES, folder / "curves.png")
@@ -73,7 +75,7 @@ def train(
 
 
 @contextmanager
-def _log(state: TrainingState, folder: Path, weights: Any) -> Iterator[Log | None]:
+def _log(state: TrainingState, folder: Path, weights: Any, weights_eps: float | None) -> Iterator[Log | None]:
     """The log, on rank 0; and what else belongs to the beginning of a run in ``folder``."""
     if distributed.rank() != 0:
         yield None
@@ -85,6 +87,8 @@ def _log(state: TrainingState, folder: Path, weights: Any) -> Iterator[Log | Non
     content = {"model": state.model_options.as_dict(), "train": state.options.as_dict()}
     if isinstance(weights, (str, Path)):
         content["weights"] = str(weights)
+        if weights_eps is not None:
+            content["weights_eps"] = weights_eps
     text = yaml.safe_dump(_lists(content), sort_keys=False, allow_unicode=True)
     (folder / "options.yaml").write_text(text, encoding="utf-8")
     log = Log(folder, state.iteration, state.options.log_every)
@@ -162,18 +166,17 @@ def _farewell(state: TrainingState) -> str:
 def _batches(state: TrainingState, dataset: Dataset) -> Iterator[tuple[list, list]]:
     """This rank's, from where the training is."""
     options, world_size = state.options, distributed.world_size()
-    loader = training_loader(
-        dataset,
-        make_transforms(options.augment, state.model_options.keypoint_names or None),
-        batch=options.batch,
-        workers=options.workers,
-        seed=options.seed,
-        targets=state.model_options.targets,
-        start=-(-state.samples // world_size),
-        rank=distributed.rank(),
-        world_size=world_size,
-        max_ratio=state.model_options.max_size,
+    return iter(
+        training_loader(
+            dataset,
+            make_transforms(options.augment, state.model_options.keypoint_names or None),
+            batch=options.batch,
+            workers=options.workers,
+            seed=options.seed,
+            targets=state.model_options.targets,
+            start=-(-state.samples // world_size),
+            rank=distributed.rank(),
+            world_size=world_size,
+            max_ratio=state.model_options.max_size,
+        )
     )
-    if loader.worker_init_fn is None:
-        loader.worker_init_fn = outlive_signals
-    return iter(loader)

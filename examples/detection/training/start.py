@@ -32,6 +32,7 @@ def begin(
     path: Path,
     device: torch.device,
     weights: Any = None,
+    weights_eps: float | None = None,
 ) -> tuple[TrainingState, nn.Module]:
     """The state at the beginning of this run, and what to call in training.
 
@@ -44,7 +45,7 @@ def begin(
     torch.manual_seed(options.seed)
     model = build_model(model_options).to(device)
     if found is None:
-        _fill(model, dataset, model_options, options, device, weights)
+        _fill(model, dataset, model_options, options, device, weights, weights_eps)
     wrapped = wrap(model, options.parallel, device)
     state = TrainingState(
         model_options,
@@ -79,11 +80,12 @@ def _fill(
     options: TrainOptions,
     device: torch.device,
     weights: Any,
+    weights_eps: float | None,
 ) -> None:
     """Gives a new model its weights, on rank 0 for all: from ``weights``, or statistics to its frozen norms."""
     if distributed.rank() == 0:
         if weights is not None:
-            say(load_pretrained(model, model_options, weights))
+            say(load_pretrained(model, model_options, weights, eps=weights_eps))
         elif model_options.norm == "frozen_bn":
             count = min(options.calibration_images, len(dataset))
             indices = random.Random(options.seed).sample(range(len(dataset)), count)
