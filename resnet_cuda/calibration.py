@@ -7,8 +7,6 @@ once, on a few images. One pass over one batch suffices: a layer's buffers are s
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cuda._running import evaluation_mode, is_detector, unwrapped
 from resnet_cuda.layers import FrozenBatchNorm2d
 
 _STATISTICS = ("running_mean", "running_var")
@@ -61,17 +60,6 @@ def _write_statistics(layer: Any, mean: Tensor, variance: Tensor) -> None:
     layer.running_var.copy_(torch.where(variance > (_NOISE * mean).square(), variance, torch.ones_like(variance)))
 
 
-def _unwrapped(model: Any) -> nn.Module:
-    """``model`` without DistributedDataParallel, which synchronises, and torch.compile, which ignores new hooks."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
-        else:
-            return model
-
-
 def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
     """``images`` as batches: (N, 3, H, W) tensors, or lists of (3, H, W) images that may differ in size."""
     if isinstance(images, Tensor):
@@ -108,15 +96,9 @@ def _checked(image: Any, dimensions: tuple[int, ...]) -> Tensor:
     return image
 
 
-def _is_detector(model: nn.Module) -> bool:
-    """Whether it is one of torchvision's; does not import torchvision."""
-    module = sys.modules.get("torchvision.models.detection.transform")
-    return module is not None and isinstance(getattr(model, "transform", None), module.GeneralizedRCNNTransform)
-
-
 def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[Tensor]) -> None:
     """Runs one batch; of a torchvision detector only the backbone where all frozen norms are in it."""
-    if _is_detector(model):
+    if is_detector(model):
         inside = set(model.backbone.modules())
         if all(layer in inside for layer in layers.values()):
             model.backbone(model.transform(list(batch))[0].tensors)
@@ -131,21 +113,6 @@ def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[
         by_size.setdefault(image.shape, []).append(image)
     for same in by_size.values():
         model(torch.stack(same))
-
-
-@contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module's mode and the random number generators are restored."""
-    modes = {module: module.training for module in model.modules()}
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
-    indices = sorted(device.index for device in devices)
-    try:
-        with torch.random.fork_rng(indices):
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @torch.no_grad()
@@ -177,7 +144,7 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
             wrong shape or dtype, or a layer's input is not finite (naming the layer).
         TypeError: where images is no tensor and no iterable of tensors.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
     if not layers:
         raise ValueError(
@@ -188,7 +155,7 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     measurements = {name: _Measurement(name) for name in layers}
     handles = [layer.register_forward_pre_hook(measurements[name], with_kwargs=True) for name, layer in layers.items()]
     try:
-        with _evaluation_mode(model):
+        with evaluation_mode(model):
             batches = 0
             for batch in _batches(images):
                 batches += 1

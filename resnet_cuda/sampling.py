@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda.calibration import _evaluation_mode, _is_detector, _unwrapped
+from resnet_cuda._running import evaluation_mode, is_detector, unwrapped
 from resnet_cuda.layer_sampling import LayerSampling, SamplingPoints
 from resnet_cuda.layers import DeformConv2d, DFConv2d
 
@@ -37,7 +37,7 @@ def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
-    for name, module in _unwrapped(model).named_modules():
+    for name, module in unwrapped(model).named_modules():
         if isinstance(module, DFConv2d):
             found[name] = module
             inside.add(module.conv)
@@ -58,7 +58,7 @@ def deformable_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.
     """
     layers = deformable_layers(model)
     if not layers:
-        raise ValueError(f"model ({type(_unwrapped(model)).__name__}) has no deformable layers")
+        raise ValueError(f"model ({type(unwrapped(model)).__name__}) has no deformable layers")
     if isinstance(layer, nn.Module):
         chosen = [name for name, module in layers.items() if layer in (module, getattr(module, "conv", None))]
     elif isinstance(layer, str):
@@ -92,7 +92,7 @@ def observe_sampling(model: nn.Module, images: Tensor | Sequence[Tensor], layer:
             does not reach the layer, or reaches it with something else than the images' batch.
     """
     name, module = deformable_layer(model, layer)
-    model = _unwrapped(model)
+    model = unwrapped(model)
     entries = _as_list(images)
     seen: list[tuple] = []
 
@@ -103,7 +103,7 @@ def observe_sampling(model: nn.Module, images: Tensor | Sequence[Tensor], layer:
     conv: Any = module.conv if isinstance(module, DFConv2d) else module
     handle = conv.register_forward_pre_hook(look, with_kwargs=True)
     try:
-        with _evaluation_mode(model):
+        with evaluation_mode(model):
             batch_size, resized = _run(model, entries, conv)
     finally:
         handle.remove()
@@ -136,7 +136,7 @@ def _as_list(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 def _run(model: Any, images: list[Tensor], conv: nn.Module) -> tuple[tuple[int, int], tuple[tuple[int, int], ...]]:
     """Runs the model; height and width of the batch, and of each image in it."""
-    if _is_detector(model):
+    if is_detector(model):
         batch, _ = model.transform(images)
         if conv in set(model.backbone.modules()):
             model.backbone(batch.tensors)
