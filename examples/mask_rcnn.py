@@ -26,7 +26,7 @@ INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="of the demo (default: 0)")
+    parser.add_argument("--seed", type=int, help="of the demo or the training (default: 0)")
     commands = parser.add_subparsers(dest="command", metavar="{train,check,evaluate,predict}")
     for command in (train, check, evaluate, predict):
         command.add(commands)
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.append("")
     chosen = _parser().parse_args(arguments)
-    if chosen.command is None:
-        return demo.demo(Path("runs/coins"), chosen.seed)
     try:
+        if chosen.command is None:
+            return demo.demo(Path("runs/coins"), chosen.seed or 0)
         device = distributed.start(chosen.device)
         with distributed.failing_together():
             run = chosen.prepare(chosen, device)

@@ -50,7 +50,7 @@ def test_train_evaluate_predict(coco, tmp_path):
     assert 0 <= report["metrics"]["segm"]["AP50"] <= 1
     assert report["images"] == 3
     written = {path.name for path in (tmp_path / "out" / "evaluation").iterdir()}
-    assert {"metrics.json", "results.json", "confusion.png"} <= written
+    assert {"metrics.json", "results_bbox.json", "results_segm.json", "confusion.png"} <= written
     image = coco[0] / "image1.png"
     predicted = start("predict", image, "--checkpoint", checkpoint, "--threshold", "0", folder=tmp_path)
     assert predicted.returncode == 0, predicted.stderr

@@ -17,7 +17,7 @@ from detection.data.coco_dataset import CocoInstances
 from detection.data.sample import checked
 from detection.models.options import ModelOptions
 
-SHOWN = 20  # problems that are printed
+SHOWN = 20  # problems of pixels that are printed
 
 
 def add(commands: Any) -> None:
@@ -38,20 +38,24 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     max_size = arguments.max_size or model.max_size
     kind = arguments.kind
     targets = ModelOptions(class_names=("object",), kind=kind).targets if kind else None
+    values = vars(arguments)
     # "skip": a problem is reported, whatever training would do about it.
-    place = place_of(vars(arguments))
-    dataset = open_dataset(place, "skip", coins_part="train", targets=targets, max_ratio=max_size)
+    dataset = open_dataset(
+        place_of(values), values, coins_part="train", damaged="skip", targets=targets, max_ratio=max_size
+    )
+    if arguments.pixels and not isinstance(dataset, CocoInstances):
+        raise ValueError("--pixels is for --images and --annotations; of a --dataset class every sample is read anyway")
 
     def run() -> int:
         report = check(dataset)
         print(report)
         problems = list(report.problems)
-        if arguments.pixels and isinstance(dataset, CocoInstances):
-            problems += [text for text in _samples(dataset, max_size) if text not in problems]
-        for text in problems[:SHOWN]:
-            print(text, file=sys.stderr)
-        if len(problems) > SHOWN:
-            print(f"and {len(problems) - SHOWN} more", file=sys.stderr)
+        if arguments.pixels:
+            found = [text for text in _samples(dataset, max_size) if text not in problems]
+            print("\n".join(found[:SHOWN]) if found else "pixels: nothing is damaged")
+            if len(found) > SHOWN:
+                print(f"... and {len(found) - SHOWN} more")
+            problems += found
         return 1 if problems else 0
 
     return run

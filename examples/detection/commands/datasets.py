@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 from detection import distributed
 from detection.data import coins
 from detection.data.check import check
-from detection.data.coco_dataset import DAMAGED, CocoInstances
+from detection.data.coco_dataset import DAMAGED, ORIENTATIONS, CocoInstances
 from detection.data.custom import check_dataset, make_dataset
 
 COINS_FOLDER = Path("runs/coins/data")
@@ -36,10 +37,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "images, annotations and damaged that it takes",
     )
     group.add_argument(
-        "--damaged",
-        choices=DAMAGED,
-        default=None,
-        help="what to do about a damaged image or annotation (default: refuse)",
+        "--damaged", choices=DAMAGED, help="what to do about a damaged image or annotation (default: refuse)"
+    )
+    group.add_argument(
+        "--orientation",
+        choices=ORIENTATIONS,
+        help="the images' EXIF orientation: apply it, ignore it, or auto: as the sizes in the JSON say (default: auto)",
     )
 
 
@@ -56,17 +59,34 @@ def place_of(values: dict[str, Any], part: str = "") -> Place:
 
 
 def open_dataset(
-    place: Place, damaged: str, *, coins_part: str, targets: str | None = None, max_ratio: float | None = None
+    place: Place,
+    values: Mapping[str, Any],
+    *,
+    coins_part: str,
+    damaged: str = "refuse",
+    targets: str | None = None,
+    max_ratio: float | None = None,
 ) -> Dataset:
-    """The data set at ``place``: of a class, of a JSON, or the coins."""
+    """The data set at ``place``: of a class, of a JSON, or the coins.
+
+    ``values`` has what the user gave of ``damaged`` and ``orientation``; ``damaged`` is the default.
+    """
+    asked = values.get("damaged")
     if place.dataset is not None:
-        dataset = make_dataset(place.dataset, place.images, place.annotations, damaged)
+        dataset = make_dataset(place.dataset, place.images, place.annotations, asked)
         check_dataset(dataset)
         return dataset
     if place.images is None or place.annotations is None:
         split = _coins()[coins_part]
         place = Place(split.images, split.annotations, None)
-    return CocoInstances(place.images, place.annotations, damaged, targets=targets, max_ratio=max_ratio)
+    return CocoInstances(
+        place.images,
+        place.annotations,
+        asked or damaged,
+        targets=targets,
+        max_ratio=max_ratio,
+        orientation=values.get("orientation") or "auto",
+    )
 
 
 def checked_dataset(dataset: Dataset, damaged: str, label: str = "data set") -> None:

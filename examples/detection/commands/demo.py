@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from detection.data import coins
 from detection.data.coco_dataset import CocoInstances
@@ -15,6 +16,7 @@ from detection.data.transforms import TRAINING_COINS
 from detection.evaluation.evaluate import evaluate
 from detection.models.options import COINS
 from detection.prediction import pictures
+from detection.training import checkpoint, resume
 from detection.training.engine import train
 from detection.training.options import TrainOptions
 
@@ -37,7 +39,7 @@ def demo(folder: Path, seed: int, options: TrainOptions = COINS_TRAINING, goal: 
     begin = time.perf_counter()
     splits = coins.make(folder / "data")
     training, held_out = (CocoInstances(splits[part].images, splits[part].annotations) for part in ("train", "val"))
-    model = train(training, COINS, replace(options, seed=seed), folder / f"seed{seed}", device).eval()
+    model = _train(training, replace(options, seed=seed), folder / f"seed{seed}", device)
     metrics = evaluate(model, held_out, device, options=COINS).metrics["segm"]
     image, target = held_out[0]
     with torch.no_grad():
@@ -50,3 +52,15 @@ def demo(folder: Path, seed: int, options: TrainOptions = COINS_TRAINING, goal: 
     seconds = time.perf_counter() - begin
     print(f"held-out coins: {title} (goal: AP50 {goal}); {seconds:.0f} s; picture: {folder / 'demo.png'}")
     return 0 if metrics["AP50"] >= goal else 1
+
+
+def _train(dataset: CocoInstances, options: TrainOptions, folder: Path, device: torch.device) -> nn.Module:
+    """Goes on where a demo was interrupted, unless that was one of another version, with other options."""
+    path = folder / "checkpoint.pt"
+    fits = True
+    if path.exists():
+        try:
+            resume.check(path, checkpoint.load(path, device), COINS, options.resolved())
+        except (OSError, ValueError):
+            fits = False
+    return train(dataset, COINS, replace(options, resume=fits), folder, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,15 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
         if getattr(arguments, name) < lowest:
             raise ValueError(f"--{name} is {getattr(arguments, name)}; it must be at least {lowest}")
     model, options = checkpoint.load_model(arguments.checkpoint, device)
-    damaged = arguments.damaged or "refuse"
-    place = place_of(vars(arguments))
-    dataset = open_dataset(place, damaged, coins_part="val", targets=options.targets, max_ratio=options.max_size)
+    values = vars(arguments)
+    limits = {"targets": options.targets, "max_ratio": options.max_size}
+    dataset = open_dataset(place_of(values), values, coins_part="val", **limits)
     names = tuple(class_names(dataset))
     if names != options.class_names:
         known = ", ".join(options.class_names)
         raise ValueError(f"{arguments.checkpoint} knows the classes {known}; the data set has {', '.join(names)}")
     output = arguments.output or arguments.checkpoint.parent / "evaluation"
+    _check_writable(output)
 
     def run() -> None:
         keep = arguments.confusion or arguments.worst > 0 or arguments.results
@@ -52,16 +54,23 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
         if distributed.rank() != 0:
             return
         print(report.table())
-        output.mkdir(parents=True, exist_ok=True)
         (output / "metrics.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n")
         by = "segm" if report.primary == "segm" else "bbox"
         if arguments.confusion:
             matrix = confusion_matrix(report.records, len(names), by=by)
-            draw_confusion(output / "confusion.png", matrix, names)
+            draw_confusion(output / "confusion.png", matrix, names, by=by)
         if arguments.worst:
             draw_worst(output / "worst", dataset, report.records, names, count=arguments.worst, by=by)
         if arguments.results:
-            (output / "results.json").write_text(json.dumps(report.results) + "\n")
+            for kind in report.metrics:
+                (output / f"results_{kind}.json").write_text(json.dumps(report.results_of(kind)) + "\n")
         print(f"written: {output}")
 
     return run
+
+
+def _check_writable(folder: Path) -> None:
+    """Before an evaluation that may take hours, not after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass

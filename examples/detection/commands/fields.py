@@ -42,8 +42,8 @@ def add_options(parser: argparse.ArgumentParser, title: str, kind: type) -> None
         group.add_argument(
             option_name(field.name),
             dest=field.name,
-            # None is "not given": a configuration file or the default decides.
-            default=None,
+            # None is "not given": a configuration file or the default decides. A seed may stand before the command.
+            default=argparse.SUPPRESS if field.name == "seed" else None,
             help=text.replace("%", "%%"),
             **_how_to_read(field.name, hints[field.name]),
         )

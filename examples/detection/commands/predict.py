@@ -59,6 +59,7 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
             sampling=arguments.sampling,
             draw=not arguments.no_pictures,
         )
+        print(f"written: {arguments.output}")
         return 1 if failed else 0
 
     return run

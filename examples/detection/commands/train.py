@@ -19,9 +19,12 @@ from detection.commands.demo import COINS_TRAINING
 from detection.commands.fields import add_options, override
 from detection.data.custom import class_names, targets_of
 from detection.models.options import COINS, ModelOptions
+from detection.training import checkpoint
 from detection.training.engine import train
 from detection.training.options import TrainOptions
 
+# What options.yaml keeps beside the options, so that it is a configuration file for the same data.
+DATA = ("images", "annotations", "dataset", "val_images", "val_annotations", "val_dataset", "damaged", "orientation")
 KIND_OF = {"masks": "maskrcnn", "keypoints": "keypointrcnn", "boxes": "fasterrcnn"}
 
 
@@ -64,15 +67,17 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
     is_coins = not any(place)
     training = override(COINS_TRAINING if is_coins else TrainOptions(), values)
     training = replace(training, resume=not arguments.no_resume)
-    model = override(COINS if is_coins else ModelOptions(class_names=("object",)), values)
+    if (weights_model := _model_of(values.get("weights"))) is not None:
+        values.setdefault("kind", weights_model.kind)
+    model = override(weights_model or (COINS if is_coins else ModelOptions()), values)
     targets = model.targets if values.get("kind") else None
     limits = {"targets": targets, "max_ratio": model.max_size}
-    dataset = open_dataset(place, damaged, coins_part="train", **limits)
+    dataset = open_dataset(place, values, coins_part="train", **limits)
     model = _for_dataset(model, dataset, values.get("kind"))
     validation = None
     if any(val_place) or is_coins:
         limits["targets"] = model.targets
-        validation = open_dataset(val_place, damaged, coins_part="val", **limits)
+        validation = open_dataset(val_place, values, coins_part="val", **limits)
         _same_classes(dataset, validation)
     if validation is None and training.evaluate_every:
         raise ValueError(
@@ -100,11 +105,25 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
             validation=validation,
             weights=values.get("weights"),
             weights_eps=values.get("weights_eps"),
+            notes={name: str(values[name]) for name in DATA if values.get(name) is not None},
         )
         if distributed.rank() == 0:
             print(f"checkpoint: {arguments.output / 'checkpoint.pt'}")
 
     return run
+
+
+def _model_of(weights: Any) -> ModelOptions | None:
+    """Of a checkpoint of this program that is started from: its model's options, which the user need not repeat."""
+    if not isinstance(weights, str) or not Path(weights).is_file():
+        return None
+    try:
+        model = checkpoint.options_of(Path(weights), checkpoint.load(Path(weights), torch.device("cpu")))
+    except ValueError:  # another program's file
+        return None
+    if distributed.rank() == 0:
+        print(f"the model is as in {weights} where no option says otherwise")
+    return replace(model, trainable_layers=None)
 
 
 def _values(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -122,12 +141,12 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> ModelOptions:
     """``model`` for the data set's classes, and of the kind that its targets can train where none is asked for."""
-    there = targets_of(dataset)
+    there = targets_of(dataset, ModelOptions(kind=kind).targets if kind else None)
     names = tuple(class_names(dataset))
     model = replace(
         model,
         class_names=names,
-        category_ids=tuple(getattr(dataset, "category_ids", range(1, len(names) + 1))),
+        category_ids=_category_ids(dataset, len(names)),
         keypoint_names=tuple(dataset.keypoint_names()) if hasattr(dataset, "keypoint_names") else (),
         kind=kind or KIND_OF[there],
     )
@@ -135,6 +154,18 @@ def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> Mod
         fitting = " or ".join(sorted(name for name in KIND_OF.values() if name in (KIND_OF[there], "fasterrcnn")))
         raise ValueError(f"--model {model.kind} needs {model.targets}, and the data set has none; take {fitting}")
     return model
+
+
+def _category_ids(dataset: Dataset, classes: int) -> tuple[int, ...]:
+    ids = getattr(dataset, "category_ids", None)
+    if ids is None:
+        return tuple(range(1, classes + 1))
+    if callable(ids) or len(ids) != classes:
+        raise ValueError(
+            f"category_ids of data set {type(dataset).__qualname__} is {ids!r:.100}; it must be a list of {classes} "
+            "integers, one for each class"
+        )
+    return tuple(int(it) for it in ids)
 
 
 def _same_classes(training: Dataset, validation: Dataset) -> None:

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from detection.data import coco_json
-from detection.data.annotation import Instance, Rules, parse
+from detection.data.annotation import Rules
 from detection.data.errors import DAMAGED, DamagedSampleError
-from detection.data.images import Size, read_image
+from detection.data.file_names import check_files, located
+from detection.data.images import ORIENTATIONS, Size, Stated, read_header, read_image
+from detection.data.normalised import LARGEST
+from detection.data.parsed import Parsed, make_target, parse_all
 from detection.data.sample import TARGETS, Sample, Transform, check_ratio
-from detection.data.segmentation import decode, shortened
 
 __all__ = ["DAMAGED", "CocoInstances", "DamagedSampleError", "Sample", "Transform"]
-
-
-class Parsed(NamedTuple):
-    """The annotations of an image, without its pixels."""
-
-    annotations: int  # how many there are
-    instances: list[Instance]  # those with an area
-    problems: list[str]  # of each damaged annotation
-    dropped: int  # objects without area
-    dropped_parts: int  # polygons of fewer than 3 points
-    disagreeing: int  # objects whose bbox is not near the mask's
 
 
 class CocoInstances(Dataset):
@@ -38,7 +26,9 @@ class CocoInstances(Dataset):
     pixels, ``labels`` (n,) int64 from 1 on, ``iscrowd`` (n,) int64, ``area`` (n,) float32 (the annotation's, where it
     is positive; else the mask's or the box's), with "masks" ``masks`` (n, H, W) uint8, with "keypoints" ``keypoints``
     (n, K, 3) float32 x y visibility, and the ints ``image_id``, ``skipped`` (annotations left out as damaged) and
-    ``dropped`` (objects left out because nothing of them is in the image).
+    ``dropped`` (objects left out because nothing of them is in the image). ``ignored_boxes`` (m, 4) float32 and
+    ``ignored_labels`` (m,) int64 are those of the left out that have a good ``bbox``, for an evaluation: what is found
+    there is no mistake.
 
     An object of which no keypoint is marked stays, with zeros: its box is learnt, as torchvision's references do, and
     COCO's evaluation of keypoints ignores it because its number of keypoints is 0.
@@ -51,6 +41,8 @@ class CocoInstances(Dataset):
         targets: "masks", "boxes" or "keypoints"; None is masks where any annotation has a segmentation, else boxes.
         max_ratio: greatest allowed ratio of an image's sides (the detector's max_size; beyond it the shorter side would
             be resized to nothing).
+        orientation: of images with an EXIF orientation: "auto" applies it unless the JSON's size is that of the pixels
+            as they are stored, see :func:`detection.data.images.turned`; "apply" always does, "ignore" never.
 
     Raises:
         FileNotFoundError, ValueError: naming the path and what is wrong with it.
@@ -64,21 +56,25 @@ class CocoInstances(Dataset):
         *,
         targets: str | None = None,
         max_ratio: float | None = None,
+        orientation: str = "auto",
     ):
         if damaged not in DAMAGED:
             raise ValueError(f"damaged is {damaged!r}; allowed are {', '.join(DAMAGED)}")
         if targets is not None and targets not in TARGETS:
             raise ValueError(f"targets is {targets!r}; allowed are {', '.join(TARGETS)}")
+        if orientation not in ORIENTATIONS:
+            raise ValueError(f"orientation is {orientation!r}; allowed are {', '.join(ORIENTATIONS)}")
         self.folder, self.annotations, self.damaged = Path(images), Path(annotations), damaged
-        self.max_ratio = max_ratio
+        self.max_ratio, self.orientation = max_ratio, orientation
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} is no folder of images")
         content = coco_json.read(self.annotations)
-        coco_json.check_within(self.annotations, self.folder, content.images)
+        check_files(self.annotations, self.folder, content.images, content.image_ids.tolist())
         self.image_ids, self._images, self._annotations = content.image_ids, content.images, content.annotations
         self.categories: dict[int, str] = content.categories
         # Labels are consecutive from 1 on (0 is the background), category ids need not be.
         self.category_ids: list[int] = list(content.categories)
+        self._refuse_normalised(content.normalised)
         self.targets: str = targets or ("masks" if content.segmented else "boxes")
         if self.targets == "masks" and not content.segmented:
             raise ValueError(f"{self.annotations}: no annotation has a segmentation; only boxes can be learnt from it")
@@ -121,14 +117,14 @@ class CocoInstances(Dataset):
         return self._images[index][0]
 
     def path(self, index: int) -> Path:
-        return self.folder / self.file_name(index)
+        return located(self.folder, self.file_name(index))
 
     def describe(self, index: int) -> str:
         """Names the sample in messages."""
         return str(self.path(index))
 
-    def stated_size(self, index: int) -> Size | None:
-        """The image's (height, width) by the JSON, if it says."""
+    def stated_size(self, index: int) -> Stated | None:
+        """The image's (height, width) by the JSON; None where it says neither, one side None where it lacks that."""
         return self._images[index][1]
 
     def count(self, index: int) -> int:
@@ -144,12 +140,12 @@ class CocoInstances(Dataset):
         """
         path = self.path(index)
         try:
-            image = read_image(path, self.stated_size(index))
+            image = read_image(path, self.stated_size(index), self.orientation)
             size = (image.shape[1], image.shape[2])
             parsed = self.parse(index, size)
             for problem in parsed.problems:
                 self._report(problem)
-            target = _target(parsed.instances, size, self._rules)
+            target = make_target(parsed, size, self._rules)
         except DamagedSampleError:
             raise
         except ValueError as error:
@@ -170,24 +166,24 @@ class CocoInstances(Dataset):
             check_ratio(size, self.max_ratio)
         except ValueError as error:
             raise DamagedSampleError(f"{self.path(index)}: {error}") from error
-        instances, problems = [], []
-        annotations = self._annotations[index]
-        for position, annotation in enumerate(annotations):
-            try:
-                instances.append(parse(annotation, size, self._rules))
-            except (ValueError, MemoryError) as error:
-                name = shortened(annotation["id"]) if "id" in annotation else f"number {position} of the image"
-                reason = str(error) or "there is not enough memory for it"
-                problems.append(f"{self.path(index)}: annotation {name} in {self.annotations}: {reason}")
-        kept = [instance for instance in instances if instance.box is not None]
-        return Parsed(
-            len(annotations),
-            kept,
-            problems,
-            dropped=len(instances) - len(kept),
-            dropped_parts=sum(instance.dropped_parts for instance in instances),
-            disagreeing=sum(instance.disagrees for instance in kept),
-        )
+        return parse_all(self._annotations[index], size, self._rules, self.path(index), self.annotations)
+
+    def _refuse_normalised(self, kinds: list[str]) -> None:
+        """Raises ValueError for coordinates within 0 and 1, unless all annotated images are of but 2 x 2 pixels."""
+        annotated = (index for index in range(len(self)) if self.count(index))
+        if kinds and any(self._is_large(index) for index in annotated):
+            raise ValueError(
+                f"{self.annotations}: all {' and '.join(kinds)} lie within 0 and 1: the coordinates are normalised; "
+                "they must be in pixels"
+            )
+
+    def _is_large(self, index: int) -> bool:
+        stated = self.stated_size(index)
+        try:
+            size = read_header(self.path(index)).stored if stated is None or None in stated else stated
+        except ValueError:  # no image, so nothing speaks for a tiny one
+            return True
+        return max(size) > LARGEST
 
     def _common_keypoints(self, keypoints: dict[int, tuple[str, ...]]) -> tuple[str, ...]:
         """All categories must have the same: a detector predicts one list of keypoints."""
@@ -203,24 +199,3 @@ class CocoInstances(Dataset):
         if self.damaged == "refuse":
             raise DamagedSampleError(message)
         warnings.warn(f"skipped: {message}", stacklevel=3)
-
-
-def _target(instances: list[Instance], size: Size, rules: Rules) -> dict[str, Any]:
-    count = len(instances)
-    boxes = np.array([instance.box for instance in instances], dtype=np.float32).reshape(count, 4)
-    target = {
-        "boxes": torch.from_numpy(boxes),
-        "labels": torch.tensor([instance.label for instance in instances], dtype=torch.int64),
-        "iscrowd": torch.tensor([instance.crowd for instance in instances], dtype=torch.int64),
-        "area": torch.tensor([instance.area for instance in instances], dtype=torch.float32),
-    }
-    if rules.targets == "masks":
-        # One array for all, into which each mask is written, so that there is never a second copy of them.
-        masks = np.zeros((count, *size), dtype=np.uint8)
-        for mask, instance in zip(masks, instances, strict=True):
-            decode(instance.rle, out=mask)
-        target["masks"] = torch.from_numpy(masks)
-    if rules.targets == "keypoints":
-        points = np.array([instance.keypoints for instance in instances], dtype=np.float32)
-        target["keypoints"] = torch.from_numpy(points.reshape(count, rules.keypoints, 3))
-    return target

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import gc
 import json
-import os.path
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from detection.data.ids import found, whole
+from detection.data.images import Stated
+from detection.data.normalised import Normalised
 from detection.data.packed import Packed
-from detection.data.segmentation import shortened
+from detection.data.segmentation import has_parts, shortened
 
 
 class Content(NamedTuple):
     """What an instances JSON holds; images in the order of their ids."""
 
     image_ids: np.ndarray  # (n,) int64
-    images: Packed  # of each image (file name, size), size is (height, width) or None
+    images: Packed  # of each image (file name, (height, width)), either side or the pair may be None
     annotations: Packed  # of each image the list of its annotations, dicts
     categories: dict[int, str]  # names by id, in the order of the ids
     keypoints: dict[int, tuple[str, ...]]  # names of the keypoints of those categories that have some
-    segmented: bool  # whether any annotation has a segmentation
+    segmented: bool  # whether any annotation has an RLE or a polygon of at least 3 points
+    normalised: list[str]  # "boxes" or "polygons", or both, where all of them lie within 0 and 1
     stray: list[str]  # what is wrong with annotations that belong to no image
 
 
@@ -31,9 +34,9 @@ def read(path: Path) -> Content:
     """Reads an instances JSON. Single annotations are not checked, only which image they belong to.
 
     Ids of images and categories must be distinct whole numbers, names of categories and image files distinct texts.
-    A ``file_name`` must lie within the folder of images: one that leaves it by ``..``, or is absolute and elsewhere, is
-    refused, so that a JSON from elsewhere reads only what one pointed it at. ``height`` and ``width`` of an image may
-    be missing. Ids of annotations are only used in messages.
+    A ``file_name`` must lie within the folder of images, see :func:`detection.data.file_names.check_files`: so a JSON
+    from elsewhere reads only what one pointed it at. ``height`` and ``width`` of an image may be missing. Ids of
+    annotations are only used in messages.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -45,17 +48,18 @@ def read(path: Path) -> Content:
         image_ids, images = _images(path, _section(path, content, "images"))
         annotations = _section(path, content, "annotations")
         of_image: dict[int, list[Any]] = {number: [] for number in image_ids.tolist()}
-        stray, segmented = [], False
+        stray, segmented, normalised = [], False, Normalised()
         for position, annotation in enumerate(annotations):
             image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-            group = of_image.get(image_id) if type(image_id) is int else None
+            group = of_image.get(whole(image_id))
             if group is None:
                 stray.append(_stray(path, position, annotation))
             else:
                 group.append(annotation)
-                segmented = segmented or bool(annotation.get("segmentation"))
+                segmented = segmented or has_parts(annotation.get("segmentation"))
+                normalised.add(annotation)
         packed = Packed(of_image.values())
-    return Content(image_ids, images, packed, categories, keypoints, segmented, stray)
+    return Content(image_ids, images, packed, categories, keypoints, segmented, normalised.kinds(), stray)
 
 
 @contextmanager
@@ -97,9 +101,9 @@ def _entry(path: Path, section: str, position: int, entry: Any, name: str) -> tu
     for key in ("id", name):
         if not isinstance(entry, dict) or key not in entry:
             raise ValueError(f"{where} has no {key!r}")
-    number, text = entry["id"], entry[name]
-    if type(number) is not int or abs(number) >= 2**63:
-        raise ValueError(f"{where} has the id {shortened(number)}; it must be a whole number")
+    number, text = whole(entry["id"]), entry[name]
+    if number is None:
+        raise ValueError(f"{where} has the id {found(entry['id'])}; ids must be integers")
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError(f"{where} has the {name} {shortened(text)}; it must be a text")
     return number, text
@@ -127,15 +131,11 @@ def _categories(path: Path, entries: list[Any]) -> tuple[dict[int, str], dict[in
 
 
 def _images(path: Path, entries: list[Any]) -> tuple[np.ndarray, Packed]:
-    images: dict[int, tuple[str, tuple[int, int] | None]] = {}
-    by_file: dict[str, int] = {}
+    images: dict[int, tuple[str, Stated | None]] = {}
     for position, entry in enumerate(entries):
         number, name = _entry(path, "images", position, entry, "file_name")
         if number in images:
             raise ValueError(f"{path}: image id {number} is given twice, to {images[number][0]!r} and {name!r}")
-        file = os.path.normpath(name)
-        if file in by_file:
-            raise ValueError(f"{path}: image file {name!r} is listed twice, under ids {by_file[file]} and {number}")
         sides = []
         for side in ("height", "width"):
             value = entry.get(side)
@@ -145,7 +145,7 @@ def _images(path: Path, entries: list[Any]) -> tuple[np.ndarray, Packed]:
                     "it must be a positive whole number, or missing"
                 )
             sides.append(value)
-        images[number], by_file[file] = (name, None if None in sides else tuple(sides)), number
+        images[number] = (name, None if sides == [None, None] else tuple(sides))
     ids = sorted(images)
     return np.array(ids, dtype=np.int64), Packed(images[number] for number in ids)
 
@@ -156,14 +156,7 @@ def _stray(path: Path, position: int, annotation: Any) -> str:
     name = shortened(annotation["id"]) if "id" in annotation else f"number {position}"
     if "image_id" not in annotation:
         return f"{path}: annotation {name} has no 'image_id'"
-    return f"{path}: annotation {name} is of an image that is not listed, {shortened(annotation['image_id'])}"
-
-
-def check_within(path: Path, folder: Path, names: Packed) -> None:
-    """Raises ValueError where a file name of ``images`` leads out of the folder."""
-    root = os.path.normpath(os.path.abspath(folder))
-    for index in range(len(names)):
-        name, _ = names[index]
-        inner = os.path.normpath(os.path.join(root, name))
-        if os.path.commonpath([root, inner]) != root or inner == root:
-            raise ValueError(f"{path}: image file {name!r} is not within the folder {folder}")
+    image_id = annotation["image_id"]
+    if whole(image_id) is None:
+        return f"{path}: annotation {name} has the image_id {found(image_id)}; ids must be integers"
+    return f"{path}: annotation {name} is of an image that is not listed, {shortened(image_id)}"

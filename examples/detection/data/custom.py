@@ -6,17 +6,23 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from detection.data.coco_dataset import CocoInstances
+from detection.data.errors import DamagedSampleError, SampleError
+
 
 class DatasetError(TypeError, ValueError):
     """A class that cannot be used as a data set."""
 
 
+LOOKED_AT = 16  # samples, to see what the targets hold
+BACKGROUND = ("background", "__background__")
 METHODS = ("__init__", "__getitem__", "__len__")
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -40,7 +46,8 @@ def class_names(dataset: object) -> list[str]:
     """The data set's names of the labels 1, 2, ...
 
     Raises:
-        DatasetError, ValueError: where it has no method ``class_names``, or this gives no list of distinct names.
+        DatasetError, ValueError: where it has no method ``class_names``, or this gives no list of distinct names, or
+            begins with the background, which is label 0 and has no name.
     """
     kind = type(dataset).__qualname__
     if not callable(getattr(dataset, "class_names", None)):
@@ -48,6 +55,11 @@ def class_names(dataset: object) -> list[str]:
     names = list(dataset.class_names())
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise ValueError(f"class_names() of data set {kind} gives {names!r}; it must give a list of distinct names")
+    if not isinstance(dataset, CocoInstances) and names[0].casefold() in BACKGROUND:
+        raise ValueError(
+            f"class_names() of data set {kind} begins with {names[0]!r}; leave it out, "
+            "the names are of the labels 1, 2, ..."
+        )
     return names
 
 
@@ -74,11 +86,12 @@ def dataset_class(name: str) -> type:
     return kind
 
 
-def make_dataset(name: str, images: Path | None, annotations: Path | None, damaged: str = "refuse") -> Dataset:
+def make_dataset(name: str, images: Path | None, annotations: Path | None, damaged: str | None = None) -> Dataset:
     """The data set of ``--dataset name``, called with those of (images, annotations, damaged) that it accepts.
 
     They are given by name where the class has parameters of these names, else by position where it needs arguments of
-    other names. A class that needs none and is given none is called without arguments.
+    other names. A class that needs none and is given none is called without arguments. ``damaged`` is None where the
+    user said nothing about it: then the class's own default holds, or "refuse" where it needs the argument.
 
     Raises:
         ValueError: for an argument that the class needs and was not given, or that was given and it does not accept.
@@ -110,11 +123,13 @@ def make_dataset(name: str, images: Path | None, annotations: Path | None, damag
         raise ValueError(
             f"--dataset {name} needs {', '.join(needs)}; it can be called with images, annotations, damaged only"
         )
+    if "damaged" in needs and damaged is None:
+        given["damaged"] = "refuse"
     for key, parameter_name in needs.items():
         if given[key] is None:
             raise ValueError(f"--dataset {name} needs {parameter_name}; give --{key}")
     for key, value in given.items():
-        if key not in accepted and value is not None and (key, value) != ("damaged", "refuse"):
+        if key not in accepted and value is not None and (key, value) != ("damaged", "refuse"):  # which it does anyway
             raise ValueError(f"--dataset {name} does not accept {key}; leave --{key} out")
     arguments = {key: given[key] for key in accepted if given[key] is not None}
     dataset = kind(*arguments.values()) if unnamed else kind(**arguments)
@@ -122,10 +137,70 @@ def make_dataset(name: str, images: Path | None, annotations: Path | None, damag
     return dataset
 
 
-def targets_of(dataset: Dataset) -> str:
-    """What the data set's targets hold beside boxes: "masks", "keypoints" or (nothing) "boxes"."""
+def reader(dataset: Dataset) -> Callable[[int], Any]:
+    """What gives sample ``index`` itself: CocoInstances' ``read``, which never gives another in place of a damaged one.
+
+    Of any other class it is ``dataset[index]``: a method ``read`` of the user's own may be anything.
+    """
+    return dataset.read if isinstance(dataset, CocoInstances) else dataset.__getitem__
+
+
+def describe(dataset: Dataset, index: int) -> str:
+    """Names the sample in messages, by the data set's own ``describe`` where it has one."""
+    return dataset.describe(index) if callable(getattr(dataset, "describe", None)) else f"sample {index}"
+
+
+def read_sample(dataset: Dataset, index: int) -> Any:
+    """Sample ``index`` by :func:`reader`.
+
+    Raises:
+        DamagedSampleError: from the data set, as it is.
+        SampleError: from what else a class of the user's own raises, naming sample, class and error.
+    """
+    try:
+        return reader(dataset)(index)
+    except DamagedSampleError:
+        raise
+    except Exception as error:
+        if isinstance(dataset, CocoInstances):
+            raise
+        kind = type(dataset)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        raise SampleError(f"sample {index} of {name}: {type(error).__name__}: {error}") from error
+
+
+def targets_of(dataset: Dataset, wanted: str | None = None) -> str:
+    """What the data set's targets hold beside boxes: "masks", "keypoints" or (nothing) "boxes".
+
+    It is the data set's attribute ``targets`` where it has one. Else up to 16 samples are looked at, as the first may
+    have no objects: ``wanted`` where one has that, else what the first of them has that has either.
+
+    Args:
+        dataset: CocoInstances or a class of the user's own.
+        wanted: "masks" or "keypoints", for samples that may have both.
+
+    Raises:
+        DamagedSampleError: where none of these samples can be read.
+        SampleError: see :func:`read_sample`.
+    """
     targets = getattr(dataset, "targets", None)
     if isinstance(targets, str):
         return targets
-    _, target = dataset[0]
-    return next((name for name in ("masks", "keypoints") if name in target), "boxes")
+    found, error, readable = None, None, False
+    for index in range(min(len(dataset), LOOKED_AT)):
+        try:
+            sample = read_sample(dataset, index)
+        except DamagedSampleError as damage:
+            error = damage
+            continue
+        readable = True
+        target = sample[1] if isinstance(sample, (tuple, list)) and len(sample) == 2 else None
+        has = [name for name in ("masks", "keypoints") if isinstance(target, dict) and name in target]
+        if wanted in has:
+            return wanted
+        found = found or next(iter(has), None)
+        if found is not None and wanted not in ("masks", "keypoints"):
+            return found
+    if error is not None and not readable:
+        raise error
+    return found or "boxes"

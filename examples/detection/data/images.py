@@ -16,6 +16,9 @@ from torch import Tensor
 FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA")
 ORIENTATION, IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE, PHOTOMETRIC = 274, 256, 257, 258, 262
 Size = tuple[int, int]  # height, width
+Stated = tuple["int | None", "int | None"]  # height, width by a JSON, which may lack either
+# What is done about EXIF's orientation: "auto" goes by the size that the JSON states.
+ORIENTATIONS = ("auto", "apply", "ignore")
 
 
 class Header(NamedTuple):
@@ -58,29 +61,44 @@ def image_size(path: Path) -> tuple[Size, Size]:
     return header.stored, header.upright
 
 
-def turned(path: Path, header: Header, size: Size | None) -> bool:
+def fits(stated: Stated | None, size: Size) -> bool:
+    """Whether each side that is stated is that of ``size``."""
+    return stated is None or all(side in (None, actual) for side, actual in zip(stated, size, strict=True))
+
+
+def turned(path: Path, header: Header, size: Stated | None, orientation: str = "auto") -> bool:
     """Whether EXIF's orientation is applied, given the ``size`` (H, W) by which the image was annotated.
 
-    It is where ``size`` is None or the upright image's, as viewers do. It is not where ``size`` is only that of the
-    pixels as they are stored: then whoever annotated the image ignored the orientation.
+    With "auto" it is where ``size`` is None or the upright image's, as viewers do. It is not where ``size`` is only
+    that of the pixels as they are stored: then whoever annotated the image ignored the orientation. "apply" and
+    "ignore" say so for images of any size.
 
     Raises:
-        ValueError: where ``size`` is neither.
+        ValueError: where ``size`` is none that the image can have so.
     """
-    if size is None or tuple(size) == header.upright:
+    if orientation != "ignore" and fits(size, header.upright):
         return header.orientation != 1
-    if tuple(size) == header.stored:
+    if orientation != "apply" and fits(size, header.stored):
         return False
-    found = f"{header.stored[1]} x {header.stored[0]}"
-    if header.upright != header.stored:
-        found += f" ({header.upright[1]} x {header.upright[0]} upright)"
+    stored, upright = (f"{side[1]} x {side[0]}" for side in (header.stored, header.upright))
+    found = f"{stored} ({upright} upright)" if stored != upright else stored
+    how = "" if orientation == "auto" or stored == upright else f", its EXIF orientation is to be {HOW[orientation]}"
+    height, width = ("?" if side is None else side for side in size)
     raise ValueError(
-        f"{path} is {found} pixels, its annotations are for {size[1]} x {size[0]} (width x height); "
+        f"{path} is {found} pixels{how}, its annotations are for {width} x {height} (width x height); "
         "correct the JSON or the file"
     )
 
 
-def read_image(path: Path, size: Size | None = None) -> Tensor:
+HOW = {"apply": "applied", "ignore": "ignored"}
+
+
+def is_undecided(header: Header, size: Stated | None) -> bool:
+    """Whether the image has an orientation of which the stated ``size`` does not tell if it was applied."""
+    return header.orientation != 1 and fits(size, header.upright) and fits(size, header.stored)
+
+
+def read_image(path: Path, size: Stated | None = None, orientation: str = "auto") -> Tensor:
     """(3, H, W), float32 in 0..1, RGB.
 
     Grey pixels of 16 bits are divided by 65535, those of 12 bits (TIFF) by 4095. Of colours of 16 bits the upper 8 are
@@ -88,7 +106,9 @@ def read_image(path: Path, size: Size | None = None) -> Tensor:
 
     Args:
         path: of a PNG, JPEG, JPEG 2000, WebP, AVIF, TIFF, GIF, BMP, PPM or TGA file.
-        size: (H, W) by which the image was annotated; it decides on EXIF's orientation, see :func:`turned`.
+        size: (H, W) by which the image was annotated, either may be None; it decides on EXIF's orientation, see
+            :func:`turned`.
+        orientation: "auto", "apply" or "ignore".
 
     Raises:
         ValueError: naming the file, where it is missing, Pillow cannot read it, it has more pixels than Pillow's limit
@@ -98,7 +118,7 @@ def read_image(path: Path, size: Size | None = None) -> Tensor:
         header = _header(file)
         try:
             header.check_pixels(path)
-            apply = turned(path, header, size)
+            apply = turned(path, header, size, orientation)
         except ValueError as error:
             raise _RefusedError(str(error)) from None
         pixels = _pixels(file, header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from detection.data.custom import check_dataset, class_names
-from detection.data.errors import DamagedSampleError
+from detection.data.custom import check_dataset, class_names, describe, read_sample
+from detection.data.errors import DamagedSampleError, SampleError
 from detection.data.sample import Sample, Transform, checked
 from detection.training.interrupts import outlive_signals
 
 # (index, image, target), or (index, None, message) for an image that was skipped.
 Indexed = tuple[int, "Tensor | None", "dict[str, Any] | str"]
+
+IGNORED = ("ignored_boxes", "ignored_labels")
 
 
 class EndlessSampler(Sampler):
@@ -42,8 +45,8 @@ class EndlessSampler(Sampler):
 class Checked(Dataset):
     """Samples of another data set, checked, under the name by which the data set describes them."""
 
-    def __init__(self, dataset: Dataset, targets: str, max_ratio: float | None = None):
-        self.dataset, self.targets, self.max_ratio = dataset, targets, max_ratio
+    def __init__(self, dataset: Dataset, targets: str, max_ratio: float | None = None, keypoints: int | None = None):
+        self.dataset, self.targets, self.max_ratio, self.keypoints = dataset, targets, max_ratio, keypoints
         self.classes = len(class_names(dataset))
         self.skips = getattr(dataset, "damaged", "refuse") == "skip"
 
@@ -52,15 +55,15 @@ class Checked(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         """Raises DamagedSampleError for a sample that cannot be used, whether or not such samples are skipped."""
-        sample = self.dataset.read(index) if hasattr(self.dataset, "read") else self.dataset[index]
-        name = self.dataset.describe(index) if hasattr(self.dataset, "describe") else f"sample {index}"
-        return checked(sample, name, self.classes, self.targets, self.max_ratio)
+        sample, name = read_sample(self.dataset, index), describe(self.dataset, index)
+        return checked(sample, name, self.classes, self.targets, self.max_ratio, keypoints=self.keypoints)
 
 
 class Augmented(Dataset):
     """Checked samples under transforms, whose random numbers are seeded by the position in the run.
 
-    Where damaged samples are skipped, the next usable one takes the place of each.
+    Where damaged samples are skipped, the next usable one takes the place of each. Ignored boxes, which only an
+    evaluation needs, are left out.
     """
 
     def __init__(self, samples: Checked, transforms: Sequence[Transform], seed: int):
@@ -69,7 +72,7 @@ class Augmented(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | DamagedSampleError:
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Exception:
         position, index = key
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + position)
         error = None
@@ -82,6 +85,10 @@ class Augmented(Dataset):
                     warnings.warn(f"skipped: {damage}", stacklevel=2)
                     continue
                 break
+            except SampleError as failure:
+                return _with_traceback(failure)
+            image, target = sample
+            sample = image, {name: value for name, value in target.items() if name not in IGNORED}
             for transform in self.transforms:
                 sample = transform(sample, generator)
             return sample
@@ -99,11 +106,23 @@ class Indexing(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Indexed | DamagedSampleError:
+    def __getitem__(self, index: int) -> Indexed | Exception:
         try:
             return (index, *self.samples[index])
         except DamagedSampleError as error:
             return (index, None, str(error)) if self.samples.skips else error
+        except SampleError as failure:
+            return _with_traceback(failure)
+
+
+class WorkerError(Exception):
+    """What a data set's own code raised in a worker process: the text of its traceback, which cannot be sent itself."""
+
+
+def _with_traceback(failure: SampleError) -> SampleError:
+    """An error that a worker process can send: its cause and traceback would stay behind."""
+    failure.traceback = "".join(traceback.format_exception(failure.__cause__))
+    return failure
 
 
 def collate(samples: list[Sample]) -> tuple[list, list]:
@@ -112,20 +131,25 @@ def collate(samples: list[Sample]) -> tuple[list, list]:
     return list(images), list(targets)
 
 
-def _collate_or_error(samples: list[Sample | DamagedSampleError]) -> tuple[list, list] | DamagedSampleError:
-    return next((sample for sample in samples if isinstance(sample, DamagedSampleError)), None) or collate(samples)
+def _collate_or_error(samples: list[Sample | Exception]) -> tuple[list, list] | Exception:
+    return next((sample for sample in samples if isinstance(sample, Exception)), None) or collate(samples)
 
 
-def _indexed_or_error(samples: list[Indexed | DamagedSampleError]) -> list[Indexed] | DamagedSampleError:
-    return samples[0] if isinstance(samples[0], DamagedSampleError) else samples
+def _indexed_or_error(samples: list[Indexed | Exception]) -> list[Indexed] | Exception:
+    return samples[0] if isinstance(samples[0], Exception) else samples
 
 
 class Loader(DataLoader):
-    """A DataLoader that raises a worker's DamagedSampleError as it is, without the worker's traceback."""
+    """A DataLoader that raises a worker's DamagedSampleError as it is, without the worker's traceback.
+
+    A SampleError has what the data set's own code raised as its cause, or from a worker the text of that traceback.
+    """
 
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
-            if isinstance(batch, DamagedSampleError):
+            if isinstance(batch, SampleError) and batch.__cause__ is None:
+                raise batch from WorkerError(batch.traceback)
+            if isinstance(batch, Exception):
                 raise batch
             yield batch
 
@@ -142,19 +166,22 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     max_ratio: float | None = None,
+    keypoints: int | None = None,
 ) -> Loader:
     """Endless batches (images, targets) of ``batch`` samples per rank; skips the first ``start`` samples of each rank.
 
     The samples and their augmentation depend on ``seed`` and the position alone, not on the number of workers.
+    ``keypoints`` is the number of an object's keypoints that the model has, where it has some.
 
     Raises:
         TypeError, ValueError: for a data set that lacks a method, or is empty.
         DamagedSampleError: while iterating, for a sample that cannot be used, unless the data set's ``damaged`` is
             "skip" (the next usable sample takes its place).
+        SampleError: while iterating, from other errors of a data set's own code, naming the sample.
     """
     check_dataset(dataset)
     return Loader(
-        Augmented(Checked(dataset, targets, max_ratio), transforms, seed),
+        Augmented(Checked(dataset, targets, max_ratio, keypoints), transforms, seed),
         batch_size=batch,
         sampler=EndlessSampler(len(dataset), seed, rank, world_size, start),
         num_workers=workers,
@@ -173,15 +200,16 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
     max_ratio: float | None = None,
+    keypoints: int | None = None,
 ) -> Loader:
     """Every index once, in order, split over ranks: lists of one ``(index, image, target)``.
 
     Where the data set's ``damaged`` is "skip", an image that cannot be used is ``(index, None, message)``; else it
-    raises DamagedSampleError.
+    raises DamagedSampleError. Other errors of a data set's own code come as SampleError.
     """
     check_dataset(dataset)
     return Loader(
-        Indexing(Checked(dataset, targets, max_ratio)),
+        Indexing(Checked(dataset, targets, max_ratio, keypoints)),
         batch_size=1,
         sampler=range(rank, len(dataset), world_size),
         num_workers=workers,

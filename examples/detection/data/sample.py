@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detection.data.boxes import NEAR, SMALLEST
 from detection.data.errors import DamagedSampleError
 
 Sample = tuple[Tensor, dict[str, Any]]
@@ -24,10 +25,18 @@ def select(target: dict[str, Any], keep: Tensor) -> dict[str, Any]:
     return {name: value[keep] if name in PER_OBJECT else value for name, value in target.items()}
 
 
-def checked(sample: Any, name: str, classes: int, targets: str, max_ratio: float | None = None) -> Sample:
+def checked(
+    sample: Any,
+    name: str,
+    classes: int,
+    targets: str,
+    max_ratio: float | None = None,
+    *,
+    keypoints: int | None = None,
+) -> Sample:
     """The sample as a detector needs it: boxes and area float32, labels and iscrowd int64, masks uint8, image_id int.
 
-    Masks or keypoints that ``targets`` does not ask for are left out.
+    Masks or keypoints that ``targets`` does not ask for are left out. A sample without objects may lack them.
 
     Args:
         sample: image (3, H, W) floating, 0..1, and target with ``boxes`` (n, 4) x1 y1 x2 y2 in pixels and ``labels``
@@ -36,6 +45,7 @@ def checked(sample: Any, name: str, classes: int, targets: str, max_ratio: float
         classes: number of classes; labels are 1 to ``classes``.
         targets: "masks", "boxes" or "keypoints".
         max_ratio: greatest allowed ratio of the image's sides.
+        keypoints: the number K of keypoints of an object, where it is known.
 
     Raises:
         DamagedSampleError: naming the sample, what is wrong and what is allowed.
@@ -46,16 +56,21 @@ def checked(sample: Any, name: str, classes: int, targets: str, max_ratio: float
         image, target = sample
         size = _image_size(image, max_ratio)
         target = {key: value for key, value in target.items() if key not in ("masks", "keypoints") or key == targets}
-        target["boxes"] = _boxes(_tensor(target, "boxes"))
+        target["boxes"] = _boxes(_tensor(target, "boxes"), size)
+        # CocoInstances has looked at all boxes of its JSON; a tiny object in a corner need not be a mistake.
+        if "ignored_boxes" not in target:
+            _refuse_normalised(target["boxes"], size)
         count = len(target["boxes"])
         target["labels"] = _integers(target, "labels", count)
         wrong = target["labels"][(target["labels"] < 1) | (target["labels"] > classes)]
         if len(wrong):
             raise ValueError(f"label {int(wrong[0])} is none of 1 to {classes}, the number of class_names")
         if targets == "masks":
-            target["masks"] = _masks(_tensor(target, "masks"), (count, *size))
+            empty = {"masks": torch.zeros(0)} if count == 0 else {}
+            target["masks"] = _masks(_tensor({**empty, **target}, "masks"), (count, *size))
         if targets == "keypoints":
-            target["keypoints"] = _keypoints(_tensor(target, "keypoints"), count)
+            empty = {"keypoints": torch.zeros(0)} if count == 0 else {}
+            target["keypoints"] = _keypoints(_tensor({**empty, **target}, "keypoints"), count, keypoints)
         if "iscrowd" in target:
             target["iscrowd"] = _integers(target, "iscrowd", count)
         if "area" in target:
@@ -108,7 +123,7 @@ def _image_size(image: Any, max_ratio: float | None) -> tuple[int, int]:
     return size
 
 
-def _boxes(boxes: Tensor) -> Tensor:
+def _boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     boxes = boxes.float().reshape(0, 4) if boxes.numel() == 0 else boxes.float()
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(f"its boxes are of shape {tuple(boxes.shape)}; they must be (n, 4)")
@@ -116,7 +131,29 @@ def _boxes(boxes: Tensor) -> Tensor:
     if not good.all():
         wrong = int(torch.nonzero(~good)[0])
         raise ValueError(f"box {wrong} is {boxes[wrong].tolist()}; it must be x1 y1 x2 y2 with x1 < x2 and y1 < y2")
+    sides = boxes.new_tensor([size[1], size[0]])
+    where = f"the image of {size[1]} x {size[0]} pixels (width x height)"
+    inside = boxes.clamp(min=0).minimum(sides.repeat(2))
+    left = (inside[:, 2:] - inside[:, :2]).amin(dim=1)
+    outside = ((boxes[:, :2] >= sides) | (boxes[:, 2:] <= 0)).any(dim=1)
+    beyond = ((boxes - inside).abs() > NEAR + 0.01 * sides.repeat(2)).any(dim=1)
+    for wrong, reason in (
+        (outside, f"is not in {where}"),
+        (beyond, f"reaches beyond {where}"),
+        (left < SMALLEST, f"is less than {SMALLEST} pixels wide or high within {where}"),
+    ):
+        if wrong.any():
+            number = int(torch.nonzero(wrong)[0])
+            raise ValueError(f"box {number}, {boxes[number].tolist()}, {reason}; boxes are x1 y1 x2 y2 in pixels")
     return boxes
+
+
+def _refuse_normalised(boxes: Tensor, size: tuple[int, int]) -> None:
+    if len(boxes) and max(size) > 2 and float(boxes.min()) >= 0 and float(boxes.max()) <= 1:
+        raise ValueError(
+            f"all its boxes lie within 0 and 1, the first is {boxes[0].tolist()}: they are normalised; they must be in "
+            f"pixels of the image of {size[1]} x {size[0]} (width x height)"
+        )
 
 
 def _integers(target: dict[str, Any], key: str, count: int) -> Tensor:
@@ -144,17 +181,26 @@ def _masks(masks: Tensor, shape: tuple[int, int, int]) -> Tensor:
             raise ValueError("its masks have values other than 0 and 1")
         masks = whole
     masks = masks.to(torch.uint8)
-    if masks.numel() and int(masks.max()) > 1:
+    greatest = masks.flatten(1).amax(dim=1) if len(masks) else masks.new_zeros(0)
+    if (greatest > 1).any():
         raise ValueError("its masks have values other than 0 and 1")
+    if (greatest == 0).any():
+        raise ValueError(f"mask {int(torch.nonzero(greatest == 0)[0])} is empty: it has no pixel that is 1")
     return masks
 
 
-def _keypoints(keypoints: Tensor, count: int) -> Tensor:
+def _keypoints(keypoints: Tensor, count: int, number: int | None) -> Tensor:
     keypoints = keypoints.float()
+    if count == 0 and keypoints.numel() == 0 and (keypoints.dim() < 3 or number is not None):
+        keypoints = keypoints.reshape(0, number or 0, 3)
     if keypoints.dim() != 3 or len(keypoints) != count or keypoints.shape[2] != 3:
+        wanted = "K" if number is None else number
         raise ValueError(
-            f"its keypoints are of shape {tuple(keypoints.shape)}; they must be ({count}, K, 3), as there are boxes"
+            f"its keypoints are of shape {tuple(keypoints.shape)}; they must be ({count}, {wanted}, 3), as there are "
+            "boxes"
         )
+    if number is not None and keypoints.shape[1] != number:
+        raise ValueError(f"its objects have {keypoints.shape[1]} keypoints; there are {number} keypoint_names")
     if not keypoints.isfinite().all():
         raise ValueError("its keypoints have values that are not finite")
     return keypoints

@@ -41,6 +41,32 @@ def encode(segmentation: Any, size: Size) -> tuple[Rle, int]:
     return coco_mask.merge(coco_mask.frPyObjects(useful, *size)), dropped
 
 
+def is_empty(segmentation: Any) -> bool:
+    """Whether there is none: nothing at all, or polygons of which none has a number."""
+    return not segmentation or (isinstance(segmentation, list) and all(part == [] for part in segmentation))
+
+
+def has_parts(segmentation: Any) -> bool:
+    """Whether it is an RLE, or has a polygon of at least 3 points. What the numbers are is not looked at."""
+    if isinstance(segmentation, dict):
+        return "counts" in segmentation
+    return isinstance(segmentation, list) and any(
+        isinstance(part, list) and len(part) >= 6 and isinstance(part[0], (int, float)) for part in segmentation
+    )
+
+
+def extents(segmentation: Any) -> tuple[float, float, float, float] | None:
+    """Edges x1, y1, x2, y2 of the points of checked polygons; None of an RLE, or where there is no point.
+
+    A mask has only the pixels whose centres lie within: at a thin tip they end earlier than the polygon.
+    """
+    if not isinstance(segmentation, list):
+        return None
+    xs = [x for part in segmentation for x in part[0::2]]
+    ys = [y for part in segmentation for y in part[1::2]]
+    return (min(xs), min(ys), max(xs), max(ys)) if xs else None
+
+
 def check_polygon(part: Any, size: Size) -> list[float]:
     """The polygon, x and y in turn, if it is one; else ValueError. Fewer than 3 points are no error here."""
     if not isinstance(part, list) or not set(map(type, part)) <= {int, float}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,6 +12,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 from torchvision.tv_tensors import BoundingBoxes, Mask
 
+from detection.data.boxes import SMALLEST
+from detection.data.keypoint_names import mirrored_keypoints
 from detection.data.sample import Sample, Transform, select
 
 PAD = (0.485, 0.456, 0.406)  # ImageNet's mean colour, which the detector's normalization turns into 0
@@ -52,14 +55,15 @@ def flip(sample: Sample, generator: torch.Generator, *, vertical: bool, pairs: S
     target["boxes"] = _plain(mirror(BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)))
     if "masks" in target:
         target["masks"] = _plain(mirror(Mask(target["masks"])))
-    if "keypoints" in target:
+    if "keypoints" in target and len(target["keypoints"]):
         if len(pairs) != target["keypoints"].shape[1]:
             raise ValueError(f"there are {target['keypoints'].shape[1]} keypoints, but keypoint_names has {len(pairs)}")
         points = target["keypoints"][:, list(pairs)]
         axis = 1 if vertical else 0
         points[..., axis] = size[1 - axis] - 1 - points[..., axis]  # keypoints are at centres of pixels
         target["keypoints"] = _hidden(points)
-    return mirror(image), target
+    # A very narrow box may be none any more at the other side, where float32 is coarser.
+    return mirror(image), select(target, _has_sides(target["boxes"]))
 
 
 def change_colour(sample: Sample, generator: torch.Generator) -> Sample:
@@ -159,7 +163,7 @@ def _padded(value: Tensor, padding: list[int]) -> tuple[Tensor, tuple[float, flo
 def _with_area(target: dict) -> dict:
     """The target without objects that lost all their area, boxes cut to what is left of the masks, areas anew."""
     boxes = target["boxes"]
-    keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    keep = _has_sides(boxes)
     if "masks" not in target:
         target = select(target, keep)
         boxes = target["boxes"]
@@ -172,6 +176,11 @@ def _with_area(target: dict) -> dict:
     return {**target, "area": area.float()} if "area" in target else target
 
 
+def _has_sides(boxes: Tensor) -> Tensor:
+    """Whether each box (n, 4) is wide and high enough for a detector's loss, (n,) bool."""
+    return (boxes[:, 2:] - boxes[:, :2] >= SMALLEST).all(dim=1)
+
+
 def _ends(columns: Tensor, rows: Tensor) -> list[Tensor]:
     """Edges x1, y1, x2, y2, each (n,) float32, of what is true along columns (n, W) and rows (n, H)."""
     starts = [part.byte().argmax(dim=1).float() for part in (columns, rows)]
@@ -182,22 +191,6 @@ def _ends(columns: Tensor, rows: Tensor) -> list[Tensor]:
 def _hidden(points: Tensor) -> Tensor:
     """Keypoints that are not in the image are 0, 0, 0, as COCO writes them."""
     return points * (points[..., 2:] > 0)
-
-
-def mirrored_keypoints(names: Sequence[str]) -> list[int]:
-    """For each keypoint the number of the one that it is in a mirror: left and right change places, others stay.
-
-    Raises:
-        ValueError: for a name with left or right whose counterpart is not among ``names``.
-    """
-    pairs = []
-    for name in names:
-        swapped = name.replace("left", "\0").replace("right", "left").replace("\0", "right")
-        swapped = swapped.replace("Left", "\0").replace("Right", "Left").replace("\0", "Right")
-        if swapped not in names:
-            raise ValueError(f"keypoint {name!r} has no counterpart {swapped!r}; the images cannot be mirrored")
-        pairs.append(list(names).index(swapped))
-    return pairs
 
 
 def _flip_factory(vertical: bool) -> Callable[[Sequence[str] | None], Transform]:
@@ -230,4 +223,16 @@ def make_transforms(names: Sequence[str], keypoint_names: Sequence[str] | None =
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise ValueError(f"augmentation {unknown[0]!r} is none of {', '.join(AUGMENTATIONS)}")
-    return [AUGMENTATIONS[name](keypoint_names) for name in names]
+    transforms = [AUGMENTATIONS[name](keypoint_names) for name in names]
+    if any(name.startswith("flip") for name in names):
+        _warn_of_sides(keypoint_names or ())
+    return transforms
+
+
+def _warn_of_sides(names: Sequence[str]) -> None:
+    if len(names) > 1 and mirrored_keypoints(names) == list(range(len(names))):
+        warnings.warn(
+            f"images are mirrored, but none of the keypoints {', '.join(names)} is a left or right one: each keeps its "
+            "name; leave the augmentation flip out if that is wrong",
+            stacklevel=3,
+        )

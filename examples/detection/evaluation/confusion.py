@@ -15,6 +15,7 @@ from detection.evaluation.records import Record
 
 MOST_CLASSES = 80  # in the picture
 BACKGROUND = "background"
+KIND_OF_OVERLAP = {"bbox": "box", "segm": "mask"}
 
 
 def confusion_matrix(
@@ -23,8 +24,8 @@ def confusion_matrix(
     """Counts (C + 1, C + 1) int64: rows are the true classes, columns the predicted ones, background last in both.
 
     Detections from ``score`` on are matched with true objects whatever their classes, by overlap ("bbox" or "segm").
-    The last column counts objects that were missed, the last row detections where there is nothing; crowds count in
-    neither.
+    The last column counts objects that were missed, the last row detections where there is nothing; crowds and
+    ignored regions count in neither.
     """
     matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     for record in records:
@@ -39,7 +40,15 @@ def confusion_matrix(
     return matrix
 
 
-def draw_confusion(path: Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:
+def draw_confusion(
+    path: Path,
+    matrix: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    score: float = SCORE,
+    overlap: float = OVERLAP,
+    by: str = "bbox",
+) -> None:
     """The matrix as a picture: numbers are counts, colours the share of the row (its square root, so that rare
     mistakes are seen).
 
@@ -63,8 +72,8 @@ def draw_confusion(path: Path, matrix: np.ndarray, class_names: Sequence[str]) -
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     letters = 9 if len(rows) <= 12 else 7
     ticks = range(len(rows))
-    axes.set_xticks(ticks, names, rotation=90, fontsize=letters + 1)
-    axes.set_yticks(ticks, names, fontsize=letters + 1)
+    axes.set_xticks(ticks, names, rotation=90, fontsize=letters + 1, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=letters + 1, parse_math=False)
     axes.xaxis.tick_top()
     axes.set_xticks([tick - 0.5 for tick in ticks], minor=True)
     axes.set_yticks([tick - 0.5 for tick in ticks], minor=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 
 import torch
@@ -12,10 +13,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from detection import distributed
-from detection.data.custom import targets_of
+from detection.data.coco_dataset import CocoInstances
+from detection.data.custom import DatasetError, targets_of
 from detection.data.loader import evaluation_loader
 from detection.evaluation.metrics import coco_metrics
-from detection.evaluation.records import MASK_THRESHOLD, Record, detections_of, truth_of
+from detection.evaluation.records import MASK_THRESHOLD, Record, detections_of, ignored_in, truth_of
 from detection.evaluation.report import Report
 from detection.evaluation.results import results_of
 from detection.evaluation.truth import coco_detections, coco_truth
@@ -39,7 +41,9 @@ def evaluate(
 
     Boxes always count; masks or keypoints where both the model and the data set have them. Each rank predicts its share
     of the images, all return the same report. Images that the data set skips as damaged are neither predicted nor
-    missed, but counted. The model is back in its mode (training or not) afterwards.
+    missed, but counted. Annotations that it skips count as no objects; where it says where they are (``ignored_boxes``
+    and ``ignored_labels`` of its targets), detections of their class there are neither right nor wrong, as in a crowd.
+    The model is back in its mode (training or not) afterwards.
 
     Args:
         options: the model's: its classes, and whether it gives masks or keypoints.
@@ -48,12 +52,13 @@ def evaluate(
 
     Raises:
         DamagedSampleError: for a damaged sample of a data set that refuses them.
-        ValueError: for an empty data set, one whose classes are not the model's, or output that is not finite.
+        ValueError: for an empty data set, one whose classes are not the model's or whose ``category_ids`` are no list
+            of their ids, and for output that is not finite.
     """
     if len(dataset) == 0:
         raise ValueError("the data set is empty; there is nothing to evaluate")
     _check_classes(dataset, options)
-    targets = _targets(dataset, options)
+    targets, category_ids = _targets(dataset, options), _category_ids(dataset, options)
     records, skipped = _gathered(*_share(model, dataset, device, options, targets, workers))
     truth = coco_truth(records, options.class_names)
     scores = {
@@ -65,11 +70,11 @@ def evaluate(
         per_class={kind: by_class for kind, (_, by_class) in scores.items()},
         images=len(records),
         skipped_images=len(skipped),
-        # An annotation of no image is not counted with any.
-        skipped_annotations=sum(record.skipped for record in records) + len(getattr(dataset, "stray", ())),
+        skipped_annotations=sum(record.skipped for record in records) + _stray(dataset),
         dropped_objects=sum(record.dropped for record in records),
+        ignored_regions=sum(record.ignored for record in records),
         skipped=skipped,
-        category_ids=_category_ids(dataset, options),
+        category_ids=category_ids,
         records=records if keep_results else [],
     )
 
@@ -87,17 +92,32 @@ def _check_classes(dataset: Dataset, options: ModelOptions) -> None:
 
 def _targets(dataset: Dataset, options: ModelOptions) -> str:
     """What is scored beside boxes: what the model gives, where the data set has it, too."""
-    if options.targets == "boxes" or targets_of(dataset) == options.targets:
-        return options.targets
-    if hasattr(dataset, "targets"):
+    if options.targets == "boxes":
         return "boxes"
-    return options.targets if options.targets in dataset[0][1] else "boxes"  # its samples may have both
+    return options.targets if targets_of(dataset, options.targets) == options.targets else "boxes"
+
+
+def _stray(dataset: Dataset) -> int:
+    """Annotations of no image, which are not counted with any."""
+    return len(dataset.stray) if isinstance(dataset, CocoInstances) else 0
 
 
 def _category_ids(dataset: Dataset, options: ModelOptions) -> list[int]:
     """The data set's, for it is its JSON that results are compared with; else the checkpoint's, else the labels."""
-    ids = getattr(dataset, "category_ids", None) or options.category_ids or range(1, len(options.class_names) + 1)
-    return [int(category) for category in ids]
+    ids = getattr(dataset, "category_ids", None)
+    if ids is None or (isinstance(ids, Sized) and len(ids) == 0):
+        return list(options.category_ids) or list(range(1, len(options.class_names) + 1))
+    try:
+        given = [operator.index(category) for category in ids]
+    except TypeError:
+        given = None
+    if given is None or len(given) != len(options.class_names):
+        found = "a method" if callable(ids) else repr(ids)
+        raise DatasetError(
+            f"category_ids of data set {type(dataset).__qualname__} is {found}; it must be a list of "
+            f"{len(options.class_names)} whole numbers, the ids of the classes"
+        )
+    return given
 
 
 @torch.no_grad()
@@ -107,7 +127,13 @@ def _share(
     """This rank's records, and (index, message) of its skipped images."""
     rank, world_size = distributed.rank(), distributed.world_size()
     loader = evaluation_loader(
-        dataset, workers=workers, targets=targets, rank=rank, world_size=world_size, max_ratio=options.max_size
+        dataset,
+        workers=workers,
+        targets=targets,
+        rank=rank,
+        world_size=world_size,
+        max_ratio=options.max_size,
+        keypoints=(len(options.keypoint_names) or None) if targets == "keypoints" else None,
     )
     records: list[Record] = []
     skipped: list[tuple[int, str]] = []
@@ -133,16 +159,30 @@ def _record(
     if len(detections) and not 1 <= detections.labels.min() <= detections.labels.max() <= len(options.class_names):
         labels = sorted(set(detections.labels.tolist()))
         raise ValueError(f"the model detects labels {labels}; its options name {len(options.class_names)} classes")
-    image_id = target.get("image_id", index)
+    size = image.shape[-2], image.shape[-1]
     return Record(
         index=index,
-        image_id=image_id if isinstance(image_id, str) else int(image_id),
-        size=(image.shape[-2], image.shape[-1]),
-        truth=truth_of(target, targets),
+        image_id=_image_id(index, target),
+        size=size,
+        truth=truth_of(target, targets, size),
         detections=detections,
         skipped=int(target.get("skipped", 0)),
         dropped=int(target.get("dropped", 0)),
+        ignored=ignored_in(target),
     )
+
+
+def _image_id(index: int, target: dict) -> int | str:
+    """The user's; where there is none, or None, the index."""
+    image_id = target.get("image_id")
+    if image_id is None:
+        return index
+    try:
+        return image_id if isinstance(image_id, str) else int(image_id)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"image_id of sample {index} is {image_id!r}; it must be a whole number, a text, or None"
+        ) from None
 
 
 _KEPT = {name: {"boxes", "labels", "scores", name} for name in KINDS}

@@ -17,7 +17,8 @@ OVERLAP = 0.5
 class Matches:
     """``pairs`` of (true object, detection), ``missed`` true objects and ``false`` detections: indices into a record's.
 
-    Crowds are no objects to be found, and a detection of their class within one is neither right nor false.
+    Crowds are no objects to be found, and a detection of their class within one is neither right nor false. So are the
+    ignored regions of damaged annotations.
     """
 
     pairs: list[tuple[int, int]]
@@ -28,7 +29,10 @@ class Matches:
 def match(
     record: Record, *, score: float = SCORE, overlap: float = OVERLAP, by: str = "bbox", same_class: bool = True
 ) -> Matches:
-    """Matches greedily, the largest overlap first (then the right class, then the higher score), each object once.
+    """Matches greedily, each object once.
+
+    Within a class as COCO's metrics do: the highest score chooses first, the object that it overlaps most. Across
+    classes, for the confusion matrix, the largest overlap first, then the right class, then the higher score.
 
     Args:
         score: detections below it are left out.
@@ -44,8 +48,16 @@ def match(
     crowd = record.truth.iscrowd != 0
     overlaps = _overlaps(record, by)  # (detections, true objects)
     right = record.detections.labels[:, None] == record.truth.labels[None]
+    scores = record.detections.scores
+
+    def order(detection: int, true: int) -> tuple:
+        largest = -overlaps[detection, true]
+        if same_class:
+            return -scores[detection], detection, largest
+        return largest, not right[detection, true], -scores[detection]
+
     candidates = [
-        (-overlaps[detection, true], not right[detection, true], -record.detections.scores[detection], detection, true)
+        (*order(detection, true), detection, true)
         for detection in confident
         for true in np.flatnonzero(~crowd & (overlaps[detection] >= overlap))
         if right[detection, true] or not same_class

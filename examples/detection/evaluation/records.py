@@ -44,7 +44,8 @@ class Record:
     """One evaluated image.
 
     ``index`` is the sample's in the data set, ``image_id`` the user's, ``size`` (H, W); ``skipped`` and ``dropped``
-    count its annotations that were left out as damaged, and its objects without area.
+    count its annotations that were left out as damaged, and its objects without area. The last ``ignored`` of ``truth``
+    are no objects but places of such annotations, see :func:`truth_of`.
     """
 
     index: int
@@ -54,6 +55,7 @@ class Record:
     detections: Objects
     skipped: int = 0
     dropped: int = 0
+    ignored: int = 0
 
 
 def encode(masks: Tensor) -> list[RLE]:
@@ -61,10 +63,14 @@ def encode(masks: Tensor) -> list[RLE]:
     return [coco_mask.encode(np.asfortranarray((mask != 0).to(torch.uint8).cpu().numpy())) for mask in masks]
 
 
-def truth_of(target: dict[str, Any], targets: str) -> Objects:
+def truth_of(target: dict[str, Any], targets: str, size: tuple[int, int] | None = None) -> Objects:
     """The true objects of a sample's target; ``targets`` says what of it counts: "masks", "keypoints" or "boxes".
 
     ``area`` falls back to the mask's and then to the box's where none, or no positive one is given, ``iscrowd`` to 0.
+
+    Where the target has ``ignored_boxes`` (m, 4) and ``ignored_labels`` (m,), of annotations that were left out as
+    damaged, they follow as crowds: a detection there may well be right, so it must not count as wrong. Such a region's
+    mask is the whole box in an image of ``size`` (H, W), which masks need; its keypoints are 0, not visible.
     """
     boxes = _array(target["boxes"]).reshape(-1, 4)
     labels = target["labels"].cpu().numpy().astype(np.int64)
@@ -81,7 +87,42 @@ def truth_of(target: dict[str, Any], targets: str) -> Objects:
         iscrowd = target["iscrowd"].cpu().numpy().astype(np.int64)
     else:
         iscrowd = np.zeros(len(labels), dtype=np.int64)
-    return Objects(boxes, labels, area=area, iscrowd=iscrowd, masks=masks, keypoints=keypoints)
+    objects = Objects(boxes, labels, area=area, iscrowd=iscrowd, masks=masks, keypoints=keypoints)
+    return _with_ignored(objects, target, size) if ignored_in(target) else objects
+
+
+def ignored_in(target: dict[str, Any]) -> int:
+    """How many regions of damaged annotations the target has."""
+    return len(target["ignored_labels"]) if target.get("ignored_boxes") is not None else 0
+
+
+def _with_ignored(objects: Objects, target: dict[str, Any], size: tuple[int, int] | None) -> Objects:
+    boxes = _array(target["ignored_boxes"]).reshape(-1, 4)
+    labels = target["ignored_labels"].cpu().numpy().astype(np.int64)
+    masks, keypoints = objects.masks, objects.keypoints
+    if masks is not None:
+        if size is None:
+            raise ValueError("size is None; masks of ignored regions need the image's (H, W)")
+        masks = [*masks, *(_filled(box, size) for box in boxes)]
+    if keypoints is not None:
+        keypoints = np.concatenate([keypoints, np.zeros((len(boxes), *keypoints.shape[1:]))])
+    return Objects(
+        boxes=np.concatenate([objects.boxes, boxes]),
+        labels=np.concatenate([objects.labels, labels]),
+        area=np.concatenate([objects.area, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)]),
+        iscrowd=np.concatenate([objects.iscrowd, np.ones(len(boxes), dtype=np.int64)]),
+        masks=masks,
+        keypoints=keypoints,
+    )
+
+
+def _filled(box: np.ndarray, size: tuple[int, int]) -> RLE:
+    """All pixels that the box (4,) x1 y1 x2 y2 touches."""
+    mask = np.zeros(size, dtype=np.uint8, order="F")
+    left, top = np.floor(box[:2]).clip(0).astype(int)
+    right, bottom = np.ceil(box[2:]).clip(0).astype(int)
+    mask[top:bottom, left:right] = 1
+    return coco_mask.encode(mask)
 
 
 def detections_of(prediction: dict[str, Tensor]) -> Objects:

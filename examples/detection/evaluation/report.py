@@ -7,7 +7,7 @@ from typing import Any
 
 from detection.evaluation.metrics import METRICS
 from detection.evaluation.records import Record
-from detection.evaluation.results import results_of_records
+from detection.evaluation.results import of_kind, results_of_records
 
 WIDTH = 100  # of the table, in characters
 MOST_CLASSES = 100  # in the table; as_dict has all
@@ -25,6 +25,8 @@ class Report:
         images: how many were evaluated.
         skipped_images, skipped_annotations: left out as damaged, neither predicted nor missed.
         dropped_objects: left out because they have no area.
+        ignored_regions: places of skipped annotations, where detections of their class count neither as right nor as
+            wrong; no objects.
         skipped: why each skipped image was.
         category_ids: the user's, of the labels 1, 2, ...
         records: what was evaluated, image by image; empty without ``keep_results``.
@@ -36,6 +38,7 @@ class Report:
     skipped_images: int = 0
     skipped_annotations: int = 0
     dropped_objects: int = 0
+    ignored_regions: int = 0
     skipped: list[str] = field(default_factory=list)
     category_ids: list[int] = field(default_factory=list)
     records: list[Record] = field(default_factory=list, repr=False)
@@ -47,8 +50,25 @@ class Report:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """COCO results with the user's image and category ids; empty without ``keep_results``."""
+        """COCO results with the user's image and category ids; empty without ``keep_results``.
+
+        An entry has all of a detection: its box and its mask or keypoints. From such a list pycocotools takes areas
+        from the boxes, so that AP by size of masks and keypoints differ: score :meth:`results_of` a kind.
+        """
         return results_of_records(self.records, self.category_ids)
+
+    def results_of(self, kind: str) -> list[dict[str, Any]]:
+        """COCO results of one of the kinds in ``metrics`` ("bbox", "segm", "keypoints"), with its fields only.
+
+        ``COCO(annotations).loadRes`` of them scores to the numbers in ``metrics``, as far as the JSON is undamaged and
+        its areas are given. Empty without ``keep_results``.
+
+        Raises:
+            ValueError: for a kind that was not evaluated.
+        """
+        if kind not in self.metrics:
+            raise ValueError(f"kind is {kind!r}; evaluated were {', '.join(map(repr, self.metrics))}")
+        return of_kind(self.results, kind)
 
     def as_dict(self) -> dict[str, Any]:
         """For a JSON file: all numbers, unrounded."""
@@ -59,6 +79,7 @@ class Report:
             "skipped_images",
             "skipped_annotations",
             "dropped_objects",
+            "ignored_regions",
             "skipped",
         )
         return {name: getattr(self, name) for name in names}
@@ -97,7 +118,7 @@ class Report:
         return lines
 
     def _counts(self) -> str:
-        left_out = ("skipped_images", "skipped_annotations", "dropped_objects")
+        left_out = ("skipped_images", "skipped_annotations", "dropped_objects", "ignored_regions")
         counts = [f"{name.replace('_', ' ')}: {getattr(self, name)}" for name in left_out if getattr(self, name)]
         return ", ".join([f"images: {self.images}", *counts])
 

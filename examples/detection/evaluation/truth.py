@@ -20,7 +20,10 @@ from detection.evaluation.records import Record
 
 
 def coco_truth(records: Sequence[Record], class_names: Sequence[str]) -> COCO:
-    """The true objects of the evaluated images; an image without objects counts, a skipped one is not among them."""
+    """The true objects of the evaluated images; an image without objects counts, a skipped one is not among them.
+
+    Ignored regions are among them as crowds, which COCOeval counts as no objects.
+    """
     annotations: list[dict[str, Any]] = []
     for record in records:
         truth = record.truth

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 from torch import Tensor, nn
@@ -20,40 +17,11 @@ from detection.models.options import ModelOptions
 from detection.prediction.detections import confident, draw_detections
 from detection.prediction.image_ids import ImageEntry, category_ids_of, numbered, of_annotations
 from detection.prediction.inputs import output_names
+from detection.prediction.result_files import result_files
 from detection.prediction.sampling_picture import draw_sampling, places_of
 from resnet_cuda.sampling import deformable_layer
 
-RESULTS, IMAGES = "results.json", "images.json"
 ENDINGS = {"detections": ".png", "sampling": "-sampling.png"}
-
-
-class _ListFile:
-    """A JSON list that is written entry by entry, so that it need not fit into memory."""
-
-    def __init__(self, file: TextIO):
-        self.file, self.first = file, True
-
-    def write(self, entries: Iterable[dict[str, Any]]) -> None:
-        for entry in entries:
-            self.file.write(("[\n" if self.first else ",\n") + json.dumps(entry, allow_nan=False))
-            self.first = False
-
-    def finish(self) -> None:
-        self.file.write("[]\n" if self.first else "\n]\n")
-
-
-@contextmanager
-def _written_at_once(path: Path) -> Iterator[TextIO]:
-    """A file that replaces ``path`` at the end, or is removed after an error."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _read(file: Path, entry: ImageEntry, max_size: int) -> Tensor:
@@ -66,20 +34,15 @@ def _read(file: Path, entry: ImageEntry, max_size: int) -> Tensor:
     return image
 
 
-def _detect(
-    model: nn.Module, image: Tensor, file: Path, entry: ImageEntry, category_ids: list[int], device: torch.device
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """The model's prediction and its COCO results; where these cannot be had, a ValueError with the file's name."""
+def _detect(model: nn.Module, image: Tensor, file: Path, device: torch.device) -> dict[str, Tensor]:
+    """The model's prediction on the CPU; a ValueError with the file's name where it needs too much memory."""
     try:
-        prediction = {name: value.cpu() for name, value in model([image.to(device)])[0].items()}
+        return {name: value.cpu() for name, value in model([image.to(device)])[0].items()}
     except (RuntimeError, MemoryError) as error:
         if type(error) is RuntimeError and "allocate memory" not in str(error):  # torch's error of the CPU
             raise
-        raise ValueError(f"{file} does not fit into memory: {str(error).splitlines()[0]}") from error
-    try:
-        return prediction, results_of(entry.id, prediction, category_ids)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        message = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{file} does not fit into memory: {message}") from error
 
 
 def _draw(
@@ -112,10 +75,11 @@ def predict_files(
 ) -> int:
     """Detects the objects in ``files``, draws them, and writes all of them to ``output``/results.json.
 
-    ``results.json`` is a list in COCO's results format, written at the end: everything that the model detects, whatever
-    the score, with the data set's category ids, ``bbox`` and, by the model, ``segmentation`` or ``keypoints``. It
-    scores with ``COCO(annotations).loadRes(results)``; for mask AP by object size take ``bbox`` out of it first, of
-    which pycocotools would take the areas.
+    ``results.json`` is a list in COCO's results format, written at the end, or when a Ctrl-C ends the run, with what
+    was done: everything that the model detects, whatever the score, with the data set's category ids, ``bbox`` and, by
+    the model, ``segmentation`` or ``keypoints``. An entry is all of one object, unlike the evaluation's files of one
+    kind each. It scores with ``COCO(annotations).loadRes(results)``; for AP by object size of masks or keypoints take
+    ``of_kind(results, "segm")`` of :mod:`detection.evaluation.results`, as pycocotools takes areas from ``bbox``.
 
     Args:
         model: a torchvision detector, on ``device``.
@@ -134,12 +98,15 @@ def predict_files(
         draw: False writes results only.
 
     Returns:
-        The number of files that could not be used: unreadable, of another size than the JSON says, too thin, too large
-        for the memory. Each is reported on stderr, and the rest goes on.
+        The number of files with an error: unreadable, of another size than the JSON says, too thin, too large for the
+        memory, or any other. Each is reported on stderr, and the rest goes on. A file of which only the picture failed
+        is among them and in the results, too.
 
     Raises:
         FileNotFoundError, ValueError: before anything runs, for a JSON that does not list each file once or has other
             categories than the model, and for a layer that is none.
+        IsADirectoryError: before anything runs, where results.json or images.json is a folder.
+        KeyboardInterrupt: after the results so far were written.
     """
     files = list(dict.fromkeys(files))
     if annotations is not None:
@@ -152,30 +119,45 @@ def predict_files(
     category_ids = category_ids_of(options)
     names = output_names(files, output, tuple(ENDINGS.values()))
     output.mkdir(parents=True, exist_ok=True)
-    listed, failed = [], 0
-    with _written_at_once(output / RESULTS) as text:
-        results = _ListFile(text)
+    categories = [{"id": it, "name": name} for it, name in zip(category_ids, options.class_names, strict=True)]
+    failed = 0
+    with result_files(output, categories if annotations is None else None) as results:
         for file in files:
             entry = entries[file]
             try:
                 image = _read(file, entry, options.max_size)
-                prediction, detected = _detect(model, image, file, entry, category_ids, device)
-            except (ValueError, OSError) as error:
-                print(f"not used: {error}", file=sys.stderr)
+                prediction = _detect(model, image, file, device)
+                detected = results_of(entry.id, prediction, category_ids)
+            except Exception as error:  # whatever is wrong with one file, the others are not to be lost
+                _say(f"not used: {_reason(file, error)}", sys.stderr)
                 failed += 1
                 continue
             if annotations is None:
                 detected = [{**result, "file_name": entry.file_name} for result in detected]
-                size = {"height": image.shape[-2], "width": image.shape[-1]}
-                listed.append({"id": entry.id, "file_name": entry.file_name, **size})
-            results.write(detected)
-            found = confident(prediction, threshold)
-            if draw:
-                _draw(output, names[file], image, found, model, options, sampling)
-            print(f"{file}: {len(found['scores'])} objects")
-        results.finish()
-    if annotations is None:
-        categories = [{"id": it, "name": name} for it, name in zip(category_ids, options.class_names, strict=True)]
-        with _written_at_once(output / IMAGES) as text:
-            json.dump({"images": listed, "annotations": [], "categories": categories}, text)
+            size = {"height": image.shape[-2], "width": image.shape[-1]}
+            results.add({"id": entry.id, "file_name": entry.file_name, **size}, detected)
+            try:
+                found = confident(prediction, threshold)
+                if draw:
+                    _draw(output, names[file], image, found, model, options, sampling)
+                _say(f"{file}: {len(found['scores'])} objects")
+            except Exception as error:
+                _say(f"in the results, but not drawn or printed: {_reason(file, error)}", sys.stderr)
+                failed += 1
     return failed
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """One line with the file's name, the error's type and message; where the message names the file, it says all."""
+    message = " ".join(str(error).split())
+    if isinstance(error, (ValueError, OSError)) and str(file) in message:
+        return message
+    message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{file}: {message}"
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line in which what the stream's encoding lacks is escaped: file names may be any bytes."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from torch.utils.data import Dataset
 
 from detection import distributed
 from detection.data.custom import check_dataset
-from detection.data.loader import training_loader
-from detection.data.transforms import make_transforms
 from detection.models.options import ModelOptions
 from detection.training import checkpoint
-from detection.training.console import Progress
+from detection.training.batches import batches
+from detection.training.console import Progress, say
 from detection.training.curves import draw_curves
+from detection.training.folder import locked, put_aside, write_options
 from detection.training.interrupts import Interrupted, Interrupts
 from detection.training.log import LINES, Log
+from detection.training.norms import train_mode
 from detection.training.options import TrainOptions
 from detection.training.start import begin
 from detection.training.state import TrainingState
@@ -39,25 +39,30 @@ def train(
     validation: Dataset | None = None,
     weights: Any = None,
     weights_eps: float | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Trains, or goes on from ``folder/checkpoint.pt`` where there is one and ``options.resume``.
 
     A resumed run sees the same samples under the same augmentation as one that was never interrupted; with one thread
     on a CPU its weights have the same bits. Writes to ``folder``: ``checkpoint.pt``, ``best.pt`` (of the greatest AP on
-    ``validation``), ``options.yaml``, ``log.jsonl``, ``log.csv`` and ``curves.png``.
+    ``validation``), ``options.yaml``, ``log.jsonl``, ``log.csv`` and ``curves.png``. A run that begins anew first moves
+    an earlier one's files to ``folder/before-1``, ``before-2``, ...
 
     Args:
         dataset: of CocoInstances or a class of the user's own.
         validation: evaluated every ``options.evaluate_every`` iterations and at the end, where that is not 0.
         weights: what to start from, as :func:`load_pretrained` takes it; not used in a run that is resumed.
         weights_eps: its ``eps``.
+        notes: what else belongs into ``options.yaml``, under ``data``, such as where the data is; None is left out.
 
     Returns:
         The model in eval mode, with the averaged weights where ``options.ema``; on every rank whole.
 
     Raises:
         TypeError: for a data set that lacks a method, see :func:`check_dataset`.
-        ValueError: for a checkpoint of another training, or a loss that is NaN or infinite.
+        ValueError: for a checkpoint of another training, a folder that another training uses, or a loss that is NaN or
+            infinite.
+        DamagedSampleError: for a sample that cannot be used; a ValueError, too.
         SaveError: where a checkpoint cannot be written.
         Interrupted: after Ctrl-C or SIGTERM; all is saved.
     """
@@ -65,44 +70,47 @@ def train(
         if it is not None:
             check_dataset(it)
     model_options = model_options.resolved(weights is not None)
-    with distributed.failing_together(), Interrupts(announce=distributed.rank() == 0) as interrupts:
-        state, wrapped = begin(dataset, model_options, options, folder / "checkpoint.pt", device, weights, weights_eps)
-        with _log(state, folder, weights, weights_eps) as log:
-            _run(state, wrapped, dataset, validation if options.evaluate_every else None, folder, log, interrupts)
-        if distributed.rank() == 0:
-            draw_curves(folder / LINES, folder / "curves.png")
+    announce = distributed.rank() == 0
+    with distributed.failing_together(), locked(folder), Interrupts(announce) as interrupts:
+        path = folder / "checkpoint.pt"
+        state, wrapped, resumed = begin(dataset, model_options, options, path, device, weights, weights_eps)
+        try:
+            with _log(state, resumed, folder, weights, weights_eps, notes) as log:
+                _run(state, wrapped, dataset, validation if options.evaluate_every else None, folder, log, interrupts)
+        except Interrupted:
+            _draw(folder)
+            raise
+        _draw(folder)
         return state.result()
 
 
+def _draw(folder: Path) -> None:
+    if distributed.rank() == 0:
+        draw_curves(folder / LINES, folder / "curves.png")
+
+
 @contextmanager
-def _log(state: TrainingState, folder: Path, weights: Any, weights_eps: float | None) -> Iterator[Log | None]:
+def _log(
+    state: TrainingState,
+    resumed: bool,
+    folder: Path,
+    weights: Any,
+    weights_eps: float | None,
+    notes: Mapping[str, Any] | None,
+) -> Iterator[Log | None]:
     """The log, on rank 0; and what else belongs to the beginning of a run in ``folder``."""
     if distributed.rank() != 0:
         yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    best = folder / "best.pt"
-    if state.iteration == 0 and best.exists():
-        best.replace(folder / "best_before.pt")  # of an earlier training: not this one's best, and not ours to remove
-    content = {"model": state.model_options.as_dict(), "train": state.options.as_dict()}
-    if isinstance(weights, (str, Path)):
-        content["weights"] = str(weights)
-        if weights_eps is not None:
-            content["weights_eps"] = weights_eps
-    text = yaml.safe_dump(_lists(content), sort_keys=False, allow_unicode=True)
-    (folder / "options.yaml").write_text(text, encoding="utf-8")
+    # Not before now, when nothing the user gave can be wrong any more.
+    if not resumed and (before := put_aside(folder)) is not None:
+        say(f"the files of an earlier run in {folder} are now in {before}")
+    write_options(folder, state, weights, weights_eps, dict(notes or {}))
     log = Log(folder, state.iteration, state.options.log_every)
     try:
         yield log
     finally:
         log.close()
-
-
-def _lists(value: Any) -> Any:
-    """YAML has no tuples."""
-    if isinstance(value, dict):
-        return {name: _lists(it) for name, it in value.items()}
-    return [_lists(it) for it in value] if isinstance(value, (list, tuple)) else value
 
 
 def _run(
@@ -130,9 +138,9 @@ def _run(
             checkpoint.save(folder / "checkpoint.pt", content)
         distributed.barrier()
 
-    state.model.train()
+    train_mode(state.model)
     stopping = False
-    batches = _batches(state, dataset) if state.iteration < last else iter(())
+    source = batches(state, dataset) if state.iteration < last else iter(())
     progress = Progress(state.iteration, options.iterations, options.log_every)
     try:
         if validation is not None and state.iteration:
@@ -140,7 +148,7 @@ def _run(
         if state.iteration >= last:
             save()
         while state.iteration < last:
-            record, stopping = step(state, wrapped, batches, lambda: interrupts.requested)
+            record, stopping = step(state, wrapped, source, lambda: interrupts.requested)
             if log is not None:
                 log.training(record)
             progress.update(record)
@@ -150,6 +158,8 @@ def _run(
                 save()
             if stopping and state.iteration < options.iterations:
                 raise Interrupted
+        if state.iteration < options.iterations:
+            say(_farewell(state, " (--stop-after)"))
     except Interrupted:
         if not stopping:  # in the evaluation
             save()
@@ -158,25 +168,6 @@ def _run(
         progress.close()
 
 
-def _farewell(state: TrainingState) -> str:
+def _farewell(state: TrainingState, why: str = "") -> str:
     command = "the same command" if state.options.resume else "the same command without --no-resume"
-    return f"stopped at iteration {state.iteration} of {state.options.iterations}; {command} goes on from there"
-
-
-def _batches(state: TrainingState, dataset: Dataset) -> Iterator[tuple[list, list]]:
-    """This rank's, from where the training is."""
-    options, world_size = state.options, distributed.world_size()
-    return iter(
-        training_loader(
-            dataset,
-            make_transforms(options.augment, state.model_options.keypoint_names or None),
-            batch=options.batch,
-            workers=options.workers,
-            seed=options.seed,
-            targets=state.model_options.targets,
-            start=-(-state.samples // world_size),
-            rank=distributed.rank(),
-            world_size=world_size,
-            max_ratio=state.model_options.max_size,
-        )
-    )
+    return f"stopped at iteration {state.iteration} of {state.options.iterations}{why}; {command} goes on from there"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from detection.data.transforms import AUGMENTATIONS, TRAINING
@@ -19,6 +19,7 @@ PARALLEL = ("ddp", "fsdp")
 # is what people change on purpose (a longer run, other machines, after a loss that was not finite). Options without an
 # entry do not change the course.
 SAME, TOLD = "same", "told"
+WARMUP = 500  # iterations at most, where none are given
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] | None = None, resume: str | None = None) -> Any:
@@ -49,7 +50,11 @@ class TrainOptions:
         (), "iterations at which schedule step lowers the learning rate; 2/3 and 8/9 of all by default", resume=SAME
     )
     gamma: float = _option(0.1, "factor of schedule step", resume=SAME)
-    warmup: int = _option(500, "first iterations, in which the learning rate rises", resume=SAME)
+    warmup: int | None = _option(
+        None,
+        f"first iterations, in which the learning rate rises; by default {WARMUP}, or a tenth of all if fewer",
+        resume=SAME,
+    )
     warmup_factor: float = _option(0.0, "of the learning rate, from where it rises", resume=SAME)
     clip_norm: float = _option(10.0, "greatest norm of all gradients together; 0: any", resume=TOLD)
     ema: float = _option(0.0, "decay of a moving average of the weights, which is then the result; 0: off", resume=SAME)
@@ -72,7 +77,6 @@ class TrainOptions:
             "iterations": 1,
             "batch": 1,
             "accumulate": 1,
-            "warmup": 0,
             "workers": 0,
             "save_every": 1,
             "evaluate_every": 0,
@@ -82,8 +86,9 @@ class TrainOptions:
         for name, value in least.items():
             checks.integer(name, getattr(self, name), value)
         checks.integer("seed", self.seed, 0, 2**32 - 1)
-        if self.stop_after is not None:
-            checks.integer("stop_after", self.stop_after, 0)
+        for name in ("stop_after", "warmup"):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), 0)
         number("learning_rate", self.learning_rate, above=0)
         number("momentum", self.momentum, least=0, below=1)
         number("weight_decay", self.weight_decay, least=0)
@@ -111,6 +116,14 @@ class TrainOptions:
         object.__setattr__(self, "augment", tuple(self.augment))
         if not isinstance(self.resume, bool):
             checks.refuse("resume", self.resume, "True or False")
+
+    def resolved(self, before: Mapping[str, Any] | None = None) -> TrainOptions:
+        """With a number for ``warmup``: where it is None, that of ``before`` (of a checkpoint, whose run goes on
+        perhaps with other ``iterations``), else ``WARMUP`` or a tenth of all iterations."""
+        if self.warmup is not None:
+            return self
+        known = (before or {}).get("warmup")
+        return replace(self, warmup=min(WARMUP, self.iterations // 10) if known is None else known)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -31,6 +31,7 @@ class TrainingState:
     """The parts of a training that change.
 
     Attributes:
+        data: the data set's :func:`detection.training.fingerprint.fingerprint`.
         iteration: how many are done.
         samples: how many images are used up, of all ranks together.
         best: ``iteration``, ``metric`` and ``AP`` of the best validation; None before the first one.
@@ -44,6 +45,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
     device: torch.device
+    data: dict[str, Any] | None = None
     iteration: int = 0
     samples: int = 0
     best: dict[str, Any] | None = None
@@ -63,6 +65,7 @@ class TrainingState:
             "samples": self.samples,
             "validated": self.validated,
             "train_options": self.options.as_dict(),
+            "data": self.data,
             "world_size": distributed.world_size(),
         }
 

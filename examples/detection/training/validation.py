@@ -12,6 +12,7 @@ from detection.training import checkpoint
 from detection.training.console import say
 from detection.training.interrupts import Interrupts
 from detection.training.log import Log
+from detection.training.norms import train_mode
 from detection.training.state import TrainingState
 
 
@@ -25,7 +26,7 @@ def validate(state: TrainingState, dataset: Dataset, folder: Path, log: Log | No
     model, workers = state.result(), state.options.workers
     with interrupts.raising(distributed.world_size() == 1):
         report = evaluate(model, dataset, state.device, options=state.model_options, workers=workers)
-    state.model.train()
+    train_mode(state.model)
     state.validated = state.iteration
     ap = report.metrics[report.primary]["AP"]
     if log is not None:

@@ -12,6 +12,8 @@ from detection.data.coco_dataset import CocoInstances
 from detection.data.errors import DamagedSampleError
 from PIL import Image
 
+GOOD = {"id": 99, "bbox": [1, 2, 5, 6]}
+
 
 @pytest.fixture
 def mixed(make_coco, square):
@@ -62,6 +64,8 @@ def test_everything_is_counted(mixed, capsys):
         disagreeing_boxes=1,
         orientations_applied=1,
         orientations_kept=1,
+        objects=2,
+        boxes=2,
     )
     report.problems = problems
     text = str(report)
@@ -131,7 +135,9 @@ def test_useless_objects_alone_are_one_warning_in_both_modes(make_coco, square):
 
 
 def test_only_the_first_problems_are_listed(make_coco):
-    report = check(CocoInstances(*make_coco([{"id": n, "bbox": [1, 2, 3]} for n in range(25)])), progress=False)
+    report = check(
+        CocoInstances(*make_coco([{"id": n, "bbox": [1, 2, 3]} for n in range(25)] + [GOOD])), progress=False
+    )
     with pytest.raises(DamagedSampleError) as caught:
         report.raise_or_warn("refuse")
     lines = str(caught.value).splitlines()
@@ -160,8 +166,39 @@ def test_kinds_of_pixels_and_ratios_are_checked(make_coco, square):
     Image.new("L", (2000, 1)).save(folder / "thin.png")
     report = check(CocoInstances(folder, path, max_ratio=1333), progress=False)
     assert report.unreadable_images == 2
-    assert "float.tif has pixels of floating point" in report.problems[0]
-    assert "2000 x 1" in report.problems[1]
+    assert "float.tif has pixels of floating point" in report.problems[1]
+    assert "2000 x 1" in report.problems[2]
+    assert report.problems[0] == "no object is left to learn from: 2 images that cannot be used"
+
+
+def test_crowds_are_counted(make_coco, square):
+    crowd = {"segmentation": square, "iscrowd": 1}
+    report = check(CocoInstances(*make_coco([crowd, crowd, {"segmentation": square}])), progress=False)
+    assert (report.crowds, report.objects, report.problems) == (2, 1, [])
+    assert "2 annotations are crowds" in str(report)
+
+
+def test_no_object_left_to_learn_from(make_coco, square):
+    annotations = [
+        {"segmentation": square, "iscrowd": 1},
+        {"segmentation": [[1, 4, 9, 4, 15, 4]]},
+        {"segmentation": [[1, 4, 9]]},
+    ]
+    report = check(CocoInstances(*make_coco(annotations), damaged="skip"), progress=False)
+    assert report.problems[0] == "no object is left to learn from: 1 crowds, 1 without area, 1 damaged"
+    for damaged in ("refuse", "skip"):  # skipping gives no objects
+        with pytest.raises(DamagedSampleError, match="no object is left to learn from"):
+            report.raise_or_warn(damaged)
+
+
+def test_targets_are_masks_only_where_there_are_some(make_coco, square):
+    for number, segmentation in enumerate(([[]], [], None, [[1, 2, 3, 4]], {})):
+        entry = {"bbox": [2, 3, 10, 6], "segmentation": segmentation}
+        dataset = CocoInstances(*make_coco([entry], name=str(number)))
+        assert dataset.targets == "boxes"
+        assert dataset[0][1]["boxes"].tolist() == [[2, 3, 12, 9]]
+    for segmentation in (square, {"size": [16, 20], "counts": [0, 32, 288]}):
+        assert CocoInstances(*make_coco([entry, {"segmentation": segmentation}])).targets == "masks"
 
 
 class Custom(torch.utils.data.Dataset):

@@ -51,8 +51,11 @@ DAMAGE = {
     "image without id": (lambda c: c["images"][1].pop("id"), "entry 1 of 'images' has no 'id'"),
     "image without file": (lambda c: c["images"][1].pop("file_name"), "entry 1 of 'images' has no 'file_name'"),
     "image of no object": (lambda c: c["images"].insert(1, 7), "entry 1 of 'images' has no 'id'"),
-    "text id": (lambda c: c["images"][1].update(id="20"), "entry 1 of 'images' has the id '20'"),
-    "bool id": (lambda c: c["images"][1].update(id=True), "has the id True; it must be a whole number"),
+    "text id": (
+        lambda c: c["images"][1].update(id="20"),
+        r"entry 1 of 'images' has the id '20' \(of type str\); ids must be integers",
+    ),
+    "bool id": (lambda c: c["images"][1].update(id=True), r"has the id True \(of type bool\); ids must be integers"),
     "fraction": (lambda c: c["images"][1].update(id=2.5), "has the id 2.5"),
     "huge id": (lambda c: c["images"][1].update(id=2**63), "has the id 9223372036854775808"),
     "image id twice": (
@@ -114,8 +117,11 @@ STRAY = {
         "annotation 1 is of an image that is not listed, 5",
     ),
     "no image_id": (lambda c: c["annotations"][0].pop("image_id"), "annotation 1 has no 'image_id'"),
-    "text": (lambda c: c["annotations"][0].update(image_id="10"), "not listed, '10'"),
-    "list": (lambda c: c["annotations"][0].update(image_id=[10]), r"not listed, \[10\]"),
+    "text": (
+        lambda c: c["annotations"][0].update(image_id="10"),
+        r"annotation 1 has the image_id '10' \(of type str\); ids must be integers",
+    ),
+    "list": (lambda c: c["annotations"][0].update(image_id=[10]), r"has the image_id \[10\] \(of type list\)"),
     "without id": (
         lambda c: [c["annotations"][0].pop("id"), c["annotations"][0].pop("image_id")],
         "annotation number 0",

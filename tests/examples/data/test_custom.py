@@ -24,6 +24,10 @@ class Optional(Base):
     def __init__(self, size=3): self.got = (size,)
 class Named(Base):
     def __init__(self, annotations, images=None, damaged="refuse"): self.got = (images, annotations, damaged)
+class Skips(Base):
+    def __init__(self, images, damaged="skip"): self.got = damaged
+class Wants(Base):
+    def __init__(self, images, damaged): self.got = damaged
 class Any(Base):
     def __init__(self, **options): self.got = options
 class ByPosition(Base):
@@ -61,9 +65,13 @@ def test_the_arguments_that_a_class_accepts(module):
     assert make_dataset(f"{module}:Nothing", None, None).got == ()
     assert make_dataset(f"{module}:Outer.Inner", None, None).got == ()
     assert make_dataset(f"{module}:Optional", None, None).got == (3,)
+    assert make_dataset(f"{module}:Optional", None, None, "refuse").got == (3,)
+    assert make_dataset(f"{module}:Skips", images, None).got == "skip"  # its own default
+    assert make_dataset(f"{module}:Skips", images, None, "refuse").got == "refuse"
+    assert make_dataset(f"{module}:Wants", images, None).got == "refuse"
     assert make_dataset(f"{module}:Named", images, annotations, "skip").got == (images, annotations, "skip")
     assert make_dataset(f"{module}:Named", None, annotations).got == (None, annotations, "refuse")
-    assert make_dataset(f"{module}:Any", images, None).got == {"images": images, "damaged": "refuse"}
+    assert make_dataset(f"{module}:Any", images, None).got == {"images": images}
     assert make_dataset(f"{module}:ByPosition", images, annotations).got == (images, annotations, 3)
     assert make_dataset(f"{module}:Three", images, annotations, "skip").got == (images, annotations, "skip")
 
@@ -72,6 +80,7 @@ def test_the_arguments_that_a_class_accepts(module):
     ("name", "images", "annotations", "damaged", "reason"),
     [
         ("Nothing", "i", None, "refuse", "does not accept images; leave --images out"),
+        ("Optional", None, None, "skip", "does not accept damaged; leave --damaged out"),
         ("Nothing", None, None, "skip", "does not accept damaged; leave --damaged out"),
         ("Optional", None, "a", "refuse", "does not accept annotations"),
         ("Named", "i", None, "refuse", "needs annotations; give --annotations"),

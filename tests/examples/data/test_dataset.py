@@ -98,7 +98,12 @@ DAMAGED = {
     "huge": (lambda a: a.update(segmentation=[[1, 1, 1e9, 1, 5, 5]]), "a polygon has x = 1000000000.0"),
     "unknown category": (lambda a: a.update(category_id=99), "category 99"),
     "no category": (lambda a: a.pop("category_id"), "category None"),
-    "text category": (lambda a: a.update(category_id="3"), "category '3'"),
+    "text category": (
+        lambda a: a.update(category_id="3"),
+        r"category '3' \(of type str\) is no id; ids must be integers",
+    ),
+    "fraction": (lambda a: a.update(category_id=3.5), r"category 3\.5 \(of type float\) is no id"),
+    "empty polygon": (lambda a: a.update(segmentation=[[]]), "it has no segmentation"),
     "bool category": (lambda a: a.update(category_id=True), "category True"),
     "list category": (lambda a: a.update(category_id=[3]), r"category \[3\]"),
     "crowd 2": (lambda a: a.update(iscrowd=2), "iscrowd is 2; it must be 0 or 1"),
@@ -160,6 +165,51 @@ def test_useless_parts_and_objects_without_area_are_dropped_without_an_error(mak
 def test_the_box_of_a_mask(make_coco, square, bbox, box):
     target = only(CocoInstances(*make_coco([{"segmentation": square, "bbox": bbox}])))
     assert target["boxes"].tolist() == [box]
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [5, 5, 60, 5, 61, 40, 59, 8],  # its tips have no pixels
+        [10, 10, 14, 10, 12, 70],
+        [5, 5, 60, 5, 60, 40, 5, 40],
+    ],
+)
+def test_a_bbox_of_the_polygons_extents_is_the_objects(make_coco, polygon):
+    xs, ys = polygon[0::2], polygon[1::2]
+    box = [min(xs), min(ys), max(xs), max(ys)]
+    folder, annotations = make_coco(
+        [{"segmentation": [polygon], "bbox": [*box[:2], box[2] - box[0], box[3] - box[1]]}],
+    )
+    edit(annotations, lambda content: content["images"][0].update(height=100, width=100))
+    Image.new("RGB", (100, 100)).save(folder / "one.png")
+    assert only(CocoInstances(folder, annotations))["boxes"].tolist() == [box]
+    edit(annotations, lambda content: content["annotations"][0]["bbox"].__setitem__(0, box[0] + 4))
+    assert only(CocoInstances(folder, annotations))["boxes"].tolist() != [[box[0] + 4, *box[1:]]]
+
+
+def test_a_box_of_no_width_is_dropped(make_coco):
+    annotations = [{"bbox": [1, 1, 5, 5]}, {"bbox": [-3.0, 6, 3.0005, 8]}, {"bbox": [2, 2, 5, 4e-4]}]
+    target = only(CocoInstances(*make_coco(annotations)))
+    assert (target["boxes"].tolist(), target["dropped"]) == ([[1, 1, 6, 6]], 2)
+
+
+def test_whole_numbers_as_floats_are_ids(coco):
+    expected = [CocoInstances(*coco)[index][1] for index in range(3)]
+
+    def change(content):
+        for entry in [*content["images"], *content["categories"]]:
+            entry["id"] = float(entry["id"])
+        for entry in content["annotations"]:
+            entry.update(image_id=float(entry["image_id"]), category_id=float(entry["category_id"]))
+
+    edit(coco[1], change)
+    dataset = CocoInstances(*coco)
+    assert [type(number) for number in dataset.category_ids] == [int, int]
+    for index, target in enumerate(expected):
+        found = dataset[index][1]
+        assert found["image_id"] == target["image_id"]
+        assert found["labels"].equal(target["labels"])
 
 
 def test_a_bbox_is_cut_to_the_image(make_coco):

@@ -76,6 +76,12 @@ WRONG = {
     "width 0": ({"boxes": torch.tensor([[1.0, 1, 5, 5], [3, 1, 3, 5]])}, r"box 1 is \[3.0, 1.0, 3.0, 5.0\]"),
     "x y w h": ({"boxes": torch.tensor([[1.0, 1, 5, 5], [9, 1, 2, 5]])}, "it must be x1 y1 x2 y2 with x1 < x2"),
     "nan": ({"boxes": torch.tensor([[1.0, 1, 5, NAN], [1, 1, 2, 5]])}, "box 0 is"),
+    "outside": ({"boxes": torch.tensor([[1.0, 1, 5, 5], [11, 1, 15, 5]])}, r"box 1, .* is not in the image of 10 x 8"),
+    "beyond": ({"boxes": torch.tensor([[1.0, 1, 12.2, 5], [1, 1, 5, 5]])}, "box 0, .* reaches beyond the image of 10"),
+    "no width": ({"boxes": torch.tensor([[1.0, 1, 1.0005, 5], [1, 1, 5, 5]])}, "box 0, .* is less than 0.001 pixels"),
+    "no width inside": ({"boxes": torch.tensor([[-2, 1, 0.0005, 5], [1, 1, 5, 5]])}, "box 0, .* is less than 0.001"),
+    "normalised": ({"boxes": torch.tensor([[0.1, 0.1, 0.5, 0.6]] * 2)}, "all its boxes lie within 0 and 1.*normalised"),
+    "empty mask": ({"masks": torch.stack([torch.ones(8, 10), torch.zeros(8, 10)]).byte()}, "mask 1 is empty"),
     "no masks": ({"masks": None}, "its target has no 'masks'"),
     "masks' count": ({"masks": torch.ones(1, 8, 10).byte()}, r"shape \(1, 8, 10\); they must be \(2, 8, 10\)"),
     "masks' size": ({"masks": torch.ones(2, 10, 8).byte()}, r"shape \(2, 10, 8\); they must be \(2, 8, 10\)"),
@@ -102,6 +108,20 @@ def test_what_is_wrong_is_named(name):
     changes, reason = WRONG[name]
     with pytest.raises(DamagedSampleError, match=rf"^sample 5: .*{reason}"):
         checked(sample(**changes), "sample 5", 3, "masks", max_ratio=100)
+
+
+def test_boxes_may_reach_a_little_beyond_the_image():
+    boxes = torch.tensor([[-2.0, -1, 12, 10], [0.2, 0.2, 0.9, 0.9]])
+    assert checked(sample(boxes=boxes), "x", 3, "masks")[1]["boxes"].equal(boxes)
+
+
+@pytest.mark.parametrize("number", [None, 3])
+def test_keypoints_of_no_objects(number):
+    for empty in (torch.zeros(0), torch.zeros(0, 3, 3), None):
+        given = sample(0, labels=torch.zeros(0), keypoints=empty)
+        points = checked(given, "x", 3, "keypoints", keypoints=number)[1]["keypoints"]
+        assert points.dim() == 3 and len(points) == 0
+        assert number is None or points.shape == (0, 3, 3)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 2), (2, 9), (1, 3, 3)])

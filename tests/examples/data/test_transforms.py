@@ -150,6 +150,7 @@ def test_random_numbers_are_the_generators_alone(names):
 @pytest.mark.parametrize("objects", [0, 1])
 def test_small_images_and_none_of_objects(size, objects):
     sample = picture(objects=((0, 0, 1, 1),) * objects, size=size)
+    sample[1]["ignored_boxes"] = torch.zeros((0, 4))  # as of CocoInstances: the box is not taken for normalised
     for transform in make_transforms(list(AUGMENTATIONS), NAMES):
         for seed in range(20):
             image, target = checked(transform(sample, seeded(seed)), "x", 2, "masks")
@@ -166,6 +167,21 @@ def test_boxes_alone():
             assert found.keys() == target.keys()
             limit = torch.tensor([moved.shape[2], moved.shape[1]] * 2)
             assert ((found["boxes"] >= 0) & (found["boxes"] <= limit + 1e-3)).all()
+
+
+def test_boxes_that_a_flip_makes_degenerate_leave():
+    """Near 0 a float has more digits than near the other side of a wide image."""
+    boxes = torch.tensor([[0.0010, 1, 0.0021, 5], [1.0, 1, 9, 5]])
+    target = {"boxes": boxes, "labels": torch.tensor([1, 2])}
+    (flip,) = make_transforms(["flip"])
+    counts = set()
+    for seed in range(8):
+        _, found = flip((torch.zeros(3, 8, 32768), target), seeded(seed))
+        sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
+        assert bool((sides >= 1e-3).all())
+        assert len(found["labels"]) == len(found["boxes"])
+        counts.add(len(sides))
+    assert counts == {1, 2}
 
 
 def test_names():

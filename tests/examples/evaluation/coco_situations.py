@@ -185,6 +185,7 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "an empty text of run lengths": _runs(""),
     "run lengths of another size": _runs([100, 20, 7 * 30 - 120], (7, 30)),
     "run lengths without a size": {"segmentation": {"counts": [PIXELS]}},
+    "a polygon of two points, though there is a box": {"segmentation": [[10, 10, 30, 30]]},
     "no segmentation": {"segmentation": None},
     "a number as segmentation": {"segmentation": 7},
     "an unknown category": {"category_id": 77},
@@ -198,7 +199,6 @@ DAMAGED: dict[str, dict[str, Any]] = {
 # Objects without any area: dropped.
 WITHOUT_AREA: dict[str, dict[str, Any]] = {
     "a polygon without height": {"segmentation": [[10, 10, 30, 10, 20, 10]]},
-    "a polygon of two points": {"segmentation": [[10, 10, 30, 30]]},
     "a polygon outside the image": {"segmentation": [[-30, 4, -10, 4, -10, 20, -30, 20]]},
     "run lengths of no pixel": _runs([PIXELS]),
 }

@@ -29,7 +29,7 @@ SKIPPED = (3, 5)
 class Damaged(InMemory):
     damaged = "skip"
 
-    def read(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> tuple:
         if index in SKIPPED:
             raise DamagedSampleError(f"image {index} cannot be read")
         return self.samples[index]
@@ -52,7 +52,8 @@ class Sharded(Detector):
 
 def dataset_and_model() -> tuple[InMemory, Sharded]:
     dataset = Damaged(random_samples(5, images=IMAGES))
-    dataset.samples[4][1].update(skipped=2, dropped=1)
+    regions = {"ignored_boxes": torch.tensor([[0.0, 0, 90, 90]]), "ignored_labels": torch.tensor([2])}
+    dataset.samples[4][1].update(skipped=2, dropped=1, **regions)
     return dataset, Sharded(dataset.samples, random_answer(5))
 
 

@@ -19,24 +19,16 @@ def small(images: int = 4) -> InMemory:
 
 
 class Damaged(InMemory):
-    """Sample 1 cannot be read; as CocoInstances, indexing gives a neighbour in its place where damage is skipped."""
+    """Sample 1 cannot be read."""
 
     def __init__(self, samples, damaged="skip"):
         super().__init__(samples)
         self.damaged = damaged
 
-    def read(self, index):
+    def __getitem__(self, index):
         if index == 1:
             raise DamagedSampleError("pictures/two.png cannot be read")
         return self.samples[index]
-
-    def __getitem__(self, index):
-        try:
-            return self.read(index)
-        except DamagedSampleError:
-            if self.damaged == "refuse":
-                raise
-            return self.samples[index + 1]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -66,7 +58,9 @@ def test_all_images_skipped():
 
 
 class AllDamaged(Damaged):
-    def read(self, index):
+    targets = "masks"
+
+    def __getitem__(self, index):
         raise DamagedSampleError(f"picture {index} cannot be read")
 
 
@@ -167,3 +161,44 @@ def test_output_that_is_not_finite_is_an_error(name):
 def test_an_empty_data_set_is_refused():
     with pytest.raises(ValueError, match="the data set is empty"):
         score(InMemory([]))
+
+
+def test_an_image_id_may_be_none_or_a_text():
+    dataset = small(3)
+    dataset.samples[0][1]["image_id"] = None
+    dataset.samples[1][1]["image_id"] = "a/b"
+    report = score(dataset, keep_results=True)
+    assert [record.image_id for record in report.records] == [0, "a/b", 2]
+    dataset.samples[2][1]["image_id"] = [1, 2]
+    with pytest.raises(ValueError, match=r"image_id of sample 2 is \[1, 2\]; it must be a whole number"):
+        score(dataset)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (lambda: [1, 2, 3], "category_ids of data set InMemory is a method; it must be a list of 3 whole numbers"),
+        ([7, 3], r"is \[7, 3\]; it must be a list of 3 whole numbers"),
+        (["a", "b", "c"], r"is \['a', 'b', 'c'\]; it must be a list of 3"),
+    ],
+)
+def test_category_ids_that_are_no_list_of_them(ids, message):
+    """Refused before the detector runs."""
+    dataset = small()
+    dataset.category_ids = ids
+    with pytest.raises(ValueError, match=message):
+        evaluate(torch.nn.Identity(), dataset, CPU, options=options_for())
+
+
+def test_an_attribute_stray_of_another_meaning_is_not_counted():
+    dataset = small()
+    dataset.stray = "dog"
+    assert score(dataset).skipped_annotations == 0
+
+
+def test_masks_count_where_the_first_sample_has_no_objects_and_no_masks():
+    image, target = sample_of(9, SIZE, [], [])
+    del target["masks"]
+    dataset = InMemory([(image, target), *small().samples])
+    answers = Detector(dataset.samples, lambda it: {"masks": torch.zeros(0, 1, *SIZE), **perfect(it)})
+    assert evaluate(answers, dataset, CPU, options=options_for()).primary == "segm"

@@ -9,7 +9,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from evaluation_samples import InMemory, perfect, random_samples, score
+from detection.data.errors import DamagedSampleError
+from detection.evaluation.evaluate import evaluate
+from evaluation_samples import CPU, Detector, InMemory, options_for, perfect, random_samples, score
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -133,3 +135,11 @@ def test_results_mark_every_keypoint_as_visible():
     dataset = InMemory(samples_with_keypoints(5), ("person",))
     results = score(dataset, perfect, "keypoints", keep_results=True).results
     assert {value for it in results for value in it["keypoints"][2::3]} == {1}
+
+
+def test_another_number_of_keypoints_than_the_models_is_named():
+    """A list of another length would be scored keypoint by keypoint with others."""
+    dataset = InMemory(samples_with_keypoints(5), ("person",))
+    options = options_for("keypoints", dataset.names, keypoint_names=tuple("abcdefg"))
+    with pytest.raises(DamagedSampleError, match=r"keypoints.* 7"):
+        evaluate(Detector(dataset.samples, perfect), dataset, CPU, options=options)

@@ -40,12 +40,14 @@ NEAR_A = (13, 10, 40, 40)
 
 
 @pytest.mark.parametrize("by", ["bbox", "segm"])
-def test_each_object_is_matched_once_by_the_largest_overlap(by):
+def test_each_object_is_matched_once_by_the_highest_score_as_cocos_metrics_do(by):
     it = record([(1, A), (1, B)], [(1, NEAR_A, 0.99), (1, A, 0.6), (1, C, 0.9), (1, B, 0.4)])
     matches = match(it, by=by)
-    assert matches.pairs == [(0, 1)]
+    assert matches.pairs == [(0, 0)]
     assert matches.missed == [1]  # its detection is not sure enough
-    assert matches.false == [0, 2]
+    assert matches.false == [1, 2]
+    # Across classes, for the confusion matrix, the largest overlap decides.
+    assert match(it, by=by, same_class=False).pairs == [(0, 1)]
 
 
 def test_a_detection_overlapping_two_objects_takes_the_nearer_one():

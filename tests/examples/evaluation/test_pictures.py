@@ -27,6 +27,10 @@ def coloured(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((np.abs(pixels - colour).max(axis=-1) <= 3).sum())
 
 
+def nothing(target) -> dict:
+    return {name: value[:0] for name, value in perfect(target).items()}
+
+
 ORANGE, RED, GREEN = (255, 127, 14), (214, 39, 40), (44, 160, 44)
 
 
@@ -53,9 +57,7 @@ def test_what_is_missed_is_orange_and_what_is_not_there_red(tmp_path):
 def test_pictures_of_all_shapes(tmp_path, size, targets):
     box = (0, 0, min(20, size[1]), min(20, size[0]))
     dataset = InMemory([sample_of(0, size, [box], [1])])
-    report = score(
-        dataset, lambda it: {name: value[:0] for name, value in perfect(it).items()}, targets, keep_results=True
-    )
+    report = score(dataset, nothing, targets, keep_results=True)
     (path,) = draw_worst(tmp_path, dataset, report.records, dataset.names)
     assert min(pixels_of(path).shape[:2]) > 150
 
@@ -71,7 +73,7 @@ def test_a_data_set_names_its_images(tmp_path):
         def describe(self, index):
             return f"folder/picture {index}.png"
 
-        def read(self, index):
+        def __getitem__(self, index):
             asked.append(index)
             return self.samples[index]
 
@@ -97,3 +99,40 @@ def test_confusion_matrices_of_all_sizes(tmp_path, classes):
 def test_an_empty_matrix_is_drawn(tmp_path):
     draw_confusion(tmp_path / "empty.png", np.zeros((3, 3), dtype=np.int64), ["a", "b"])
     assert coloured(pixels_of(tmp_path / "empty.png"), (8, 48, 107)) == 0  # no cell is full
+
+
+@pytest.mark.parametrize("image_id", ["train/a.png", "..", "/", "a\0b", "C:\\x:y", "ü" * 400, "\udcff"])
+def test_any_text_as_image_id_makes_a_file_in_the_folder(tmp_path, image_id):
+    dataset = InMemory([sample_of(0, (40, 40), [(1, 1, 20, 20)], [1])])
+    dataset.samples[0][1]["image_id"] = image_id
+    report = score(dataset, nothing, keep_results=True)
+    (path,) = draw_worst(tmp_path / "worst", dataset, report.records, dataset.names)
+    assert list((tmp_path / "worst").iterdir()) == [path]
+    assert path.name.startswith("worst-01-") and path.suffix == ".png"
+
+
+def test_names_are_no_formulas(tmp_path):
+    r"""matplotlib takes $...$ for one, and fails at $\x$; and at a name whose bytes are no UTF-8."""
+
+    class Described(InMemory):
+        def describe(self, index):
+            return "folder/$\\x$ \udcff.png"
+
+    dataset = Described([sample_of(0, (40, 40), [(1, 1, 20, 20)], [1])], ("$\\x$", "b", "c"))
+    report = score(dataset, nothing, keep_results=True)
+    assert len(draw_worst(tmp_path, dataset, report.records, dataset.names)) == 1
+    draw_confusion(tmp_path / "confusion.png", np.ones((4, 4), dtype=np.int64), dataset.names)
+
+
+def test_a_method_read_of_another_meaning_is_not_called(tmp_path):
+    class Archive(InMemory):
+        def read(self, index):
+            raise AssertionError("not the sample")
+
+    dataset = Archive([sample_of(0, (40, 40), [(1, 1, 20, 20)], [1])])
+    report = score(
+        InMemory(dataset.samples),
+        nothing,
+        keep_results=True,
+    )
+    assert len(draw_worst(tmp_path, dataset, report.records, dataset.names)) == 1

@@ -55,6 +55,14 @@ def test_every_option_is_checked_above_and_has_a_help():
     assert all(it.metadata["help"] for it in fields(TrainOptions))
 
 
+def test_the_warm_up_is_500_iterations_or_a_tenth():
+    for iterations, warmup in ((90_000, 500), (3000, 300), (9, 0)):
+        assert TrainOptions(iterations=iterations).resolved().warmup == warmup
+    assert TrainOptions(iterations=100, warmup=70).resolved({"warmup": 3}).warmup == 70
+    # A run that is resumed keeps its own, also with other iterations.
+    assert TrainOptions(iterations=90_000).resolved({"warmup": 7}).warmup == 7
+
+
 def test_options_survive_yaml():
     options = TrainOptions(milestones=(3, 7), augment=("flip",), norm_weight_decay=0.0, schedule="step")
     values = {name: list(it) if isinstance(it, tuple) else it for name, it in options.as_dict().items()}

@@ -10,7 +10,7 @@ from detection.models.build import build_model
 from detection.training.ema import WeightAverage
 from detection.training.optimizer import make_optimizer, parameter_groups
 from detection.training.options import TrainOptions
-from detection.training.schedule import learning_rate
+from detection.training.schedule import learning_rate, too_long_a_warmup
 from training_support import MODEL
 
 OPTIONS = TrainOptions(iterations=90, learning_rate=1.0, warmup=10)
@@ -26,6 +26,22 @@ def test_cosine_rises_then_falls_to_a_hundredth():
 def test_warm_up_from_a_factor():
     rates = [learning_rate(replace(OPTIONS, warmup_factor=0.5), iteration) for iteration in range(10)]
     assert rates == pytest.approx([0.55 + 0.05 * number for number in range(10)])
+
+
+def test_a_short_run_reaches_its_learning_rate_by_default():
+    rates = [learning_rate(TrainOptions(iterations=100, learning_rate=1.0), it) for it in range(100)]
+    assert max(rates) == 1.0 and rates[:2] == pytest.approx([0.1, 0.2])
+
+
+def test_a_warm_up_to_the_very_end_is_a_sentence():
+    sentence = too_long_a_warmup(TrainOptions(iterations=100, learning_rate=0.01, warmup=400))
+    assert sentence == (
+        "warning: warmup is 400, of 100 iterations in all: the learning rate rises to the very end, to 0.0025 of 0.01; "
+        "give a shorter --warmup or more --iterations"
+    )
+    assert too_long_a_warmup(TrainOptions(iterations=100, warmup=100)).startswith("warning: warmup is 100, ")
+    assert too_long_a_warmup(TrainOptions(iterations=100, warmup=99)) == ""
+    assert too_long_a_warmup(TrainOptions(iterations=1)) == ""
 
 
 def test_steps_at_milestones():

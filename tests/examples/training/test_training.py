@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from detection.data.errors import DamagedSampleError
 from detection.models.options import ModelOptions
 from detection.training import checkpoint
 from detection.training.engine import train
@@ -75,7 +76,7 @@ def test_training_changes_what_is_trained_and_nothing_else(data, tmp_path):
 
 
 def test_it_writes_all_that_it_says(whole, data):
-    names = {path.name for path in whole.iterdir()} - {"tensorboard"}
+    names = {path.name for path in whole.iterdir()} - {"tensorboard", ".lock"}
     assert names == {"best.pt", "checkpoint.pt", "curves.png", "log.csv", "log.jsonl", "options.yaml"}
     content = yaml.safe_load((whole / "options.yaml").read_text())
     assert ModelOptions.from_dict(content["model"]) == MODEL
@@ -126,13 +127,6 @@ def test_the_best_of_the_validations_is_kept(data, tmp_path, monkeypatch):
     assert_same_bits(dict(model.state_dict()), seen[1])
     best = {"iteration": 4, "metric": "segm", "AP": 0.4}
     assert load(tmp_path / "best.pt")["best"] == load(tmp_path / "checkpoint.pt")["best"] == best
-
-
-def test_without_evaluations_there_is_no_best_and_a_former_one_is_put_aside(data, tmp_path):
-    (tmp_path / "best.pt").write_bytes(b"of another training")
-    train(data, MODEL, replace(OPTIONS, iterations=1), tmp_path, CPU, validation=data)
-    assert not (tmp_path / "best.pt").exists()
-    assert (tmp_path / "best_before.pt").read_bytes() == b"of another training"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +244,14 @@ def test_keypoints_of_a_data_set_of_the_users_own(tmp_path):
     training = [record for record in read_log(tmp_path / "log.jsonl") if "validation" not in record]
     assert all(record["loss_keypoint"] > 0 for record in training)
     assert load(tmp_path / "best.pt")["best"]["metric"] == "keypoints"
+
+
+@pytest.mark.parametrize("norm", ["frozen_bn", "gn"])
+def test_another_number_of_keypoints_than_the_models_names_the_sample(tmp_path, norm):
+    names = ("beak", "eye", "tail")
+    model = replace(MODEL, kind="keypointrcnn", class_names=("bird",), keypoint_names=names, norm=norm)
+    with pytest.raises(DamagedSampleError, match=r"^sample \d: .*keypoints"):
+        train(Points(), model, OPTIONS, tmp_path, CPU)
 
 
 def test_the_console_tells_the_remaining_time(data, tmp_path, capsys):
