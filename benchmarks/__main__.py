@@ -14,20 +14,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, bench_scaling, report
+from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, bench_inference, bench_scaling, report
 from benchmarks.environment import describe
 from benchmarks.process_memory import keep_freed_memory
 from benchmarks.results import Row, Settings
 from resnet_cuda import _backend, _extension
 
-# In the order in which they are measured. The part whose peers keep thread pools of their own is last: after it, in the
-# same process, memory-bound kernels were seen to take up to twice as long, ours and the peers' alike.
+# In the order in which they are measured. The parts whose peers keep thread pools of their own are last: after them, in
+# the same process, memory-bound kernels were seen to take up to twice as long, ours and the peers' alike.
 PARTS = {
     "frozen_bn": bench_frozen_bn.run,
     "backbone": bench_backbone.run,
     "deform_conv_backward": bench_deform_conv.backward,
     "scaling": bench_scaling.run,
     "deform_conv_forward": bench_deform_conv.forward,
+    "inference": bench_inference.run,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RESULTS = Path(__file__).parent / "results"

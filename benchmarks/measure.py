@@ -78,6 +78,7 @@ def compare(
     budget_seconds: float,
     own_threads: bool = False,
     interlude: Callable[[], None] | None = None,
+    rotate: bool = False,
 ) -> dict[str, Timing]:
     """Times one call of every candidate per turn, so that all see the same state of the machine.
 
@@ -87,19 +88,22 @@ def compare(
 
     ``own_threads``: some candidates have thread pools that spin for a while after a call and take cores from the next
     candidate; each timed call then follows an untimed one of the same candidate. ``interlude`` is called before the
-    first turn and before every fifth one after it.
+    first turn and before every fifth one after it. ``rotate``: each turn begins with the next candidate, so that none
+    always follows the same one.
     """
     timings = {name: Timing(name) for name in candidates}
     for name, call in candidates.items():
         call()  # warm-up: allocations, autotuning, first-use compilation
         timings[name].peak_megabytes = peak_megabytes(call, device)
     spent = dict.fromkeys(candidates, 0.0)
+    order = list(candidates.items())
     for repeat in range(10 * repeats):
         if repeat >= repeats and max(spent.values()) >= ENOUGH_SECONDS:
             break
         if interlude is not None and repeat % 5 == 0:
             interlude()
-        for name, call in candidates.items():
+        first = repeat % len(order) if rotate else 0
+        for name, call in order[first:] + order[:first]:
             if repeat >= 2 and spent[name] > budget_seconds:
                 continue
             if own_threads:

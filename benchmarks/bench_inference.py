@@ -1,0 +1,128 @@
+"""Inference of the whole backbone, folded, beside torchvision, torch.compile, ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import deployed
+from benchmarks.bench_backbone import SIZES, TOLERANCE, spread_offsets, torchvision_backbone
+from benchmarks.measure import check_agreement, compare
+from benchmarks.results import OURS, Row, Settings
+from resnet_cuda import deformable_layers, optimize_for_inference, resnet_fpn_backbone
+
+Outputs = Mapping[str, Tensor]
+Call = Callable[[], Outputs]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network with random statistics, the same in torchvision's classes, and an image, all float32."""
+
+    own: nn.Module
+    theirs: nn.Module | None
+    image: Tensor
+    settings: Settings
+
+    def given(self, model: nn.Module | None) -> tuple[nn.Module, Tensor]:
+        """Model and image in the dtype and layout asked for."""
+        if model is None:
+            raise ImportError("torchvision is not installed")
+        dtype = self.settings.dtype
+        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        return copy.deepcopy(model).to(dtype=dtype, memory_format=layout), self.image.to(dtype, memory_format=layout)
+
+
+def _eager(model: nn.Module, image: Tensor) -> Call:
+    return lambda: model(image)
+
+
+def _compiled(model: nn.Module, image: Tensor, **options: object) -> Call:
+    torch._dynamo.reset()  # no candidate finds another's cache entries, or makes sizes dynamic
+    compiled = torch.compile(model, dynamic=False, options=options or None)
+    compiled(image)
+    return lambda: compiled(image)
+
+
+def _openvino(problem: Problem) -> Call:
+    if not deformable_layers(problem.own):
+        return deployed.openvino(optimize_for_inference(problem.own), problem.image, problem.settings, True)
+    if problem.theirs is None:
+        raise ImportError("torchvision is not installed")
+    return deployed.openvino(problem.theirs, problem.image, problem.settings, False)
+
+
+# A candidate that cannot be made here raises; the reason is printed.
+CANDIDATES: dict[str, Callable[[Problem], Call]] = {
+    OURS: lambda it: _eager(optimize_for_inference(it.given(it.own)[0]), it.given(it.own)[1]),
+    f"{OURS}, eager": lambda it: _eager(*it.given(it.own)),
+    f"{OURS}, compiled with freezing": lambda it: _compiled(*it.given(it.own), freezing=True),
+    "torchvision": lambda it: _eager(*it.given(it.theirs)),
+    "torchvision, torch.compile": lambda it: _compiled(*it.given(it.theirs)),
+    "torchvision, with freezing": lambda it: _compiled(*it.given(it.theirs), freezing=True),
+    "ONNX Runtime": lambda it: deployed.onnx_runtime(optimize_for_inference(it.own), it.image, it.settings),
+    "OpenVINO": _openvino,
+}
+
+
+def run(settings: Settings) -> Iterator[Callable[[], Row]]:
+    """One measurement per network, size and dtype; float32 is followed by bfloat16."""
+    dtypes = [torch.float32, torch.bfloat16] if settings.dtype == torch.float32 else [settings.dtype]
+    for deformable in (False, True):
+        for size in ["480x640"] if settings.quick else SIZES:
+            for dtype in dtypes:
+                yield partial(_row, size, deformable, replace(settings, dtype=dtype))
+
+
+def make_problem(shape: tuple[int, ...], deformable: bool, settings: Settings) -> Problem:
+    """Without statistics of their own, norms would be the identity and folding them would change nothing."""
+    torch.manual_seed(0)
+    own = resnet_fpn_backbone("resnet50", dcn_stages=(False, *[deformable] * 3)).eval()
+    for name, tensor in own.named_buffers():
+        tensor.uniform_(*{"running_var": (0.5, 1.5), "weight": (0.4, 0.6)}.get(name.rpartition(".")[2], (-0.2, 0.2)))
+    image = torch.randn(*shape)
+    spread_offsets(own, image)
+    try:
+        theirs = torchvision_backbone(own, deformable).eval()
+    except ImportError:
+        theirs = None
+    device = settings.device
+    return Problem(own.to(device), None if theirs is None else theirs.to(device), image.to(device), settings)
+
+
+def prepare(problem: Problem) -> tuple[dict[str, Call], dict[str, str]]:
+    """The calls whose results agree with float32 on every level, and why the other candidates are not there."""
+    calls: dict[str, Call] = {}
+    notes: dict[str, str] = {}
+    with torch.inference_mode():
+        expected = dict(problem.own(problem.image))
+        for name, make in CANDIDATES.items():
+            try:
+                call = make(problem)
+                found = call()
+            except (ImportError, deployed.NotThereError) as error:
+                notes[name] = str(error).splitlines()[0]
+                continue
+            except RuntimeError as error:
+                if "not implemented for" not in str(error):  # torchvision's operator, for bfloat16
+                    raise
+                notes[name] = str(error).splitlines()[0]
+                continue
+            for level, value in found.items():
+                check_agreement(level, name, value, expected[level], TOLERANCE[problem.settings.dtype])
+            calls[name] = torch.inference_mode()(call)
+    return calls, notes
+
+
+def _row(size: str, deformable: bool, settings: Settings) -> Row:
+    calls, notes = prepare(make_problem(SIZES[size], deformable, settings))
+    # ONNX Runtime's and OpenVINO's threads spin for a while after a call, on the cores of the next candidate.
+    effort = settings.repeats, settings.budget_seconds
+    timings = compare(calls, settings.device, *effort, own_threads=settings.device.type == "cpu", rotate=True)
+    network = "ResNet-50-FPN with DCNv2 in C3-C5" if deformable else "ResNet-50-FPN"
+    return Row(f"{network}, deployed", f"{size}, {str(settings.dtype).removeprefix('torch.')}", timings, None, notes)

@@ -1,0 +1,147 @@
+"""accelerate: swaps the classes of modules in place; undo swaps them back."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from resnet_cuda.exact import peer_class
+from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
+
+# By the module of this folder that has their faster subclasses, which have the same names, the classes' own module.
+_CLASSES: dict[str, dict[str, tuple[str, ...]]] = {
+    "torchvision": {
+        "torchvision.ops.misc": ("FrozenBatchNorm2d",),
+        "torchvision.ops.deform_conv": ("DeformConv2d",),
+        "torchvision.models.resnet": ("BasicBlock", "Bottleneck"),
+    },
+    "timm": {
+        "timm.layers.norm_act": ("FrozenBatchNormAct2d",),
+        "timm.models.resnet": ("BasicBlock", "Bottleneck"),
+    },
+    "detectron2": {
+        "detectron2.layers.batch_norm": ("FrozenBatchNorm2d",),
+        "detectron2.layers.deform_conv": ("DeformConv", "ModulatedDeformConv"),
+        "detectron2.modeling.backbone.resnet": ("BasicBlock", "BottleneckBlock", "DeformBottleneckBlock", "BasicStem"),
+    },
+    "mmcv": {
+        "mmcv.ops.deform_conv": ("DeformConv2d", "DeformConv2dPack"),
+        "mmcv.ops.modulated_deform_conv": ("ModulatedDeformConv2d", "ModulatedDeformConv2dPack"),
+    },
+    "mmdetection": {"mmdet.models.backbones.resnet": ("BasicBlock", "Bottleneck")},
+    "maskrcnn_benchmark": {"maskrcnn_benchmark.layers.batch_norm": ("FrozenBatchNorm2d",)},
+}
+_OURS = (FrozenBatchNorm2d, DFConv2d, DeformConv2d)
+
+
+@dataclass
+class Acceleration:
+    """What :func:`accelerate` replaced, by the modules' names in the model. ``str()`` is a short table."""
+
+    replaced: dict[str, str] = field(default_factory=dict)  #: the classes that they were
+    left: dict[str, str] = field(default_factory=dict)  #: layers that look alike, and why they stay
+    _modules: list[tuple[nn.Module, type, type]] = field(default_factory=list, repr=False)
+
+    def undo(self) -> None:
+        """Gives every module its class back; one that was replaced otherwise since then stays. Twice is as once."""
+        for module, before, after in self._modules:
+            if type(module) is after:
+                module.__class__ = before
+
+    def __str__(self) -> str:
+        counts = Counter(self.replaced.values())
+        lines = [f"{count:5d} x {name}" for name, count in sorted(counts.items())] or ["nothing to replace"]
+        reasons = Counter(self.left.values())
+        lines += [f"{count:5d} left alone: {reason}" for reason, count in sorted(reasons.items())]
+        return "\n".join(lines)
+
+
+def accelerate(model: nn.Module) -> Acceleration:
+    """Makes ``model`` run this package's operators, in place: the same modules, parameters, keys and outputs.
+
+    Replaced are, of torchvision, detectron2, timm, mmdetection with mmcv, and maskrcnn-benchmark: FrozenBatchNorm2d,
+    deformable convolutions, and ResNet blocks, whose convolutions are followed by norm, residual sum and ReLU in one
+    pass where the norm is a constant (frozen, or a BatchNorm2d in eval mode without gradients of its own). Training
+    works; so do hooks: a block that has one on a part that is not run by itself, another ReLU, or a norm that is
+    trained, runs its library's own forward in that call.
+
+    Each replaced module has a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, and those
+    with a ``forward`` set on them, stay as they are. Copies and pickles of the model are accelerated, too. A module
+    that torch.compile has compiled is compiled again. torch.jit.script cannot compile these forwards: undo before it.
+
+    Where the originals promise it, results are theirs but for rounding. What differs: a frozen norm's result has its
+    input's dtype, also where buffers are float32 and the input is not, as under autocast. detectron2's and mmcv's
+    derivative for an offset that points to exactly one pixel outside the image is 0; here it is torchvision's.
+
+    Args:
+        model: any module tree, changed in place.
+
+    Returns:
+        What was replaced, to print, and to ``undo()``. :func:`restore` does the same for a copy.
+
+    Raises:
+        TypeError: where ``model`` is not a module, or a scripted or traced one.
+
+    >>> print(resnet_cuda.accelerate(model))  # doctest: +SKIP
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"accelerate: model is a {type(model).__name__}; give the module that it was made of")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"accelerate: model is a {type(model).__name__}; it must be a torch.nn.Module")
+    swaps = _swaps()
+    found = Acceleration()
+    for name, module in model.named_modules():
+        before = type(module)
+        after = swaps.get(before)
+        if after is None:
+            reason = _why_left(module, swaps)
+            if reason is not None:
+                found.left[name] = reason
+        elif "forward" in module.__dict__:
+            found.left[name] = f"a forward is set on a {before.__name__}"
+        else:
+            module.__class__ = after
+            found.replaced[name] = f"{before.__module__}.{before.__name__}"
+            found._modules.append((module, before, after))
+    return found
+
+
+def restore(model: nn.Module) -> nn.Module:
+    """``model`` with every accelerated module given its library's class back, in place."""
+    originals = {after: before for before, after in _swaps().items()}
+    for module in model.modules():
+        before = originals.get(type(module))
+        if before is not None:
+            module.__class__ = before
+    return model
+
+
+def _swaps() -> dict[type, type]:
+    """Faster classes by the classes of libraries that are imported, without which no model has any of theirs."""
+    swaps: dict[type, type] = {}
+    for folder, modules in _CLASSES.items():
+        for module, names in modules.items():
+            for name in names:
+                before = peer_class(f"{module}.{name}")
+                if before is not None:
+                    ours = importlib.import_module(f"resnet_cuda.acceleration.{folder}")
+                    after = getattr(ours, name, None)
+                    if after is not None and after.__mro__[1] is before:  # not one that a library has replaced since
+                        swaps[before] = after
+    return swaps
+
+
+def _why_left(module: nn.Module, swaps: dict[type, type]) -> str | None:
+    if isinstance(module, _OURS) or type(module) in swaps.values():
+        return None
+    name = type(module).__name__
+    for before in swaps:
+        if isinstance(module, before):
+            return f"{name} is a subclass of {before.__module__}.{before.__name__}"
+    if "FrozenBatchNorm" in name or "DeformConv" in name:
+        return f"{type(module).__module__}.{name} is of no known class"
+    return None

@@ -1,0 +1,56 @@
+"""timm's FrozenBatchNormAct2d and ResNet blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers import norm_act
+from timm.models import resnet
+from torch import Tensor, nn
+
+from resnet_cuda.acceleration.fused import NotFusableError, check_relus, constants_of, conv_norm_act, shortcut_of
+from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.ops.frozen_bn import frozen_batch_norm
+
+
+class FrozenBatchNormAct2d(norm_act.FrozenBatchNormAct2d):
+    def forward(self, x: Tensor) -> Tensor:
+        if not _does_nothing(self.drop) or type(self.act) not in (nn.ReLU, nn.Identity) or is_hooked(self.act):
+            return super().forward(x)
+        norm: Any = self
+        constants = norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps
+        return frozen_batch_norm(x, *constants, relu=type(self.act) is nn.ReLU)
+
+
+class BasicBlock(resnet.BasicBlock):
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            _check(self.drop_block, self.aa, self.se, self.drop_path)
+            check_relus(self.act1, self.act2)
+            first, second = constants_of((self.bn1, self.bn2))
+        except NotFusableError:
+            return super().forward(x)
+        out = conv_norm_act(self.conv1, first, x)
+        return conv_norm_act(self.conv2, second, out, shortcut_of(self.downsample, x))
+
+
+class Bottleneck(resnet.Bottleneck):
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            _check(self.drop_block, self.aa, self.se, self.drop_path)
+            check_relus(self.act1, self.act2, self.act3)
+            first, second, third = constants_of((self.bn1, self.bn2, self.bn3))
+        except NotFusableError:
+            return super().forward(x)
+        out = conv_norm_act(self.conv1, first, x)
+        out = conv_norm_act(self.conv2, second, out)
+        return conv_norm_act(self.conv3, third, out, shortcut_of(self.downsample, x))
+
+
+def _check(*modules: nn.Module | None) -> None:
+    if not all(map(_does_nothing, modules)):
+        raise NotFusableError
+
+
+def _does_nothing(module: nn.Module | None) -> bool:
+    return module is None or (type(module) is nn.Identity and not is_hooked(module))

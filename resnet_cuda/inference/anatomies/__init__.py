@@ -1,0 +1,20 @@
+"""What is known of the modules of each library."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from resnet_cuda.exact import peer_class, runs_as
+from resnet_cuda.inference.anatomies import detectron2, mmdetection, own, timm, torchvision
+from resnet_cuda.inference.anatomy import Anatomy, Known
+
+_KNOWN: tuple[Known, ...] = (*own.KNOWN, *torchvision.KNOWN, *timm.KNOWN, *detectron2.KNOWN, *mmdetection.KNOWN)
+
+
+def describe(module: nn.Module) -> Anatomy | None:
+    """What is known of ``module``; None for one whose forward is not that of a known class."""
+    for known in _KNOWN:
+        found = peer_class(known.path)
+        if found is not None and isinstance(module, found) and runs_as(module, found, known.methods):
+            return known.describe(module)
+    return None

@@ -1,0 +1,76 @@
+"""mmdetection's ResNets and resnet_cuda.integrations.mmdetection's.
+
+mmcv's ConvModule is not here: its forward takes ``norm=False`` and ``activate=False``, which only its caller knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resnet_cuda.inference import blocks
+from resnet_cuda.inference.anatomy import (
+    Anatomy,
+    Known,
+    Pair,
+    in_sequence,
+    is_relu,
+    residual,
+    sequential_pairs,
+    with_offsets,
+)
+from resnet_cuda.layers import ModulatedDeformConv
+
+
+def _block(block: Any) -> Anatomy:
+    names = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
+    convs = {name: getattr(block, name) for name in names}
+    pairs = [Pair(conv, getattr(block, f"norm{name[-1]}")) for name, conv in convs.items()]
+    norms = [it.norm for it in pairs]
+    everything = [*pairs, *sequential_pairs(block.downsample)]
+    if getattr(block, "with_plugins", False):
+        return Anatomy(everything)
+    return Anatomy(everything, residual(block, convs, norms, "downsample", [block.relu]))
+
+
+def _network(network: Any) -> Anatomy:
+    if network.deep_stem:
+        return Anatomy(sequential_pairs(network.stem))
+    relu = network.relu if is_relu(network.relu) else None
+    return Anatomy([Pair(network.conv1, network.norm1, relu)])
+
+
+def _integration_block(block: Any) -> Anatomy:
+    convs = {conv: getattr(block, conv) for conv, _ in block.layers}
+    pairs = [Pair(getattr(block, conv), getattr(block, norm)) for conv, norm in block.layers]
+    norms = [it.norm for it in pairs]
+    everything = [*pairs, *sequential_pairs(block.downsample)]
+    conv2 = convs["conv2"]
+    offset = getattr(conv2, "conv_offset", None)
+    if offset is None:
+        return Anatomy(everything, residual(block, convs, norms, "downsample"))
+    modulated = isinstance(conv2, ModulatedDeformConv)
+
+    def rewrite() -> bool:
+        if not blocks.is_folded(conv2):
+            return False
+        conv2._modules.pop("conv_offset")  # its parent is the new layer
+        return residual(block, {**convs, "conv2": with_offsets(offset, conv2, modulated)}, norms, "downsample")()
+
+    return Anatomy(everything, rewrite)
+
+
+def _integration_network(network: Any) -> Anatomy:
+    if network.deep_stem:
+        return Anatomy(in_sequence(network.stem))
+    return Anatomy([Pair(network.conv1, getattr(network, network.norm1_name))])
+
+
+_THEIRS, _OURS = "mmdet.models.backbones", "resnet_cuda.integrations.mmdetection"
+_NORMS = ("forward", "norm1", "norm2")
+KNOWN = (
+    Known(f"{_THEIRS}.resnet.BasicBlock", _block, _NORMS),
+    Known(f"{_THEIRS}.resnet.Bottleneck", _block, (*_NORMS, "norm3", "forward_plugin")),
+    Known(f"{_THEIRS}.resnet.ResNet", _network, ("forward", "norm1")),
+    Known(f"{_OURS}._Block", _integration_block, ("forward", "_compute")),
+    Known(f"{_OURS}.ResNetCUDA", _integration_network, ("forward", "_stem_layers")),
+)

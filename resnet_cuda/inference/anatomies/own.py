@@ -1,0 +1,136 @@
+"""This package's blocks, stems, bodies and pyramids."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cuda.exact import why_touched
+from resnet_cuda.fpn import FPN, LastLevelP6P7
+from resnet_cuda.inference import blocks
+from resnet_cuda.inference.anatomy import (
+    Anatomy,
+    Known,
+    Pair,
+    in_sequence,
+    residual,
+    sequential_pairs,
+    stem,
+)
+from resnet_cuda.torchvision_body import TorchvisionBody
+
+
+def _bottleneck(block: Any) -> Anatomy:
+    convs = {f"conv{index}": getattr(block, f"conv{index}") for index in (1, 2, 3)}
+    return _residual_block(block, convs)
+
+
+def _basic_block(block: Any) -> Anatomy:
+    return _residual_block(block, {"conv1": block.conv1, "conv2": block.conv2})
+
+
+def _residual_block(block: Any, convs: dict[str, nn.Module]) -> Anatomy:
+    pairs = [Pair(conv, getattr(block, f"bn{name[-1]}")) for name, conv in convs.items()]
+    return Anatomy(
+        [*pairs, *sequential_pairs(block.downsample)], residual(block, convs, [it.norm for it in pairs], "downsample")
+    )
+
+
+def _stem(module: Any) -> Anatomy:
+    return Anatomy([Pair(module.conv1, module.bn1)], stem(module, module.conv1, [module.bn1]))
+
+
+class _FusedTorchvisionBody(TorchvisionBody):
+    """Its ``conv1`` ends with norm and ReLU."""
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        x = F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+        outputs: OrderedDict[str, Tensor] = OrderedDict()
+        for stage in self.stages:
+            x = getattr(self, stage)(x)
+            if stage in self.output_names:
+                outputs[self.output_names[stage]] = x
+        return outputs
+
+
+def stem_pairs(conv1: nn.Module, bn1: nn.Module) -> list[Pair]:
+    """Of a 7x7 convolution or a deep stem, and the norm after it."""
+    if isinstance(conv1, nn.Sequential) and why_touched(conv1) is None:
+        return [*in_sequence(conv1), Pair(conv1[-1], bn1)]
+    return [Pair(conv1, bn1)]
+
+
+def last_of_stem(conv1: Any) -> nn.Module:
+    return conv1[-1] if isinstance(conv1, nn.Sequential) else conv1
+
+
+def _torchvision_body(body: Any) -> Anatomy:
+    def rewrite() -> bool:
+        last = last_of_stem(body.conv1)
+        if type(body.bn1) is not nn.Identity or not blocks.is_folded(last):
+            return False
+        blocks.end_with_relu(last)
+        body.__class__ = _FusedTorchvisionBody
+        return True
+
+    return Anatomy(stem_pairs(body.conv1, body.bn1), rewrite)
+
+
+def _features(body: Any) -> Anatomy:  # timm's stem is a level of its own; its ReLU stays a pass by itself
+    return Anatomy(stem_pairs(body.conv1, body.bn1))
+
+
+class _FusedPyramid(FPN):
+    """maskrcnn-benchmark's, each lateral convolution of which adds the level above."""
+
+    def forward(self, x: Any) -> tuple[Tensor, ...]:
+        inner = None
+        results: list[Tensor] = []
+        for level in reversed(self.levels):
+            inner = blocks.merge(getattr(self, f"fpn_inner{level}"), x[level - 1], inner)
+            results.insert(0, getattr(self, f"fpn_layer{level}")(inner))
+        if isinstance(self.top_blocks, LastLevelP6P7):
+            results.extend(self.top_blocks(x[-1], results[-1]))
+        elif self.top_blocks is not None:
+            results.extend(self.top_blocks(results[-1]))
+        return tuple(results)
+
+
+def _pyramid(fpn: Any) -> Anatomy:
+    inner = [getattr(fpn, f"fpn_inner{level}") for level in fpn.levels]
+    outer = [getattr(fpn, f"fpn_layer{level}") for level in fpn.levels]
+
+    def rewrite() -> bool:
+        fused = any(map(blocks.is_lateral, inner))
+        if fused:
+            fpn.__class__ = _FusedPyramid
+        return fused
+
+    return Anatomy([pair for module in (*inner, *outer) for pair in sequential_pairs(module)], rewrite)
+
+
+def torchvision_pyramid(fpn: Any) -> Anatomy:
+    """Of torchvision's FeaturePyramidNetwork, too."""
+
+    def rewrite() -> bool:
+        fused = any(map(blocks.is_lateral, fpn.inner_blocks))
+        if fused:
+            fpn.__class__ = blocks.FusedPyramid
+        return fused
+
+    modules = (*fpn.inner_blocks, *fpn.layer_blocks)
+    return Anatomy([pair for module in modules for pair in sequential_pairs(module)], rewrite)
+
+
+KNOWN = (
+    Known("resnet_cuda.blocks.Bottleneck", _bottleneck),
+    Known("resnet_cuda.torchvision_blocks.BasicBlock", _basic_block),
+    Known("resnet_cuda.blocks.BaseStem", _stem),
+    Known("resnet_cuda.torchvision_body.TorchvisionBody", _torchvision_body),
+    Known("resnet_cuda.integrations.timm.ResNetFeatures", _features),
+    Known("resnet_cuda.fpn.FPN", _pyramid),
+    Known("resnet_cuda.fpn.FeaturePyramidNetwork", torchvision_pyramid),
+)

@@ -1,0 +1,61 @@
+"""torchvision's ResNets, its detectors' bodies and pyramids, and Conv2dNormActivation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from resnet_cuda.inference.anatomies.own import torchvision_pyramid
+from resnet_cuda.inference.anatomy import Anatomy, Known, Pair, in_sequence, is_relu, residual, sequential_pairs
+
+
+def _basic_block(block: Any) -> Anatomy:
+    convs = {"conv1": block.conv1, "conv2": block.conv2}
+    return _block(block, convs, [block.bn1, block.bn2])
+
+
+def _bottleneck(block: Any) -> Anatomy:
+    convs = {"conv1": block.conv1, "conv2": block.conv2, "conv3": block.conv3}
+    return _block(block, convs, [block.bn1, block.bn2, block.bn3])
+
+
+def _block(block: Any, convs: dict[str, nn.Module], norms: list[nn.Module]) -> Anatomy:
+    pairs = [Pair(conv, norm) for conv, norm in zip(convs.values(), norms, strict=True)]
+    rewrite = residual(block, convs, norms, "downsample", [block.relu])
+    return Anatomy([*pairs, *sequential_pairs(block.downsample)], rewrite)
+
+
+def _resnet(network: Any) -> Anatomy:
+    relu = network.relu if is_relu(network.relu) else None
+    return Anatomy([Pair(network.conv1, network.bn1, relu)])
+
+
+def _body(layers: Any) -> Anatomy:
+    """IntermediateLayerGetter: modules one after the other, the results of some of which are returned."""
+    names = list(layers)
+    pairs = []
+    for pair in in_sequence(layers.values()):
+        conv, norm = (next(name for name in names if layers[name] is it) for it in (pair.conv, pair.norm))
+        if conv in layers.return_layers:
+            continue
+        pairs.append(Pair(pair.conv, pair.norm, None if norm in layers.return_layers else pair.relu))
+    return Anatomy(pairs)
+
+
+def _conv_norm_activation(layers: Any) -> Anatomy:
+    return Anatomy(in_sequence(layers))
+
+
+KNOWN = (
+    Known("torchvision.models.resnet.BasicBlock", _basic_block),
+    Known("torchvision.models.resnet.Bottleneck", _bottleneck),
+    Known("torchvision.models.resnet.ResNet", _resnet, ("forward", "_forward_impl")),
+    Known("torchvision.models._utils.IntermediateLayerGetter", _body),
+    Known(
+        "torchvision.ops.feature_pyramid_network.FeaturePyramidNetwork",
+        torchvision_pyramid,
+        ("forward", "get_result_from_inner_blocks", "get_result_from_layer_blocks"),
+    ),
+    Known("torchvision.ops.misc.Conv2dNormActivation", _conv_norm_activation),
+)

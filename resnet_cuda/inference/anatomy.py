@@ -1,0 +1,153 @@
+"""Which convolution a norm belongs to, and which ReLU follows: known from a module's class, never guessed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from resnet_cuda.exact import why_touched
+from resnet_cuda.inference import blocks
+from resnet_cuda.inference.deformable import WithOffsets
+from resnet_cuda.inference.norms import is_norm
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A convolution whose result goes to ``norm`` and nowhere else, and ``norm`` has no other input.
+
+    ``relu``: the module, if it is one, whose only input is the norm's result in this place.
+    """
+
+    conv: nn.Module
+    norm: nn.Module
+    relu: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What is known of one module.
+
+    Attributes:
+        pairs: each is folded or not by itself.
+        rewrite: makes the module one of :mod:`resnet_cuda.inference.blocks`; called after the pairs and the modules
+            within have been treated. It returns whether it could.
+    """
+
+    pairs: Sequence[Pair] = ()
+    rewrite: Callable[[], bool] | None = None
+
+
+Describe = Callable[[Any], Anatomy]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A class by its dotted path, the methods that its forward runs, and what is known of its instances."""
+
+    path: str
+    describe: Describe
+    methods: Sequence[str] = field(default=("forward",))
+
+
+def become(module: nn.Module, new: nn.Module) -> None:
+    """Makes ``module`` what ``new`` is: whoever refers to it, in a list of a library's say, has the new one.
+
+    Its forward and backward hooks stay, and so do attributes that ``new`` does not have, which other code may read.
+    """
+    own = module.__dict__
+    for name, value in new.__dict__.items():
+        if not name.startswith(("_forward", "_backward", "_is_full")):
+            own[name] = value
+    module.__class__ = type(new)
+
+
+def is_relu(module: nn.Module) -> bool:
+    """Whether it is a ReLU that nothing observes."""
+    return type(module) is nn.ReLU and why_touched(module) is None
+
+
+def is_nothing(module: nn.Module | None) -> bool:
+    """Whether it is None or an Identity that nothing observes."""
+    return module is None or (type(module) is nn.Identity and why_touched(module) is None)
+
+
+def in_sequence(modules: Iterable[nn.Module]) -> list[Pair]:
+    """The pairs in modules that run one after the other, with the ReLU after a norm."""
+    run = list(modules)
+    pairs = []
+    for index, (conv, norm) in enumerate(itertools.pairwise(run)):
+        if not is_norm(norm):
+            continue
+        after = run[index + 2] if index + 2 < len(run) else None
+        pairs.append(Pair(conv, norm, after if after is not None and is_relu(after) else None))
+    return pairs
+
+
+def sequential_pairs(module: nn.Module | None) -> list[Pair]:
+    """Of a Sequential that a block runs as a whole."""
+    return in_sequence(module) if isinstance(module, nn.Sequential) and _runs_in_order(module) else []
+
+
+def _runs_in_order(module: nn.Sequential) -> bool:
+    return type(module).forward is nn.Sequential.forward and "forward" not in module.__dict__
+
+
+def residual(
+    block: nn.Module,
+    convs: dict[str, nn.Module],
+    norms: Sequence[nn.Module],
+    shortcut: str,
+    relus: Sequence[nn.Module] = (),
+    nothing: Sequence[nn.Module | None] = (),
+) -> Callable[[], bool]:
+    """A rewrite for ``relu(convs(x) + shortcut(x))`` with ReLU after every convolution.
+
+    Args:
+        convs: by name, in the order in which they run.
+        norms: those after ``convs`` that are modules of the block; one that was not folded is more than nothing.
+        shortcut: the attribute's name; None there is the input itself.
+        relus: modules that must be ReLU without hooks.
+        nothing: modules that must be None or do nothing.
+    """
+
+    def rewrite() -> bool:
+        *first, last = convs.values()
+        if (
+            not all(map(is_relu, relus))
+            or not all(map(is_nothing, (*norms, *nothing)))
+            or not all(map(blocks.is_folded, first))
+        ):
+            return False
+        if not blocks.is_folded(last) or getattr(last, "relu", False):
+            return False
+        for conv in first:
+            blocks.end_with_relu(conv)
+        if isinstance(last, blocks.FoldedConv2d):
+            blocks.end_with_relu(last)
+        module = getattr(block, shortcut)
+        become(block, blocks.FusedBlock(convs, None if module is None else (shortcut, module)).eval())
+        return True
+
+    return rewrite
+
+
+def stem(module: nn.Module, conv: nn.Module, norms: Sequence[nn.Module]) -> Callable[[], bool]:
+    """A rewrite for ``max_pool2d(relu(conv(x)), 3, 2, 1)``; ``norms`` as for :func:`residual`."""
+
+    def rewrite() -> bool:
+        if not all(map(is_nothing, norms)) or not blocks.is_folded(conv):
+            return False
+        blocks.end_with_relu(conv)
+        become(module, blocks.FusedStem(conv).eval())
+        return True
+
+    return rewrite
+
+
+def with_offsets(offset: nn.Module, conv: nn.Module, modulated: bool) -> nn.Module:
+    """A deformable convolution with the one that predicts its offsets as one layer of a block."""
+    return WithOffsets(offset, conv, modulated).eval()  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""Blocks, stems, stages and pyramids of convolutions that do norm, residual sum and ReLU themselves."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cuda.inference.convolution import FoldedConv2d, recorded
+from resnet_cuda.inference.deformable import FoldedDeformConv2d, FoldedDeformPack, WithOffsets
+from resnet_cuda.layers import DFConv2d
+from resnet_cuda.layers.hooks import is_hooked
+
+
+class FusedBlock(nn.Module):
+    """Convolutions one after the other, the last with the shortcut as its residual.
+
+    Args:
+        convs: by name, the last a FoldedConv2d, or a layer that adds no residual itself (deformable).
+        shortcut: its name and module; None for the block's input.
+    """
+
+    def __init__(self, convs: dict[str, nn.Module], shortcut: tuple[str, nn.Module] | None):
+        super().__init__()
+        for name, conv in convs.items():
+            self.add_module(name, conv)
+        self.conv_names = tuple(convs)
+        self.shortcut_name = None if shortcut is None else shortcut[0]
+        if shortcut is not None:
+            self.add_module(*shortcut)
+
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """``overwrite``: nobody else needs ``x`` any more."""
+        out = x
+        for name in self.conv_names[:-1]:
+            out = getattr(self, name)(out)
+        residual = x
+        overwrite = overwrite and not is_hooked(getattr(self, self.conv_names[0]))  # a hook may keep x
+        if self.shortcut_name is not None:
+            shortcut = getattr(self, self.shortcut_name)
+            residual = shortcut(x)
+            overwrite = _makes_new_result(shortcut)
+        return add_residual(getattr(self, self.conv_names[-1]), out, residual, overwrite)
+
+
+def add_residual(conv: nn.Module, x: Tensor, residual: Tensor, overwrite: bool) -> Tensor:
+    """``relu(conv(x) + residual)``; a deformable ``conv`` has no ReLU then, see :func:`end_with_relu`."""
+    if isinstance(conv, FoldedConv2d):
+        return conv(x, residual, overwrite)
+    return F.relu(conv(x) + residual)
+
+
+def end_with_relu(conv: nn.Module) -> None:
+    """Puts a ReLU behind a folded convolution of any kind."""
+    layer: Any = conv
+    while isinstance(layer, (DFConv2d, WithOffsets)):
+        layer = layer.conv
+    assert isinstance(layer, (FoldedConv2d, FoldedDeformConv2d))
+    layer.relu = True
+
+
+def is_folded(conv: nn.Module) -> bool:
+    """Whether it is a folded convolution of any kind without hooks, so that its result may change."""
+    layer: Any = conv
+    while isinstance(layer, (DFConv2d, WithOffsets)):
+        if is_hooked(layer):
+            return False
+        layer = layer.conv
+    return isinstance(layer, (FoldedConv2d, FoldedDeformConv2d, FoldedDeformPack)) and not is_hooked(layer)
+
+
+def _makes_new_result(shortcut: nn.Module) -> bool:
+    """Whether only its caller has what it returns: it ends in a folded convolution and has no hooks."""
+    if is_hooked(shortcut):
+        return False
+    if isinstance(shortcut, nn.Sequential):
+        last = [it for it in shortcut if type(it) is not nn.Identity or is_hooked(it)]
+        return len(last) > 0 and type(last[-1]) is FoldedConv2d and not is_hooked(last[-1])
+    return type(shortcut) is FoldedConv2d
+
+
+class FusedStem(nn.Module):
+    """A convolution with ReLU and 3x3 max pooling with stride 2."""
+
+    def __init__(self, conv1: nn.Module):
+        super().__init__()
+        self.conv1 = conv1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+
+
+class FusedStage(nn.Sequential):
+    """FusedBlocks, each of which may overwrite what the one before it returned to it alone."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        own = False  # whether nobody else has ``input``: the caller may keep the first one
+        for block in self:
+            hooked = is_hooked(block)
+            input = block(input, True) if own and not hooked else block(input)
+            own = not hooked
+        return input
+
+
+class FusedPyramid(nn.Module):
+    """torchvision's FeaturePyramidNetwork and ours: each lateral convolution adds the level above."""
+
+    inner_blocks: nn.ModuleList
+    layer_blocks: nn.ModuleList
+    extra_blocks: Any
+
+    def forward(self, x: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+        names, levels = list(x.keys()), list(x.values())
+        inner = None
+        results: list[Tensor] = []
+        for index in reversed(range(len(levels))):
+            inner = merge(self.inner_blocks[index], levels[index], inner)
+            results.insert(0, self.layer_blocks[index](inner))
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, levels, names)
+        return OrderedDict(zip(names, results, strict=True))
+
+
+def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
+    """``block(x)``, plus ``above`` upsampled to its size. ``block`` is a convolution or a Sequential of one."""
+    if above is None:
+        return block(x)
+    if is_lateral(block) and not recorded(x):
+        conv: Any = block[0] if isinstance(block, nn.Sequential) else block
+        height, width = (  # of the convolution's result
+            (size + 2 * pad - step * (taps - 1) - 1) // stride + 1
+            for size, pad, step, taps, stride in zip(
+                x.shape[-2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
+            )
+        )
+        return conv(x, F.interpolate(above, size=(height, width), mode="nearest"), True)
+    lateral = block(x)
+    return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
+
+
+def is_lateral(block: nn.Module) -> bool:
+    """Whether ``block`` is one folded convolution without ReLU, in a Sequential or not, and nothing has a hook."""
+    conv, *others = block if isinstance(block, nn.Sequential) else (block,)
+    return (
+        type(conv) is FoldedConv2d
+        and conv.is_plain()
+        and not conv.relu
+        and all(type(it) is nn.Identity for it in others)
+        and not any(is_hooked(it) for it in {block, conv, *others})
+    )

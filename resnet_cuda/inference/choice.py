@@ -1,0 +1,50 @@
+"""Which of several ways to compute the same is the fastest on this machine, measured once per shape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+
+# Timing costs some launches per candidate; a detector sees a new size with every few images.
+MOST_TIMED = 8
+
+
+class FastestChoice:
+    """Remembers by key which of several calls was the fastest when it was first asked.
+
+    After ``MOST_TIMED`` keys nothing is timed any more: a new key gets what most others got. It is copied and saved as
+    an empty one: another machine may choose otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.chosen: dict[Hashable, str] = {}
+
+    def choose(
+        self, key: Hashable, calls: Mapping[str, Callable[[], object]], seconds: Callable[[Callable[[], object]], float]
+    ) -> str:
+        """The name of one of ``calls``, of which the first is the one that always works.
+
+        Args:
+            seconds: what a call takes; a RuntimeError in it takes that call out of the choice.
+        """
+        if key in self.chosen:
+            return self.chosen[key]
+        first = next(iter(calls))
+        if len(self.chosen) >= MOST_TIMED:
+            most = Counter(self.chosen.values()).most_common(1)[0][0]
+            return most if most in calls else first
+        times: dict[str, float] = {}
+        for name, call in calls.items():
+            try:
+                times[name] = seconds(call)
+            except RuntimeError:
+                if name == first:
+                    raise
+        self.chosen[key] = min(times, key=times.__getitem__)
+        return self.chosen[key]
+
+    def __deepcopy__(self, _memo: dict) -> FastestChoice:
+        return FastestChoice()
+
+    def __reduce__(self) -> tuple:
+        return FastestChoice, ()

@@ -1,0 +1,103 @@
+"""oneDNN's convolutions with ReLU and sum in their epilogue and packed weights, as torch.compile's freezing uses them.
+
+torch registers the operators without promising their names, so that all of this is used only where they are there with
+the arguments that they have had since 2.0.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.ops._registration import autocast_dtype
+
+if TYPE_CHECKING:
+    from resnet_cuda.inference.convolution import FoldedConv2d
+
+_POINTWISE = "X W B padding stride dilation groups attr scalars algorithm"
+_BINARY = "W B padding stride dilation groups binary_attr alpha unary_attr unary_scalars unary_algorithm"
+_ARGUMENTS = {  # of the operators' overloads
+    ("_convolution_pointwise", "default"): _POINTWISE,
+    ("_convolution_pointwise", "binary"): f"X other {_BINARY}",
+    ("_convolution_pointwise_", "binary"): f"other X {_BINARY}",
+    ("_reorder_convolution_weight", "default"): "self padding stride dilation groups input_size",
+}
+
+
+@functools.lru_cache(maxsize=1)
+def operators() -> tuple[Any, Any, Any, Any] | None:
+    """Convolution with ReLU, with sum and ReLU, the latter onto the summand, packing; None where one is not there."""
+    if not torch.backends.mkldnn.is_available():
+        return None
+    found = []
+    for (name, overload), arguments in _ARGUMENTS.items():
+        operator = getattr(getattr(torch.ops.mkldnn, name, None), overload, None)
+        if operator is None or [it.name for it in operator._schema.arguments] != arguments.split():
+            return None
+        found.append(operator)
+    return tuple(found)  # type: ignore[return-value]
+
+
+@functools.lru_cache(maxsize=4)
+def _supports(dtype: torch.dtype) -> bool:
+    if dtype == torch.float32:
+        return True
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
+    check = None if name is None else getattr(torch.ops.mkldnn, name, None)
+    return check is not None and bool(check())
+
+
+def takes(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> bool:
+    """Whether ``run`` takes them: float32, or a 16-bit type that the processor computes with.
+
+    Not a residual beside several groups: torch adds it outside oneDNN then, which fails for bfloat16.
+    """
+    dtype = _compute_dtype(conv, input)
+    # type: a Tensor subclass has rules of its own
+    return (
+        dtype is not None
+        and (residual is None or conv.groups == 1)
+        and type(input) is Tensor
+        and bool(torch.backends.mkldnn.enabled)
+        and operators() is not None
+        and _supports(dtype)
+    )
+
+
+def _compute_dtype(conv: FoldedConv2d, input: Tensor) -> torch.dtype | None:
+    """Autocast's dtype, or that of input and weight; None where these differ, which torch's convolution refuses."""
+    dtype = autocast_dtype(input)
+    if dtype is not None:
+        return dtype
+    return input.dtype if input.dtype == conv.weight.dtype else None
+
+
+def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
+    """A :class:`~resnet_cuda.inference.strategies.Strategy`."""
+    found = operators()
+    dtype = _compute_dtype(conv, input)
+    assert found is not None and dtype is not None
+    pointwise, binary, binary_in_place, reorder = found
+    geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+    size = list(input.shape)
+
+    def pack() -> tuple[Tensor, Tensor | None]:
+        bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        with torch.inference_mode(False), torch.no_grad():
+            # A pack for another size would be reordered at every call, for some by loops that take ten times as long.
+            return reorder(conv.weight.detach().to(dtype), *geometry, size), bias
+
+    weight, bias = conv.packed.get("onednn", (dtype, *size), conv, pack)
+    activation = "relu" if conv.relu else None
+    with torch.autocast("cpu", enabled=False):
+        input = input.to(dtype)
+        if residual is None:
+            return pointwise(input, weight, bias, *geometry, activation or "none", [], "")
+        own = residual.to(dtype).contiguous(memory_format=torch.channels_last)
+        arguments: tuple = weight, bias, *geometry, "add", 1.0, activation, [], None
+        if own is not residual or overwrite:
+            return binary_in_place(own, input, *arguments)
+        return binary(input, own, *arguments)

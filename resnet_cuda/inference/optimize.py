@@ -1,0 +1,181 @@
+"""optimize_for_inference: a copy of a model whose constant norms are in its convolutions' weights."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from resnet_cuda.acceleration import restore
+from resnet_cuda.exact import untouched
+from resnet_cuda.inference import anatomies, blocks
+from resnet_cuda.inference.anatomy import Anatomy, Pair, become, in_sequence, is_nothing, is_relu
+from resnet_cuda.inference.convolution import FoldedConv2d
+from resnet_cuda.inference.folding import fold, has_norm_inside, is_plain_conv, without_norm
+from resnet_cuda.inference.norms import UnfoldableError, constants_of, is_norm
+from resnet_cuda.inference.report import OptimizationReport
+
+_RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
+
+
+def optimize_for_inference(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` for inference: in eval mode, every constant norm folded, ReLU and residual sums fused.
+
+    FrozenBatchNorm2d (of this package, torchvision, detectron2, timm, maskrcnn-benchmark) and BatchNorm2d go into the
+    weights of the convolution before them, computed in float64 and rounded once to the weight's dtype. ReLU and
+    residual sum are in the convolution's epilogue, which oneDNN, cuDNN or this package's kernels run with prepacked
+    weights. Outputs are those of the model in eval mode but for rounding, and channels_last; images of any size, empty
+    batches. One difference: where an activation is NaN, oneDNN's ReLU gives 0 and torch's NaN.
+
+    Which convolution a norm belongs to is known from the classes of the blocks around it: this package's backbones and
+    heads, torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection,
+    and a Sequential that nothing but Sequentials is around. Other code that calls parts of these must call convolution,
+    norm and ReLU one after the other, as they do. Whatever has a hook, a parametrization, another forward, or stands in
+    several places stays as it is. ``copy.optimization_report`` (printable) says what was done; norms that stay are also
+    named in one warning.
+
+    The copy has its own parameter names, whose ``state_dict()`` fits another optimized copy only. None requires a
+    gradient, but one flows to the input. It can be copied, pickled, compiled, exported and moved to another device or
+    dtype, and be in any dtype before. Weights are packed at the first call; ``load_state_dict`` and writing in place
+    are noticed, writing through ``.data`` or NumPy is not. Memory on a CPU: all weights once more for each of the last
+    two image sizes, and those of 3x3 convolutions four times more where Winograd's algorithm is used.
+
+    Args:
+        model: any module tree; it is not changed. In training mode it is as after ``model.eval()``.
+
+    Raises:
+        TypeError: where ``model`` is not a module, or a scripted or traced one, whose modules cannot be replaced.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"optimize_for_inference: model is a {type(model).__name__}; give the module that it was made of"
+        )
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"optimize_for_inference: model is a {type(model).__name__}; it must be a torch.nn.Module")
+    with torch.inference_mode(False), torch.no_grad():
+        optimized: Any = restore(copy.deepcopy(model))  # whose classes are known
+        optimized.eval()  # mmdetection's returns nothing
+        optimized.requires_grad_(False)
+        report = _Optimization(optimized).run()
+    optimized.optimization_report = report
+    if report.left:
+        lines = "\n  ".join(report.reasons())
+        warnings.warn(
+            f"optimize_for_inference: {len(report.left)} norms are not folded:\n  {lines}",
+            stacklevel=2,
+        )
+    return optimized
+
+
+class _Optimization:
+    """One run over one copy."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.names = {module: name for name, module in model.named_modules()}
+        self.places = Counter(child for module in model.modules() for child in module._modules.values() if child)
+        self.why: dict[nn.Module, str] = {}
+        self.report = OptimizationReport()
+
+    def run(self) -> OptimizationReport:
+        norms = [module for module in self.names if is_norm(module)]
+        known = {module: found for module in self.names if (found := self._describe(module)) is not None}
+        for anatomy in known.values():
+            for pair in anatomy.pairs:
+                self._fold(pair)
+        for module in self.names:
+            if has_norm_inside(module):
+                self._fold_inside(module)
+        for module in self.names:
+            if is_plain_conv(module) and type(module) is not FoldedConv2d and untouched(module):
+                without_norm(module)
+        for module, anatomy in reversed(known.items()):  # children first
+            if anatomy.rewrite is not None and "forward" not in module.__dict__ and anatomy.rewrite():
+                self.report.fused.append(self.names[module])
+        for module, name in self.names.items():
+            if type(module) is nn.Sequential and self._is_stage(module):
+                module.__class__ = blocks.FusedStage
+                self.report.fused.append(name)
+        for norm in norms:
+            if is_norm(norm):
+                self.report.left[self.names[norm]] = self.why.get(norm) or _unknown(norm)
+        self.report.convolutions = [name for it, name in self.names.items() if type(it) is FoldedConv2d]
+        return self.report
+
+    def _describe(self, module: nn.Module) -> Anatomy | None:
+        found = anatomies.describe(module)
+        if found is None and module is self.model and type(module) is nn.Sequential:
+            return Anatomy(list(_pairs_in_sequentials(module)))
+        return found
+
+    def _fold(self, pair: Pair) -> None:
+        conv, norm = pair.conv, pair.norm
+        if not is_norm(norm):
+            return
+        name = self.names[norm]
+        try:
+            self._check_places(conv, norm)
+            constants = constants_of(norm)
+            relu = pair.relu is not None and self.places[pair.relu] <= 1
+            fold(conv, constants, relu)
+        except UnfoldableError as error:
+            self.why[norm] = str(error)
+            return
+        become(norm, nn.Identity().eval())
+        if relu and pair.relu is not None:
+            become(pair.relu, nn.Identity().eval())
+        self.report.folded.append(name)
+
+    def _fold_inside(self, conv: Any) -> None:
+        """Of detectron2's layer, which calls ``norm`` and ``activation`` itself; its hooks see the same as before."""
+        norm, activation = conv.norm, conv.activation
+        relu = activation in _RELUS or (isinstance(activation, nn.Module) and is_relu(activation))
+        if activation is not None and not relu:
+            if norm is not None:
+                self.why[norm] = f"{type(conv).__name__} applies an activation that is no ReLU"
+            return
+        if norm is None or is_nothing(norm):
+            without_norm(conv, relu)
+            return
+        if not is_norm(norm):
+            return
+        name = self.names[norm]
+        try:
+            self._check_places(norm)
+            fold(conv, constants_of(norm), relu)
+        except UnfoldableError as error:
+            self.why[norm] = str(error)
+            return
+        self.report.folded.append(name)
+        self.why.pop(norm, None)
+        become(norm, nn.Identity().eval())  # whoever still refers to it
+
+    def _check_places(self, *modules: nn.Module) -> None:
+        for module in modules:
+            if self.places[module] > 1:
+                raise UnfoldableError(f"{type(module).__name__} stands in {self.places[module]} places")
+
+    def _is_stage(self, module: nn.Sequential) -> bool:
+        return len(module) > 1 and all(type(it) is blocks.FusedBlock and self.places[it] == 1 for it in module)
+
+
+def _pairs_in_sequentials(module: nn.Sequential) -> Iterator[Pair]:
+    """Of a Sequential that is the whole model, and of the Sequentials in it: nobody else takes them apart."""
+    yield from in_sequence(module)
+    for child in module:
+        if type(child) is nn.Sequential:
+            yield from _pairs_in_sequentials(child)
+
+
+def _unknown(norm: nn.Module) -> str:
+    try:
+        constants_of(norm)
+    except UnfoldableError as error:
+        return str(error)
+    return "the modules around it are of no known class, so that the convolution before it is not known"

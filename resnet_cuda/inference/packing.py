@@ -1,0 +1,62 @@
+"""What a layer has prepared of its weights: never copied, saved or trusted after the weights have changed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from torch import Tensor, nn
+
+from resnet_cuda.inference.choice import FastestChoice
+
+# Two, as for landscape and portrait images: each holds all weights once more. A shape that is packed again at every
+# call costs what an unpacked convolution does, whose library packs at every call.
+MOST_SHAPES = 2
+
+
+class Packed:
+    """Values by key, at most ``MOST_SHAPES`` of each kind, the least recently used dropped first.
+
+    A deepcopy, an unpickled object and ``clear()`` are empty, so that the values are made anew.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, OrderedDict[Hashable, Any]] = {}
+        self._latest: Hashable = None
+        self.choice = FastestChoice()  #: of the way that each shape takes on a GPU
+
+    def get(self, kind: str, key: Hashable, layer: nn.Conv2d, make: Callable[[], Any]) -> Any:
+        """The value of ``key``, made where it is not there, or not of the weight and bias that ``layer`` has now.
+
+        Writes that count as no version are not seen: those through ``.data`` or NumPy.
+        """
+        version = _version(layer.weight), None if layer.bias is None else _version(layer.bias)
+        if version != self._latest:
+            self._kinds, self._latest = {}, version
+        values = self._kinds.setdefault(kind, OrderedDict())
+        own = version, key  # threads with other weights (torch.nn.DataParallel's replicas) share this object
+        value = values.pop(own, None)  # without a test before it: another thread may have dropped it
+        if value is None:
+            value = make()
+        values[own] = value
+        while len(values) > MOST_SHAPES:
+            values.popitem(last=False)
+        return value
+
+    def clear(self) -> None:
+        self._kinds, self._latest, self.choice = {}, None, FastestChoice()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds.values()))
+
+    def __deepcopy__(self, _memo: dict) -> Packed:
+        return Packed()
+
+    def __reduce__(self) -> tuple:
+        return Packed, ()
+
+
+def _version(tensor: Tensor) -> Hashable:
+    # Tensors of inference mode count no versions; they can be written to in inference mode only.
+    return tensor.data_ptr(), tensor.dtype, tensor.device, None if tensor.is_inference() else tensor._version

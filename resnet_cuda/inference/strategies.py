@@ -1,0 +1,52 @@
+"""The ways to run a FoldedConv2d eagerly, and which one an input takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.inference import cudnn, onednn, winograd
+from resnet_cuda.ops.frozen_bn import frozen_bn_relu
+
+if TYPE_CHECKING:
+    from resnet_cuda.inference.convolution import FoldedConv2d
+
+
+class Strategy(Protocol):
+    """``relu(conv(input) + residual)`` for a channels_last input; ``overwrite``: onto residual, if it likes."""
+
+    def __call__(self, conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor: ...
+
+
+def plain(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
+    """torch's convolution, then sum and ReLU in one pass over its result, in place."""
+    if residual is None or conv.bias is None:
+        out = conv._conv_forward(input, conv.weight, conv.bias)
+        if residual is not None:
+            out = out.add_(residual)
+        return out.relu_() if conv.relu else out
+    out = conv._conv_forward(input, conv.weight, None)
+    ones, shift = conv.packed.get("plain", None, conv, lambda: _constants(conv))
+    return frozen_bn_relu(out, ones, shift, residual, conv.relu, inplace=True)
+
+
+def _constants(conv: FoldedConv2d) -> tuple[Tensor, Tensor]:
+    assert conv.bias is not None
+    shift = conv.bias.detach()
+    shift = shift if shift.dtype == torch.float64 else shift.float()
+    return torch.ones_like(shift), shift
+
+
+def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> Strategy:
+    """The strategy for ``input``, channels_last where it has four dimensions."""
+    if input.dim() != 4 or input.numel() == 0 or not conv.is_plain():
+        return plain
+    if input.is_cpu:
+        if winograd.takes(conv, input):
+            return winograd.run
+        return onednn.run if onednn.takes(conv, input, residual) else plain
+    if input.is_cuda:
+        return cudnn.strategy_for(conv, input, residual, plain)
+    return plain
