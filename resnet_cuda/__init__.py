@@ -3,8 +3,10 @@
 from resnet_cuda._version import __version__  # isort: skip
 from resnet_cuda import config, fpn, layers, ops, reference, resnet
 from resnet_cuda._backend import backend, use_backend
+from resnet_cuda.acceleration import accelerate
 from resnet_cuda.backbones import build_backbone
 from resnet_cuda.calibration import calibrate
+from resnet_cuda.inference import optimize_for_inference
 from resnet_cuda.sampling import deformable_layers, sampling_density, sampling_points
 from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
 from resnet_cuda.weights import LoadReport, load_weights
@@ -12,6 +14,7 @@ from resnet_cuda.weights import LoadReport, load_weights
 __all__ = [
     "LoadReport",
     "__version__",
+    "accelerate",
     "backend",
     "build_backbone",
     "calibrate",
@@ -21,6 +24,7 @@ __all__ = [
     "layers",
     "load_weights",
     "ops",
+    "optimize_for_inference",
     "reference",
     "resnet",
     "resnet_fpn_backbone",

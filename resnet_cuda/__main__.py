@@ -1,4 +1,4 @@
-"""``python -m resnet_cuda info | bench | convert``, installed as ``resnet-cuda`` as well."""
+"""``python -m resnet_cuda info | bench | convert | export``, installed as ``resnet-cuda`` as well."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import importlib.util
 import sys
 
 from resnet_cuda._version import __version__
+from resnet_cuda.export.command import add_export, run_export
 from resnet_cuda.info import print_info
 from resnet_cuda.weights.conventions import PIXELS
 from resnet_cuda.weights.convert import LAYOUTS, TARGETS, convert_file
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program; returns its exit status, 1 for weights that cannot be converted, 2 for wrong arguments."""
+    """The program; returns its exit status, 1 for what cannot be converted or exported, 2 for wrong arguments."""
     program = "resnet-cuda" if sys.argv[0].endswith("resnet-cuda") else "python -m resnet_cuda"
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--version", action="version", version=f"resnet_cuda {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,bench,convert}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,bench,convert,export}")
     info = commands.add_parser("info", help="what was built and what this machine can use")
     info.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     commands.add_parser("bench", help="the benchmarks of a checkout; its options follow", add_help=False)
     _add_convert(commands)
+    add_export(commands)
     chosen, rest = parser.parse_known_args(arguments)
     if rest and chosen.command != "bench":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if chosen.command == "convert":
         return _convert(chosen)
+    if chosen.command == "export":
+        return run_export(chosen)
     if importlib.util.find_spec("benchmarks") is None:
         print("resnet_cuda: benchmarks/ is part of a checkout, not of the package: run this in one", file=sys.stderr)
         return 2

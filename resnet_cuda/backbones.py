@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -20,9 +20,10 @@ from resnet_cuda.stage_specs import BLOCK_COUNTS, RETURNED_STAGES
 class Backbone(HasOutputShape, nn.Sequential):
     """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and what a detector asks besides."""
 
-    body: ResNet
-    fpn: FPN
-    out_channels: int
+    if TYPE_CHECKING:  # TorchScript would look for types of its own by these names
+        body: ResNet
+        fpn: FPN
+        out_channels: int
 
     def levels(self) -> list[Level]:
         inputs = levels_within("body", self.body)

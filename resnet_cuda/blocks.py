@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,9 +89,30 @@ class Bottleneck(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         out = conv_norm_act(self.conv1, self.bn1, x)
         out = conv_norm_act(self.conv2, self.bn2, out)
         return conv_norm_act(self.conv3, self.bn3, out, shortcut_of(self.downsample, x))
+
+    def _scripted(self, x: Tensor) -> Tensor:
+        """For TorchScript, which passes no modules to functions and knows at compile time which norm there is."""
+        out = self.conv1(x)
+        if hasattr(self.bn1, "takes_residual"):
+            out = self.bn1(out, None, True)
+        else:
+            out = F.relu(self.bn1(out))
+        out = self.conv2(out)
+        if hasattr(self.bn2, "takes_residual"):
+            out = self.bn2(out, None, True)
+        else:
+            out = F.relu(self.bn2(out))
+        out = self.conv3(out)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if hasattr(self.bn3, "takes_residual"):
+            return self.bn3(out, shortcut, True)
+        else:
+            return F.relu(self.bn3(out) + shortcut)
 
 
 def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
@@ -118,7 +140,14 @@ class BaseStem(nn.Module):
         nn.init.kaiming_uniform_(self.conv1.weight, a=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = conv_norm_act(self.conv1, self.bn1, x)
+        if torch.jit.is_scripting():
+            x = self.conv1(x)
+            if hasattr(self.bn1, "takes_residual"):
+                x = self.bn1(x, None, True)
+            else:
+                x = F.relu(self.bn1(x))
+        else:
+            x = conv_norm_act(self.conv1, self.bn1, x)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 

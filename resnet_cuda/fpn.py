@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,6 +54,13 @@ def merge_top_down(lateral: Tensor, above: Tensor) -> Tensor:
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 
 
+def _merge_all(levels: list[Tensor]) -> None:
+    """:func:`merge_top_down` over a list of laterals, finest first, for TorchScript."""
+    for distance in range(1, len(levels)):
+        index = len(levels) - 1 - distance
+        levels[index] = merge_top_down(levels[index], levels[index + 1])
+
+
 class LastLevelMaxPool(nn.Module):
     """P6 (torchvision's "pool"): every other pixel of the last level.
 
@@ -59,10 +68,17 @@ class LastLevelMaxPool(nn.Module):
     appended [torchvision].
     """
 
-    def forward(self, x, y=None, names: list[str] | None = None):
+    def forward(self, x: list[Tensor], y: list[Tensor] | None = None, names: list[str] | None = None):
+        if torch.jit.is_scripting():  # where one class has one signature, torchvision's
+            assert y is not None and names is not None
+            return x + self.added(y[-1], x[-1]), names + ["pool"]  # noqa: RUF005
         if names is None:
-            return [F.max_pool2d(x, kernel_size=1, stride=2)]
-        return [*x, F.max_pool2d(x[-1], kernel_size=1, stride=2)], [*names, "pool"]
+            p5 = cast("Tensor", x)  # [maskrcnn-benchmark]
+            return self.added(p5, p5)
+        return [*x, *self.added(x[-1], x[-1])], [*names, "pool"]
+
+    def added(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
+        return [F.max_pool2d(p5, kernel_size=1, stride=2)]
 
 
 class LastLevelP6P7(nn.Module):
@@ -81,13 +97,16 @@ class LastLevelP6P7(nn.Module):
             nn.init.zeros_(conv.bias)
         self.use_P5 = in_channels == out_channels
 
-    def forward(self, c, p, names: list[str] | None = None):
+    def forward(self, c: list[Tensor], p: list[Tensor], names: list[str] | None = None):
+        if torch.jit.is_scripting():  # where one class has one signature, torchvision's
+            assert names is not None
+            return c + self.added(p[-1], c[-1]), names + ["p6", "p7"]  # noqa: RUF005
         if names is not None:
             results, inputs = c, p
-            return [*results, *self._levels(inputs[-1], results[-1])], [*names, "p6", "p7"]
-        return self._levels(c, p)
+            return [*results, *self.added(inputs[-1], results[-1])], [*names, "p6", "p7"]
+        return self.added(cast("Tensor", c), cast("Tensor", p))  # [maskrcnn-benchmark]
 
-    def _levels(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
+    def added(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
         p6 = self.p6(p5 if self.use_P5 else c5)
         return [p6, self.p7(F.relu(p6))]
 
@@ -118,10 +137,12 @@ class FPN(nn.Module):
         for level in self.levels:
             self.add_module(f"fpn_inner{level}", conv_block(in_channels_list[level - 1], out_channels, 1))
             self.add_module(f"fpn_layer{level}", conv_block(out_channels, out_channels, 3, 1))
-        self.top_blocks = top_blocks
+        self.top_blocks: Any = top_blocks
         self.out_channels = out_channels
 
-    def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, x: list[Tensor]):  # a tuple of levels; scripted a list, since TorchScript has no such tuples
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         inner = None
         results: list[Tensor] = []
         for level in reversed(self.levels):
@@ -133,6 +154,26 @@ class FPN(nn.Module):
         elif self.top_blocks is not None:
             results.extend(self.top_blocks(results[-1]))
         return tuple(results)
+
+    def _scripted(self, x: list[Tensor]) -> list[Tensor]:
+        inner: list[Tensor] = []
+        for name, module in self.named_children():
+            # A convolution, alone or with norm and ReLU. Two conditions: the compiler evaluates the first one.
+            if hasattr(module, "weight") or hasattr(module, "0"):  # noqa: SIM102
+                if name.startswith("fpn_inner"):
+                    inner.append(module(x[self.levels[len(inner)] - 1]))
+        _merge_all(inner)
+        results: list[Tensor] = []
+        for name, module in self.named_children():
+            if hasattr(module, "weight") or hasattr(module, "0"):  # noqa: SIM102
+                if name.startswith("fpn_layer"):
+                    results.append(module(inner[len(results)]))
+        if self.top_blocks is not None:
+            if hasattr(self.top_blocks, "added"):
+                results.extend(self.top_blocks.added(x[-1], results[-1]))
+            else:
+                results.extend(self.top_blocks(results[-1]))
+        return results
 
 
 class FeaturePyramidNetwork(nn.Module):
@@ -166,7 +207,9 @@ class FeaturePyramidNetwork(nn.Module):
         self.extra_blocks = extra_blocks
         self.out_channels = out_channels
 
-    def forward(self, x: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         names, levels = list(x.keys()), list(x.values())
         inner = None
         results: list[Tensor] = []
@@ -177,6 +220,22 @@ class FeaturePyramidNetwork(nn.Module):
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, levels, names)
         return OrderedDict(zip(names, results, strict=True))
+
+    def _scripted(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        names, levels = list(x.keys()), list(x.values())
+        inner: list[Tensor] = []
+        for block in self.inner_blocks:
+            inner.append(block(levels[len(inner)]))
+        _merge_all(inner)
+        results: list[Tensor] = []
+        for block in self.layer_blocks:
+            results.append(block(inner[len(results)]))
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, levels, names)
+        outputs: dict[str, Tensor] = OrderedDict()
+        for name, result in zip(names, results):  # noqa: B905 - TorchScript's zip has no strict
+            outputs[name] = result
+        return outputs
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):
         """An old key is taken where the new one is not there; else it stays, and is unexpected."""

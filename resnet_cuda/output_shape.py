@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resnet_cuda.feature_info import FeatureInfo
 
@@ -30,6 +30,15 @@ class Level(NamedTuple):
 
 class HasOutputShape:
     """A module that describes the levels that its forward gives, in that order; ``levels()`` is what it must define."""
+
+    # TorchScript would compile properties. It looks for those to ignore in the class itself, not in its bases.
+    __jit_unused_properties__ = ("feature_info", "size_divisibility", "padding_constraints")
+    __jit_ignored_attributes__ = __jit_unused_properties__
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in cls.__jit_unused_properties__:
+            setattr(cls, name, getattr(cls, name))
 
     def levels(self) -> list[Level]:
         raise NotImplementedError

@@ -202,8 +202,15 @@ class ResNet(HasOutputShape, nn.Module):
             return stride_of(size, meta_copy(self.stem)(x))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        outputs = []
+        outputs: list[Tensor] = []
         x = self.stem(x)
+        if torch.jit.is_scripting():
+            for name, stage in self.named_children():
+                if name in self.stages:
+                    x = stage(x)
+                    if self.return_features[name]:
+                        outputs.append(x)
+            return outputs
         for name in self.stages:
             x = getattr(self, name)(x)
             if self.return_features[name]:
@@ -274,6 +281,11 @@ class ResNetHead(nn.Module):
         untrained.warn_at_first_training_step(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            for name, stage in self.named_children():
+                if name in self.stages:
+                    x = stage(x)
+            return x
         for name in self.stages:
             x = getattr(self, name)(x)
         return x

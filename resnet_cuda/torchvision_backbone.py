@@ -1,8 +1,5 @@
 """torchvision's resnet_fpn_backbone with deformable stages; works without torchvision."""
 
-from __future__ import annotations
-
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +26,7 @@ class BackboneWithFPN(HasOutputShape, nn.Module):
     def levels(self) -> list[Level]:
         return levels_of_pyramid("fpn", self.fpn, levels_within("body", self.body))
 
-    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.fpn(self.body(x))
 
 

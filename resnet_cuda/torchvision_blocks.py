@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,8 +66,23 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         out = conv_norm_act(self.conv1, self.bn1, x)
         return conv_norm_act(self.conv2, self.bn2, out, shortcut_of(self.downsample, x))
+
+    def _scripted(self, x: Tensor) -> Tensor:
+        out = self.conv1(x)
+        if hasattr(self.bn1, "takes_residual"):
+            out = self.bn1(out, None, True)
+        else:
+            out = F.relu(self.bn1(out))
+        out = self.conv2(out)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if hasattr(self.bn2, "takes_residual"):
+            return self.bn2(out, shortcut, True)
+        else:
+            return F.relu(self.bn2(out) + shortcut)
 
 
 class TorchvisionBottleneck(Bottleneck):

@@ -1,12 +1,11 @@
 """ResNet bodies with torchvision's structure and parameter names, and deformable stages."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -202,7 +201,9 @@ class TorchvisionBody(HasOutputShape, nn.Module):
             for stage, name in self.output_names.items()
         ]
 
-    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         x = stem(self.conv1, self.bn1, x)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         outputs: OrderedDict[str, Tensor] = OrderedDict()
@@ -210,4 +211,19 @@ class TorchvisionBody(HasOutputShape, nn.Module):
             x = getattr(self, stage)(x)
             if stage in self.output_names:
                 outputs[self.output_names[stage]] = x
+        return outputs
+
+    def _scripted(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.conv1(x)
+        if hasattr(self.bn1, "takes_residual"):
+            x = self.bn1(x, None, True)
+        else:
+            x = F.relu(self.bn1(x))
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        outputs: dict[str, Tensor] = OrderedDict()
+        for name, stage in self.named_children():
+            if name in self.stages:
+                x = stage(x)
+            if name in self.output_names:
+                outputs[self.output_names[name]] = x
         return outputs

@@ -16,7 +16,7 @@ import sys
 import warnings
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnet_cuda.layers import FrozenBatchNorm2d
 
@@ -35,7 +35,12 @@ def warn_at_first_training_step(body: nn.Module) -> None:
         body.register_forward_pre_hook(_check)
 
 
-def _check(body: nn.Module, arguments: tuple) -> None:
+def _check(body: nn.Module, arguments: tuple[Tensor]) -> None:
+    if not torch.jit.is_scripting():  # TorchScript compiles hooks; a scripted network has none of this
+        _check_once(body)
+
+
+def _check_once(body: nn.Module) -> None:
     # Evaluation may be for shapes or speed; the check stays for a training that follows.
     if not body.training or _cannot_read_values():
         return

@@ -1,7 +1,9 @@
-"""Plain convolution [maskrcnn_benchmark.layers.Conv2d]."""
+"""Plain convolution [maskrcnn_benchmark.layers.Conv2d].
 
-from torch import nn
+It is ``torch.nn.Conv2d`` itself: maskrcnn-benchmark's class added empty batches, which torch's takes since 1.5. So
+torch.fx, quantization and every other tool that looks for torch's class find it.
+"""
 
+from torch.nn import Conv2d
 
-class Conv2d(nn.Conv2d):
-    """``torch.nn.Conv2d`` under maskrcnn-benchmark's name. Theirs added empty batches, which torch's now takes."""
+__all__ = ["Conv2d"]

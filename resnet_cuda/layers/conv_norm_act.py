@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.utils._device import DeviceContext
 
 from resnet_cuda import ops
@@ -12,11 +13,12 @@ from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
+from resnet_cuda.layers.fused_nodes import record_norm
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops._registration import needs_registered_op, transformed
 
 # Each returns a new tensor that its backward does not read, so that the norm may overwrite it.
-_CONVOLUTIONS = (Conv2d, nn.Conv2d, DeformConv, ModulatedDeformConv)
+_CONVOLUTIONS = (Conv2d, DeformConv, ModulatedDeformConv)
 
 
 def conv_norm_act(
@@ -30,8 +32,12 @@ def conv_norm_act(
     """
     out = conv(x)
     if type(norm).forward is FrozenBatchNorm2d.forward and not is_hooked(norm):
+        if type(out) is Tensor:
+            return norm(out, residual=residual, relu=relu, inplace=_may_overwrite_result(conv))
+        if isinstance(out, Proxy):  # torch.fx
+            return record_norm(norm, out, residual, relu)
         # A Tensor subclass may have recorded the result in __torch_function__.
-        return norm(out, residual=residual, relu=relu, inplace=type(out) is Tensor and _may_overwrite_result(conv))
+        return norm(out, residual=residual, relu=relu)
     out = norm(out)
     if residual is not None:
         out = out + residual

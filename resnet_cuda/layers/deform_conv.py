@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from resnet_cuda import ops
 from resnet_cuda._arguments import conv_geometry, flag, integer, pair
@@ -54,6 +55,24 @@ class DeformConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self._convolve(input, offset, mask)
+
+    def _convolve(self, input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        if torch.jit.is_scripting():
+            stride, padding, dilation = self.stride, self.padding, self.dilation
+            return torch.ops.resnet_cuda.deform_conv2d(
+                input,
+                self.weight,
+                offset,
+                mask,
+                self.bias,
+                stride[0],
+                stride[1],
+                padding[0],
+                padding[1],
+                dilation[0],
+                dilation[1],
+            )
         return ops.deform_conv2d(input, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
 
     def extra_repr(self) -> str:
@@ -89,6 +108,11 @@ class _WithOffsetGroups(DeformConv2d):
 
     def _check_groups(self, offset: Tensor) -> None:
         expected = 2 * self.deformable_groups * self.kernel_size[0] * self.kernel_size[1]
+        if torch.jit.is_scripting():
+            assert offset.shape[1] == expected, "offset must have 2 * deformable_groups * kh * kw channels"
+            return
+        if isinstance(offset, Proxy):  # torch.fx, which knows no shapes
+            return
         if offset.dim() != 4 or offset.shape[1] != expected:
             raise ValueError(
                 f"{type(self).__name__}: offset is of shape {tuple(offset.shape)}; it must have {expected} channels, "
@@ -104,7 +128,7 @@ class DeformConv(_WithOffsetGroups):
 
     def forward(self, input: Tensor, offset: Tensor) -> Tensor:
         self._check_groups(offset)
-        return super().forward(input, offset)
+        return self._convolve(input, offset, None)
 
 
 class ModulatedDeformConv(_WithOffsetGroups):
@@ -112,4 +136,4 @@ class ModulatedDeformConv(_WithOffsetGroups):
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         self._check_groups(offset)
-        return super().forward(input, offset, mask)
+        return self._convolve(input, offset, mask)

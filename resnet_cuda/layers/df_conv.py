@@ -27,6 +27,8 @@ class DFConv2d(nn.Module):
             at stride 1.
     """
 
+    __constants__ = ("with_modulated_dcn",)  # TorchScript compiles what this layer is
+
     def __init__(
         self,
         in_channels: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +35,20 @@ class FrozenBatchNorm2d(nn.Module):
         eps: added to the variance; 1e-5 as in torchvision and detectron2, 0 in maskrcnn-benchmark's backbones.
     """
 
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
+    if TYPE_CHECKING:  # TorchScript cannot resolve names in these
+        weight: Tensor
+        bias: Tensor
+        running_mean: Tensor
+        running_var: Tensor
+
+    # TorchScript compiles a block for the norm that it has, and sees this attribute only as a constant.
+    takes_residual = True
+    __constants__: tuple[str, ...] = ("takes_residual",)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls.__constants__ = ()
 
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
@@ -51,13 +61,20 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False, inplace: bool = False) -> Tensor:
         """Normalises ``x`` (N, C, H, W), adds ``residual``, applies ReLU; ``inplace`` overwrites x."""
-        constants = self._buffers  # not self.weight: Module.__getattr__ costs 0.6 us each time
-        try:
-            weight, bias = constants["weight"], constants["bias"]
-            mean, variance = constants["running_mean"], constants["running_var"]
-        except KeyError:  # one of them was made a parameter
-            weight, bias, mean, variance = self.weight, self.bias, self.running_mean, self.running_var
+        if torch.jit.is_scripting():
+            # Never in place: torch.jit.optimize_for_inference drops in-place operators that it does not know.
+            return torch.ops.resnet_cuda.frozen_batch_norm(
+                x, self.weight, self.bias, self.running_mean, self.running_var, float(self.eps), residual, relu, True
+            )[0]
+        weight, bias, mean, variance = self._constants()
         return frozen_batch_norm(x, weight, bias, mean, variance, self.eps, residual, relu, inplace)
+
+    def _constants(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        own = self._buffers  # not self.weight: Module.__getattr__ costs 0.6 us each time
+        try:
+            return own["weight"], own["bias"], own["running_mean"], own["running_var"]  # type: ignore[return-value]
+        except KeyError:  # one of them was made a parameter
+            return self.weight, self.bias, self.running_mean, self.running_var
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """``weight / sqrt(running_var + eps)`` and ``bias - running_mean * scale``, both (C,), float32 or float64."""

@@ -1,6 +1,9 @@
 """The operators: compiled where the extension supports the tensor's device, else the reference."""
 
+import torch
+
 from resnet_cuda import _extension
+from resnet_cuda.ops import _python_operators
 from resnet_cuda.ops.deform_conv import deform_conv2d
 from resnet_cuda.ops.flops import register_flop_formulas
 from resnet_cuda.ops.frozen_bn import frozen_bn_relu
@@ -9,3 +12,7 @@ __all__ = ["deform_conv2d", "frozen_bn_relu"]
 
 if _extension.CPU_LOADED:
     register_flop_formulas()
+else:
+    # A fragment of its own: "IMPL" libraries cannot define.
+    _library = torch.library.Library("resnet_cuda", "FRAGMENT")
+    _python_operators.define(_library)

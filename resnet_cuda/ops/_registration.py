@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx import Proxy
 
 NAMESPACE = "resnet_cuda"
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
@@ -27,7 +30,7 @@ def autocast_dtype(input: object) -> torch.dtype | None:
 
 def cast(tensor: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
     """``tensor`` in ``dtype``. Unchanged where dtype is None, and where tensor is None, float64 or not floating."""
-    if dtype is None or not isinstance(tensor, Tensor) or tensor.dtype == torch.float64:
+    if dtype is None or not isinstance(tensor, Tensor) or tensor.dtype in (torch.float64, dtype):
         return tensor
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
@@ -94,6 +97,21 @@ def needs_registered_op() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack() > 0
     )
+
+
+def exporting_to_onnx() -> bool:
+    """Whether ``torch.onnx.export`` is running, by either of its exporters."""
+    onnx = sys.modules.get("torch.onnx")  # a tenth of a second to import
+    return onnx is not None and not torch.compiler.is_dynamo_compiling() and onnx.is_in_onnx_export()
+
+
+def record(function: Callable, *arguments: object) -> Any:
+    """A call of ``function`` in the graph that torch.fx is tracing; one of ``arguments`` is a proxy.
+
+    Parameters and buffers among them become references to the module's own.
+    """
+    tracer = next(it for it in arguments if isinstance(it, Proxy)).tracer
+    return tracer.create_proxy("call_function", function, arguments, {})
 
 
 def transformed() -> bool:

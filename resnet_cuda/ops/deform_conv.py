@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from resnet_cuda import _backend, _extension, reference
 from resnet_cuda._arguments import conv_geometry
+from resnet_cuda.ops._onnx import as_onnx_node
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
     call_in_backward,
     call_without_graph,
     cast,
+    exporting_to_onnx,
     needs_registered_op,
+    record,
     register_autocast,
     transformed,
 )
@@ -69,18 +74,29 @@ def deform_conv2d(
 
     Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).
     """
+    if isinstance(input, Proxy) or isinstance(offset, Proxy) or isinstance(weight, Proxy):
+        return record(deform_conv2d, input, offset, weight, bias, stride, padding, dilation, mask)
     check_deform_conv2d_tensors(input, offset, weight, bias, mask)
     input, weight, offset, mask, bias = _autocast(autocast_dtype(input), input, weight, offset, mask, bias)
     if not _backend.use_native_for(input) or transformed():
+        if exporting_to_onnx():
+            return as_onnx_node(input, weight, offset, mask, bias, *_flat(stride, padding, dilation))
         return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
-    stride, padding, dilation = conv_geometry("deform_conv2d", stride, padding, dilation)
-    arguments = (input, weight, offset, mask, bias, *stride, *padding, *dilation)
+    arguments: tuple[Any, ...] = (input, weight, offset, mask, bias, *_flat(stride, padding, dilation))
     if needs_registered_op():
+        if exporting_to_onnx():
+            return as_onnx_node(*arguments)
         return _FORWARD(*arguments)
     if not torch.is_grad_enabled():
         return call_without_graph(_FORWARD, *arguments)
     return _DeformConv2d.apply(*arguments)
+
+
+def _flat(stride, padding, dilation) -> tuple[int, ...]:
+    """Six integers, as the registered operator takes them."""
+    stride, padding, dilation = conv_geometry("deform_conv2d", stride, padding, dilation)
+    return *stride, *padding, *dilation
 
 
 def _autocast(dtype: torch.dtype | None, input, weight, offset, mask, bias, *geometry):

@@ -6,6 +6,7 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from resnet_cuda import _extension, reference
 from resnet_cuda._arguments import flag
@@ -15,7 +16,9 @@ from resnet_cuda.ops._registration import (
     autocast_dtype,
     call_in_backward,
     cast,
+    exporting_to_onnx,
     needs_registered_op,
+    record,
     refuse_autograd,
     register_autocast,
     transformed,
@@ -29,6 +32,7 @@ from resnet_cuda.reference.checks import (
     compute_dtype,
     output_memory_format,
 )
+from resnet_cuda.reference.frozen_bn import scale_and_shift
 
 
 def frozen_bn_relu(
@@ -57,6 +61,8 @@ def frozen_bn_relu(
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
         TypeError: for an argument that is not a tensor.
     """
+    if isinstance(input, Proxy) or isinstance(residual, Proxy):
+        return record(frozen_bn_relu, input, scale, shift, residual, relu, inplace)
     return _run("frozen_bn_relu", ("scale", "shift"), input, (scale, shift), residual, relu, inplace)
 
 
@@ -83,6 +89,9 @@ def frozen_batch_norm(
         weight, bias, running_mean, running_var: (C,), any floating dtype, constant.
         eps: added to the variance. A channel of variance 0 at eps 0 gives its bias.
     """
+    if isinstance(input, Proxy) or isinstance(residual, Proxy):
+        buffers = (weight, bias, running_mean, running_var)
+        return record(frozen_batch_norm, input, *buffers, eps, residual, relu, inplace)
     if type(eps) is not float:
         eps = _checked_eps(eps)
     constants = (weight, bias, running_mean, running_var, eps)
@@ -102,8 +111,14 @@ def _run(op, names, input, constants, residual, relu, inplace):
     if residual is not None and residual.dtype != input.dtype:
         residual = _autocast(autocast_dtype(input), input, residual)
     if not use_native_for(input) or transformed():
+        if exporting_to_onnx():
+            output = _decomposed(op, input, constants, residual, relu)
+            return input.copy_(output) if inplace else output
         return getattr(reference, op)(input, *constants, residual, relu, inplace)
     if needs_registered_op():
+        if (op == "frozen_batch_norm" and torch.compiler.is_compiling()) or exporting_to_onnx():
+            output = _decomposed(op, input, constants, residual, relu)
+            return input.copy_(output) if inplace else output
         output, _ = _call(input, constants, residual, relu, inplace=False, need_scale=True)
         # Graphs are functional; the compiler removes the copy where input is an intermediate.
         return input.copy_(output) if inplace else output
@@ -116,6 +131,24 @@ def _run(op, names, input, constants, residual, relu, inplace):
     if inplace:
         torch.autograd.graph.increment_version(input)  # a graph may have saved it
     return output
+
+
+def _decomposed(op, input, constants, residual, relu):
+    """The layer made of torch's operators, for compilers, which fuse them with what is around them.
+
+    The exported graph of a plain network has no operator of this package, then. ``frozen_bn_relu``, which callers ask
+    for by name, stays whole in all graphs but ONNX's.
+    """
+    if op == "frozen_batch_norm":
+        check_frozen_batch_norm(input, *constants[:4], residual)
+        scale, shift = scale_and_shift(*constants, compute_dtype(input))
+    else:
+        check_frozen_bn_relu(input, *constants, residual)
+        scale, shift = (it.to(compute_dtype(input)) for it in constants)
+    output = cast(input, scale.dtype) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+    if residual is not None:
+        output = output + cast(residual, scale.dtype)
+    return cast(output.relu() if relu else output, input.dtype)
 
 
 def _autocast(dtype, input, residual):

@@ -1,0 +1,185 @@
+"""A network as an ONNX file that runs without PyTorch, compared with PyTorch before it is handed over."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda.export.signature import Example, Signature, signature_of
+from resnet_cuda.export.verification import largest_difference
+from resnet_cuda.ops import _onnx
+
+OPSET = 20
+TOLERANCE = 1e-3
+_WHERE = "export_onnx"
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was written. ``difference`` is the largest one from PyTorch's outputs, relative to each output's largest
+    value, over the sizes in ``compared``; None where ONNX Runtime is not installed or ``check`` is False."""
+
+    path: Path
+    opset: int
+    input_name: str
+    input_shape: tuple[int | str, ...]
+    output_names: tuple[str, ...]
+    compared: tuple[tuple[int, ...], ...]
+    difference: float | None
+
+    def __str__(self) -> str:
+        shape = ", ".join(map(str, self.input_shape))
+        lines = [f"{self.path}: opset {self.opset}, {self.input_name} ({shape}) -> {', '.join(self.output_names)}"]
+        if self.difference is None:
+            lines.append("not compared with PyTorch")
+        else:
+            sizes = " and ".join("x".join(map(str, size)) for size in self.compared)
+            lines.append(
+                f"ONNX Runtime gives PyTorch's outputs to {self.difference:.1e} of the largest value ({sizes})"
+            )
+        return "\n".join(lines)
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    size: Sequence[int] = (480, 640),
+    example: Example | None = None,
+    dynamic: bool = True,
+    opset: int = OPSET,
+    check: bool = True,
+) -> OnnxExport:
+    """Writes ``model`` in evaluation mode to an ONNX file, by ``torch.onnx.export``.
+
+    A deformable convolution becomes ONNX's ``DeformConv``, a FrozenBatchNorm2d ``Mul`` and ``Add`` with constants; of
+    a model of :func:`resnet_cuda.optimize_for_inference` only convolutions are left. ONNX Runtime runs all of it.
+    OpenVINO's reader of ONNX files and TensorRT's have no DeformConv: docs/deployment.md says what to do there.
+
+    The input is "images" (N, C, H, W), for a detector "image" (3, H, W). Outputs have the names of the model's own
+    dictionary ("0".."3", "pool"; "boxes", "labels", "scores", "masks"), else those of its ``output_shape()``
+    ("p2".."p6"), else "output_0" and so on.
+
+    Args:
+        model: a network of one batch of images, or a detector of torchvision (a list of images), with float32
+            parameters. It is not changed. Detectors go through torch's older exporter (``dynamo=False``), as
+            torchvision's own do: the newer one refuses shapes that depend on the detections.
+        path: of the file, which is replaced only once the checks have passed. All weights are in it (below 2 GB).
+        size: height and width of the images that the network is traced with, and compared on.
+        example: the input to trace with instead: a tensor (N, C, H, W), or for a detector a list of one (3, H, W).
+        dynamic: whether batch, height and width may have any value; False fixes them to the example's, a batch of 1.
+        opset: the version of ONNX's operators, at least 19 for deformable layers.
+        check: whether to run ONNX's checker and, where it is installed, ONNX Runtime on random images of two sizes.
+
+    Raises:
+        ImportError: where onnx or onnxscript is missing.
+        ValueError: naming the argument, what it was and what is allowed; for 16-bit models, too: export
+            ``model.float()``, and let the runtime lower the precision.
+        RuntimeError: where the outputs differ from PyTorch's by more than 1e-3 of the largest value.
+    """
+    path = Path(path)
+    opset = integer(_WHERE, "opset", opset, 18)
+    dynamic, check = flag(_WHERE, "dynamic", dynamic), flag(_WHERE, "check", check)
+    signature = signature_of(_WHERE, model, pair(_WHERE, "size", size, 1), example, dynamic)
+    _need("onnx", *([] if signature.is_detector else ["onnxscript"]))
+    _check_dtype(model)
+    if opset < _onnx.OPSET and _is_deformable(model):
+        raise ValueError(f"{_WHERE}: opset is {opset}; it must be at least {_onnx.OPSET}, the first with DeformConv")
+    if not path.parent.is_dir():
+        raise ValueError(f"{_WHERE}: path is {str(path)!r}; its folder must exist")
+    with _evaluating(model), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        written = Path(folder) / path.name
+        names = signature.output_names(model)
+        _write(model, signature, names, str(written), opset, dynamic)
+        compared, difference = _checked(model, signature, str(written), dynamic) if check else ((), None)
+        os.replace(written, path)
+    return OnnxExport(path, opset, signature.input_name, signature.shape(dynamic), names, compared, difference)
+
+
+def onnx_translations() -> dict[Callable, Callable]:
+    """``custom_translation_table`` for ``torch.onnx.export`` of a program that ``torch.export`` made before.
+
+    It has the deformable convolution, which such a program contains as ``resnet_cuda::deform_conv2d``. Given a module,
+    ``torch.onnx.export`` needs no table. Needs onnxscript.
+    """
+    return {torch.ops.resnet_cuda.deform_conv2d.default: _onnx.translation}
+
+
+def _write(
+    model: nn.Module, signature: Signature, names: tuple[str, ...], path: str, opset: int, dynamic: bool
+) -> None:
+    axes = signature.dynamic_axes() if dynamic else {}
+    options: dict[str, Any] = {"input_names": [signature.input_name], "output_names": list(names)}
+    with warnings.catch_warnings():  # about deprecations within the exporters, and of constants in a detector's trace
+        warnings.simplefilter("ignore")
+        if signature.is_detector:
+            options |= {"dynamo": False, "dynamic_axes": {signature.input_name: axes} if axes else None}
+        else:
+            options |= {"dynamo": True, "dynamic_shapes": (axes,) if axes else None, "external_data": False}
+            options |= {"verbose": False}
+        torch.onnx.export(model, (signature.example,), path, opset_version=opset, **options)
+
+
+def _checked(
+    model: nn.Module, signature: Signature, path: str, dynamic: bool
+) -> tuple[tuple[tuple[int, ...], ...], float | None]:
+    import onnx  # type: ignore[import-not-found, unused-ignore]
+
+    onnx.checker.check_model(path, full_check=True)
+    if importlib.util.find_spec("onnxruntime") is None:
+        return (), None
+    inputs = signature.inputs_to_compare(dynamic)
+    difference = largest_difference(model, path, inputs)
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"{_WHERE}: ONNX Runtime's outputs differ from PyTorch's by {difference:.1e} of the largest value; at most "
+            f"{TOLERANCE:.0e} is expected. Nothing was written"
+        )
+    return tuple(tuple(_tensor(it).shape) for it in inputs), difference
+
+
+def _tensor(example: Example) -> Tensor:
+    return example if isinstance(example, Tensor) else example[0]
+
+
+def _need(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{_WHERE} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def _check_dtype(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ValueError(
+                f"{_WHERE}: parameter {name} is {parameter.dtype}; it must be torch.float32: export model.float(), and "
+                "let the runtime lower the precision"
+            )
+
+
+def _is_deformable(model: nn.Module) -> bool:
+    from resnet_cuda.layers import DeformConv2d
+
+    return any(isinstance(layer, DeformConv2d) for layer in model.modules())
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,49 @@
+"""FrozenBN with residual sum and ReLU as one node of a torch.fx graph, named for what its result is.
+
+In torchvision's network these are the nodes ``bn1``, ``add`` and ``relu``; here one pass computes them. Its node is
+called ``relu`` and belongs to the block, so that ``layer1.0.relu`` and ``layer4.2.relu_2`` are the tensors that
+torchvision's graph has under these names. Their ``bn1`` and ``add`` exist nowhere, and asking for them is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from resnet_cuda.ops._registration import record
+from resnet_cuda.ops.frozen_bn import frozen_batch_norm
+
+
+def relu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``relu(frozen_batch_norm(input) + residual)``, for a graph; arguments are those of ``frozen_batch_norm``."""
+    return frozen_batch_norm(input, weight, bias, running_mean, running_var, eps, residual, relu=True)
+
+
+def add(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+    residual: Tensor,
+) -> Tensor:
+    """``frozen_batch_norm(input) + residual``, for a graph."""
+    return frozen_batch_norm(input, weight, bias, running_mean, running_var, eps, residual)
+
+
+def record_norm(norm: Any, input: Any, residual: Any, with_relu: bool) -> Any:
+    """The node for a FrozenBatchNorm2d ``norm`` of the proxy ``input``; by itself it is recorded as the module's."""
+    if residual is None and not with_relu:
+        return norm(input)
+    constants = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+    return record(relu if with_relu else add, input, *constants, residual)
