@@ -12,6 +12,10 @@ RESNET_CUDA_SCHEMAS(m) {
       "deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor? mask, int stride_h, "
       "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, bool need_input, bool need_weight, "
       "bool need_offset, bool need_mask, bool need_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // `weight` is transformed already, see resnet_cuda/ops/conv2d_winograd.py. Inference only.
+  m.def(
+      "conv2d_winograd(Tensor input, Tensor weight, int out_channels, Tensor? bias, Tensor? residual, bool relu, "
+      "int pad_h, int pad_w) -> Tensor");
   m.def("frozen_bn_relu(Tensor input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> Tensor");
   m.def("frozen_bn_relu_(Tensor(a!) input, Tensor scale, Tensor shift, Tensor? residual, bool relu) -> ()");
   // The layer, from its four buffers. The second result is the scale (C,), which the backward needs, or of shape (0,).

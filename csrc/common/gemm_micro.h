@@ -27,7 +27,8 @@ RESNET_CUDA_INLINE int64_t panel_for(int64_t group_outputs) {
 enum class Product { kAdded, kStored };
 
 // C[i][0..panel) += sum over k of A(i, k) * B[k][0..panel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B
-// packed (a panel is kVectors vectors) and the rows of C c_row apart. The order of additions does not depend on i.
+// packed into rows of kVectors vectors that are b_row apart, and the rows of C c_row apart. The order of additions does
+// not depend on i.
 template <typename Real, Product kProduct, int kVectors>
 RESNET_CUDA_INLINE void multiply_vectors(
     int64_t depth,
@@ -35,6 +36,7 @@ RESNET_CUDA_INLINE void multiply_vectors(
     int64_t a_row,
     int64_t a_step,
     const Real* __restrict__ b,
+    int64_t b_row,
     Real* __restrict__ c,
     int64_t c_row) {
   Vec<Real> sum[kBlockRows][kVectors];
@@ -60,7 +62,7 @@ RESNET_CUDA_INLINE void multiply_vectors(
       }
     }
     a += a_step;
-    b += kVectors * kLanes<Real>;
+    b += b_row;
   }
 #pragma GCC unroll 12
   for (int i = 0; i < kBlockRows; ++i) {
@@ -72,6 +74,7 @@ RESNET_CUDA_INLINE void multiply_vectors(
   }
 }
 
+// The same with the rows of B adjacent: one panel, of panel_for() columns.
 template <typename Real, Product kProduct = Product::kAdded>
 RESNET_CUDA_INLINE void multiply_block(
     int64_t panel,
@@ -83,9 +86,9 @@ RESNET_CUDA_INLINE void multiply_block(
     Real* c,
     int64_t c_row) {
   if (panel == kLanes<Real>) {
-    multiply_vectors<Real, kProduct, 1>(depth, a, a_row, a_step, b, c, c_row);
+    multiply_vectors<Real, kProduct, 1>(depth, a, a_row, a_step, b, kLanes<Real>, c, c_row);
   } else {
-    multiply_vectors<Real, kProduct, kBlockVectors>(depth, a, a_row, a_step, b, c, c_row);
+    multiply_vectors<Real, kProduct, kBlockVectors>(depth, a, a_row, a_step, b, kBlockVectors * kLanes<Real>, c, c_row);
   }
 }
 

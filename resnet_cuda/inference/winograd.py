@@ -36,9 +36,10 @@ def takes(conv: FoldedConv2d, input: Tensor) -> bool:
     dtype = autocast_dtype(input) or input.dtype
     if dtype not in _DTYPES or (autocast_dtype(input) is None and conv.weight.dtype != dtype):
         return False
-    height, width = input.shape[2:]
-    fits = all(pad in (0, 1, 2) for pad in conv.padding)
-    return fits and found.winograd_pays(conv.in_channels, conv.out_channels, height, width)
+    if not found.winograd_usable(dtype) or not all(pad in (0, 1, 2) for pad in conv.padding):
+        return False
+    height, width = (size + 2 * pad - 2 for size, pad in zip(input.shape[2:], conv.padding, strict=True))
+    return found.winograd_pays(conv.in_channels, conv.out_channels, height, width, torch.get_num_threads())
 
 
 def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:

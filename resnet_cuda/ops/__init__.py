@@ -3,7 +3,10 @@
 import torch
 
 from resnet_cuda import _extension
-from resnet_cuda.ops import _python_operators
+from resnet_cuda.ops import (
+    _python_operators,
+    conv2d_winograd,  # noqa: F401 - registers its operator
+)
 from resnet_cuda.ops.deform_conv import deform_conv2d
 from resnet_cuda.ops.flops import register_flop_formulas
 from resnet_cuda.ops.frozen_bn import frozen_bn_relu

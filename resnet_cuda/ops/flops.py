@@ -39,8 +39,20 @@ def _backward_flops(grad_shape, _input_shape, weight_shape, *rest: Any, out_shap
     return products * _product(weight_shape, grad_shape)
 
 
+def _winograd_flops(input_shape, _weight_shape, out_channels, *rest: Any, out_shape=None, **names: Any) -> int:
+    """Those of the direct convolution, so that a network counts the same with it; Winograd's products are a quarter."""
+    return _product((out_channels, input_shape[1], 3, 3), out_shape)
+
+
+_FORMULAS = {
+    "conv2d_winograd": _winograd_flops,
+    "deform_conv2d": _forward_flops,
+    "deform_conv2d_backward": _backward_flops,
+}
+
+
 def _register(counter: ModuleType) -> None:
-    for name, formula in (("deform_conv2d", _forward_flops), ("deform_conv2d_backward", _backward_flops)):
+    for name, formula in _FORMULAS.items():
         operator = getattr(torch.ops.resnet_cuda, name)
         if operator not in counter.flop_registry:  # registered already where the package is reloaded
             counter.register_flop_formula(operator)(formula)

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from resnet_cuda._arguments import conv_geometry
+from resnet_cuda._arguments import conv_geometry, integer, pair
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -214,6 +214,62 @@ def check_frozen_bn_backward(grad: Tensor, scale: Tensor, output: Tensor | None)
     _check_constant("frozen_bn_relu", "scale", scale, grad, (torch.float32, torch.float64))
     if output is not None:
         check_gradient("frozen_bn_relu", output, grad, grad.shape, "output")
+
+
+class WinogradShape(NamedTuple):
+    """Sizes that follow from the arguments of Winograd's convolution."""
+
+    out_height: int
+    out_width: int
+    padding: tuple[int, int]
+
+
+def check_winograd_weight(weight: Tensor) -> None:
+    """Raises ValueError where ``weight`` is not that of a 3x3 convolution without groups."""
+    op = "winograd_weight"
+    if weight.dtype not in FLOATING:
+        _fail(op, "weight", weight.dtype, f"one of {', '.join(str(dtype) for dtype in FLOATING)}")
+    if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] < 1 or weight.shape[1] < 1:
+        _fail(op, "weight", _shape(weight), "4-D, (O, C, 3, 3), of O, C >= 1")
+
+
+def check_conv2d_winograd(
+    input: Tensor,
+    weight: Tensor,
+    out_channels: int,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    padding: int | Sequence[int],
+) -> WinogradShape:
+    """Raises ValueError for the first rule of :func:`conv2d_winograd` that the arguments break."""
+    op = "conv2d_winograd"
+    if input.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        _fail(op, "input", input.dtype, "torch.float32, torch.float16 or torch.bfloat16")
+    check_input(op, input)
+    padding = pair(op, "padding", padding, 0)
+    if padding[0] > 2 or padding[1] > 2:
+        _fail(op, "padding", padding, "0, 1 or 2")
+    out_channels = integer(op, "out_channels", out_channels, 1)
+    batch, channels, height, width = input.shape
+    if channels < 1 or height < 1 or width < 1:
+        _fail(op, "input", _shape(input), "of C, H, W >= 1")
+    out_height, out_width = height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
+    if out_height < 1 or out_width < 1:
+        _fail(op, "input", f"of size {height}x{width}", f"large enough for kernel 3x3 with padding {padding}")
+    for name, tensor, axes, expected in (
+        ("weight", weight, "as winograd_weight returns it", (36, (out_channels + 31) // 32, channels, 32)),
+        ("bias", bias, "(O,)", (out_channels,)),
+    ):
+        if tensor is not None:
+            _check_beside(op, name, tensor, input, (torch.float32,))
+            if not _has_shape(tensor, expected):
+                _fail(op, name, _shape(tensor), f"{axes}, {expected}")
+    expected = (batch, out_channels, out_height, out_width)
+    if residual is not None:
+        _check_beside(op, "residual", residual, input, (input.dtype,))
+        if not _has_shape(residual, expected):
+            _fail(op, "residual", _shape(residual), f"of the result's shape, (N, O, Ho, Wo) = {expected}")
+    return WinogradShape(out_height, out_width, padding)
 
 
 def output_memory_format(input: Tensor) -> torch.memory_format:

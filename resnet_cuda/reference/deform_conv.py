@@ -6,7 +6,6 @@ border rule of ``torchvision.ops.deform_conv2d``. Derivatives come from autograd
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +17,7 @@ from resnet_cuda.reference.checks import (
     compute_dtype,
     output_memory_format,
 )
+from resnet_cuda.reference.precision import in_full_precision
 
 
 def _sampling_positions(
@@ -82,21 +82,6 @@ def _bilinear_sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return sampled + nan_term.unsqueeze(2)
 
 
-# Evaluated at import: Dynamo cannot trace is_autocast_available before torch 2.12.
-_AUTOCAST_DEVICES = frozenset(
-    device_type
-    for device_type in ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu", "privateuseone")
-    if torch.amp.is_autocast_available(device_type)
-)
-
-
-def _in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
-    """Disables autocast, which would compute the matrix product in 16 bit; ops.deform_conv2d has cast the arguments."""
-    if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()
-
-
 def deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -129,7 +114,7 @@ def deform_conv2d(
     pixels = shape.out_height * shape.out_width
     columns = columns.reshape(batch, shape.groups, group_channels * taps, pixels)
     matrix = weight.to(compute).reshape(shape.groups, out_channels // shape.groups, group_channels * taps)
-    with _in_full_precision(input.device.type):
+    with in_full_precision(input.device.type):
         output = torch.matmul(matrix, columns)
     output = output.reshape(batch, out_channels, shape.out_height, shape.out_width)
     if bias is not None:

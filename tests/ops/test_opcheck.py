@@ -7,10 +7,13 @@ from helpers.layouts import in_format, transposed
 from helpers.norm_problems import norm_arguments
 from helpers.problems import deform_arguments
 
+from resnet_cuda.ops.conv2d_winograd import winograd_weight
+
 pytestmark = pytest.mark.usefixtures("registered")
 
 DEFORM_NAMES = ("plain", "v1_no_bias", "groups_2_offset_groups_4", "stride_2x3")
 REGISTERED = {
+    "conv2d_winograd",
     "deform_conv2d",
     "deform_conv2d_backward",
     "frozen_bn_relu",
@@ -75,6 +78,16 @@ def test_deform_conv2d_backward(memory_format, needs, device):
 def test_deform_conv2d_backward_without_mask_and_in_16_bit(name, dtypes, device):
     grad, tensors, numbers = deform(name, device, torch.channels_last, *dtypes, needs_grad=False)
     check("deform_conv2d_backward", (grad, *tensors[:4], *numbers, *(True,) * 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("padding", [(1, 1), (0, 2)])
+def test_conv2d_winograd(memory_format, dtype, padding):
+    x = torch.randn(2, 5, 7, 6, dtype=dtype).contiguous(memory_format=memory_format)
+    weight = winograd_weight(torch.randn(40, 5, 3, 3))
+    size = (2, 40, 5 + 2 * padding[0], 4 + 2 * padding[1])
+    for bias, residual in ((None, None), (torch.randn(40), torch.randn(size).to(dtype))):
+        check("conv2d_winograd", (x, weight, 40, bias, residual, True, *padding))
 
 
 def norm(device, memory_format, dtype, with_residual):

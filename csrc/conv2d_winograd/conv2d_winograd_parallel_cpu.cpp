@@ -1,0 +1,127 @@
+// Winograd's convolution on the CPU: how a call is divided among threads, and their memory.
+
+#include <algorithm>
+
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+
+#include "common/aligned_buffer.h"
+#include "common/cpu_dispatch.h"
+#include "common/torch_stable.h"
+#include "conv2d_winograd/conv2d_winograd.h"
+#include "conv2d_winograd/conv2d_winograd_cpu.h"
+
+namespace resnet_cuda {
+namespace {
+
+using namespace conv2d_winograd_cpu;
+
+// Of a strip, in kTileStep tiles.
+constexpr int64_t kLeastSteps = 2;
+constexpr int64_t kMostSteps = 4;
+
+const Kernels* kernels_of(InstructionSet set, Storage storage) {
+  switch (set) {
+    case InstructionSet::kPortable:
+      return portable_kernels(storage);
+#if defined(RESNET_CUDA_X86)
+    case InstructionSet::kAvx2:
+      return avx2_kernels(storage);
+    case InstructionSet::kAvx512:
+      return avx512_kernels(storage);
+    case InstructionSet::kAvx512Bf16:
+      return nullptr;  // choose_kernels falls back to AVX-512
+#endif
+  }
+  return nullptr;
+}
+
+// Tiles divided into `tile_parts`, panels into `panel_parts`.
+struct Division {
+  int64_t tile_parts, panel_parts;
+};
+
+// Bytes of a core's second-level cache.
+int64_t second_level_cache() {
+  int64_t bytes = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  return bytes > 0 ? bytes : int64_t{1} << 20;
+}
+
+// Tiles of a strip: what the two transforms leave is to fit half of the second-level cache, the other half is for the
+// weights. But not fewer than 24, so that two register blocks share what is read of the weights: for one,
+// a third-level cache may not have the bandwidth.
+int64_t strip_tiles_for(int64_t channels) {
+  static const int64_t budget = second_level_cache() / 2 / static_cast<int64_t>(sizeof(float));
+  const int64_t fitting = budget / (kPatchPixels * (row_stride(channels) + kProductRow));
+  return std::clamp(fitting / kTileStep, kLeastSteps, kMostSteps) * kTileStep;
+}
+
+// What a part costs a thread, in units of one fused multiply-add of 16 lanes per channel and element of a patch: the
+// products; the transform of the input, which parts of the same tiles repeat; and reading the weights once per strip
+// from a shared cache.
+int64_t cost_of(const WinogradShape& shape, const Division& division, int64_t strip_tiles) {
+  const int64_t tiles = ceil_div(ceil_div(shape.tiles(), kTileStep), division.tile_parts) * kTileStep;
+  const int64_t outputs = ceil_div(shape.panels(), division.panel_parts) * kWinogradPanel;
+  return tiles * outputs / 16 + tiles / 2 + ceil_div(tiles, strip_tiles) * outputs / 2;
+}
+
+Division divide(const WinogradShape& shape, int64_t threads, int64_t strip_tiles) {
+  Division best{threads, 1};
+  for (int64_t panel_parts = 1; panel_parts <= std::min(threads, shape.panels()); ++panel_parts) {
+    const Division division{ceil_div(threads, panel_parts), panel_parts};
+    if (cost_of(shape, division, strip_tiles) < cost_of(shape, best, strip_tiles)) {
+      best = division;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+void conv2d_winograd_kernel(
+    const WinogradShape& shape,
+    const Tensor& input,
+    const Tensor& weight,
+    const std::optional<Tensor>& bias,
+    const std::optional<Tensor>& residual,
+    bool relu,
+    const Tensor& output) {
+  const Kernels& kernels = choose_kernels(input.scalar_type(), kernels_of);
+  const AlignedBuffer zeros(shape.channels * static_cast<int64_t>(input.element_size()), true);
+  Task task{};
+  task.shape = shape;
+  task.input = input.const_data_ptr();
+  task.weight = static_cast<const float*>(weight.const_data_ptr());
+  task.bias = bias ? static_cast<const float*>(bias->const_data_ptr()) : nullptr;
+  task.residual = residual ? residual->const_data_ptr() : nullptr;
+  task.output = output.mutable_data_ptr();
+  task.zeros = zeros.data();
+  task.relu = relu;
+  task.strip_tiles = strip_tiles_for(shape.channels);
+
+  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  const Division division = divide(shape, threads, task.strip_tiles);
+  const int64_t steps = ceil_div(shape.tiles(), kTileStep);
+  const int64_t parts = division.tile_parts * division.panel_parts;
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    const AlignedBuffer workspace(workspace_elements(task) * static_cast<int64_t>(sizeof(float)));
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t tile_part = part / division.panel_parts;
+      const int64_t panel_part = part % division.panel_parts;
+      const Part range{
+          steps * tile_part / division.tile_parts * kTileStep,
+          std::min(steps * (tile_part + 1) / division.tile_parts * kTileStep, shape.tiles()),
+          shape.panels() * panel_part / division.panel_parts,
+          shape.panels() * (panel_part + 1) / division.panel_parts};
+      if (range.tile_begin < range.tile_end) {
+        kernels.forward(task, range, static_cast<float*>(workspace.data()));
+      }
+    }
+  });
+}
+
+}  // namespace resnet_cuda

@@ -1,0 +1,107 @@
+// Winograd's convolution on a CPU, for one element type and one instruction set: strips, and the matrix products
+// between the two transforms.
+#pragma once
+
+#include "common/gemm_micro.h"
+#include "conv2d_winograd/cpu_tiles.h"
+
+namespace resnet_cuda {
+namespace RESNET_CUDA_ISA {
+
+using conv2d_winograd_cpu::kPanelsAtOnce;
+using conv2d_winograd_cpu::kProductRow;
+using conv2d_winograd_cpu::kTileStep;
+using conv2d_winograd_cpu::Part;
+
+static_assert(kTileStep % kBlockRows == 0 && kWinogradPanel % (kBlockVectors * kLanes<float>) == 0);
+
+// products[36][tiles][kProductRow] = patches[36][tiles][C] times the weights of panels [panel_begin, panel_end).
+RESNET_CUDA_INLINE void multiply_panels(
+    const Task& task,
+    int64_t tiles,
+    int64_t panel_begin,
+    int64_t panel_end,
+    const float* patches,
+    float* products) {
+  constexpr int64_t kColumns = kBlockVectors * kLanes<float>;
+  const int64_t channels = task.shape.channels;
+  const int64_t row = conv2d_winograd_cpu::row_stride(channels);
+  const int64_t panel_size = channels * kWinogradPanel;
+  const float* weight = task.weight + panel_begin * panel_size;
+  for (int element = 0; element < kPatchPixels; ++element) {
+    for (int64_t panel = 0; panel < panel_end - panel_begin; ++panel) {
+      for (int64_t column = 0; column < kWinogradPanel; column += kColumns) {
+        for (int64_t tile = 0; tile < tiles; tile += kBlockRows) {
+          multiply_vectors<float, Product::kStored, kBlockVectors>(
+              channels,
+              patches + tile * row,
+              row,
+              1,
+              weight + panel * panel_size + column,
+              kWinogradPanel,
+              products + tile * kProductRow + panel * kWinogradPanel + column,
+              kProductRow);
+        }
+      }
+    }
+    patches += conv2d_winograd_cpu::patches_matrix(task);
+    products += conv2d_winograd_cpu::products_matrix(task);
+    weight += task.shape.panels() * panel_size;
+  }
+}
+
+// Tiles of each strip but the last, so that none is much smaller: every strip reads all the weights.
+RESNET_CUDA_INLINE int64_t even_strip(const Task& task, int64_t tiles) {
+  const int64_t strips = ceil_div(tiles, task.strip_tiles);
+  return ceil_div(ceil_div(tiles, strips), kTileStep) * kTileStep;
+}
+
+template <typename T>
+void forward(const Task& task, const Part& part, float* workspace) {
+  const int64_t row = conv2d_winograd_cpu::row_stride(task.shape.channels);
+  const int64_t patches_matrix = conv2d_winograd_cpu::patches_matrix(task);
+  float* patches = workspace;
+  float* products = workspace + kPatchPixels * patches_matrix;
+  const int64_t strip = even_strip(task, part.tile_end - part.tile_begin);
+  for (int64_t begin = part.tile_begin; begin < part.tile_end; begin += strip) {
+    const int64_t end = smaller(begin + strip, part.tile_end);
+    const int64_t tiles = ceil_div(end - begin, kBlockRows) * kBlockRows;
+    transform_patches<T>(task, begin, end, patches);
+    // Rows beyond the last tile are multiplied too, but not written to the output.
+    for (int element = 0; element < kPatchPixels && end - begin < tiles; ++element) {
+      memset(
+          patches + element * patches_matrix + (end - begin) * row, 0, sizeof(float) * (tiles - (end - begin)) * row);
+    }
+    for (int64_t panel = part.panel_begin; panel < part.panel_end; panel += kPanelsAtOnce) {
+      const int64_t panel_end = smaller(panel + kPanelsAtOnce, part.panel_end);
+      multiply_panels(task, tiles, panel, panel_end, patches, products);
+      write_tiles<T>(
+          task,
+          begin,
+          end,
+          panel * kWinogradPanel,
+          smaller(panel_end * kWinogradPanel, task.shape.out_channels),
+          products);
+    }
+  }
+}
+
+template <typename T>
+constexpr conv2d_winograd_cpu::Kernels kKernels = {forward<T>};
+
+static inline const conv2d_winograd_cpu::Kernels* kernels_for(Storage storage) {
+  switch (storage) {
+    case Storage::kDouble:
+      return nullptr;
+    case Storage::kHalf:
+      return &kKernels<Half16>;
+    case Storage::kBFloat16:
+      return &kKernels<BFloat16>;
+    case Storage::kFloat:
+      return &kKernels<float>;
+  }
+  return nullptr;
+}
+
+}  // namespace RESNET_CUDA_ISA
+}  // namespace resnet_cuda

@@ -1,0 +1,131 @@
+"""3x3 convolution of stride 1 by Winograd's F(4x4, 3x3), with bias, residual and ReLU: for inference on CPUs.
+
+A quarter of the multiplications of a direct convolution. Internal: ``resnet_cuda.inference`` calls it where
+:func:`winograd_pays`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from resnet_cuda import _extension, reference
+from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda._backend import backend, use_native_for
+from resnet_cuda.ops._registration import (
+    NAMESPACE,
+    call_without_graph,
+    needs_registered_op,
+    refuse_autograd,
+    transformed,
+)
+from resnet_cuda.reference.checks import check_conv2d_winograd, check_tensor
+from resnet_cuda.reference.conv2d_winograd import KERNEL, PANEL, PATCH, TILE, winograd_weight
+
+__all__ = ["conv2d_winograd", "winograd_pays", "winograd_usable", "winograd_weight"]
+
+
+def conv2d_winograd(
+    input: Tensor,
+    weight: Tensor,
+    out_channels: int,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    padding: int | Sequence[int] = 1,
+) -> Tensor:
+    """``relu(conv2d(input, w, bias, padding=padding) + residual)`` for a 3x3 kernel ``w``, stride and dilation 1.
+
+    A result depends on its tile's whole patch of 6x6 input pixels: where one of these is NaN or infinite, the tile's 16
+    results are mostly NaN, those that the pixel has no part in included. Inputs above 1e34 may overflow. Rounding
+    errors are about twice those of a direct convolution in float32: 1.2e-6 of the results' root mean square at C = 256,
+    He weights and inputs after a ReLU.
+
+    Args:
+        input: (N, C, H, W), float32, float16 or bfloat16, on the CPU; any strides (channels_last is not copied), N may
+            be 0.
+        weight: float32, ``winograd_weight(w)`` of ``w`` (O, C, 3, 3).
+        out_channels: O, which the padded weight does not tell.
+        bias: (O,), float32, or None.
+        residual: the result's shape and input's dtype, or None.
+        relu: whether to clamp at 0; NaN stays NaN.
+        padding: 0, 1 or 2 zeros on each side, or two of them (vertical, horizontal).
+
+    Returns:
+        (N, O, H + 2*padding - 2, W + 2*padding - 2), input's dtype, always channels_last. Computed in float32 and
+        rounded once. The same bits whatever the number of threads and the batch.
+
+    Raises:
+        ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed;
+            RuntimeError for a tensor that requires a gradient: there is no derivative.
+        TypeError: for an argument that is not a tensor.
+
+    Source: Lavin and Gray 2016 (arXiv:1509.09308).
+    """
+    op = "conv2d_winograd"
+    relu, (pad_h, pad_w) = flag(op, "relu", relu), pair(op, "padding", padding, 0)
+    out_channels = integer(op, "out_channels", out_channels, 1)
+    for name, value in (("input", input), ("weight", weight)):
+        check_tensor(op, name, value)
+    for name, optional in (("bias", bias), ("residual", residual)):
+        check_tensor(op, name, optional, optional=True)
+    tensors = [tensor for tensor in (input, weight, bias, residual) if tensor is not None]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise RuntimeError(f"{op} has no derivative; call it in torch.no_grad(), or torch.nn.functional.conv2d")
+    if not input.is_cpu or not use_native_for(input) or transformed():
+        return reference.conv2d_winograd(input, weight, out_channels, bias, residual, relu, padding)
+    arguments = (input, weight, out_channels, bias, residual, relu, pad_h, pad_w)
+    return _FORWARD(*arguments) if needs_registered_op() else call_without_graph(_FORWARD, *arguments)
+
+
+# What the transforms and the padding of tiles to register blocks may cost at most, in products: see winograd_pays.
+_LEAST_GAIN = 1.5
+_ROWS = 12  # tiles come in multiples of this
+_PIXELS_PER_THREAD = 24
+
+
+def winograd_pays(channels: int, out_channels: int, height: int, width: int, threads: int = 1) -> bool:
+    """Whether :func:`conv2d_winograd` is faster than oneDNN's direct convolution, for an image of that size.
+
+    A rule and no measurement: the direct convolution must have 1.5 times the multiplications, with tiles and output
+    channels rounded up to what the kernels compute. On a Zen 4 with AVX-512 that is where Winograd's gains 1.2 times or
+    more; from 60x80 pixels and 64 channels on it gains 2.5 to 3.2 times. With many threads a small image is limited by
+    reading the transformed weights, four times the direct ones: an estimate, at 50 GB/s and 100 GFLOP/s per thread.
+
+    Args:
+        channels, out_channels: C and O.
+        height, width: of the result, in pixels.
+        threads: as ``torch.get_num_threads()`` gives.
+    """
+    tiles = -(-height // TILE) * -(-width // TILE)
+    computed = PATCH**2 * (-(-tiles // _ROWS) * _ROWS) * (-(-out_channels // PANEL) * PANEL)
+    direct = KERNEL**2 * height * width * out_channels
+    return channels >= 16 and direct >= _LEAST_GAIN * computed and height * width >= _PIXELS_PER_THREAD * threads
+
+
+def winograd_usable(dtype: torch.dtype) -> bool:
+    """Whether this machine and the back end in use have fast kernels for ``dtype``.
+
+    Not without vector instructions (AVX2 at least), not for float64, and for a 16-bit dtype not where the processor
+    multiplies matrices of it (AMX).
+    """
+    if backend() != "native" or _extension.cpu_capability() == "portable":
+        return False
+    if dtype in (torch.bfloat16, torch.float16):
+        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return has_amx is None or not has_amx()
+    return dtype == torch.float32
+
+
+def _fake(input, weight, out_channels, bias, residual, relu, pad_h, pad_w):
+    shape = check_conv2d_winograd(input, weight, out_channels, bias, residual, (pad_h, pad_w))
+    size = (input.shape[0], out_channels, shape.out_height, shape.out_width)
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+
+
+if _extension.CPU_LOADED:
+    _FORWARD = torch.ops.resnet_cuda.conv2d_winograd.default
+    torch.library.register_fake(f"{NAMESPACE}::conv2d_winograd", _fake)
+    refuse_autograd("conv2d_winograd", "torch.nn.functional.conv2d")
