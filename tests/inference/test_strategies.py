@@ -151,7 +151,11 @@ class Winograd(types.SimpleNamespace):
         self.packs += 1
         return weight.flip(2, 3)
 
-    def winograd_pays(self, channels, out_channels, height, width):
+    def winograd_usable(self, dtype):
+        return dtype in (torch.float32, torch.bfloat16)
+
+    def winograd_pays(self, channels, out_channels, height, width, threads):
+        assert threads == torch.get_num_threads()
         self.asked.append((channels, out_channels, height, width))
         return self.pays
 
@@ -185,6 +189,26 @@ def test_winograd_where_it_pays(monkeypatch, native, autocast):
     stub.pays = False
     folded(padding=1)(x)
     assert stub.calls == 2
+
+
+@torch.no_grad()
+def test_a_backbone_with_the_compiled_winograd_is_the_original(monkeypatch, native):
+    import resnet_cuda
+    from resnet_cuda.ops import conv2d_winograd as compiled
+
+    if not compiled.winograd_usable(torch.float32):
+        pytest.skip("no vector instructions that it pays with")
+    calls = []
+    kernel = compiled.conv2d_winograd
+    monkeypatch.setattr(compiled, "conv2d_winograd", lambda *args: calls.append(args) or kernel(*args))
+    torch.manual_seed(0)
+    model = resnet_cuda.resnet_fpn_backbone("resnet50", width=32, fpn_channels=64, norm_layer="bn").eval()
+    images = torch.rand(2, 3, 160, 192)
+    exact = model.double()(images.double())
+    found = resnet_cuda.optimize_for_inference(model.float())(images)
+    assert len(calls) > 10  # the stages' and the pyramid's
+    for name, level in exact.items():
+        assert (found[name] - level).abs().max() < 2e-5 * level.std(), name
 
 
 @torch.no_grad()
