@@ -36,8 +36,9 @@ def fused(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite:
     weight, bias = conv.weight, conv.bias
     dtype = autocast_dtype(input)
     if dtype is not None:
-        assert bias is not None
-        weight, bias = conv.packed.get("cudnn", dtype, conv, lambda: (conv.weight.to(dtype), conv.bias.to(dtype)))  # type: ignore[union-attr]
+        own_weight, own_bias = weight, bias
+        assert own_bias is not None
+        weight, bias = conv.packed.get("cudnn", dtype, conv, lambda: (own_weight.to(dtype), own_bias.to(dtype)))
         input, residual = input.to(dtype), None if residual is None else residual.to(dtype)
     with torch.autocast("cuda", enabled=False):
         if residual is None:
