@@ -122,10 +122,22 @@ def test_a_configuration_file_and_the_command_line_over_it(coco, tmp_path):
     effective = yaml.safe_load((tmp_path / "out" / "options.yaml").read_text())
     assert effective["model"]["width"] == 8
     assert effective["train"]["iterations"] == 2
-    # The effective options are a configuration file themselves.
-    again = start("train", "--config", "out/options.yaml", *data(coco), "--output", "again", folder=tmp_path)
+    # The effective options are a configuration file themselves, for the same data.
+    again = start("train", "--config", "out/options.yaml", "--output", "again", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert yaml.safe_load((tmp_path / "again" / "options.yaml").read_text()) == effective
+
+
+def test_a_checkpoint_that_is_started_from_brings_its_model(coco, tmp_path):
+    checkpoint = train(coco, tmp_path)
+    run = ["--iterations", "1", "--batch", "1", "--workers", "0", "--output", "tuned"]
+    tuned = start("--seed", "5", "train", *data(coco), "--weights", checkpoint, *run, folder=tmp_path)
+    assert tuned.returncode == 0, tuned.stderr
+    assert f"the model is as in {checkpoint}" in tuned.stdout
+    effective = yaml.safe_load((tmp_path / "tuned" / "options.yaml").read_text())
+    assert effective["model"]["width"] == 8
+    assert effective["model"]["trainable_layers"] == 3
+    assert effective["train"]["seed"] == 5
 
 
 def test_check_says_what_is_damaged(coco, tmp_path, capsys):
@@ -137,7 +149,7 @@ def test_check_says_what_is_damaged(coco, tmp_path, capsys):
     assert mask_rcnn.main(arguments) == 0
     capsys.readouterr()
     assert mask_rcnn.main([*arguments, "--pixels"]) == 1
-    assert "image2.png" in capsys.readouterr().err
+    assert "image2.png" in capsys.readouterr().out
 
 
 def test_training_data_is_checked_before_anything_runs(coco, tmp_path, capsys, monkeypatch):
