@@ -34,6 +34,13 @@ def places_of(prediction: dict[str, Tensor], image: Tensor, count: int = PLACES)
     return torch.stack(torch.meshgrid(columns * width, rows * height, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
+def distinct(sampled: SamplingPoints) -> SamplingPoints:
+    """Each output pixel once: places that are near each other have the same, whose arrows would hide each other."""
+    seen = {tuple(grid): number for number, grid in reversed(list(enumerate(sampled.grid.flatten(1).tolist())))}
+    first = torch.tensor(sorted(seen.values()), dtype=torch.long, device=sampled.grid.device)
+    return SamplingPoints(*(values[first] for values in sampled))
+
+
 def draw_arrows(axes: Axes, frame: Frame, sampled: SamplingPoints, colours: Sequence[Colour]) -> None:
     """For each place: rings at the regular grid, arrows to the dots where the taps sample, fainter where masked."""
     grid = frame.points(sampled.grid.cpu())  # (n, K, 2)
@@ -87,7 +94,7 @@ def draw_sampling(path: Path, image: Tensor, model: nn.Module, layer_name: str, 
     """
     device = next(model.parameters()).device
     look = observe_sampling(model, [image.to(device)], layer_name)
-    sampled = look.points(places)
+    sampled = distinct(look.points(places))
     height, width = image.shape[-2:]
     columns = 1 if width > 1.4 * height else 2
     frame = Frame.of(image, 960, 960) if columns == 1 else Frame.of(image, 760, 760)
@@ -99,12 +106,12 @@ def draw_sampling(path: Path, image: Tensor, model: nn.Module, layer_name: str, 
     across, down = look.strides()
     taps = f"{look.kernel_size[0]}x{look.kernel_size[1]} taps"
     titles = [
-        f"{look.name}: its {taps} for {len(places)} output pixels; rings: regular grid ({across:.0f} x {down:.0f} px "
+        f"{look.name}: its {taps} for {len(sampled.grid)} output pixels; rings: regular grid ({across:.0f} x {down:.0f} px "
         f"apart), dots: sampled (moved {float(moved.mean()) if moved.numel() else 0:.0f} px on average)",
         f"{look.name}: how strongly all its taps together read each place",
     ]
     sheet = Sheet([frame.canvas(image), _heat_over(image, frame, density, scale)], titles, columns, below=44)
-    draw_arrows(sheet.axes[0], frame, sampled, [object_colour(it) for it in range(len(places))])
+    draw_arrows(sheet.axes[0], frame, sampled, [object_colour(it) for it in range(len(sampled.grid))])
     _draw_scale(sheet, frame, columns, scale)
     sheet.save(path)
 

@@ -193,3 +193,17 @@ def test_masks_keep_their_place_when_shrunk_and_enlarged():
         edges = frame.points(np.array([[width / 2, height / 4], [width, height / 2]])) - np.array(frame.origin)
         got = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(got, edges.flatten(), atol=1)
+
+
+def test_places_at_one_output_pixel_are_drawn_once():
+    from detection.prediction.sampling_picture import distinct
+
+    from resnet_cuda.sampling import SamplingPoints
+
+    pixel = torch.tensor([3, 1, 3, 0, 1])
+    values = pixel.float()[:, None, None, None].expand(5, 2, 9, 2)
+    found = distinct(SamplingPoints(values, values[..., 0], values[:, 0]))
+    assert found.grid[:, 0, 0].tolist() == [3, 1, 0]
+    assert found.points.shape == (3, 2, 9, 2) and found.masks.shape == (3, 2, 9)
+    empty = distinct(SamplingPoints(values[:0], values[:0, ..., 0], values[:0, 0]))
+    assert empty.grid.shape == (0, 9, 2)
