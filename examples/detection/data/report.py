@@ -52,6 +52,10 @@ class CheckReport:
                 f"{self.boxes_beyond} of {self.boxes} boxes reach beyond their image: perhaps x1, y1, x2, y2 was given "
                 "instead of x, y, width, height"
             )
+        if 1 < self.images == self.unreadable_images:
+            self.general.append(
+                f"none of the {self.images} images can be used: is --images the folder that their file names are within?"
+            )
         self.nothing_left = not self.objects
         if self.nothing_left:
             reasons = (

@@ -103,11 +103,12 @@ def draw_sampling(path: Path, image: Tensor, model: nn.Module, layer_name: str, 
     low, high = np.percentile(density, (0.5, 99.5)).tolist()
     scale = Normalize(min(low, 0.6), max(high, 1.4))  # a layer that reads evenly shows an even colour, not noise
     moved = (sampled.points - sampled.grid[:, None]).norm(dim=-1)
+    shift = float(moved.mean()) if moved.numel() else 0.0
     across, down = look.strides()
     taps = f"{look.kernel_size[0]}x{look.kernel_size[1]} taps"
     titles = [
-        f"{look.name}: its {taps} for {len(sampled.grid)} output pixels; rings: regular grid ({across:.0f} x {down:.0f} px "
-        f"apart), dots: sampled (moved {float(moved.mean()) if moved.numel() else 0:.0f} px on average)",
+        f"{look.name}: its {taps} for {len(sampled.grid)} output pixels; rings: regular grid "
+        f"({across:.0f} x {down:.0f} px apart), dots: sampled (moved {shift:.0f} px on average)",
         f"{look.name}: how strongly all its taps together read each place",
     ]
     sheet = Sheet([frame.canvas(image), _heat_over(image, frame, density, scale)], titles, columns, below=44)

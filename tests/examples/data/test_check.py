@@ -191,6 +191,11 @@ def test_no_object_left_to_learn_from(make_coco, square):
             report.raise_or_warn(damaged)
 
 
+def test_a_wrong_folder_is_one_line(coco, tmp_path):
+    report = check(CocoInstances(tmp_path, coco[1], "skip"), progress=False)
+    assert report.problems[0].startswith("none of the 3 images can be used: is --images the folder")
+
+
 def test_targets_are_masks_only_where_there_are_some(make_coco, square):
     for number, segmentation in enumerate(([[]], [], None, [[1, 2, 3, 4]], {})):
         entry = {"bbox": [2, 3, 10, 6], "segmentation": segmentation}
