@@ -54,7 +54,7 @@ class CheckReport:
             )
         if 1 < self.images == self.unreadable_images:
             self.general.append(
-                f"none of the {self.images} images can be used: is --images the folder that their file names are within?"
+                f"none of the {self.images} images can be used: is --images the folder of their file names?"
             )
         self.nothing_left = not self.objects
         if self.nothing_left:

@@ -166,9 +166,10 @@ def test_kinds_of_pixels_and_ratios_are_checked(make_coco, square):
     Image.new("L", (2000, 1)).save(folder / "thin.png")
     report = check(CocoInstances(folder, path, max_ratio=1333), progress=False)
     assert report.unreadable_images == 2
-    assert "float.tif has pixels of floating point" in report.problems[1]
-    assert "2000 x 1" in report.problems[2]
-    assert report.problems[0] == "no object is left to learn from: 2 images that cannot be used"
+    assert "float.tif has pixels of floating point" in report.problems[2]
+    assert "2000 x 1" in report.problems[3]
+    assert report.problems[0].startswith("none of the 2 images can be used")
+    assert report.problems[1] == "no object is left to learn from: 2 images that cannot be used"
 
 
 def test_crowds_are_counted(make_coco, square):
@@ -193,7 +194,7 @@ def test_no_object_left_to_learn_from(make_coco, square):
 
 def test_a_wrong_folder_is_one_line(coco, tmp_path):
     report = check(CocoInstances(tmp_path, coco[1], "skip"), progress=False)
-    assert report.problems[0].startswith("none of the 3 images can be used: is --images the folder")
+    assert report.problems[0].startswith("none of the 3 images can be used: is --images the folder of")
 
 
 def test_targets_are_masks_only_where_there_are_some(make_coco, square):
