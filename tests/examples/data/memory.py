@@ -7,7 +7,6 @@ python memory.py worker FOLDER     what a forked process gets of its own in a pa
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -30,7 +29,8 @@ def private() -> int:
 def sample(dataset: CocoInstances) -> None:
     before = status("VmRSS")
     target = dataset[0][1]
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, target["masks"].nbytes)
+    # Not getrusage's ru_maxrss, which begins at the size of the process that started this one.
+    print(status("VmHWM") - before, target["masks"].nbytes)
 
 
 def worker(dataset: CocoInstances) -> None:
