@@ -98,6 +98,21 @@ def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
     return downsample(x)
 
 
+def basic_block(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The forward of a block of two convolutions with two norms. Raises NotFusableError where one is no constant."""
+    first, second = constants_of(norms)
+    out = conv_norm_act(block.conv1, first, x)
+    return conv_norm_act(block.conv2, second, out, shortcut_of(block.downsample, x))
+
+
+def bottleneck(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """As :func:`basic_block`, of three convolutions with three norms."""
+    first, second, third = constants_of(norms)
+    out = conv_norm_act(block.conv1, first, x)
+    out = conv_norm_act(block.conv2, second, out)
+    return conv_norm_act(block.conv3, third, out, shortcut_of(block.downsample, x))
+
+
 def plain_conv(conv: Any, x: Tensor) -> Tensor:
     """The convolution of a layer that would call its norm, too."""
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -8,7 +8,7 @@ from timm.layers import norm_act
 from timm.models import resnet
 from torch import Tensor, nn
 
-from resnet_cuda.acceleration.fused import NotFusableError, check_relus, constants_of, conv_norm_act, shortcut_of
+from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
@@ -27,11 +27,9 @@ class BasicBlock(resnet.BasicBlock):
         try:
             _check(self.drop_block, self.aa, self.se, self.drop_path)
             check_relus(self.act1, self.act2)
-            first, second = constants_of((self.bn1, self.bn2))
+            return basic_block(self, (self.bn1, self.bn2), x)
         except NotFusableError:
             return super().forward(x)
-        out = conv_norm_act(self.conv1, first, x)
-        return conv_norm_act(self.conv2, second, out, shortcut_of(self.downsample, x))
 
 
 class Bottleneck(resnet.Bottleneck):
@@ -39,12 +37,9 @@ class Bottleneck(resnet.Bottleneck):
         try:
             _check(self.drop_block, self.aa, self.se, self.drop_path)
             check_relus(self.act1, self.act2, self.act3)
-            first, second, third = constants_of((self.bn1, self.bn2, self.bn3))
+            return bottleneck(self, (self.bn1, self.bn2, self.bn3), x)
         except NotFusableError:
             return super().forward(x)
-        out = conv_norm_act(self.conv1, first, x)
-        out = conv_norm_act(self.conv2, second, out)
-        return conv_norm_act(self.conv3, third, out, shortcut_of(self.downsample, x))
 
 
 def _check(*modules: nn.Module | None) -> None:

@@ -10,10 +10,9 @@ from resnet_cuda import ops
 from resnet_cuda.acceleration.fused import (
     FrozenNorm,
     NotFusableError,
+    basic_block,
+    bottleneck,
     check_relus,
-    constants_of,
-    conv_norm_act,
-    shortcut_of,
 )
 
 
@@ -30,20 +29,15 @@ class BasicBlock(resnet.BasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         try:
             check_relus(self.relu)
-            first, second = constants_of((self.bn1, self.bn2))
+            return basic_block(self, (self.bn1, self.bn2), x)
         except NotFusableError:
             return super().forward(x)
-        out = conv_norm_act(self.conv1, first, x)
-        return conv_norm_act(self.conv2, second, out, shortcut_of(self.downsample, x))
 
 
 class Bottleneck(resnet.Bottleneck):
     def forward(self, x: Tensor) -> Tensor:
         try:
             check_relus(self.relu)
-            first, second, third = constants_of((self.bn1, self.bn2, self.bn3))
+            return bottleneck(self, (self.bn1, self.bn2, self.bn3), x)
         except NotFusableError:
             return super().forward(x)
-        out = conv_norm_act(self.conv1, first, x)
-        out = conv_norm_act(self.conv2, second, out)
-        return conv_norm_act(self.conv3, third, out, shortcut_of(self.downsample, x))

@@ -17,7 +17,7 @@ from detection.commands import config_file
 from detection.commands.datasets import add_data, checked_dataset, open_dataset, place_of
 from detection.commands.demo import COINS_TRAINING
 from detection.commands.fields import add_options, override
-from detection.data.custom import class_names, targets_of
+from detection.data.custom import category_ids, class_names, targets_of
 from detection.models.options import COINS, ModelOptions
 from detection.training import checkpoint
 from detection.training.engine import train
@@ -146,7 +146,7 @@ def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> Mod
     model = replace(
         model,
         class_names=names,
-        category_ids=_category_ids(dataset, len(names)),
+        category_ids=tuple(category_ids(dataset, len(names)) or range(1, len(names) + 1)),
         keypoint_names=tuple(dataset.keypoint_names()) if hasattr(dataset, "keypoint_names") else (),
         kind=kind or KIND_OF[there],
     )
@@ -154,18 +154,6 @@ def _for_dataset(model: ModelOptions, dataset: Dataset, kind: str | None) -> Mod
         fitting = " or ".join(sorted(name for name in KIND_OF.values() if name in (KIND_OF[there], "fasterrcnn")))
         raise ValueError(f"--model {model.kind} needs {model.targets}, and the data set has none; take {fitting}")
     return model
-
-
-def _category_ids(dataset: Dataset, classes: int) -> tuple[int, ...]:
-    ids = getattr(dataset, "category_ids", None)
-    if ids is None:
-        return tuple(range(1, classes + 1))
-    if callable(ids) or len(ids) != classes:
-        raise ValueError(
-            f"category_ids of data set {type(dataset).__qualname__} is {ids!r:.100}; it must be a list of {classes} "
-            "integers, one for each class"
-        )
-    return tuple(int(it) for it in ids)
 
 
 def _same_classes(training: Dataset, validation: Dataset) -> None:

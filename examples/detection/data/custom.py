@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 import os
 import sys
 from collections.abc import Callable
@@ -61,6 +62,28 @@ def class_names(dataset: object) -> list[str]:
             "the names are of the labels 1, 2, ..."
         )
     return names
+
+
+def category_ids(dataset: object, classes: int) -> list[int] | None:
+    """The data set's ids of the labels 1, 2, ..., or None where it has no ``category_ids``.
+
+    Raises:
+        DatasetError: where they are no list of as many whole numbers as there are ``classes``.
+    """
+    ids = getattr(dataset, "category_ids", None)
+    if ids is None:
+        return None
+    try:
+        given = [operator.index(category) for category in ids]
+    except TypeError:
+        given = None
+    if given is None or len(given) != classes:
+        found = "a method" if callable(ids) else repr(ids)
+        raise DatasetError(
+            f"category_ids of data set {type(dataset).__qualname__} is {found}; it must be a list of "
+            f"{classes} whole numbers, the ids of the classes"
+        )
+    return given
 
 
 def dataset_class(name: str) -> type:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from detection import distributed
 from detection.data.coco_dataset import CocoInstances
-from detection.data.custom import DatasetError, targets_of
+from detection.data.custom import category_ids, targets_of
 from detection.data.loader import evaluation_loader
 from detection.evaluation.metrics import coco_metrics
 from detection.evaluation.records import MASK_THRESHOLD, Record, detections_of, ignored_in, truth_of
@@ -58,7 +57,7 @@ def evaluate(
     if len(dataset) == 0:
         raise ValueError("the data set is empty; there is nothing to evaluate")
     _check_classes(dataset, options)
-    targets, category_ids = _targets(dataset, options), _category_ids(dataset, options)
+    targets, ids = _targets(dataset, options), _category_ids(dataset, options)
     records, skipped = _gathered(*_share(model, dataset, device, options, targets, workers))
     truth = coco_truth(records, options.class_names)
     scores = {
@@ -74,7 +73,7 @@ def evaluate(
         dropped_objects=sum(record.dropped for record in records),
         ignored_regions=sum(record.ignored for record in records),
         skipped=skipped,
-        category_ids=category_ids,
+        category_ids=ids,
         records=records if keep_results else [],
     )
 
@@ -107,17 +106,7 @@ def _category_ids(dataset: Dataset, options: ModelOptions) -> list[int]:
     ids = getattr(dataset, "category_ids", None)
     if ids is None or (isinstance(ids, Sized) and len(ids) == 0):
         return list(options.category_ids) or list(range(1, len(options.class_names) + 1))
-    try:
-        given = [operator.index(category) for category in ids]
-    except TypeError:
-        given = None
-    if given is None or len(given) != len(options.class_names):
-        found = "a method" if callable(ids) else repr(ids)
-        raise DatasetError(
-            f"category_ids of data set {type(dataset).__qualname__} is {found}; it must be a list of "
-            f"{len(options.class_names)} whole numbers, the ids of the classes"
-        )
-    return given
+    return category_ids(dataset, len(options.class_names))
 
 
 @torch.no_grad()
