@@ -32,3 +32,12 @@ __all__ = [
     "sampling_points",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """``resnet_cuda.export`` without an import of its own, and without its time where it is not used."""
+    if name == "export":
+        import importlib
+
+        return importlib.import_module("resnet_cuda.export")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from torch import nn
 
 from resnet_cuda.backbones import build_backbone
 from resnet_cuda.config import get_cfg
-from resnet_cuda.export.onnx_file import OPSET, export_onnx
+from resnet_cuda.export.onnx_file import EXPORTERS, OPSET, export_onnx
 from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
 from resnet_cuda.weights import load_weights
 
@@ -30,6 +30,7 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     size = {"nargs": 2, "type": int, "metavar": ("H", "W"), "default": (480, 640)}
     it.add_argument("--size", help="of the images to trace with and to compare on (480 640)", **size)
     it.add_argument("--opset", type=int, default=OPSET, help=f"version of ONNX's operators ({OPSET})")
+    it.add_argument("--exporter", choices=EXPORTERS, help="torch.onnx.export with dynamo=True (the default) or False")
     it.add_argument("--static", action="store_true", help="fix the size and a batch of 1 instead of taking any")
     it.add_argument("--no-check", action="store_true", help="only write the file")
 
@@ -48,6 +49,7 @@ def run_export(chosen: argparse.Namespace) -> int:
             size=chosen.size,
             dynamic=not chosen.static,
             opset=chosen.opset,
+            exporter=chosen.exporter,
             check=not chosen.no_check,
         )
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda.export.detectors import exportable, foreign_part, translations
 from resnet_cuda.export.signature import Example, Signature, signature_of
 from resnet_cuda.export.verification import largest_difference
 from resnet_cuda.ops import _onnx
 
 OPSET = 20
+EXPORTERS = ("dynamo", "torchscript")
 TOLERANCE = 1e-3
 _WHERE = "export_onnx"
 
@@ -31,6 +33,7 @@ class OnnxExport:
     value, over the sizes in ``compared``; None where ONNX Runtime is not installed or ``check`` is False."""
 
     path: Path
+    exporter: str
     opset: int
     input_name: str
     input_shape: tuple[int | str, ...]
@@ -59,6 +62,7 @@ def export_onnx(
     example: Example | None = None,
     dynamic: bool = True,
     opset: int = OPSET,
+    exporter: str | None = None,
     check: bool = True,
 ) -> OnnxExport:
     """Writes ``model`` in evaluation mode to an ONNX file, by ``torch.onnx.export``.
@@ -69,17 +73,19 @@ def export_onnx(
 
     The input is "images" (N, C, H, W), for a detector "image" (3, H, W). Outputs have the names of the model's own
     dictionary ("0".."3", "pool"; "boxes", "labels", "scores", "masks"), else those of its ``output_shape()``
-    ("p2".."p6"), else "output_0" and so on.
+    ("p2".."p6"), else "output_0" and so on; with ``exporter="torchscript"``, "0" is "output_0", too.
 
     Args:
         model: a network of one batch of images, or a detector of torchvision (a list of images), with float32
-            parameters. It is not changed. Detectors go through torch's older exporter (``dynamo=False``), as
-            torchvision's own do: the newer one refuses shapes that depend on the detections.
+            parameters. It is not changed.
         path: of the file, which is replaced only once the checks have passed. All weights are in it (below 2 GB).
         size: height and width of the images that the network is traced with, and compared on.
         example: the input to trace with instead: a tensor (N, C, H, W), or for a detector a list of one (3, H, W).
         dynamic: whether batch, height and width may have any value; False fixes them to the example's, a batch of 1.
         opset: the version of ONNX's operators, at least 19 for deformable layers.
+        exporter: "dynamo" is ``torch.onnx.export(dynamo=True)``, "torchscript" the older ``dynamo=False``. None takes
+            "dynamo" where it can: for all networks but those detectors that are not torchvision's Faster, Mask or
+            Keypoint R-CNN or RetinaNet, or that replace a method of theirs.
         check: whether to run ONNX's checker and, where it is installed, ONNX Runtime on random images of two sizes.
 
     Raises:
@@ -92,7 +98,8 @@ def export_onnx(
     opset = integer(_WHERE, "opset", opset, 18)
     dynamic, check = flag(_WHERE, "dynamic", dynamic), flag(_WHERE, "check", check)
     signature = signature_of(_WHERE, model, pair(_WHERE, "size", size, 1), example, dynamic)
-    _need("onnx", *([] if signature.is_detector else ["onnxscript"]))
+    exporter = _exporter(exporter, model, signature)
+    _need("onnx", *(["onnxscript"] if exporter == "dynamo" else []))
     _check_dtype(model)
     if opset < _onnx.OPSET and _is_deformable(model):
         raise ValueError(f"{_WHERE}: opset is {opset}; it must be at least {_onnx.OPSET}, the first with DeformConv")
@@ -101,10 +108,14 @@ def export_onnx(
     with _evaluating(model), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         names = signature.output_names(model)
-        _write(model, signature, names, str(written), opset, dynamic)
+        if exporter == "torchscript":  # which takes no number as a name
+            names = tuple(f"output_{name}" if name.isdigit() else name for name in names)
+        _write(model, signature, names, str(written), opset, dynamic, exporter)
         compared, difference = _checked(model, signature, str(written), dynamic) if check else ((), None)
         os.replace(written, path)
-    return OnnxExport(path, opset, signature.input_name, signature.shape(dynamic), names, compared, difference)
+    return OnnxExport(
+        path, exporter, opset, signature.input_name, signature.shape(dynamic), names, compared, difference
+    )
 
 
 def onnx_translations() -> dict[Callable, Callable]:
@@ -116,19 +127,38 @@ def onnx_translations() -> dict[Callable, Callable]:
     return {torch.ops.resnet_cuda.deform_conv2d.default: _onnx.translation}
 
 
+def _exporter(chosen: str | None, model: nn.Module, signature: Signature) -> str:
+    if chosen is not None and chosen not in EXPORTERS:
+        raise ValueError(f"{_WHERE}: exporter is {chosen!r}; it must be None, 'dynamo' or 'torchscript'")
+    foreign = foreign_part(model) if signature.is_detector else None
+    if chosen == "dynamo" and foreign is not None:
+        raise ValueError(f"{_WHERE}: exporter is 'dynamo'; for this model it must be None or 'torchscript': {foreign}")
+    return chosen or ("dynamo" if foreign is None else "torchscript")
+
+
 def _write(
-    model: nn.Module, signature: Signature, names: tuple[str, ...], path: str, opset: int, dynamic: bool
+    model: nn.Module,
+    signature: Signature,
+    names: tuple[str, ...],
+    path: str,
+    opset: int,
+    dynamic: bool,
+    exporter: str,
 ) -> None:
     axes = signature.dynamic_axes() if dynamic else {}
     options: dict[str, Any] = {"input_names": [signature.input_name], "output_names": list(names)}
+    example: Example = signature.example
+    if exporter == "torchscript":
+        options |= {"dynamo": False, "dynamic_axes": {signature.input_name: axes} if axes else None}
+    else:
+        options |= {"dynamo": True, "dynamic_shapes": (axes,) if axes else None, "external_data": False}
+        options |= {"verbose": False}
+        if signature.is_detector:
+            model, example = exportable(model), _tensor(example)
+            options |= {"custom_translation_table": translations()}
     with warnings.catch_warnings():  # about deprecations within the exporters, and of constants in a detector's trace
         warnings.simplefilter("ignore")
-        if signature.is_detector:
-            options |= {"dynamo": False, "dynamic_axes": {signature.input_name: axes} if axes else None}
-        else:
-            options |= {"dynamo": True, "dynamic_shapes": (axes,) if axes else None, "external_data": False}
-            options |= {"verbose": False}
-        torch.onnx.export(model, (signature.example,), path, opset_version=opset, **options)
+        torch.onnx.export(model, (example,), path, opset_version=opset, **options)
 
 
 def _checked(

@@ -23,12 +23,13 @@ MODEL:
 """
 
 
-def test_a_configuration_becomes_a_file(tmp_path, capsys):
-    for name in ("onnx", "onnxscript"):
+@pytest.mark.parametrize("exporter", [[], ["--exporter", "torchscript"]])
+def test_a_configuration_becomes_a_file(exporter, tmp_path, capsys):
+    for name in ("onnx",) if exporter else ("onnx", "onnxscript"):
         pytest.importorskip(name)
     config, out = tmp_path / "narrow.yaml", tmp_path / "model.onnx"
     config.write_text(YAML)
-    status = main(["export", "--config", str(config), "--out", str(out), "--size", "48", "64", "--static"])
+    status = main(["export", "--config", str(config), "--out", str(out), "--size", "48", "64", "--static", *exporter])
     printed = capsys.readouterr()
     assert status == 0, printed.err
     assert out.is_file()
@@ -72,10 +73,24 @@ def test_missing_packages_are_named(missing, tmp_path, capsys, monkeypatch):
     assert f"export_onnx needs {names}: pip install {' '.join(sorted(missing))}" in capsys.readouterr().err
 
 
+def test_the_package_is_reached_without_an_import_of_its_own():
+    """And costs nothing where it is not used."""
+    script = (
+        "import sys, resnet_cuda\n"
+        "assert 'resnet_cuda.export' not in sys.modules\n"
+        "assert callable(resnet_cuda.export.export_onnx)\n"
+        "assert not {'onnx', 'onnxscript', 'torchvision'} & set(sys.modules)\n"
+        "assert not hasattr(resnet_cuda, 'exports')\n"
+    )
+    done = run_python("-c", script)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_and_wrong_arguments():
     shown = run_python("-m", "resnet_cuda", "export", "--help")
     assert shown.returncode == 0
     assert "--static" in shown.stdout
+    assert "--exporter" in shown.stdout
     neither = run_python("-m", "resnet_cuda", "export", "--out", "x.onnx")
     assert neither.returncode == 2
     assert "one of the arguments --config --backbone is required" in neither.stderr

@@ -163,10 +163,22 @@ def test_a_backbone_by_configuration_of_fixed_size(tmp_path):
     same_as(network.eval(), runtime(report.path), [(1, 3, 48, 64)])
 
 
-def test_a_detector_of_torchvision(tmp_path):
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_a_backbone_by_the_older_exporter(dynamic, tmp_path):
+    network, path = tiny(groups=2).eval(), tmp_path / "older.onnx"
+    report = export_onnx(network, path, size=(80, 112), exporter="torchscript", dynamic=dynamic)
+    assert report.exporter == "torchscript"
+    assert report.output_names == ("output_0", "output_1", "output_2", "output_3", "pool")
+    assert operators(path)["DeformConv"] == 1
+    same_as(network, runtime(path), SIZES if dynamic else [(1, 3, 80, 112)])
+
+
+def test_a_detector_of_torchvision_by_the_older_exporter(tmp_path):
+    """test_onnx_detectors.py has the newer one."""
     pytest.importorskip("torchvision")
     model = detector(tiny())
-    report = export_onnx(model, tmp_path / "detector.onnx", example=[torch.rand(3, 70, 90)])
+    report = export_onnx(model, tmp_path / "detector.onnx", example=[torch.rand(3, 70, 90)], exporter="torchscript")
+    assert report.exporter == "torchscript"
     assert report.output_names == ("boxes", "labels", "scores", "masks")
     assert report.input_shape == (3, "height", "width")
     assert operators(report.path)["DeformConv"] == 1
@@ -210,6 +222,7 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
         ({"example": [torch.zeros(3, 8, 8)] * 2}, ValueError, "example is a list that is not of one image"),
         ({"size": (0, 4)}, ValueError, "size is .*; it must be at least 1"),
         ({"dynamic": "yes"}, ValueError, "dynamic is 'yes'; it must be True or False"),
+        ({"exporter": "fx"}, ValueError, "exporter is 'fx'; it must be None, 'dynamo' or 'torchscript'"),
         ({"model": len}, ValueError, "model is a builtin_function_or_method; it must be a torch.nn.Module"),
     ],
 )
