@@ -14,6 +14,7 @@ from resnet_cuda._arguments import flag, integer
 from resnet_cuda.layers import Conv2d, DFConv2d, FrozenBatchNorm2d, conv_norm_act, group_norm
 from resnet_cuda.layers.conv_norm_act import conv_norm
 from resnet_cuda.registry import Registry
+from resnet_cuda.scripted import ScriptedBlock, ScriptedStem
 
 NormFunction = Callable[[int], nn.Module]
 
@@ -38,8 +39,10 @@ def conv3x3(
     )
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ScriptedBlock, nn.Module):
     """1x1, 3x3, 1x1 with a shortcut; the 3x3 may be deformable.
+
+    ``forward`` (N, in_channels, H, W) gives (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
     Parameters: ``conv1..3``, ``bn1..3`` and, where the shape changes, ``downsample.0`` and ``downsample.1``; a
     deformable ``conv2`` is a :class:`~resnet_cuda.layers.DFConv2d`.
@@ -95,25 +98,6 @@ class Bottleneck(nn.Module):
         out = conv_norm_act(self.conv2, self.bn2, out)
         return conv_norm_act(self.conv3, self.bn3, out, shortcut_of(self.downsample, x))
 
-    def _scripted(self, x: Tensor) -> Tensor:
-        """For TorchScript, which passes no modules to functions and knows at compile time which norm there is."""
-        out = self.conv1(x)
-        if hasattr(self.bn1, "takes_residual"):
-            out = self.bn1(out, None, True)
-        else:
-            out = F.relu(self.bn1(out))
-        out = self.conv2(out)
-        if hasattr(self.bn2, "takes_residual"):
-            out = self.bn2(out, None, True)
-        else:
-            out = F.relu(self.bn2(out))
-        out = self.conv3(out)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        if hasattr(self.bn3, "takes_residual"):
-            return self.bn3(out, shortcut, True)
-        else:
-            return F.relu(self.bn3(out) + shortcut)
-
 
 def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
     """What a block adds to its last norm's result: ``x``, or ``downsample(x)``, fused where no hook observes it."""
@@ -126,8 +110,10 @@ def stem_in_channels(cfg: Any) -> int:
     return integer("", f"MODEL.RESNETS.{name}", getattr(cfg.MODEL.RESNETS, name, 3), 1)
 
 
-class BaseStem(nn.Module):
+class BaseStem(ScriptedStem, nn.Module):
     """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2; parameters ``conv1``, ``bn1``.
+
+    ``forward`` (N, C, H, W) gives (N, ``MODEL.RESNETS.STEM_OUT_CHANNELS``, ceil(H / 4), ceil(W / 4)).
 
     It reads images of ``MODEL.RESNETS.STEM_IN_CHANNELS`` channels, 3 where a node has no such key.
     """
@@ -141,13 +127,8 @@ class BaseStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            x = self.conv1(x)
-            if hasattr(self.bn1, "takes_residual"):
-                x = self.bn1(x, None, True)
-            else:
-                x = F.relu(self.bn1(x))
-        else:
-            x = conv_norm_act(self.conv1, self.bn1, x)
+            return self._scripted_stem(x)
+        x = conv_norm_act(self.conv1, self.bn1, x)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.blocks import Bottleneck, NormFunction, conv3x3, shortcut_of
 from resnet_cuda.layers import Conv2d, conv_norm_act
+from resnet_cuda.scripted import ScriptedBlock
 
 
 class SameAvgPool2d(nn.Module):
@@ -38,7 +39,7 @@ def shortcut(
     return nn.Sequential(pool, Conv2d(in_channels, out_channels, 1, bias=False), norm_func(out_channels))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ScriptedBlock, nn.Module):
     """Two 3x3 convolutions with a shortcut (ResNet-18, -34); in a deformable stage the second one is deformable.
 
     Args:
@@ -70,19 +71,6 @@ class BasicBlock(nn.Module):
             return self._scripted(x)
         out = conv_norm_act(self.conv1, self.bn1, x)
         return conv_norm_act(self.conv2, self.bn2, out, shortcut_of(self.downsample, x))
-
-    def _scripted(self, x: Tensor) -> Tensor:
-        out = self.conv1(x)
-        if hasattr(self.bn1, "takes_residual"):
-            out = self.bn1(out, None, True)
-        else:
-            out = F.relu(self.bn1(out))
-        out = self.conv2(out)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        if hasattr(self.bn2, "takes_residual"):
-            return self.bn2(out, shortcut, True)
-        else:
-            return F.relu(self.bn2(out) + shortcut)
 
 
 class TorchvisionBottleneck(Bottleneck):

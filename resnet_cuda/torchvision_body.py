@@ -15,6 +15,7 @@ from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
 from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
+from resnet_cuda.scripted import ScriptedStem
 from resnet_cuda.stage_specs import BLOCK_COUNTS
 from resnet_cuda.torchvision_blocks import BasicBlock, TorchvisionBottleneck, shortcut
 from resnet_cuda.torchvision_stem import stem, stem_convolution
@@ -110,7 +111,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-class TorchvisionBody(HasOutputShape, nn.Module):
+class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
     """``forward`` (N, in_channels, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
     Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one.
@@ -203,7 +204,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if torch.jit.is_scripting():
-            return self._scripted(x)
+            return self._scripted_stages(self._scripted_stem(x))
         x = stem(self.conv1, self.bn1, x)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         outputs: OrderedDict[str, Tensor] = OrderedDict()
@@ -213,13 +214,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
                 outputs[self.output_names[stage]] = x
         return outputs
 
-    def _scripted(self, x: Tensor) -> dict[str, Tensor]:
-        x = self.conv1(x)
-        if hasattr(self.bn1, "takes_residual"):
-            x = self.bn1(x, None, True)
-        else:
-            x = F.relu(self.bn1(x))
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    def _scripted_stages(self, x: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = OrderedDict()
         for name, stage in self.named_children():
             if name in self.stages:

@@ -15,13 +15,15 @@ from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
 # By the module of this folder that has their faster subclasses, which have the same names, the classes' own module.
 _CLASSES: dict[str, dict[str, tuple[str, ...]]] = {
     "torchvision": {
-        "torchvision.ops.misc": ("FrozenBatchNorm2d",),
         "torchvision.ops.deform_conv": ("DeformConv2d",),
-        "torchvision.models.resnet": ("BasicBlock", "Bottleneck"),
+        "torchvision.ops.misc": ("FrozenBatchNorm2d", "Conv2dNormActivation"),
+        "torchvision.models._utils": ("IntermediateLayerGetter",),
+        "torchvision.models.resnet": ("BasicBlock", "Bottleneck", "ResNet"),
     },
     "timm": {
         "timm.layers.norm_act": ("FrozenBatchNormAct2d",),
-        "timm.models.resnet": ("BasicBlock", "Bottleneck"),
+        "timm.models._features": ("FeatureDictNet", "FeatureListNet"),
+        "timm.models.resnet": ("BasicBlock", "Bottleneck", "ResNet"),
     },
     "detectron2": {
         "detectron2.layers.batch_norm": ("FrozenBatchNorm2d",),
@@ -32,7 +34,8 @@ _CLASSES: dict[str, dict[str, tuple[str, ...]]] = {
         "mmcv.ops.deform_conv": ("DeformConv2d", "DeformConv2dPack"),
         "mmcv.ops.modulated_deform_conv": ("ModulatedDeformConv2d", "ModulatedDeformConv2dPack"),
     },
-    "mmdetection": {"mmdet.models.backbones.resnet": ("BasicBlock", "Bottleneck")},
+    "mmcv_cnn": {"mmcv.cnn.bricks.conv_module": ("ConvModule",)},
+    "mmdetection": {"mmdet.models.backbones.resnet": ("BasicBlock", "Bottleneck", "ResNet", "ResNetV1d")},
     "maskrcnn_benchmark": {"maskrcnn_benchmark.layers.batch_norm": ("FrozenBatchNorm2d",)},
 }
 _OURS = (FrozenBatchNorm2d, DFConv2d, DeformConv2d)
@@ -64,10 +67,11 @@ def accelerate(model: nn.Module) -> Acceleration:
     """Makes ``model`` run this package's operators, in place: the same modules, parameters, keys and outputs.
 
     Replaced are, of torchvision, detectron2, timm, mmdetection with mmcv, and maskrcnn-benchmark: FrozenBatchNorm2d,
-    deformable convolutions, and ResNet blocks, whose convolutions are followed by norm, residual sum and ReLU in one
-    pass where the norm is a constant (frozen, or a BatchNorm2d in eval mode without gradients of its own). Training
-    works; so do hooks: a block that has one on a part that is not run by itself, another ReLU, or a norm that is
-    trained, runs its library's own forward in that call.
+    deformable convolutions, and ResNet blocks, stems and bodies, torchvision's Conv2dNormActivation and mmcv's
+    ConvModule, whose convolutions are followed by norm, residual sum and ReLU in one pass where the norm is a constant
+    (frozen, or a BatchNorm2d in eval mode without gradients of its own). Training works; so do hooks: a block that has
+    one on a part that is not run by itself, another ReLU, or a norm that is trained, runs its library's own forward in
+    that call; in a stem those parts alone run by themselves.
 
     Each replaced module has a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, and those
     with a ``forward`` set on them, stay as they are. Copies and pickles of the model are accelerated, too. A module

@@ -11,7 +11,8 @@ from detectron2.modeling.backbone import resnet
 from torch import Tensor, nn
 
 from resnet_cuda import ops
-from resnet_cuda.acceleration.fused import FrozenNorm, NotFusableError, constants_of, norm_act, plain_conv
+from resnet_cuda.acceleration.fused import NotFusableError, constants_of, norm_act, plain_conv
+from resnet_cuda.layers.constant_norm import FrozenNorm
 from resnet_cuda.layers.hooks import is_hooked
 
 

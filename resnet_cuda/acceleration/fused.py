@@ -1,108 +1,109 @@
-"""Norm, residual sum and ReLU in one pass over a convolution's result, for blocks of other libraries."""
+"""Norm, residual sum and ReLU in one pass over a convolution's result, for blocks and stems of other libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.exact import runs_as
-from resnet_cuda.layers import FrozenBatchNorm2d
-from resnet_cuda.layers.conv_norm_act import _FUNCTIONS, _functions, _in_function_mode
+from resnet_cuda.layers import constant_norm
+from resnet_cuda.layers.constant_norm import Constants
 from resnet_cuda.layers.hooks import is_hooked
-from resnet_cuda.ops._registration import needs_registered_op, transformed
+from resnet_cuda.layers.overwriting import may_overwrite_result, nobody_records
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
-
-Constants = tuple[Tensor, Tensor, Tensor, Tensor, float]  # weight, bias, mean, variance, eps
-_BATCH_NORMS = (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)
 
 
 class NotFusableError(Exception):
     """In this call the library's own forward must run."""
 
 
-class MakesNewResult:
-    """A layer of this folder whose result only its caller has."""
-
-
-class FrozenNorm:
-    """The forward of a library's frozen norm with the buffers weight, bias, running_mean and running_var."""
-
-    weight: Any
-    bias: Any
-    running_mean: Any
-    running_var: Any
-    eps: Any
-
-    def forward(self, x: Tensor) -> Tensor:
-        return frozen_batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-
-
 def constants_of(norms: Sequence[nn.Module]) -> list[Constants]:
     """Weight, bias, mean, variance and eps of each. Raises NotFusableError where one has hooks or is no constant."""
-    found = [_constants(norm) for norm in norms]
-    if any(it is None for it in found):
-        raise NotFusableError
-    return found  # type: ignore[return-value]
+    found = []
+    for norm in norms:
+        constants = constant_norm.constants_of(norm)
+        if constants is None:
+            raise NotFusableError
+        found.append(constants)
+    return found
 
 
-def _constants(norm: nn.Module) -> Constants | None:
-    """Of a norm that is ``x * scale + shift`` in this call, else None."""
-    forward = type(norm).forward
-    if is_hooked(norm):
-        return None
-    layer: Any = norm
-    if forward is FrozenNorm.forward or forward is FrozenBatchNorm2d.forward:
-        return layer.weight, layer.bias, layer.running_mean, layer.running_var, layer.eps
-    if forward not in _BATCH_NORMS or layer.training or layer.running_mean is None or not layer.affine or transformed():
-        return None
-    if torch.is_grad_enabled() and (layer.weight.requires_grad or layer.bias.requires_grad):
-        return None
-    return layer.weight.detach(), layer.bias.detach(), layer.running_mean, layer.running_var, layer.eps
+def is_relu(module: nn.Module) -> bool:
+    """Whether it is a ReLU without hooks."""
+    return type(module) is nn.ReLU and not is_hooked(module)
 
 
 def check_relus(*relus: nn.Module) -> None:
     """Raises NotFusableError where one is another activation or has hooks."""
-    for relu in relus:
-        if type(relu) is not nn.ReLU or is_hooked(relu):
-            raise NotFusableError
+    if not all(map(is_relu, relus)):
+        raise NotFusableError
 
 
 def conv_norm_act(
     conv: nn.Module, constants: Constants, x: Tensor, residual: Tensor | None = None, relu: bool = True
 ) -> Tensor:
     """``relu(norm(conv(x)) + residual)``."""
-    out = conv(x)
-    return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and _only_ours(conv))
+    out = run(conv, x)
+    inplace = type(out) is Tensor and may_overwrite_result(_last(conv))
+    return frozen_batch_norm(out, *constants, residual, relu, inplace=inplace)
 
 
 def norm_act(out: Tensor, constants: Constants, residual: Tensor | None = None, relu: bool = True) -> Tensor:
     """``relu(norm(out) + residual)`` of a function's result, in place where nobody else has it."""
-    return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and _nobody_records())
+    return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and nobody_records())
 
 
-def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
-    """``downsample(x)``, or x for None. The last two modules of a short Sequential are convolution and norm."""
-    if downsample is None:
-        return x
-    if type(downsample) is nn.Sequential and 2 <= len(downsample) <= 3 and not is_hooked(downsample):
-        *before, conv, norm = downsample
-        constants = _constants(norm)
-        if constants is not None:
-            for module in before:
-                x = module(x)
-            return conv_norm_act(conv, constants, x, relu=False)
-    return downsample(x)
+def in_sequence(modules: Iterable[nn.Module], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
+    """Runs modules one after the other: one that a constant norm follows with it, and with the ReLU after that.
+
+    Args:
+        kept: the places of modules whose own results are needed.
+
+    Returns:
+        The last result, and those of ``kept`` by place.
+    """
+    run_in_order = list(modules)
+    results: dict[int, Any] = {}
+    place = 0
+    while place < len(run_in_order):
+        module, *after = run_in_order[place : place + 3]
+        constants = constant_norm.constants_of(after[0]) if after and place not in kept else None
+        if constants is None:
+            x = run(module, x)
+        else:
+            relu = len(after) == 2 and is_relu(after[1]) and place + 1 not in kept
+            x = conv_norm_act(module, constants, x, relu=relu)
+            place += 2 if relu else 1
+        if place in kept:
+            results[place] = x
+        place += 1
+    return x, results
+
+
+def run(module: nn.Module, x: Any) -> Any:
+    """``module(x)``; the modules of a Sequential without hooks as :func:`in_sequence`."""
+    return in_sequence(module.children(), x)[0] if _is_transparent(module) else module(x)
+
+
+def _is_transparent(module: nn.Module) -> bool:
+    """Whether it is torch's Sequential, and running its modules is all that a call does."""
+    return type(module) is nn.Sequential and not is_hooked(module)
+
+
+def _last(module: nn.Module) -> nn.Module:
+    """The module whose result :func:`run` returns."""
+    while _is_transparent(module) and len(module._modules) > 0:
+        module = module[-1]  # type: ignore[index]
+    return module
 
 
 def basic_block(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
     """The forward of a block of two convolutions with two norms. Raises NotFusableError where one is no constant."""
     first, second = constants_of(norms)
     out = conv_norm_act(block.conv1, first, x)
-    return conv_norm_act(block.conv2, second, out, shortcut_of(block.downsample, x))
+    return conv_norm_act(block.conv2, second, out, _shortcut_of(block.downsample, x))
 
 
 def bottleneck(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -110,23 +111,13 @@ def bottleneck(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
     first, second, third = constants_of(norms)
     out = conv_norm_act(block.conv1, first, x)
     out = conv_norm_act(block.conv2, second, out)
-    return conv_norm_act(block.conv3, third, out, shortcut_of(block.downsample, x))
+    return conv_norm_act(block.conv3, third, out, _shortcut_of(block.downsample, x))
+
+
+def _shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
+    return x if downsample is None else run(downsample, x)
 
 
 def plain_conv(conv: Any, x: Tensor) -> Tensor:
     """The convolution of a layer that would call its norm, too."""
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-
-
-def _only_ours(conv: nn.Module) -> bool:
-    """Whether only the caller can hold the tensor that ``conv`` has just returned."""
-    if is_hooked(conv) or not _nobody_records():
-        return False
-    if isinstance(conv, MakesNewResult):
-        return True
-    return type(conv) is nn.Conv2d and runs_as(conv, nn.Conv2d, ("forward", "_conv_forward"))
-
-
-def _nobody_records() -> bool:
-    """Whether no mode, tracer, transform or replaced function may keep results; see layers.conv_norm_act."""
-    return not (needs_registered_op() or transformed() or _in_function_mode()) and _functions() == _FUNCTIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskrcnn_benchmark.layers import batch_norm
 
-from resnet_cuda.acceleration.fused import FrozenNorm
+from resnet_cuda.layers.constant_norm import FrozenNorm
 
 
 class FrozenBatchNorm2d(batch_norm.FrozenBatchNorm2d):

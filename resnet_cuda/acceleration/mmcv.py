@@ -8,8 +8,8 @@ from mmcv.ops import deform_conv, modulated_deform_conv
 from torch import Tensor
 
 from resnet_cuda import ops
-from resnet_cuda.acceleration.fused import MakesNewResult
 from resnet_cuda.inference.deformable import split_prediction
+from resnet_cuda.layers.overwriting import MakesNewResult
 
 
 def _deformed(conv: Any, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,11 +1,32 @@
-"""mmdetection's ResNet blocks."""
+"""mmdetection's ResNets and their blocks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from mmdet.models.backbones import resnet
 from torch import Tensor
 
-from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus
+from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, in_sequence
+
+
+def _forward(network: Any, x: Tensor) -> tuple[Tensor, ...]:
+    stem = (network.stem,) if network.deep_stem else (network.conv1, network.norm1, network.relu)
+    x, _ = in_sequence((*stem, network.maxpool), x)
+    outputs = []
+    for index, name in enumerate(network.res_layers):
+        x = getattr(network, name)(x)
+        if index in network.out_indices:
+            outputs.append(x)
+    return tuple(outputs)
+
+
+class ResNet(resnet.ResNet):
+    forward = _forward
+
+
+class ResNetV1d(resnet.ResNetV1d):
+    forward = _forward
 
 
 class BasicBlock(resnet.BasicBlock):

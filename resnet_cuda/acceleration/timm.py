@@ -1,14 +1,16 @@
-"""timm's FrozenBatchNormAct2d and ResNet blocks."""
+"""timm's FrozenBatchNormAct2d, ResNets, their blocks and feature extractors."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
+import torch
 from timm.layers import norm_act
-from timm.models import resnet
+from timm.models import _features, resnet
 from torch import Tensor, nn
 
-from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus
+from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, in_sequence
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
@@ -20,6 +22,35 @@ class FrozenBatchNormAct2d(norm_act.FrozenBatchNormAct2d):
         norm: Any = self
         constants = norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps
         return frozen_batch_norm(x, *constants, relu=type(self.act) is nn.ReLU)
+
+
+class ResNet(resnet.ResNet):
+    def forward_features(self, x: Tensor) -> Tensor:
+        network: Any = self
+        if network.grad_checkpointing:
+            return super().forward_features(x)
+        names = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
+        return in_sequence((getattr(network, name) for name in names), x)[0]
+
+
+def _collect(extractor: Any, x: Tensor) -> dict[str, Tensor]:
+    if extractor.grad_checkpointing:
+        return _features.FeatureDictNet._collect(extractor, x)
+    returned = extractor.return_layers
+    kept = {place: returned[name] for place, name in enumerate(extractor) if name in returned}
+    _, results = in_sequence(extractor.values(), x, kept)
+    for place, result in results.items():
+        if isinstance(result, (tuple, list)):
+            results[place] = torch.cat(result, 1) if extractor.concat else result[0]
+    return OrderedDict((name, results[place]) for place, name in kept.items())
+
+
+class FeatureDictNet(_features.FeatureDictNet):
+    _collect = _collect
+
+
+class FeatureListNet(_features.FeatureListNet):
+    _collect = _collect
 
 
 class BasicBlock(resnet.BasicBlock):

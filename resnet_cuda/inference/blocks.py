@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda.fpn import FeaturePyramidNetwork
 from resnet_cuda.inference.convolution import FoldedConv2d, recorded
 from resnet_cuda.inference.deformable import FoldedDeformConv2d, FoldedDeformPack, WithOffsets
 from resnet_cuda.layers import DFConv2d
@@ -18,7 +20,7 @@ class FusedBlock(nn.Module):
     """Convolutions one after the other, the last with the shortcut as its residual.
 
     Args:
-        convs: by name, the last a FoldedConv2d, or a layer that adds no residual itself (deformable).
+        convs: two or more by name, the last a FoldedConv2d, or a layer that adds no residual itself (deformable).
         shortcut: its name and module; None for the block's input.
     """
 
@@ -26,23 +28,42 @@ class FusedBlock(nn.Module):
         super().__init__()
         for name, conv in convs.items():
             self.add_module(name, conv)
-        self.conv_names = tuple(convs)
-        self.shortcut_name = None if shortcut is None else shortcut[0]
+        *self.first_names, self.last_name = convs
+        self.shortcut_name = ""
         if shortcut is not None:
+            self.shortcut_name = shortcut[0]
             self.add_module(*shortcut)
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
         """``overwrite``: nobody else needs ``x`` any more."""
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         out = x
-        for name in self.conv_names[:-1]:
+        for name in self.first_names:
             out = getattr(self, name)(out)
         residual = x
-        overwrite = overwrite and not is_hooked(getattr(self, self.conv_names[0]))  # a hook may keep x
-        if self.shortcut_name is not None:
+        overwrite = overwrite and not is_hooked(getattr(self, self.first_names[0]))  # a hook may keep x
+        if self.shortcut_name:
             shortcut = getattr(self, self.shortcut_name)
             residual = shortcut(x)
             overwrite = _makes_new_result(shortcut)
-        return add_residual(getattr(self, self.conv_names[-1]), out, residual, overwrite)
+        return add_residual(getattr(self, self.last_name), out, residual, overwrite)
+
+    def _scripted(self, x: Tensor) -> Tensor:
+        """For TorchScript, which unrolls loops over children and compiles only the branch of a layer's class."""
+        out, residual = x, x
+        for name, module in self.named_children():
+            if name in self.first_names:
+                out = module(out)
+            elif name == self.shortcut_name:
+                residual = module(x)
+        for name, module in self.named_children():
+            if name == self.last_name:
+                if hasattr(module, "adds_residual"):
+                    out = module(out, residual)
+                else:
+                    out = F.relu(module(out) + residual)
+        return out
 
 
 def add_residual(conv: nn.Module, x: Tensor, residual: Tensor, overwrite: bool) -> Tensor:
@@ -96,6 +117,10 @@ class FusedStage(nn.Sequential):
     """FusedBlocks, each of which may overwrite what the one before it returned to it alone."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            for block in self:
+                input = block(input)
+            return input
         own = False  # whether nobody else has ``input``: the caller may keep the first one
         for block in self:
             hooked = is_hooked(block)
@@ -107,11 +132,16 @@ class FusedStage(nn.Sequential):
 class FusedPyramid(nn.Module):
     """torchvision's FeaturePyramidNetwork and ours: each lateral convolution adds the level above."""
 
-    inner_blocks: nn.ModuleList
-    layer_blocks: nn.ModuleList
-    extra_blocks: Any
+    if TYPE_CHECKING:  # TorchScript cannot resolve names in these
+        inner_blocks: nn.ModuleList
+        layer_blocks: nn.ModuleList
+        extra_blocks: Any
 
-    def forward(self, x: OrderedDict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    _scripted = FeaturePyramidNetwork._scripted
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        if torch.jit.is_scripting():
+            return self._scripted(x)  # type: ignore[misc]
         names, levels = list(x.keys()), list(x.values())
         inner = None
         results: list[Tensor] = []

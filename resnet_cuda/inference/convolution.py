@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,12 +21,17 @@ class FoldedConv2d(nn.Conv2d):
     any strides is made channels_last, and so is the result (N, O, Ho, Wo). ``residual`` has the result's shape and
     dtype; ``overwrite``: its memory may be the result's.
 
-    Under torch.compile, torch.export and tracing, in dispatch modes and where a gradient is needed it is made of
-    torch's own operators.
+    Under torch.compile, torch.export, tracing and TorchScript, in dispatch modes and where a gradient is needed it is
+    made of torch's own operators.
     """
 
-    relu: bool  #: whether a ReLU ends it
-    packed: Packed
+    if TYPE_CHECKING:  # TorchScript cannot resolve names in these
+        relu: bool  #: whether a ReLU ends it
+        packed: Packed
+
+    # TorchScript compiles what this layer is; a block asks for the second one, which other layers do not have.
+    adds_residual = True
+    __constants__ = [*nn.Conv2d.__constants__, "relu", "adds_residual"]
 
     @classmethod
     def take_over(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -35,18 +42,20 @@ class FoldedConv2d(nn.Conv2d):
         conv.__class__ = cls
 
     def forward(self, input: Tensor, residual: Tensor | None = None, overwrite: bool = False) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.functional(input, residual)
         if recorded(input) or _needs_gradient(input, residual):
             return self.functional(input, residual)
         if input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
         return strategy_for(self, input, residual)(self, input, residual, overwrite)
 
-    def functional(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """The same of torch's operators, nothing in place."""
+    def functional(self, input: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
+        """The same of torch's operators, nothing in place; without the ReLU unless ``relu``."""
         out = self._conv_forward(input, self.weight, self.bias)
         if residual is not None:
             out = out + residual
-        return F.relu(out) if self.relu else out
+        return F.relu(out) if relu and self.relu else out
 
     def is_plain(self) -> bool:
         """Whether zeros pad it, by as many rows and columns as ``padding`` says: what the fused operators take."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda import ops
 from resnet_cuda.inference.convolution import recorded
+from resnet_cuda.layers import DeformConv2d
 
 
-class FoldedDeformConv2d(nn.Module):
+class FoldedDeformConv2d(DeformConv2d):
     """``relu(deform_conv2d(input, offset, mask) + bias)``: ``forward(input, offset, mask=None)``.
 
     ``weight`` (O, C/groups, kh, kw), ``bias`` (O,) or None; shapes and errors as for
     :func:`resnet_cuda.ops.deform_conv2d`.
     """
 
-    weight: Tensor
-    bias: Tensor | None
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    relu: bool  #: whether a ReLU ends it
+    if TYPE_CHECKING:  # TorchScript cannot resolve names in these
+        relu: bool  #: whether a ReLU ends it
+
+    __constants__: tuple[str, ...] = ("relu",)
 
     @classmethod
     def take_over(cls, conv: nn.Module, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -34,7 +34,12 @@ class FoldedDeformConv2d(nn.Module):
         conv.__class__ = cls
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        out = ops.deform_conv2d(input, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+        return self._folded(input, offset, mask)
+
+    def _folded(self, input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        out = self._convolve(input, offset, mask)
+        if torch.jit.is_scripting():
+            return F.relu(out) if self.relu else out
         if not self.relu:
             return out
         return F.relu(out) if recorded(input) or out.requires_grad else torch.relu_(out)
@@ -53,11 +58,13 @@ class FoldedDeformPack(FoldedDeformConv2d):
     Channels of the prediction: all are offsets, or the last third are logits of the mask.
     """
 
-    modulated: bool
-    conv_offset: nn.Module
+    if TYPE_CHECKING:
+        modulated: bool
+        conv_offset: nn.Module
 
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(input, *split_prediction(self.conv_offset(input), self.modulated))
+        offset, mask = split_prediction(self.conv_offset(input), self.modulated)
+        return self._folded(input, offset, mask)
 
 
 class WithOffsets(nn.Module):
@@ -68,7 +75,8 @@ class WithOffsets(nn.Module):
         self.offset, self.conv, self.modulated = offset, conv, modulated
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x, *split_prediction(self.offset(x), self.modulated))
+        offset, mask = split_prediction(self.offset(x), self.modulated)
+        return self.conv(x, offset, mask)
 
 
 def split_prediction(predicted: Tensor, modulated: bool) -> tuple[Tensor, Tensor | None]:

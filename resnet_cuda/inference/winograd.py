@@ -39,7 +39,7 @@ def takes(conv: FoldedConv2d, input: Tensor) -> bool:
     if not found.winograd_usable(dtype) or not all(pad in (0, 1, 2) for pad in conv.padding):
         return False
     height, width = (size + 2 * pad - 2 for size, pad in zip(input.shape[2:], conv.padding, strict=True))
-    return found.winograd_pays(conv.in_channels, conv.out_channels, height, width, torch.get_num_threads())
+    return found.winograd_pays(conv.in_channels, conv.out_channels, height, width, torch.get_num_threads(), dtype)
 
 
 def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:

@@ -195,28 +195,32 @@ def _top_levels(recipe: _Recipe, backbone_options: dict[str, Any]) -> LastLevelP
 
 
 def fasterrcnn_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.FasterRCNN:
+    """Faster R-CNN; arguments as the module says [torchvision.models.detection.fasterrcnn_resnet50_fpn]."""
     return _build("fasterrcnn_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def maskrcnn_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.MaskRCNN:
+    """Mask R-CNN; arguments as the module says [torchvision.models.detection.maskrcnn_resnet50_fpn]."""
     return _build("maskrcnn_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def keypointrcnn_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.KeypointRCNN:
-    """Also takes ``num_keypoints``, by default 17."""
+    """Keypoint R-CNN, which also takes ``num_keypoints``, by default 17; else as the module says."""
     return _build("keypointrcnn_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def retinanet_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.RetinaNet:
+    """RetinaNet; arguments as the module says [torchvision.models.detection.retinanet_resnet50_fpn]."""
     return _build("retinanet_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def fcos_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.FCOS:
+    """FCOS; arguments as the module says [torchvision.models.detection.fcos_resnet50_fpn]."""
     return _build("fcos_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def fasterrcnn_resnet50_fpn_v2(**options: Any) -> detection.FasterRCNN:
-    """BatchNorm in the pyramid and in the box head, two convolutions in the RPN's head."""
+    """Version 2: BatchNorm in the pyramid and in the box head, two convolutions in the RPN's head."""
     return _build("fasterrcnn_resnet50_fpn_v2", **options)
 
 
@@ -226,5 +230,5 @@ def maskrcnn_resnet50_fpn_v2(**options: Any) -> detection.MaskRCNN:
 
 
 def retinanet_resnet50_fpn_v2(**options: Any) -> detection.RetinaNet:
-    """P6 from C5, GroupNorm in the head, GIoU as its loss."""
+    """Version 2: P6 from C5, GroupNorm in the head, GIoU as its loss."""
     return _build("retinanet_resnet50_fpn_v2", **options)

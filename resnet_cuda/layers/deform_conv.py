@@ -124,7 +124,11 @@ class _WithOffsetGroups(DeformConv2d):
 
 
 class DeformConv(_WithOffsetGroups):
-    """Deformable convolution v1 [maskrcnn_benchmark.layers.DeformConv]: ``forward(input, offset)``."""
+    """Deformable convolution v1 [maskrcnn_benchmark.layers.DeformConv]: ``forward(input, offset)``.
+
+    As :class:`DeformConv2d`, but for ``deformable_groups`` (G), which divides ``in_channels``, and ``bias``, which is
+    False by default. An offset of other than 2*G*kh*kw channels is a ValueError.
+    """
 
     def forward(self, input: Tensor, offset: Tensor) -> Tensor:
         self._check_groups(offset)
@@ -132,7 +136,10 @@ class DeformConv(_WithOffsetGroups):
 
 
 class ModulatedDeformConv(_WithOffsetGroups):
-    """Deformable convolution v2 [maskrcnn_benchmark.layers.ModulatedDeformConv]: ``forward(input, offset, mask)``."""
+    """Deformable convolution v2 [maskrcnn_benchmark.layers.ModulatedDeformConv]: ``forward(input, offset, mask)``.
+
+    As :class:`DeformConv`, with a mask of G*kh*kw channels, which is not put through a sigmoid here.
+    """
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         self._check_groups(offset)

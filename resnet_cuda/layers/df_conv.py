@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import conv_geometry, flag, integer, pair
 from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
+from resnet_cuda.ops._registration import needs_registered_op
 
 
 class DFConv2d(nn.Module):
     """A deformable convolution and the convolution that predicts its offsets [maskrcnn_benchmark.layers.DFConv2d].
+
+    ``forward`` (N, in_channels, H, W) gives (N, out_channels, Ho, Wo) of the input's dtype; N may be 0. Dtypes, devices
+    and layouts are those of :func:`resnet_cuda.ops.deform_conv2d`.
 
     Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are,
     as in detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go
@@ -25,6 +30,11 @@ class DFConv2d(nn.Module):
         deformable_groups: G, the channel groups with offsets of their own; it divides in_channels.
         padding: one int or (vertical, horizontal); None is ``dilation * (kernel_size - 1) // 2``, which keeps the size
             at stride 1.
+
+    Raises:
+        ValueError: naming the argument that is out of range, what it was and what is allowed.
+
+    Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).
     """
 
     __constants__ = ("with_modulated_dcn",)  # TorchScript compiles what this layer is
@@ -73,5 +83,17 @@ class DFConv2d(nn.Module):
         if not self.with_modulated_dcn:
             return self.conv(x, predicted)
         offset = predicted[:, : self.offset_channels]
+        if not torch.jit.is_scripting():
+            offset = _without_the_rest(offset)
         mask = predicted[:, self.offset_channels :].sigmoid()
         return self.conv(x, offset, mask)
+
+
+def _without_the_rest(part: Tensor) -> Tensor:
+    """A copy where a graph will keep ``part``: the view would keep the logits, too, beside the mask made of them.
+
+    Not in what is traced or compiled, which must be the same with gradients and without.
+    """
+    if type(part) is Tensor and torch.is_grad_enabled() and part.requires_grad and not needs_registered_op():
+        return part.clone()
+    return part

@@ -60,7 +60,21 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False, inplace: bool = False) -> Tensor:
-        """Normalises ``x`` (N, C, H, W), adds ``residual``, applies ReLU; ``inplace`` overwrites x."""
+        """Normalises ``x``, adds ``residual``, applies ReLU: one pass over memory.
+
+        Args:
+            x: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
+            residual: x's shape and dtype, or None.
+            relu: whether to clamp at 0.
+            inplace: overwrite x and return it, where no backward needs its values.
+
+        Returns:
+            x's shape, dtype and layout.
+
+        Raises:
+            ValueError, RuntimeError: as :func:`resnet_cuda.ops.frozen_bn_relu`; also for a buffer that requires a
+                gradient.
+        """
         if torch.jit.is_scripting():
             # Never in place: torch.jit.optimize_for_inference drops in-place operators that it does not know.
             return torch.ops.resnet_cuda.frozen_batch_norm(

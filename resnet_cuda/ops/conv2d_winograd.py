@@ -82,27 +82,39 @@ def conv2d_winograd(
 
 # What the transforms and the padding of tiles to register blocks may cost at most, in products: see winograd_pays.
 _LEAST_GAIN = 1.5
+_LEAST_GAIN_16_BIT = 2.5
 _ROWS = 12  # tiles come in multiples of this
 _PIXELS_PER_THREAD = 24
 
 
-def winograd_pays(channels: int, out_channels: int, height: int, width: int, threads: int = 1) -> bool:
+def winograd_pays(
+    channels: int,
+    out_channels: int,
+    height: int,
+    width: int,
+    threads: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> bool:
     """Whether :func:`conv2d_winograd` is faster than oneDNN's direct convolution, for an image of that size.
 
     A rule and no measurement: the direct convolution must have 1.5 times the multiplications, with tiles and output
     channels rounded up to what the kernels compute. On a Zen 4 with AVX-512 that is where Winograd's gains 1.2 times or
-    more; from 60x80 pixels and 64 channels on it gains 2.5 to 3.2 times. With many threads a small image is limited by
-    reading the transformed weights, four times the direct ones: an estimate, at 50 GB/s and 100 GFLOP/s per thread.
+    more; from 60x80 pixels and 64 channels on it gains 2.1 to 3.1 times. In 16 bits, where oneDNN multiplies twice as
+    fast and Winograd's products stay float32, the factor is 2.5, the gain 1.1 to 1.7 times. With many threads a small
+    image is limited by reading the transformed weights, four times the direct ones: an estimate, at 50 GB/s and
+    100 GFLOP/s per thread.
 
     Args:
         channels, out_channels: C and O.
         height, width: of the result, in pixels.
         threads: as ``torch.get_num_threads()`` gives.
+        dtype: of input and result.
     """
+    least = _LEAST_GAIN if dtype == torch.float32 else _LEAST_GAIN_16_BIT
     tiles = -(-height // TILE) * -(-width // TILE)
     computed = PATCH**2 * (-(-tiles // _ROWS) * _ROWS) * (-(-out_channels // PANEL) * PANEL)
     direct = KERNEL**2 * height * width * out_channels
-    return channels >= 16 and direct >= _LEAST_GAIN * computed and height * width >= _PIXELS_PER_THREAD * threads
+    return channels >= 16 and direct >= least * computed and height * width >= _PIXELS_PER_THREAD * threads
 
 
 def winograd_usable(dtype: torch.dtype) -> bool:

@@ -88,7 +88,7 @@ def test_same_outputs_and_gradients(name, training):
 
 
 def test_frozen_norms_run_fused(monkeypatch):
-    """Sum and ReLU are in the norm's pass, in place: two calls of the operator per basic block, three with shortcut."""
+    """Sum and ReLU are in the norm's pass, in place: one call of the operator for each norm, and none of ReLU."""
     from resnet_cuda.acceleration import fused
 
     model = randomised(resnet18(norm_layer=FrozenBatchNorm2d)).eval()
@@ -98,8 +98,7 @@ def test_frozen_norms_run_fused(monkeypatch):
     monkeypatch.setattr(fused, "frozen_batch_norm", lambda *a, **k: calls.append(k.get("inplace")) or original(*a, **k))
     with torch.no_grad():
         model(image().float())
-    assert calls.count(True) == 19  # all but the stem's
-    assert len(calls) == 20
+    assert calls == [True] * 20  # the stem's, too
 
 
 def detector(name):
@@ -160,6 +159,9 @@ def test_same_detections_and_losses(name):
     found = accelerate(model)
     counts = {before: list(found.replaced.values()).count(before) for before in set(found.replaced.values())}
     assert counts.pop("torchvision.models.resnet.Bottleneck") == 16
+    assert counts.pop("torchvision.models._utils.IntermediateLayerGetter") == 1
+    layers = types.count(torchvision.ops.misc.Conv2dNormActivation)
+    assert counts.pop("torchvision.ops.misc.Conv2dNormActivation") == layers > 0
     assert counts == ({} if "v2" in name else {"torchvision.ops.misc.FrozenBatchNorm2d": 53})
     assert sum(len(it["boxes"]) for it in expected[0]) > 0
     torch.testing.assert_close(run(), expected, rtol=1e-6, atol=1e-6)
@@ -243,10 +245,26 @@ def test_a_forward_that_is_set_stays():
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("layer", ["conv1", "bn1", "bn2", "relu", "downsample", "downsample.1", ""])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "conv1",
+        "bn1",
+        "relu",
+        "maxpool",
+        "layer2",
+        "layer2.0",
+        "layer2.0.conv1",
+        "layer2.0.bn1",
+        "layer2.0.bn2",
+        "layer2.0.relu",
+        "layer2.0.downsample",
+        "layer2.0.downsample.1",
+    ],
+)
 def test_hooks_see_and_change_what_they_do_in_torchvisions(layer, when):
     model = randomised(resnet18(norm_layer=FrozenBatchNorm2d)).double().eval()
-    hooked = model.get_submodule(f"layer2.0.{layer}".rstrip("."))
+    hooked = model.get_submodule(layer)
     seen = []
 
     def hook(module, arguments, output):
@@ -270,9 +288,78 @@ def test_hooks_see_and_change_what_they_do_in_torchvisions(layer, when):
     torch.testing.assert_close(run(), expected)
 
 
+def relus_run(model, x):
+    """How many modules of class ReLU a call runs."""
+    called = []
+    original = nn.ReLU.forward
+    nn.ReLU.forward = lambda self, input: called.append(self) or original(self, input)
+    try:
+        output = model(x)
+    finally:
+        nn.ReLU.forward = original
+    return output, len(called)
+
+
+STEMS = {
+    "torchvision": partial(resnet18, num_classes=7, norm_layer=FrozenBatchNorm2d),
+    "timm": partial(timms, "resnet18", frozen=True),
+    "timm, deep": partial(timms, "resnet18d"),
+    "timm, features": lambda: pytest.importorskip("timm").create_model("resnet18d", features_only=True),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", STEMS)
+def test_stems_are_fused(name):
+    """Where nothing observes the parts, no ReLU runs by itself."""
+    model = randomised(STEMS[name]()).double().eval()
+    expected, before = relus_run(model, image())
+    found = accelerate(model)
+    assert "" in found.replaced
+    got, after = relus_run(model, image())
+    torch.testing.assert_close(got, expected)
+    assert before > 0
+    # The first level that timm's extractor returns is the stem's ReLU, which is fused all the same.
+    assert after == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["conv1", "bn1", "relu", "maxpool"])
+def test_returned_results_within_a_stem(name):
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    model = resnet18(norm_layer=FrozenBatchNorm2d)
+    model.relu = nn.ReLU()  # torchvision's, in place, changes what is returned of bn1
+    model = IntermediateLayerGetter(randomised(model), {name: "first", "layer2": "last"}).double().eval()
+    expected = model(image())
+    assert accelerate(model).replaced[""] == "torchvision.models._utils.IntermediateLayerGetter"
+    got = model(image())
+    assert list(got) == ["first", "last"]
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_stem_of_a_subclass_and_one_that_is_trained():
+    class Doubled(resnet.ResNet):
+        def _forward_impl(self, x):
+            return super()._forward_impl(2 * x)
+
+    model = randomised(Doubled(resnet.BasicBlock, [1, 1, 1, 1], num_classes=7)).double().eval()
+    expected = model(image())
+    found = accelerate(model)
+    assert found.left[""] == "Doubled is a subclass of torchvision.models.resnet.ResNet"
+    torch.testing.assert_close(model(image()), expected)
+    model = randomised(resnet18(num_classes=7)).double().eval()
+    expected = results(model, image())
+    accelerate(model)
+    got = results(model, image())
+    assert got["bn1.weight"].any()
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_another_activation():
     model = randomised(resnet18(norm_layer=FrozenBatchNorm2d)).double().eval()
     model.layer1[0].relu = nn.SiLU()
+    model.relu = nn.SiLU()
     expected = model(image())
     accelerate(model)
     torch.testing.assert_close(model(image()), expected)

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from helpers.compiling import Counter, fresh_compiler  # noqa: F401
 from helpers.networks import gradients, levels_of, loss_of, randomise
 from helpers.tiny_networks import tiny
 
@@ -20,26 +21,6 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 14):
     SHAPES = [(2, 3, 70, 102), (3, 3, 133, 96), (4, 3, 90, 66)]
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-class Counter:
-    """A compiler back end that counts the graphs it is given, and the operators of this package in them."""
-
-    def __init__(self, backend):
-        self.graphs, self.operators = 0, set()
-        self.compile = torch._dynamo.lookup_backend(backend)
-
-    def __call__(self, graph, inputs):
-        self.graphs += 1
-        self.operators |= {str(it.target) for it in graph.graph.nodes if "resnet_cuda" in str(it.target)}
-        return self.compile(graph, inputs)
 
 
 def exported(network):

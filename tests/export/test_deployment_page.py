@@ -1,31 +1,23 @@
 """The code of docs/deployment.md runs, block after block, with a small network in the place of ResNet-50.
 
-A block ``python needs=NAME`` runs where that library is; ``compiler`` is a C++ compiler, ``cuda`` a GPU.
+The blocks' marks are those of :mod:`helpers.pages`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import torch._inductor
+from helpers.pages import DOCS, blocks_of, why_missing
 from helpers.tiny_networks import tiny
 
 import resnet_cuda
 
-PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
-BLOCK = re.compile(r"^```python(?: needs=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = DOCS / "deployment.md"
 COMMANDS = re.compile(r"^python -m resnet_cuda (export .*)$", re.MULTILINE)
-
-
-def is_there(need: str) -> bool:
-    if need in ("", "cuda"):
-        return not need or torch.cuda.is_available()
-    return shutil.which("g++") is not None if need == "compiler" else importlib.util.find_spec(need) is not None
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -43,11 +35,11 @@ def test_the_code_runs(tmp_path, monkeypatch, registered):
     )
     monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: packages[path].module())
     space, ran = {}, []
-    for need, code in BLOCK.findall(PAGE.read_text()):
-        if is_there(need) and (need != "openvino" or Path("backbone.onnx").exists()):
+    for block in blocks_of(PAGE):
+        if why_missing(block.needs) is None and (block.needs != "openvino" or Path("backbone.onnx").exists()):
             torch._dynamo.reset()
-            exec(compile(code, PAGE.name, "exec"), space)
-            ran.append(need)
+            block.run(space, PAGE.name)
+            ran.append(block.needs)
     assert ran.count("") >= 3
     assert space["features"] is not None
     assert len(torch.jit.load("backbone.pt")(space["images"].cpu())) == 2

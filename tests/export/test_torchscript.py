@@ -1,4 +1,7 @@
-"""torch.jit.script and torch.jit.trace of backbones and detectors: eager's values and gradients, from a file, too."""
+"""torch.jit.script and torch.jit.trace of backbones and detectors: eager's values and gradients, from a file, too.
+
+And torch.jit.script of copies that optimize_for_inference made, this package's and other libraries' models.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from helpers.processes import run_python
 from helpers.tiny_networks import detector, tiny
 from torch import nn
 
-from resnet_cuda import build_backbone, resnet_fpn_backbone
+from resnet_cuda import build_backbone, optimize_for_inference, resnet_fpn_backbone
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
 from resnet_cuda.resnet import ResNetHead, StageSpec
 
@@ -100,11 +103,12 @@ def test_a_file_needs_the_package_only(tmp_path):
     network, x = tiny().eval(), torch.randn(1, 3, 50, 70)
     torch.jit.save(torch.jit.script(network), tmp_path / "scripted.pt")
     torch.jit.save(torch.jit.trace(network, x, strict=False), tmp_path / "traced.pt")
+    torch.jit.save(torch.jit.script(optimize_for_inference(network)), tmp_path / "optimized.pt")
     torch.save((x, [it.detach() for it in network(x).values()]), tmp_path / "expected.pt")
     code = (
         "import sys, torch, resnet_cuda\n"
         "x, expected = torch.load('expected.pt')\n"
-        "for name in ('scripted.pt', 'traced.pt'):\n"
+        "for name in ('scripted.pt', 'traced.pt', 'optimized.pt'):\n"
         "    got = torch.jit.load(name)(x)\n"
         "    torch.testing.assert_close(list(got.values()), expected, rtol=1e-4, atol=1e-4)\n"
         "assert 'torchvision' not in sys.modules\n"
@@ -173,3 +177,116 @@ def test_a_norm_with_another_forward_and_torchvisions_own():
         x = torch.randn(1, 3, 64, 64)
         with torch.no_grad(), warnings.catch_warnings():
             assert_same(torch.jit.script(network)(x), network(x))
+
+
+def tensors_of(output):
+    """Of an output of any kind, in order."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+def from_a_file(module):
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(module), file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
+@torch.no_grad()
+def assert_scripted_as_optimized(optimized, *shapes):
+    module = from_a_file(optimized)
+    for shape in shapes:
+        x = torch.randn(shape)
+        for _ in range(3):  # TorchScript optimises after the first calls
+            got = tensors_of(module(x))
+        for one, right in zip(got, tensors_of(optimized(x)), strict=True):
+            assert right.any()
+            torch.testing.assert_close(one, right, rtol=0, atol=1e-5 * float(right.abs().max()))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_optimized_copy(name):
+    network = NETWORKS[name]().eval()
+    assert_scripted_as_optimized(optimize_for_inference(network), (1, 3, 64, 64), (2, 3, 71, 45))
+
+
+def test_an_optimized_head():
+    stages = [StageSpec(4, 2, False)]
+    dcn = {"stage_with_dcn": True, "with_modulated_dcn": True}
+    for config in (None, dcn):
+        head = ResNetHead(
+            "BottleneckWithFixedBatchNorm", stages, width_per_group=8, res2_out_channels=8, dcn_config=config
+        )
+        assert_scripted_as_optimized(optimize_for_inference(randomise(head).eval()), (3, 32, 6, 6))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["plain", "v1", "v2", "deep stem", "cfg FPN"])
+def test_an_optimized_copy_in_bfloat16(name):
+    """Its convolutions round before the residual sum and the optimized copy's after it: each as near to float64."""
+    network = NETWORKS[name]().eval().double()
+    x = torch.randn(2, 3, 64, 96).bfloat16()
+    exact = levels_of(network(x.double()))
+    optimized = optimize_for_inference(network.float()).bfloat16()
+    errors = []
+    for one in (from_a_file(optimized), optimized):
+        levels = levels_of(one(x))
+        assert {level.dtype for level in levels} == {torch.bfloat16}
+        pairs = zip(levels, exact, strict=True)
+        errors.append(max(float((level.double() - right).abs().max() / right.abs().max()) for level, right in pairs))
+    assert errors[0] <= 1.5 * errors[1] + torch.finfo(torch.bfloat16).eps, errors
+
+
+def test_an_optimized_detector():
+    pytest.importorskip("torchvision")
+    model = optimize_for_inference(detector(tiny(bottleneck=True)))
+    images = [torch.rand(3, 60, 80)]
+    with torch.no_grad():
+        expected, (_, got) = model(images), from_a_file(model)(images)
+    assert len(expected[0]["boxes"])
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def foreign(name):
+    library, _, name = name.partition(" ")
+    pytest.importorskip(library)
+    if library == "torchvision":
+        import torchvision.models
+
+        return getattr(torchvision.models, name)(num_classes=7)
+    import timm
+
+    return timm.create_model(name, **({"features_only": True} if name == "resnet26d" else {"num_classes": 7}))
+
+
+@pytest.mark.parametrize("name", ["torchvision resnet18", "torchvision resnet50", "timm resnet18", "timm resnet26d"])
+def test_other_libraries_networks_optimized(name):
+    assert_scripted_as_optimized(optimize_for_inference(randomise(foreign(name).eval())), (2, 3, 64, 96))
+
+
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"])
+def test_torchvisions_detectors_optimized(name):
+    detection = pytest.importorskip("torchvision.models.detection")
+    torch.manual_seed(0)
+    options = {"min_size": 64, "max_size": 96, "rpn_post_nms_top_n_test": 10, "box_detections_per_img": 3}
+    model = getattr(detection, name)(
+        weights=None, weights_backbone=None, num_classes=3, box_score_thresh=0.0, **options
+    )
+    model = optimize_for_inference(randomise(model).eval())
+    images = [torch.rand(3, 60, 80)]
+    with torch.no_grad():
+        expected, (_, got) = model(images), from_a_file(model)(images)
+    assert len(expected[0]["boxes"])
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scripting_leaves_an_optimized_copy_as_it_was():
+    optimized, x = optimize_for_inference(tiny().eval()), torch.randn(1, 3, 64, 64)
+    before = {name: type(module) for name, module in optimized.named_modules()}
+    with torch.no_grad():
+        expected = levels_of(optimized(x))
+        torch.jit.script(optimized)
+        assert {name: type(module) for name, module in optimized.named_modules()} == before
+        torch.testing.assert_close(levels_of(optimized(x)), expected, rtol=0, atol=0)

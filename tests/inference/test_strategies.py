@@ -154,7 +154,7 @@ class Winograd(types.SimpleNamespace):
     def winograd_usable(self, dtype):
         return dtype in (torch.float32, torch.bfloat16)
 
-    def winograd_pays(self, channels, out_channels, height, width, threads):
+    def winograd_pays(self, channels, out_channels, height, width, threads, dtype):
         assert threads == torch.get_num_threads()
         self.asked.append((channels, out_channels, height, width))
         return self.pays

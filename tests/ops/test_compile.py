@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.cases import DEFORM_CASES_BY_NAME, NormCase
+from helpers.compiling import Counter, fresh_compiler  # noqa: F401
 from helpers.layouts import in_format
 from helpers.norm_problems import norm_arguments
 from helpers.problems import deform_arguments, run
@@ -14,25 +15,6 @@ from resnet_cuda import ops, use_backend
 
 # The first has no two sizes equal: dynamo takes equal ones for the same symbol.
 SHAPES = [(2, 9, 11), (3, 12, 7), (1, 5, 17), (4, 6, 20)]
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-class Counter:
-    """A compiler back end that counts the graphs it is given."""
-
-    def __init__(self, backend):
-        self.graphs = 0
-        self.compile = torch._dynamo.lookup_backend(backend)
-
-    def __call__(self, graph, inputs):
-        self.graphs += 1
-        return self.compile(graph, inputs)
 
 
 def deform_block(x, p):

@@ -80,6 +80,9 @@ def test_flops_are_those_of_the_direct_convolution(native):
         ((256, 3, 120, 160), False),
         ((512, 512, 15, 20, 8), True),
         ((512, 512, 15, 20, 64), False),
+        ((256, 256, 14, 14), True),
+        ((256, 256, 14, 14, 2, torch.bfloat16), False),
+        ((512, 512, 15, 20, 2, torch.bfloat16), True),
     ],
     ids=str,
 )

@@ -5,10 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from resnet_cuda.exact import peer_class, runs_as
-from resnet_cuda.inference.anatomies import detectron2, mmdetection, own, timm, torchvision
+from resnet_cuda.inference.anatomies import detectron2, mmcv, mmdetection, own, timm, torchvision
 from resnet_cuda.inference.anatomy import Anatomy, Known
 
-_KNOWN: tuple[Known, ...] = (*own.KNOWN, *torchvision.KNOWN, *timm.KNOWN, *detectron2.KNOWN, *mmdetection.KNOWN)
+_KNOWN: tuple[Known, ...] = (
+    *own.KNOWN,
+    *torchvision.KNOWN,
+    *timm.KNOWN,
+    *detectron2.KNOWN,
+    *mmdetection.KNOWN,
+    *mmcv.KNOWN,
+)
 
 
 def describe(module: nn.Module) -> Anatomy | None:

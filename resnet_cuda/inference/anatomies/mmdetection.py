@@ -1,7 +1,4 @@
-"""mmdetection's ResNets and resnet_cuda.integrations.mmdetection's.
-
-mmcv's ConvModule is not here: its forward takes ``norm=False`` and ``activate=False``, which only its caller knows.
-"""
+"""mmdetection's ResNets and resnet_cuda.integrations.mmdetection's."""
 
 from __future__ import annotations
 

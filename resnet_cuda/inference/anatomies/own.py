@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,8 +47,10 @@ def _stem(module: Any) -> Anatomy:
 class _FusedTorchvisionBody(TorchvisionBody):
     """Its ``conv1`` ends with norm and ReLU."""
 
-    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+        if torch.jit.is_scripting():
+            return self._scripted_stages(x)
         outputs: OrderedDict[str, Tensor] = OrderedDict()
         for stage in self.stages:
             x = getattr(self, stage)(x)
@@ -86,7 +89,9 @@ def _features(body: Any) -> Anatomy:  # timm's stem is a level of its own; its R
 class _FusedPyramid(FPN):
     """maskrcnn-benchmark's, each lateral convolution of which adds the level above."""
 
-    def forward(self, x: Any) -> tuple[Tensor, ...]:
+    def forward(self, x: list[Tensor]):  # as FPN's
+        if torch.jit.is_scripting():
+            return self._scripted(x)
         inner = None
         results: list[Tensor] = []
         for level in reversed(self.levels):

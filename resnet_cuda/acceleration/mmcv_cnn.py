@@ -1,0 +1,25 @@
+"""mmcv's ConvModule: convolution, norm and activation. Not in mmcv.py, whose layers mmcv-lite does not have."""
+
+from __future__ import annotations
+
+from mmcv.cnn.bricks import conv_module
+from torch import Tensor
+
+from resnet_cuda.acceleration.fused import conv_norm_act, is_relu
+from resnet_cuda.layers.constant_norm import constants_of
+
+
+class ConvModule(conv_module.ConvModule):
+    def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
+        usual = self.order == ("conv", "norm", "act") and norm and self.with_norm
+        # mmcv's own way to fuse, which folds the norm into the convolution at each call
+        folds = getattr(self, "efficient_conv_bn_eval_forward", None) is not None
+        constants = constants_of(self.norm) if usual and not folds else None
+        if constants is None:
+            return super().forward(x, activate, norm)
+        if self.with_explicit_padding:
+            x = self.padding_layer(x)
+        activate = activate and self.with_activation
+        fused = activate and is_relu(self.activate)
+        x = conv_norm_act(self.conv, constants, x, relu=fused)
+        return self.activate(x) if activate and not fused else x

@@ -1,0 +1,52 @@
+"""Norms that are ``x * scale + shift`` in a call, of any library, with the constants that the fused pass takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
+from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.ops._registration import transformed
+from resnet_cuda.ops.frozen_bn import frozen_batch_norm
+
+Constants = tuple[Tensor, Tensor, Tensor, Tensor, float]  # weight, bias, mean, variance, eps
+_BATCH_NORMS = (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)
+
+
+class FrozenNorm:
+    """The forward of another library's frozen norm with the buffers weight, bias, running_mean and running_var."""
+
+    weight: Any
+    bias: Any
+    running_mean: Any
+    running_var: Any
+    eps: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        return frozen_batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+
+
+_FROZEN = (FrozenBatchNorm2d.forward, FrozenNorm.forward)
+
+
+def constants_of(norm: nn.Module) -> Constants | None:
+    """The arguments of ``frozen_batch_norm`` for a norm that is a constant in this call, else None.
+
+    A constant is a frozen norm, and a BatchNorm2d or SyncBatchNorm in evaluation mode whose weight and bias need no
+    gradient. None where it has hooks, which must see the norm's own result.
+    """
+    if is_hooked(norm):
+        return None
+    forward, layer = type(norm).forward, norm
+    if forward in _FROZEN:
+        return layer.weight, layer.bias, layer.running_mean, layer.running_var, layer.eps  # type: ignore[return-value]
+    if forward not in _BATCH_NORMS or layer.training or layer.running_mean is None or not layer.affine or transformed():
+        return None
+    weight: Any = layer.weight
+    bias: Any = layer.bias
+    if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
+        return None
+    return weight.detach(), bias.detach(), layer.running_mean, layer.running_var, layer.eps  # type: ignore[return-value]

@@ -1,0 +1,55 @@
+"""The forwards of blocks and stems in TorchScript.
+
+It passes no modules to functions, so that these are methods and not :mod:`resnet_cuda.layers.conv_norm_act`; and it
+compiles only the branch of the norm that there is, since ``hasattr`` is known when it compiles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class ScriptedBlock:
+    """A base of residual blocks of two or three convolutions, each with its norm."""
+
+    if TYPE_CHECKING:  # TorchScript cannot resolve names in these
+        conv1: Any
+        bn1: Any
+        conv2: Any
+        bn2: Any
+        conv3: Any
+        bn3: Any
+        downsample: Any
+
+    def _scripted(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.conv1(x)
+        out = self.bn1(out, None, True) if hasattr(self.bn1, "takes_residual") else F.relu(self.bn1(out))
+        out = self.conv2(out)
+        if hasattr(self, "conv3"):
+            out = self.bn2(out, None, True) if hasattr(self.bn2, "takes_residual") else F.relu(self.bn2(out))
+            out = self.conv3(out)
+            if hasattr(self.bn3, "takes_residual"):
+                return self.bn3(out, shortcut, True)
+            else:
+                return F.relu(self.bn3(out) + shortcut)
+        elif hasattr(self.bn2, "takes_residual"):
+            return self.bn2(out, shortcut, True)
+        else:
+            return F.relu(self.bn2(out) + shortcut)
+
+
+class ScriptedStem:
+    """A base of stems of a convolution, or several in a Sequential, a norm, ReLU and pooling."""
+
+    if TYPE_CHECKING:
+        conv1: Any
+        bn1: Any
+
+    def _scripted_stem(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        x = self.bn1(x, None, True) if hasattr(self.bn1, "takes_residual") else F.relu(self.bn1(x))
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
