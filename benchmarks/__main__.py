@@ -10,14 +10,23 @@ import argparse
 import datetime
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from benchmarks import bench_backbone, bench_deform_conv, bench_frozen_bn, bench_inference, bench_scaling, report
+from benchmarks import (
+    bench_backbone,
+    bench_deform_conv,
+    bench_frozen_bn,
+    bench_inference,
+    bench_memory,
+    bench_scaling,
+    report,
+)
 from benchmarks.environment import describe
 from benchmarks.process_memory import keep_freed_memory
-from benchmarks.results import Row, Settings
+from benchmarks.results import Comparison, Settings
 from resnet_cuda import _backend, _extension
 
 # In the order in which they are measured. The parts whose peers keep thread pools of their own are last: after them, in
@@ -28,6 +37,7 @@ PARTS = {
     "deform_conv_backward": bench_deform_conv.backward,
     "scaling": bench_scaling.run,
     "deform_conv_forward": bench_deform_conv.forward,
+    "memory": bench_memory.run,
     "inference": bench_inference.run,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -80,7 +90,8 @@ def why_refused(chosen: argparse.Namespace) -> str | None:
     )
 
 
-def measure(parts: list[str], settings: Settings) -> list[Row]:
+def measure(parts: list[str], settings: Settings, keep: Callable[[list[Comparison]], None]) -> list[Comparison]:
+    """``keep`` is called with all rows so far after each case: a run that is interrupted leaves its figures."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -89,7 +100,11 @@ def measure(parts: list[str], settings: Settings) -> list[Row]:
             return items
 
     pending = [call for part in parts for call in PARTS[part](settings)]
-    return [call() for call in tqdm(pending, desc="benchmarks", unit="case")]
+    rows: list[Comparison] = []
+    for call in tqdm(pending, desc="benchmarks", unit="case"):
+        rows.append(call())
+        keep(rows)
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,13 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
         environment["freed memory"] = "kept for the next result" if kept else "given back to the system"
     environment["dtype"] = chosen.dtype
     environment["layout"] = "contiguous" if chosen.contiguous else "channels_last"
-    rows = measure([part for part in PARTS if part in (chosen.parts or PARTS)], settings)
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d")
+    base = chosen.output or RESULTS / f"{stamp}-{device.type}-{chosen.dtype}"
+    parts = [part for part in PARTS if part in (chosen.parts or PARTS)]
+    rows = measure(parts, settings, lambda rows: report.write_json(base.with_suffix(".json"), environment, rows))
     for name, value in environment.items():
         print(f"{name:>14}: {value}")
     print(report.table(rows))
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d")
-    base = chosen.output or RESULTS / f"{stamp}-{device.type}-{chosen.dtype}"
-    report.write_json(base.with_suffix(".json"), environment, rows)
     try:
         report.write_plots(base, environment, rows)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The whole backbone, inference and one training step, beside torchvision's and torch.compile of it."""
+"""The whole backbone, inference and one training step, beside torchvision's; both eager and under torch.compile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from benchmarks.compiling import compiled, first_call_seconds, forget_compiled
 from benchmarks.measure import check_agreement, compare
 from benchmarks.results import OURS, Row, Settings
+from benchmarks.stored import stored
 from resnet_cuda import resnet_fpn_backbone
 from resnet_cuda.layers import DFConv2d
 
@@ -56,11 +58,16 @@ def training_step(model: nn.Module, forward: Callable[[], Outputs]) -> Callable[
     return call
 
 
-def _prepare_call(mode: str, model: nn.Module, image: Tensor, settings: Settings) -> Callable[[], object]:
+def _forward(model: nn.Module, image: Tensor, settings: Settings) -> Callable[[], Outputs]:
     def forward() -> Outputs:
         with _autocast(settings):
             return model(image)
 
+    return forward
+
+
+def _prepare_call(mode: str, model: nn.Module, image: Tensor, settings: Settings) -> Callable[[], object]:
+    forward = _forward(model, image, settings)
     return inference(model, lambda: forward()["0"]) if mode == INFERENCE else training_step(model, forward)
 
 
@@ -99,8 +106,11 @@ class _TorchvisionDFConv2d(nn.Module):
         from torchvision.ops import deform_conv2d
 
         y, x_, mask = self.offset(x).chunk(3, dim=1)
-        offset = torch.cat((y, x_), dim=1)
-        return deform_conv2d(x, offset, self.conv.weight, None, self.conv.stride, 1, 1, mask.sigmoid())
+        tensors = x, torch.cat((y, x_), dim=1), self.conv.weight, mask.sigmoid()
+        if x.is_cpu and torch.is_autocast_enabled("cpu"):  # as its rule for autocast on CUDA; it has none for CPUs
+            tensors = tuple(it.float() for it in tensors)
+        input, offset, weight, mask = tensors
+        return deform_conv2d(input, offset, weight, None, self.conv.stride, 1, 1, mask).to(x.dtype)
 
 
 def torchvision_backbone(own: nn.Module, deformable: bool) -> nn.Module:
@@ -120,21 +130,29 @@ def torchvision_backbone(own: nn.Module, deformable: bool) -> nn.Module:
 def _row(name: str, mode: str, settings: Settings) -> Row:
     image = _image(name, settings)
     own = _prepare(resnet_fpn_backbone("resnet50", trainable_layers=3), settings)
-    candidates = {OURS: _prepare_call(mode, own, image, settings)}
+    models = {OURS: own}
     notes: dict[str, str] = {}
     try:
-        peer = _prepare(torchvision_backbone(own, deformable=False), settings)
+        models["torchvision"] = _prepare(torchvision_backbone(own, deformable=False), settings)
     except ImportError as error:
         notes["torchvision"] = str(error).splitlines()[0]
-    else:
-        candidates["torchvision"] = _prepare_call(mode, peer, image, settings)
-        if mode == INFERENCE:
-            candidates["torchvision, torch.compile"] = _prepare_call(mode, torch.compile(peer), image, settings)
-            candidates[f"{OURS}, torch.compile"] = _prepare_call(mode, torch.compile(own), image, settings)
-    expected = candidates[OURS]()
-    for candidate, call in candidates.items():
+    forget_compiled()
+    models |= {f"{candidate}, torch.compile": compiled(model) for candidate, model in models.items()}
+    calls, compile_seconds = {}, {}
+    for candidate, model in models.items():
+        calls[candidate] = call = _prepare_call(mode, model, image, settings)
+        if candidate.endswith("torch.compile"):
+            compile_seconds[candidate] = first_call_seconds(call)
+    expected = calls[OURS]()
+    for candidate, call in calls.items():
         check_agreement(name, candidate, call(), expected, TOLERANCE[settings.dtype])
-    timings = compare(candidates, settings.device, settings.repeats, settings.budget_seconds)
+    timings = compare(calls, settings.device, settings.repeats, settings.budget_seconds)
+    for candidate, seconds in compile_seconds.items():
+        timings[candidate].compile_seconds = seconds
+    if mode == TRAINING:
+        for candidate, model in models.items():
+            kept = stored(_forward(model, image, settings), model).activations
+            timings[candidate].stored_megabytes = kept / image.shape[0] / 1e6
     return Row(f"ResNet-50-FPN {mode}", name, timings, None, notes)
 
 

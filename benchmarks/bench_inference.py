@@ -6,12 +6,14 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import deployed
 from benchmarks.bench_backbone import SIZES, TOLERANCE, spread_offsets, torchvision_backbone
+from benchmarks.compiling import compiled, first_call_seconds, forget_compiled
 from benchmarks.measure import check_agreement, compare
 from benchmarks.results import OURS, Row, Settings
 from resnet_cuda import deformable_layers, optimize_for_inference, resnet_fpn_backbone
@@ -42,11 +44,15 @@ def _eager(model: nn.Module, image: Tensor) -> Call:
     return lambda: model(image)
 
 
-def _compiled(model: nn.Module, image: Tensor, **options: object) -> Call:
-    torch._dynamo.reset()  # no candidate finds another's cache entries, or makes sizes dynamic
-    compiled = torch.compile(model, dynamic=False, options=options or None)
-    compiled(image)
-    return lambda: compiled(image)
+class CompiledCall:
+    """A call of a compiled network, which the first call has compiled; ``seconds`` is what that one took."""
+
+    def __init__(self, model: nn.Module, image: Tensor, **options: object):
+        self._model, self._image = compiled(model, **options), image
+        self.seconds = first_call_seconds(self)
+
+    def __call__(self) -> Outputs:
+        return self._model(self._image)
 
 
 def _openvino(problem: Problem) -> Call:
@@ -61,10 +67,11 @@ def _openvino(problem: Problem) -> Call:
 CANDIDATES: dict[str, Callable[[Problem], Call]] = {
     OURS: lambda it: _eager(optimize_for_inference(it.given(it.own)[0]), it.given(it.own)[1]),
     f"{OURS}, eager": lambda it: _eager(*it.given(it.own)),
-    f"{OURS}, compiled with freezing": lambda it: _compiled(*it.given(it.own), freezing=True),
+    f"{OURS}, torch.compile": lambda it: CompiledCall(*it.given(it.own)),
+    f"{OURS}, compiled with freezing": lambda it: CompiledCall(*it.given(it.own), freezing=True),
     "torchvision": lambda it: _eager(*it.given(it.theirs)),
-    "torchvision, torch.compile": lambda it: _compiled(*it.given(it.theirs)),
-    "torchvision, with freezing": lambda it: _compiled(*it.given(it.theirs), freezing=True),
+    "torchvision, torch.compile": lambda it: CompiledCall(*it.given(it.theirs)),
+    "torchvision, with freezing": lambda it: CompiledCall(*it.given(it.theirs), freezing=True),
     "ONNX Runtime": lambda it: deployed.onnx_runtime(optimize_for_inference(it.own), it.image, it.settings),
     "OpenVINO": _openvino,
 }
@@ -95,10 +102,20 @@ def make_problem(shape: tuple[int, ...], deformable: bool, settings: Settings) -
     return Problem(own.to(device), None if theirs is None else theirs.to(device), image.to(device), settings)
 
 
-def prepare(problem: Problem) -> tuple[dict[str, Call], dict[str, str]]:
-    """The calls whose results agree with float32 on every level, and why the other candidates are not there."""
+class Prepared(NamedTuple):
+    """Calls and why other candidates are not there, by candidate; of those compiled, seconds of the first call."""
+
+    calls: dict[str, Call]
+    notes: dict[str, str]
+    compile_seconds: dict[str, float]
+
+
+def prepare(problem: Problem) -> Prepared:
+    """The calls whose results agree with float32 on every level."""
     calls: dict[str, Call] = {}
     notes: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    forget_compiled()
     with torch.inference_mode():
         expected = dict(problem.own(problem.image))
         for name, make in CANDIDATES.items():
@@ -115,14 +132,18 @@ def prepare(problem: Problem) -> tuple[dict[str, Call], dict[str, str]]:
                 continue
             for level, value in found.items():
                 check_agreement(level, name, value, expected[level], TOLERANCE[problem.settings.dtype])
-            calls[name] = torch.inference_mode()(call)
-    return calls, notes
+            if isinstance(call, CompiledCall):
+                seconds[name] = call.seconds
+            calls[name] = torch.inference_mode()(call.__call__ if isinstance(call, CompiledCall) else call)
+    return Prepared(calls, notes, seconds)
 
 
 def _row(size: str, deformable: bool, settings: Settings) -> Row:
-    calls, notes = prepare(make_problem(SIZES[size], deformable, settings))
+    calls, notes, compile_seconds = prepare(make_problem(SIZES[size], deformable, settings))
     # ONNX Runtime's and OpenVINO's threads spin for a while after a call, on the cores of the next candidate.
     effort = settings.repeats, settings.budget_seconds
     timings = compare(calls, settings.device, *effort, own_threads=settings.device.type == "cpu", rotate=True)
+    for name, seconds in compile_seconds.items():
+        timings[name].compile_seconds = seconds
     network = "ResNet-50-FPN with DCNv2 in C3-C5" if deformable else "ResNet-50-FPN"
     return Row(f"{network}, deployed", f"{size}, {str(settings.dtype).removeprefix('torch.')}", timings, None, notes)

@@ -56,11 +56,17 @@ def gpu_seconds(calls: Sequence[Call], count: int, wait: float = 0.0) -> float:
 
 @dataclass
 class Timing:
-    """Times of one candidate in milliseconds, and the most memory that one call added, in MB (None: not known)."""
+    """Times of one candidate in milliseconds, and what else is known of a call.
+
+    ``peak_megabytes``: the most memory that it added; ``stored_megabytes``: what a forward stores for its backward;
+    ``compile_seconds``: how long its first call took, in which it was compiled.
+    """
 
     name: str
     milliseconds: list[float] = field(default_factory=list)
     peak_megabytes: float | None = None
+    stored_megabytes: float | None = None
+    compile_seconds: float | None = None
 
     @property
     def median(self) -> float:

@@ -6,42 +6,35 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks.results import OURS, Row
+from benchmarks.results import Comparison
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Comparison]) -> str:
     """One line per candidate: median, how many times ours it takes, memory."""
     lines = []
     for part in dict.fromkeys(row.part for row in rows):
-        lines += [
-            "",
-            part,
-            f"  {'case':<62}{'candidate':<30}{'ms':>10}{'x ours':>9}{'peak MB':>9}{'GB/s':>8}{'of copy':>9}",
-        ]
-        for row in (row for row in rows if row.part == part):
+        own = [row for row in rows if row.part == part]
+        titles = list(dict.fromkeys(title for row in own for name in row.names for title in row.cells(name)))
+        lines += ["", part, f"  {'case':<62}{'candidate':<38}" + "".join(f"{title:>10}" for title in titles)]
+        for row in own:
             case = row.case
-            for name, timing in row.timings.items():
-                times = timing.median / row.timings[OURS].median
-                peak = "" if timing.peak_megabytes is None else f"{timing.peak_megabytes:.1f}"
+            for name in row.names:
                 label = f"{name} (floor)" if name == row.floor else name
-                speed = ""
-                if row.traffic is not None:
-                    rate, share = row.traffic.gigabytes_per_second(timing.median), row.traffic.share(timing.median)
-                    speed = f"{rate:>8.1f}{share:>9.0%}"
-                lines.append(f"  {case:<62}{label:<30}{timing.median:>10.2f}{times:>9.2f}{peak:>9}{speed}")
+                cells = row.cells(name)
+                lines.append(f"  {case:<62}{label:<38}" + "".join(f"{cells.get(title, ''):>10}" for title in titles))
                 case = ""
     for name, reason in {key: value for row in rows for key, value in row.notes.items()}.items():
         lines.append(f"  without {name}: {reason}")
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def write_json(path: Path, environment: dict[str, object], rows: list[Row]) -> None:
+def write_json(path: Path, environment: dict[str, object], rows: list[Comparison]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"environment": environment, "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
 
 
-def write_plots(base: Path, environment: dict[str, object], rows: list[Row]) -> None:
-    """One file per part: bars of time relative to ours, logarithmic because peers differ by a hundred times."""
+def write_plots(base: Path, environment: dict[str, object], rows: list[Comparison]) -> None:
+    """One file per part: bars relative to ours, logarithmic because peers differ by a hundred times."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -50,26 +43,25 @@ def write_plots(base: Path, environment: dict[str, object], rows: list[Row]) -> 
     base.parent.mkdir(parents=True, exist_ok=True)
     for part in dict.fromkeys(row.part for row in rows):
         own = [row for row in rows if row.part == part]
-        figure = Figure(figsize=(9, 1.4 + 0.16 * sum(len(row.timings) + 1 for row in own)), layout="constrained")
+        figure = Figure(figsize=(9, 1.4 + 0.16 * sum(len(row.names) + 1 for row in own)), layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
-        _draw_part(axis, own, list(dict.fromkeys(name for row in own for name in row.timings)))
-        axis.set_title(
-            f"{part}: time relative to resnet_cuda (further right is slower)\n{machine}", loc="left", fontsize=9
-        )
+        _draw_part(axis, own, list(dict.fromkeys(name for row in own for name in row.names)))
+        title = f"{part}: {own[0].quantity} relative to resnet_cuda (further right is more)\n{machine}"
+        axis.set_title(title, loc="left", fontsize=9)
         name = "-".join(re.findall(r"[a-z0-9]+", part.lower()))
         figure.savefig(base.with_name(f"{base.name}-{name}.png"), dpi=90)
 
 
-def _draw_part(axis, rows: list[Row], names: list[str]) -> None:
+def _draw_part(axis, rows: list[Comparison], names: list[str]) -> None:
     colours = {name: f"C{index % 10}" for index, name in enumerate(names)}
     position, ticks, labelled = 0.0, [], set()
     for row in rows:
         first = position
-        for name, timing in row.timings.items():
-            ratio = timing.median / row.timings[OURS].median
+        for name in row.names:
+            ratio, text = row.bar(name)
             axis.barh(position, ratio, height=0.9, color=colours[name], label=None if name in labelled else name)
-            axis.text(ratio, position, f" {timing.median:.1f} ms", va="center", fontsize=6)
+            axis.text(ratio, position, f" {text}", va="center", fontsize=6)
             labelled.add(name)
             position += 1
         ticks.append(((first + position - 1) / 2, row.case))

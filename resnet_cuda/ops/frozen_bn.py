@@ -60,6 +60,8 @@ def frozen_bn_relu(
     Raises:
         ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
         TypeError: for an argument that is not a tensor.
+
+    Source: Ioffe and Szegedy 2015 (arXiv:1502.03167) with constant statistics [torchvision.ops.FrozenBatchNorm2d].
     """
     if isinstance(input, Proxy) or isinstance(residual, Proxy):
         return record(frozen_bn_relu, input, scale, shift, residual, relu, inplace)
@@ -148,7 +150,10 @@ def _decomposed(op, input, constants, residual, relu):
     output = cast(input, scale.dtype) * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
     if residual is not None:
         output = output + cast(residual, scale.dtype)
-    return cast(output.relu() if relu else output, input.dtype)
+    output = cast(output, input.dtype)
+    # The same values as with the cast last, but the backward of this ReLU keeps the result, which the next convolution
+    # keeps anyway, and not a float32 one.
+    return output.relu() if relu else output
 
 
 def _autocast(dtype, input, residual):

@@ -27,10 +27,12 @@ SET = make_set(CASE, CPU)
 def test_a_block_takes_30_ms_or_one_call(milliseconds, most):
     """torchvision's backward takes 7 ms a call; twenty of them would be blocks of 150 ms."""
     candidate = Candidate("sleeps", [lambda: time.sleep(milliseconds / 1e3)])
-    line = compare_blocks([candidate], CPU, Effort(rounds=2))["sleeps"]
-    assert 1 <= line["calls"] <= most
-    assert line["calls"] >= most - 1 or milliseconds == 0.1
-    assert line["rounds"] == 2 and line["wall_us"] > 1e3 * milliseconds
+    lines = [compare_blocks([candidate], CPU, Effort(rounds=2))["sleeps"] for _ in range(5)]
+    for line in lines:
+        assert 1 <= line["calls"] <= most
+        assert line["rounds"] == 2 and line["wall_us"] > 1e3 * milliseconds
+    # Where other processes have the cores a call takes longer, so a block has fewer, but not every time.
+    assert max(line["calls"] for line in lines) >= most - 1 or milliseconds == 0.1
 
 
 def context(tmp_path, seconds=100.0):
