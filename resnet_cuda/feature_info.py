@@ -48,6 +48,7 @@ class FeatureInfo:
     @overload
     def channels(self, idx: Sequence[int] | None = None) -> list[int]: ...
     def channels(self, idx=None):
+        """Channels of the levels."""
         return self.get("num_chs", idx)
 
     @overload
@@ -55,6 +56,7 @@ class FeatureInfo:
     @overload
     def reduction(self, idx: Sequence[int] | None = None) -> list[int]: ...
     def reduction(self, idx=None):
+        """Strides of the levels."""
         return self.get("reduction", idx)
 
     @overload
@@ -62,6 +64,7 @@ class FeatureInfo:
     @overload
     def module_name(self, idx: Sequence[int] | None = None) -> list[str]: ...
     def module_name(self, idx=None):
+        """Names of the submodules that compute the levels."""
         return self.get("module", idx)
 
     def __getitem__(self, index: Any) -> Any:

@@ -21,7 +21,16 @@ def conv_with_kaiming_uniform(
     use_gn: bool = False, use_relu: bool = False, norm_func: Callable[[int], nn.Module] = group_norm
 ) -> ConvBlock:
     """A function that makes the pyramid's convolutions, each followed by GN and ReLU if asked
-    [maskrcnn_benchmark.modeling.make_layers.conv_with_kaiming_uniform]."""
+    [maskrcnn_benchmark.modeling.make_layers.conv_with_kaiming_uniform].
+
+    Args:
+        use_gn: whether a norm follows, and the convolution has no bias.
+        use_relu: whether a ReLU is the last.
+        norm_func: makes the norm from its number of channels.
+
+    Returns:
+        ``make(in_channels, out_channels, kernel_size, stride=1, dilation=1)``, whose modules keep the size at stride 1.
+    """
     use_gn = flag("conv_with_kaiming_uniform", "use_gn", use_gn)
     use_relu = flag("conv_with_kaiming_uniform", "use_relu", use_relu)
 
@@ -50,7 +59,8 @@ def conv_with_kaiming_uniform(
 
 
 def merge_top_down(lateral: Tensor, above: Tensor) -> Tensor:
-    """``lateral`` plus the level above, upsampled to its size: any image size works, not only multiples of 32."""
+    """``lateral`` (N, C, H, W) plus the level ``above`` (N, C, h, w), upsampled to its size by the nearest pixel: any
+    image size works, not only multiples of 32."""
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 
 
@@ -84,7 +94,9 @@ class LastLevelMaxPool(nn.Module):
 class LastLevelP6P7(nn.Module):
     """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002): of P5 where in_channels == out_channels, else of C5.
 
-    Parameters: ``p6``, ``p7``. P7 is computed from ReLU(P6), as in maskrcnn-benchmark, torchvision and detectron2.
+    Parameters: ``p6``, ``p7``, 3x3 convolutions of stride 2 with bias: P6 has half the rows and columns of P5, P7 a
+    quarter, both ``out_channels`` channels. P7 is computed from ReLU(P6), as in maskrcnn-benchmark, torchvision and
+    detectron2.
     Called as ``top(c5, p5)`` [maskrcnn-benchmark] or ``top(results, inputs, names)`` [torchvision].
     """
 
@@ -121,6 +133,9 @@ class FPN(nn.Module):
         out_channels: of every P level.
         conv_block: makes a convolution, see :func:`conv_with_kaiming_uniform`.
         top_blocks: :class:`LastLevelMaxPool`, :class:`LastLevelP6P7` or None.
+
+    Raises:
+        ValueError: where the last entry of ``in_channels_list`` is 0.
     """
 
     def __init__(

@@ -228,6 +228,10 @@ class ResNetHead(nn.Module):
         stride_init: stride of the first stage; None for the body's (1 for C2, else 2). Dilated blocks ignore it.
         dilation: of every block's 3x3 (``MODEL.RESNETS.RES5_DILATION``).
         dcn_config: ``stage_with_dcn``, ``with_modulated_dcn``, ``deformable_groups``.
+
+    Raises:
+        KeyError: for an unknown block, listing the known ones.
+        ValueError: without stages, and for a number that is out of range.
     """
 
     def __init__(

@@ -1,25 +1,23 @@
 """The code of docs/migration/*.md runs: each page's blocks in order, in a folder with the files that they name.
 
-A block ``python needs=NAME`` runs where that library is, ``python before`` is the old code and runs nowhere. Weights
-that the pages would download are those of random networks.
+Their marks are those of :mod:`helpers.pages`. Weights that the pages would download are those of random networks.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.pages import CHECKOUTS, DOCS, blocks_of, weight_files_of, why_missing
 
 from resnet_cuda import resnet_fpn_backbone
 from resnet_cuda.weights import sources
 from resnet_cuda.weights.convert import convert_file
 
-PAGES = Path(__file__).parent.parent / "docs" / "migration"
-BLOCK = re.compile(r"^```python(?: (before|needs=(\S+)))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = DOCS / "migration"
 YAML = """
 MODEL:
   META_ARCHITECTURE: "GeneralizedRCNN"
@@ -37,29 +35,18 @@ MODEL:
     FEATURE_EXTRACTOR: "FPN2MLPFeatureExtractor"
     PREDICTOR: "FPNPredictor"
 """
-CHECKOUTS = {"detectron2": "RESNET_CUDA_TEST_DETECTRON2", "maskrcnn-benchmark": "RESNET_CUDA_TEST_MASKRCNN_BENCHMARK"}
 
 
 def page_and_needs():
     for path in sorted(PAGES.glob("*.md")):
-        needs = {need for _, need, _ in BLOCK.findall(path.read_text()) if need}
+        needs = {block.needs for block in blocks_of(path)} - {""}
         yield pytest.param(path.stem, "", id=path.stem)
         for need in sorted(needs):
             yield pytest.param(path.stem, need, id=f"{path.stem}-with-{need}")
 
 
-def skip_without(need):
-    if need in CHECKOUTS:
-        folder = os.environ.get(CHECKOUTS[need])
-        if not folder:
-            pytest.skip(f"set {CHECKOUTS[need]} to the folder of a checkout")
-    elif need and importlib.util.find_spec({"mmdetection": "mmdet"}.get(need, need)) is None:
-        pytest.skip(f"{need} is not installed")
-
-
 def files_of(name):
     """The files that a page names, made of random networks."""
-    text = (PAGES / f"{name}.md").read_text()
     Path("e2e_mask_rcnn_R_50_FPN_1x.yaml").write_text(YAML)
     if name == "torchvision":
         from torchvision.models.detection import maskrcnn_resnet50_fpn
@@ -71,7 +58,7 @@ def files_of(name):
         dcn_stages=(False, True, True, True) if name == "mmdetection" else (False,) * 4,
     )
     source = network.body if name == "timm" else network
-    for path in set(re.findall(r'"([\w.-]+\.(?:pth|pkl|safetensors))"', text)):
+    for path in weight_files_of(PAGES / f"{name}.md"):
         convert_file(source, path, {"detectron": "caffe2"}.get(name, name))
 
 
@@ -105,16 +92,17 @@ def no_downloads(monkeypatch):
 @pytest.mark.filterwarnings("ignore:load_weights")
 def test_the_code_of_a_page_runs(name, need, tmp_path, monkeypatch, no_downloads, capsys):
     """All blocks that need nothing beside this package or, with ``need``, those that need it and the others before."""
-    skip_without(need)
+    if why_missing(need) is not None:
+        pytest.skip(why_missing(need))
     if need in CHECKOUTS:
         monkeypatch.syspath_prepend(os.environ[CHECKOUTS[need]])
     monkeypatch.chdir(tmp_path)
     files_of(name)
     ran, space = 0, {}
-    for kind, needed, code in BLOCK.findall((PAGES / f"{name}.md").read_text()):
-        if kind == "before" or (needed or "") != need:
+    for block in blocks_of(PAGES / f"{name}.md"):
+        if "before" in block.marks or block.needs != need:
             continue
-        exec(compile(code, f"{name}.md", "exec"), space)
+        block.run(space, f"{name}.md")
         ran += 1
     assert ran or not need
     if not need:

@@ -17,7 +17,16 @@ class DeformConv2d(nn.Module):
     """Deformable convolution v1 and v2 [torchvision.ops.DeformConv2d]: ``forward(input, offset, mask=None)``.
 
     Parameters: ``weight`` (out_channels, in_channels/groups, kh, kw) and, with ``bias``, ``bias`` (out_channels,).
-    Shapes, dtypes and errors are those of :func:`resnet_cuda.ops.deform_conv2d`.
+    Shapes, dtypes and errors of a call are those of :func:`resnet_cuda.ops.deform_conv2d`.
+
+    Args:
+        in_channels, out_channels: divisible by ``groups``.
+        kernel_size, stride, padding, dilation: one int or (vertical, horizontal).
+        groups: of the convolution, as in ``torch.nn.Conv2d``.
+        bias: whether it has one.
+
+    Raises:
+        ValueError: naming the argument that is out of range, what it was and what is allowed.
     """
 
     def __init__(

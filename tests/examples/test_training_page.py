@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from helpers.pages import DOCS, blocks_of
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
-BLOCK = re.compile(r"^```python(?: needs=(\S+))?(?: (train|file=\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = DOCS / "training.md"
 
 
 def blocks(needs: str) -> list[tuple[str, str]]:
     """(mark, code) of what needs this library; "" for what needs none."""
-    found = [(mark, code) for need, mark, code in BLOCK.findall(PAGE.read_text()) if need == needs]
+    found = [("".join(block.marks), block.code) for block in blocks_of(PAGE) if block.needs == needs]
     assert found
     return found
 
@@ -55,10 +54,9 @@ def batch():
 
 
 def test_every_block_is_known():
-    text = PAGE.read_text()
-    assert len(BLOCK.findall(text)) == text.count("```python")
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (PAGE.parent / link).exists(), link
+    for block in blocks_of(PAGE):
+        assert block.needs in ("", "lightning", "detectron2", "mmdetection")
+        assert all(mark == "train" or mark.startswith("file=") for mark in block.marks)
 
 
 def test_torchvisions_references(no_downloads, tmp_path, monkeypatch):
