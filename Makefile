@@ -1,6 +1,8 @@
 # make demo   train Mask R-CNN with deformable convolutions on a photograph of coins, evaluate it, draw a picture
 # make test   everything's tests
+# make quick  the tests of operators, layers, configurations, weights and backbones, within 3 minutes on 2 cores
 # make gate   every CUDA kernel compiled for every supported architecture, held to limits; needs nvcc, no GPU
+# make docs   the site, in build/docs; a warning is an error
 # make matrix the package built with six versions of torch, and wheels run under others than they were built with
 # All set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
 # CUDA part is built too.
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc build_native -type f -not -name '*.pyc' -not -name '*.md') setup.py resnet_cuda/_version.py
 
-.PHONY: all install demo test gate matrix lint format bench wheel clean
+.PHONY: all install demo test quick gate docs matrix lint format bench wheel clean
 
 all: install
 
@@ -34,13 +36,26 @@ $(STAMP): $(VENV)/.requirements $(NATIVE)
 demo: $(STAMP)
 	$(BIN)/python examples/mask_rcnn.py
 
+# One process per core; PYTEST_ARGS="-n 0" for one alone.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+quick: $(STAMP)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 # Here what cannot run fails, where `make test` skips it.
 gate: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m compile_gate
 	RESNET_CUDA_TEST_REQUIRE_GATE=1 $(BIN)/python -m pytest -q tests/compile_gate
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'sphinx>=8' 'myst-parser>=4' furo
+	touch $@
+
+docs: $(STAMP) $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 # Needs no .venv. MATRIX_ARGS="--torch 2.10.0 newest --folder DIR --keep" for less and for looking at it afterwards.
 matrix:

@@ -7,12 +7,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+# For libgomp, which reads it when torch is loaded: threads that wait leave the core to the other processes. Otherwise
+# they turn in circles for milliseconds, and with more threads than cores most of the time goes into that.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 
 # The helpers are no installed package; this makes `import helpers` work whatever import mode pytest runs in.
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("helpers.compare", "helpers.problems")
+
+from helpers import distribution  # noqa: E402
 
 import resnet_cuda  # noqa: E402
 from resnet_cuda import _backend, _extension  # noqa: E402
@@ -25,15 +31,29 @@ MEMORY_FORMATS = (torch.contiguous_format, torch.channels_last)
 
 
 def share_cores() -> None:
-    """Under pytest-xdist each process takes its part of the cores, so that threads of two do not wait for one core."""
+    """Under pytest-xdist each process takes its part of the cores, but two threads at least: they are tested, too."""
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if processes > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        torch.set_num_threads(max(2, (os.cpu_count() or 1) // processes))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     share_cores()
     config.addinivalue_line("markers", "cuda: needs a CUDA GPU; collected everywhere, skipped where there is none")
+    config.addinivalue_line("markers", "slow: `make quick` leaves it out, see helpers/distribution.py")
+    config.addinivalue_line("markers", "reference: runs no compiled operator, so is the same with any build")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest's -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    distribution.mark(items)
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist
+        distribution.order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return distribution.scheduler(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -109,7 +129,7 @@ def registered() -> None:
     _choose_native()
 
 
-@pytest.fixture(params=("native", "reference"))
+@pytest.fixture(params=("native", pytest.param("reference", marks=pytest.mark.reference)))
 def backend(request: pytest.FixtureRequest) -> str:
     """The test runs on each implementation."""
     if request.param == "native":

@@ -44,7 +44,6 @@ def test_values():
         (torch.randn(4, 0, 7, 7), 1, r"weight is of shape \(4, 0, 7, 7\)"),
         ([1], 1, r"weight is \[1\]; it must be"),
     ],
-    ids=str,
 )
 def test_wrong_arguments_are_named(weight, channels, message):
     with pytest.raises(ValueError, match=f"adapt_stem_weight: {message}"):

@@ -8,13 +8,16 @@ host code around them. Under the sanitizers every access outside a tensor ends t
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from helpers.shared import locked
 
 from build_native.native import CSRC, STABLE_ABI, cuda_sources
 
@@ -58,9 +61,20 @@ def compile_flags(sanitize: bool, csrc: Path = CSRC) -> list[str]:
 
 
 def build(
-    sources: Iterable[Path], library: Path, *, sanitize: bool = False, csrc: Path = CSRC, flags: Sequence[str] = ()
+    sources: Iterable[Path],
+    library: Path,
+    *,
+    sanitize: bool = False,
+    csrc: Path = CSRC,
+    flags: Sequence[str] = (),
+    known: Path | None = None,
 ) -> Path:
     """Compiles ``sources`` as C++, two at a time, and links them to ``library``; objects lie in the folder beside it.
+
+    Args:
+        csrc: may be a copy of the checkout's that was changed.
+        known: a folder that keeps the objects of the unchanged sources: of a copy only those files are compiled that
+            include what was changed.
 
     Raises:
         RuntimeError: with the compiler's words.
@@ -69,9 +83,13 @@ def build(
     objects_folder.mkdir(parents=True)
 
     def compile_one(source: Path) -> Path:
+        if known is not None:
+            original = CSRC / source.relative_to(csrc) if source.is_relative_to(csrc) else source
+            target, included = _known_object(original, known, [compiler(), *compile_flags(sanitize), *flags])
+            if all(_same(path, csrc / path.relative_to(CSRC)) for path in included):
+                return target
         target = objects_folder / f"{source.name}.o"
-        command = [compiler(), *compile_flags(sanitize, csrc), *flags]
-        _run([*command, "-x", "c++", "-c", str(source), "-o", str(target)])
+        _compile([compiler(), *compile_flags(sanitize, csrc), *flags], source, target)
         return target
 
     with ThreadPoolExecutor(2) as pool:
@@ -84,6 +102,27 @@ def build(
         ]
     )
     return library
+
+
+def _compile(command: Sequence[str], source: Path, target: Path) -> None:
+    _run([*command, "-x", "c++", "-c", str(source), "-o", str(target)])
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def _known_object(source: Path, folder: Path, command: Sequence[str]) -> tuple[Path, list[Path]]:
+    """The object of a source of the checkout, compiled the first time, and the files of csrc that are in it."""
+    target = folder / f"{source.name}-{hashlib.sha256(' '.join(command).encode()).hexdigest()[:16]}.o"
+    rule, unfinished = target.with_suffix(".d"), target.with_suffix(".unfinished")
+    with locked(target.with_suffix(".lock")):
+        if not rule.exists():
+            _compile([*command, "-MMD", "-MF", str(unfinished)], source, target)
+            unfinished.rename(rule)
+    # "target: source header header \", continued over lines; a space in a name has a backslash, too.
+    names = shlex.split(rule.read_text().replace("\\\n", " "))[1:]
+    return target, [path for path in map(Path, names) if path.is_relative_to(CSRC)]
 
 
 def _run(command: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # build_native is part of the checkout, not of the package
 
 from emulation.libraries import find_library
+from helpers.shared import run_folder
 
 
 def _operators(name: str, namespace: str, folder: Path):
@@ -20,8 +21,10 @@ def _operators(name: str, namespace: str, folder: Path):
 
 
 @pytest.fixture(scope="session")
-def libraries_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("emulated")
+def libraries_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = run_folder(pytestconfig, tmp_path_factory) / "emulated"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

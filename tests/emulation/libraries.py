@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emulation.build import CSRC, HERE, build, operator_sources
 from emulation.child import LIBRARIES
+from helpers.shared import made_once
 
 
 def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
@@ -18,15 +19,22 @@ def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
 
 
 def build_library(
-    name: str, folder: Path, *, sanitize: bool = False, csrc: Path = CSRC, flags: Sequence[str] = ()
+    name: str,
+    folder: Path,
+    *,
+    sanitize: bool = False,
+    csrc: Path = CSRC,
+    flags: Sequence[str] = (),
+    known: Path | None = None,
 ) -> Path:
     """``folder/name.so`` for ``torch.ops.load_library``; with ``"operators/<operator>"`` only that one's kernels."""
     name, _, operator = name.partition("/")
     sources = [path for path in sources_of(name, csrc) if not operator or path.parent.name in ("csrc", operator)]
-    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, flags=flags)
+    return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, flags=flags, known=known)
 
 
 def find_library(name: str, folder: Path) -> Path:
-    """The library that this process was given (see child.py), else one built now, without sanitizers."""
+    """The library that this process was given (see child.py), else one built without sanitizers, once per test run."""
     given = os.environ.get(LIBRARIES)
-    return Path(given) / f"{name}.so" if given else build_library(name, folder)
+    built = Path(given) if given else made_once(folder / name, lambda folder: build_library(name, folder))
+    return built / f"{name}.so"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from emulation.build import CSRC, HERE
-from emulation.child import SANITIZER_EXIT, run_tests, sanitizer_runtimes
+from emulation.child import SANITIZER_EXIT, Forked, run_tests, sanitizer_runtimes
 from emulation.libraries import build_library
 from emulation.planted_bugs import BUGS, PlantedBug
+from helpers.shared import run_folder
 
 FLOAT32_ONLY = ("-DRESNET_CUDA_FLOAT32_ONLY",)  # dispatch.h; compiles faster
 TESTS_FAILED = 1  # pytest's exit status: neither an interrupted run nor an error of its own
@@ -36,7 +37,7 @@ def sound() -> Iterator[PlantedBug]:
 SOUND = tuple(sound())
 
 
-def run_copy(bug: PlantedBug, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_copy(bug: PlantedBug, folder: Path, known: Path, forked: Forked) -> subprocess.CompletedProcess[str]:
     """The bug's tests in a child process, on its library from a copy of the sources."""
     csrc = folder / "csrc"
     shutil.copytree(CSRC, csrc)
@@ -44,22 +45,48 @@ def run_copy(bug: PlantedBug, folder: Path) -> subprocess.CompletedProcess[str]:
     text = file.read_text()
     assert text.count(bug.old) == 1, f"{bug.file} has changed: {bug.old!r} must occur exactly once for {bug.name}"
     file.write_text(text.replace(bug.old, bug.new))
-    build_library(bug.library, folder, sanitize=bug.sanitize, csrc=csrc, flags=FLOAT32_ONLY)
+    build_library(bug.library, folder, sanitize=bug.sanitize, csrc=csrc, flags=FLOAT32_ONLY, known=known)
     test_file, *options = bug.tests
-    return run_tests([str(HERE / test_file), "-x", *options], folder, sanitize=bug.sanitize)
+    arguments = [str(HERE / test_file), "-x", *options]
+    return run_tests(arguments, folder, sanitize=True) if bug.sanitize else forked.run_tests(arguments, folder)
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    process = Forked()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def known(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Objects of the unchanged sources."""
+    folder = run_folder(pytestconfig, tmp_path_factory) / "known"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def child_of(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, known: Path, forked: Forked
 ) -> Iterator[Callable[[PlantedBug], subprocess.CompletedProcess[str]]]:
-    """The finished child process of a bug; all that this test run needs are built and run two at a time."""
+    """The finished child process of a bug; all that this test run needs are built two at a time.
+
+    A process of pytest-xdist gets one bug after the other, and builds each when it is asked for.
+    """
+
+    def run(bug: PlantedBug) -> subprocess.CompletedProcess[str]:
+        return run_copy(bug, tmp_path_factory.mktemp("planted"), known, forked)
+
+    if hasattr(request.config, "workerinput"):
+        yield run
+        return
     items = [item for item in request.session.items if item.path == request.path]
     asked = list(dict.fromkeys(item.callspec.params["bug"] for item in items))
     if sanitizer_runtimes() is None:
         asked = [bug for bug in asked if not bug.sanitize]
     with ThreadPoolExecutor(2) as pool:
-        running = {bug: pool.submit(run_copy, bug, tmp_path_factory.mktemp("planted")) for bug in asked}
+        running = {bug: pool.submit(run, bug) for bug in asked}
         yield lambda bug: running[bug].result()
         pool.shutdown(cancel_futures=True)
 

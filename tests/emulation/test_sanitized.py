@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from emulation.build import HERE
 from emulation.child import SANITIZER_EXIT, run_python, run_tests, sanitizer_runtimes
 from emulation.libraries import build_library
+from helpers.shared import made_once, run_folder
 
 pytestmark = pytest.mark.skipif(sanitizer_runtimes() is None, reason="this compiler comes without AddressSanitizer")
 
@@ -17,13 +19,18 @@ AGAIN = sorted({path.name for path in HERE.glob("test_*.py")} - BUILDING)
 REPORT = re.compile("AddressSanitizer|runtime error:")
 
 
+LIBRARIES = ("operators", "index", "lists", "self_test", "tap_order", "transpose")
+
+
+def build_all(folder: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: build_library(name, folder, sanitize=True), LIBRARIES))
+
+
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sanitized(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every library."""
-    folder = tmp_path_factory.mktemp("sanitized")
-    for name in ("self_test", "index", "lists", "tap_order", "transpose", "operators"):
-        build_library(name, folder, sanitize=True)
-    return folder
+    return made_once(run_folder(pytestconfig, tmp_path_factory) / "sanitized", build_all)
 
 
 @pytest.mark.parametrize("name", AGAIN)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.problems import Arguments, Run, run
+from helpers.shared import locked
 from torch import Tensor
 
 from resnet_cuda import ops, reference
@@ -24,14 +25,8 @@ PADDED = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
 @contextlib.contextmanager
 def one_process_at_a_time(name: str) -> Iterator[None]:
     """Waits until no other test process of this user is in a block of this name (one that fills a GPU, say)."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    user = os.getuid()
-    with (Path(tempfile.gettempdir()) / f"resnet_cuda-{user}-{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # given back with the file, also where the process dies
+    user = os.getuid() if hasattr(os, "getuid") else ""  # not on Windows
+    with locked(Path(tempfile.gettempdir()) / f"resnet_cuda-{user}-{name}.lock"):
         yield
 
 

@@ -19,7 +19,7 @@ def conftest(monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("processes", "threads"), [("6", 2), ("40", 1)])
+@pytest.mark.parametrize(("processes", "threads"), [("4", 4), ("6", 2), ("40", 2)])
 def test_test_processes_share_the_cores(processes, threads, conftest, monkeypatch):
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", processes)
     conftest.share_cores()
