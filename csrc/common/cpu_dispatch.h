@@ -1,6 +1,7 @@
 // From a tensor's dtype and this machine's instruction sets to the table of CPU kernels.
 #pragma once
 
+#include <cstddef>
 #include <iterator>
 
 #include "common/checks.h"
@@ -32,16 +33,18 @@ constexpr bool every_supported_dtype_has_a_storage() {
 }
 static_assert(every_supported_dtype_has_a_storage());
 
-// An operator's kernels for one instruction set and storage type; null where it has none of its own.
+// An operator's kernels of one instruction set for a storage type; null where it has none of its own.
 template <typename Kernels>
-using KernelsOf = const Kernels* (*)(InstructionSet, Storage);
+using KernelsFor = const Kernels* (*)(Storage);
 
-// The kernels for the best usable instruction set for which kernels_of gives a table.
-template <typename Kernels>
-const Kernels& choose_kernels(ScalarType dtype, KernelsOf<Kernels> kernels_of) {
+// The kernels for the best usable instruction set that has any. `sets` has a function for each row of
+// common/instruction_sets.h, in its order; null where the operator has no kernels for the set.
+template <typename Kernels, std::size_t count>
+const Kernels& choose_kernels(ScalarType dtype, const KernelsFor<Kernels> (&sets)[count]) {
+  static_assert(count == std::size(kInstructionSets), "name kernels, or nullptr, for every instruction set");
   const Storage storage = storage_of(dtype);
-  for (auto set = std::rbegin(kInstructionSets); set != std::rend(kInstructionSets); ++set) {
-    const Kernels* kernels = is_usable(*set) ? kernels_of(*set, storage) : nullptr;
+  for (std::size_t i = count; i-- > 0;) {
+    const Kernels* kernels = is_usable(kInstructionSets[i]) && sets[i] != nullptr ? sets[i](storage) : nullptr;
     if (kernels != nullptr) {
       return *kernels;
     }

@@ -1,6 +1,7 @@
 // The micro-kernel of the CPU's matrix products: a block of C in registers, B packed into panels.
 #pragma once
 
+#include "common/bfloat16_pair.h"
 #include "common/vec.h"
 
 namespace resnet_cuda {
@@ -26,19 +27,27 @@ RESNET_CUDA_INLINE int64_t panel_for(int64_t group_outputs) {
 // Whether a product is added to C or overwrites it.
 enum class Product { kAdded, kStored };
 
+// sum += left * row, lane by lane; of pairs: bfloat16_pair.h.
+template <typename Real>
+RESNET_CUDA_INLINE void add_product(Real left, const Vec<Real>& row, Vec<Real>& sum) {
+  sum += left * row;
+}
+
 // C[i][0..panel) += sum over k of A(i, k) * B[k][0..panel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B
 // packed into rows of kVectors vectors that are b_row apart, and the rows of C c_row apart. The order of additions does
-// not depend on i.
-template <typename Real, Product kProduct, int kVectors>
+// not depend on i. An Element is a real number, or a pair of bfloat16 whose product is the pairs' dot product.
+template <typename Element, Product kProduct, int kVectors>
 RESNET_CUDA_INLINE void multiply_vectors(
     int64_t depth,
-    const Real* __restrict__ a,
+    const Element* __restrict__ a,
     int64_t a_row,
     int64_t a_step,
-    const Real* __restrict__ b,
+    const Element* __restrict__ b,
     int64_t b_row,
-    Real* __restrict__ c,
+    RealOf<Element>* __restrict__ c,
     int64_t c_row) {
+  using Real = RealOf<Element>;
+  static_assert(kLanes<Element> == kLanes<Real>);
   Vec<Real> sum[kBlockRows][kVectors];
 #pragma GCC unroll 12
   for (int i = 0; i < kBlockRows; ++i) {
@@ -48,17 +57,17 @@ RESNET_CUDA_INLINE void multiply_vectors(
     }
   }
   for (int64_t k = 0; k < depth; ++k) {
-    Vec<Real> row[kVectors];
+    Vec<Element> row[kVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kVectors; ++j) {
-      row[j] = load(b + j * kLanes<Real>);
+      row[j] = load(b + j * kLanes<Element>);
     }
 #pragma GCC unroll 12
     for (int i = 0; i < kBlockRows; ++i) {
-      const Real left = a[i * a_row];
+      const Element left = a[i * a_row];
 #pragma GCC unroll 2
       for (int j = 0; j < kVectors; ++j) {
-        sum[i][j] += left * row[j];
+        add_product(left, row[j], sum[i][j]);
       }
     }
     a += a_step;
@@ -75,20 +84,21 @@ RESNET_CUDA_INLINE void multiply_vectors(
 }
 
 // The same with the rows of B adjacent: one panel, of panel_for() columns.
-template <typename Real, Product kProduct = Product::kAdded>
+template <typename Element, Product kProduct = Product::kAdded>
 RESNET_CUDA_INLINE void multiply_block(
     int64_t panel,
     int64_t depth,
-    const Real* a,
+    const Element* a,
     int64_t a_row,
     int64_t a_step,
-    const Real* b,
-    Real* c,
+    const Element* b,
+    RealOf<Element>* c,
     int64_t c_row) {
-  if (panel == kLanes<Real>) {
-    multiply_vectors<Real, kProduct, 1>(depth, a, a_row, a_step, b, kLanes<Real>, c, c_row);
+  if (panel == kLanes<Element>) {
+    multiply_vectors<Element, kProduct, 1>(depth, a, a_row, a_step, b, kLanes<Element>, c, c_row);
   } else {
-    multiply_vectors<Real, kProduct, kBlockVectors>(depth, a, a_row, a_step, b, kBlockVectors * kLanes<Real>, c, c_row);
+    multiply_vectors<Element, kProduct, kBlockVectors>(
+        depth, a, a_row, a_step, b, kBlockVectors * kLanes<Element>, c, c_row);
   }
 }
 

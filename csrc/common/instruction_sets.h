@@ -7,16 +7,18 @@ namespace resnet_cuda {
 // SET(enumerator, name, the set that it extends, features of its own). Rows in ascending preference: the last usable
 // one wins. HAS(feature) is spelled as in the compiler's -m<feature>. Files *_<name>.cpp are compiled for the set.
 //
-// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and a case in
-// the kernels_of() of every operator (the compiler asks for it), null where it has no kernels for the set.
+// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and an element of
+// kKernelsOfSets of every operator (the compiler asks for it), null where it has no kernels for the set.
 #if defined(RESNET_CUDA_X86)
 #define RESNET_CUDA_INSTRUCTION_SETS(SET, HAS)                                                 \
   SET(kPortable, portable, kPortable, true)                                                    \
   SET(kAvx2, avx2, kPortable, HAS(avx2) && HAS(fma) && HAS(f16c))                              \
   SET(kAvx512, avx512, kAvx2, HAS(avx512f) && HAS(avx512bw) && HAS(avx512dq) && HAS(avx512vl)) \
   SET(kAvx512Bf16, avx512_bf16, kAvx512, HAS(avx512bf16))
+#define RESNET_CUDA_ON_X86(...) __VA_ARGS__
 #else
 #define RESNET_CUDA_INSTRUCTION_SETS(SET, HAS) SET(kPortable, portable, kPortable, true)
+#define RESNET_CUDA_ON_X86(...)
 #endif
 
 #define RESNET_CUDA_ENUMERATOR(enumerator, ...) enumerator,

@@ -21,21 +21,9 @@ using namespace conv2d_winograd_cpu;
 constexpr int64_t kLeastSteps = 2;
 constexpr int64_t kMostSteps = 4;
 
-const Kernels* kernels_of(InstructionSet set, Storage storage) {
-  switch (set) {
-    case InstructionSet::kPortable:
-      return portable_kernels(storage);
-#if defined(RESNET_CUDA_X86)
-    case InstructionSet::kAvx2:
-      return avx2_kernels(storage);
-    case InstructionSet::kAvx512:
-      return avx512_kernels(storage);
-    case InstructionSet::kAvx512Bf16:
-      return nullptr;  // choose_kernels falls back to AVX-512
-#endif
-  }
-  return nullptr;
-}
+constexpr KernelsFor<Kernels> kKernelsOfSets[] = {
+    portable_kernels,
+    RESNET_CUDA_ON_X86(avx2_kernels, avx512_kernels, nullptr)};
 
 // Tiles divided into `tile_parts`, panels into `panel_parts`.
 struct Division {
@@ -90,7 +78,7 @@ void conv2d_winograd_kernel(
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
-  const Kernels& kernels = choose_kernels(input.scalar_type(), kernels_of);
+  const Kernels& kernels = choose_kernels(input.scalar_type(), kKernelsOfSets);
   const AlignedBuffer zeros(shape.channels * static_cast<int64_t>(input.element_size()), true);
   Task task{};
   task.shape = shape;

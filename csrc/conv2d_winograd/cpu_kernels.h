@@ -2,6 +2,7 @@
 // between the two transforms.
 #pragma once
 
+#include "common/element_types.h"
 #include "common/gemm_micro.h"
 #include "conv2d_winograd/cpu_tiles.h"
 
@@ -90,17 +91,13 @@ template <typename T>
 constexpr conv2d_winograd_cpu::Kernels kKernels = {forward<T>};
 
 static inline const conv2d_winograd_cpu::Kernels* kernels_for(Storage storage) {
-  switch (storage) {
-    case Storage::kDouble:
+  return with_element(storage, [](auto element) -> const conv2d_winograd_cpu::Kernels* {
+    if constexpr (std::is_same_v<decltype(element), double>) {
       return nullptr;
-    case Storage::kHalf:
-      return &kKernels<Half16>;
-    case Storage::kBFloat16:
-      return &kKernels<BFloat16>;
-    case Storage::kFloat:
-      return &kKernels<float>;
-  }
-  return nullptr;
+    } else {
+      return &kKernels<decltype(element)>;
+    }
+  });
 }
 
 }  // namespace RESNET_CUDA_ISA

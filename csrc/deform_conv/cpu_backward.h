@@ -34,35 +34,46 @@ constexpr int64_t kColumnPanel = kBlockVectors * kLanes<Real>;
 static_assert(kSlabColumns % kColumnPanel<float> == 0 && deform_conv_cpu::kColumnPadding % kColumnPanel<float> == 0);
 static_assert(kSlabColumns % kBlockRows == 0 && deform_conv_cpu::kColumnPadding % kBlockRows == 0);
 
-// packed[panel of the slab's columns][output channel of the group][lane], for the product grad * weight.
+// Rows of the weights of a group, for the product grad * weight: output channels, or pairs of them.
+template <typename T>
+RESNET_CUDA_INLINE int64_t output_depth(const DeformConvShape& shape) {
+  return ceil_div(shape.group_out_channels(), kColumnChannels<ColumnOf<T>>);
+}
+
+// packed[panel of the slab's columns][output channel of the group, or pair of them][lane], for the product grad *
+// weight.
 template <typename T>
 void pack_backward(const Task& task, int64_t slab_begin, int64_t slab_end, void* packed) {
   using Real = RealOf<T>;
+  using Element = ColumnOf<T>;
+  constexpr int64_t kTogether = kColumnChannels<Element>;
   const DeformConvShape& shape = task.shape;
   const T* weight = static_cast<const T*>(task.weight);
   const int64_t taps = shape.taps();
   const int64_t group_columns = shape.group_channels() * taps;
   const int64_t group_outputs = shape.group_out_channels();
+  const int64_t depth = output_depth<T>(shape);
   for (int64_t s = slab_begin; s < slab_end; ++s) {
     const Slab& slab = task.slabs[s];
-    Real* target = static_cast<Real*>(packed) + slab.padded_begin * group_outputs;
+    Element* target = static_cast<Element*>(packed) + slab.padded_begin * depth;
     const int64_t first_channel = slab.channel_begin - slab.group * shape.group_channels();
-    for (int64_t out = 0; out < group_outputs; ++out) {
+    for (int64_t k = 0; k < depth; ++k) {
+      const int64_t out = k * kTogether;
       const T* row =
           weight + (slab.group * group_outputs + out) * group_columns + first_channel * taps + slab.tap_begin;
-      Real* panel = target + out * kColumnPanel<Real>;
+      Element* panel = target + k * kColumnPanel<Real>;
       int64_t lane = 0;
       for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
         for (int64_t c = 0; c < slab.channel_count; ++c) {
           if (lane == kColumnPanel<Real>) {
             lane = 0;
-            panel += kColumnPanel<Real> * group_outputs;
+            panel += kColumnPanel<Real> * depth;
           }
-          panel[lane++] = to_real(row[c * taps + tap]);
+          put_weights(row + c * taps + tap, group_columns, group_outputs - out, panel + lane++);
         }
       }
       for (; lane < kColumnPanel<Real>; ++lane) {
-        panel[lane] = Real(0);
+        panel[lane] = Element{};
       }
     }
   }
@@ -241,52 +252,57 @@ RESNET_CUDA_INLINE void visit_slab(
 }
 
 // grad_columns = grad * weight, for the slab's columns of the tile.
-template <typename Real>
+template <typename T>
 RESNET_CUDA_INLINE void multiply_by_weight(
     const BackwardTask& task,
     const Slab& slab,
-    const TileGradients<Real>& gradients,
+    const TileGradients<RealOf<T>>& gradients,
     int64_t tile_rows,
-    Real* columns) {
+    RealOf<T>* columns) {
+  using Real = RealOf<T>;
+  using Element = ColumnOf<T>;
   const DeformConvShape& shape = task.shape;
-  const int64_t group_outputs = shape.group_out_channels();
-  const Real* rows = gradients.rows + slab.group * group_outputs;
-  const Real* packed = static_cast<const Real*>(task.packed) + slab.padded_begin * group_outputs;
+  const int64_t depth = output_depth<T>(shape);
+  const auto* rows = reinterpret_cast<const Element*>(gradients.rows) + slab.group * shape.group_out_channels();
+  const Element* packed = static_cast<const Element*>(task.packed) + slab.padded_begin * depth;
   for (int64_t column = 0; column < slab.columns(); column += kColumnPanel<Real>) {
     for (int64_t row = 0; row < tile_rows; row += kBlockRows) {
-      multiply_block<Real, Product::kStored>(
+      multiply_block<Element, Product::kStored>(
           kColumnPanel<Real>,
-          group_outputs,
+          depth,
           rows + row * shape.out_channels,
           shape.out_channels,
           1,
-          packed + column * group_outputs,
+          packed + column * depth,
           columns + row * kSlabColumns + column,
           kSlabColumns);
     }
   }
 }
 
-// grad_weight += columns^T * grad, for the slab's columns of the tile.
-template <typename Real>
+// grad_weight += columns^T * grad, for the slab's columns of the tile. Overwrites the columns.
+template <typename T>
 RESNET_CUDA_INLINE void add_weight_gradient(
     const BackwardTask& task,
     const Slab& slab,
-    const TileGradients<Real>& gradients,
+    const TileGradients<RealOf<T>>& gradients,
     int64_t pixels,
-    const Real* columns) {
+    RealOf<T>* columns) {
+  using Real = RealOf<T>;
+  using Element = ColumnOf<T>;
   const int64_t padded_outputs = padded_group_outputs<Real>(task.shape);
   const int64_t panel = panel_for<Real>(task.shape.group_out_channels());
+  pair_rows<Element>(columns, pixels, kSlabColumns, slab.columns());
   Real* target = static_cast<Real*>(task.grad_weight) + slab.padded_begin * padded_outputs;
   for (int64_t out = 0; out < padded_outputs; out += panel) {
     for (int64_t column = 0; column < slab.columns(); column += kBlockRows) {
-      multiply_block<Real>(
+      multiply_block<Element>(
           panel,
-          pixels,
-          columns + column,
+          ceil_div(pixels, kColumnChannels<Element>),
+          reinterpret_cast<const Element*>(columns) + column,
           1,
           kSlabColumns,
-          gradients.panels + (slab.group * padded_outputs + out) * kTilePixels,
+          reinterpret_cast<const Element*>(gradients.panels) + (slab.group * padded_outputs + out) * kTilePixels,
           target + column * padded_outputs + out,
           padded_outputs);
     }
@@ -326,6 +342,7 @@ void backward(const BackwardTask& task, int64_t range, void* memory) {
     if (task.grad_bias != nullptr) {
       add_bias_gradient<Real>(task, range, pixels, gradients);
     }
+    pair_gradients<ColumnOf<T>>(shape, pixels, tile_rows, gradients);
     const Slab* planned = nullptr;
     for (int64_t s = 0; s < task.slab_count; ++s) {
       const Slab& slab = task.slabs[s];
@@ -342,7 +359,7 @@ void backward(const BackwardTask& task, int64_t range, void* memory) {
                ((range * shape.offset_groups + slab.offset_group) * kBandPixels + begin) * shape.taps() * 3;
       }
       if (task.grad_input != nullptr || sums != nullptr) {
-        multiply_by_weight<Real>(task, slab, gradients, tile_rows, workspace.columns);
+        multiply_by_weight<T>(task, slab, gradients, tile_rows, workspace.columns);
       }
       if (task.grad_input != nullptr) {
         visit_slab<T, true>(shape, slab, pixels, workspace, sums);
@@ -350,7 +367,7 @@ void backward(const BackwardTask& task, int64_t range, void* memory) {
         visit_slab<T, false>(shape, slab, pixels, workspace, sums);
       }
       if (task.grad_weight != nullptr) {
-        add_weight_gradient<Real>(task, slab, gradients, pixels, workspace.columns);
+        add_weight_gradient<T>(task, slab, gradients, pixels, workspace.columns);
       }
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/gemm_micro.h"
+#include "deform_conv/cpu_columns.h"
 #include "deform_conv/cpu_sampling.h"
 
 namespace resnet_cuda {
@@ -50,18 +51,18 @@ plan_forward(const Task& task, const Slab& slab, int64_t begin, int64_t end, For
   });
 }
 
-// The im2col rows of one slab: columns[pixel][tap][channel].
+// The im2col rows of one slab: columns[pixel][tap][channel], or pairs of channels.
 template <typename T>
-RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const ForwardTap<T>* plan, RealOf<T>* columns) {
-  using Real = RealOf<T>;
+RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const ForwardTap<T>* plan, ColumnOf<T>* columns) {
+  using Column = ColumnOf<T>;
   const int64_t channels = slab.channel_count;
-  const int64_t whole = channels / kLanes<Real> * kLanes<Real>;
+  const int64_t whole = channels / kVectorChannels<Column> * kVectorChannels<Column>;
   // Prefetching pays only where a pixel's channels span several cache lines.
   const bool more_than_a_line = channels * static_cast<int64_t>(sizeof(T)) > kCacheLine;
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    Real* target = columns + pixel * kSlabColumns;
+    Column* target = columns + pixel * kSlabColumns;
     const ForwardTap<T>* taps = plan + pixel * slab.tap_count;
-    for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += channels) {
+    for (int64_t tap = 0; tap < slab.tap_count; ++tap, target += slab.tap_columns) {
       const ForwardTap<T>& planned = taps[tap];
       if (more_than_a_line && pixel + kPrefetchDistance < pixels) {
         prefetch_bottom_corners(taps[kPrefetchDistance * slab.tap_count + tap].corner, slab);
@@ -70,21 +71,12 @@ RESNET_CUDA_INLINE void sample_slab(const Slab& slab, int64_t pixels, const Forw
       for (int i = 0; i < 4; ++i) {
         corner[i] = planned.corner[i] + slab.channel_begin;
       }
-      for (int64_t c = 0; c < whole; c += kLanes<Real>) {
-        store(
-            planned.weight[0] * load(corner[0] + c) + planned.weight[1] * load(corner[1] + c) +
-                planned.weight[2] * load(corner[2] + c) + planned.weight[3] * load(corner[3] + c),
-            target + c);
+      for (int64_t c = 0; c < whole; c += kVectorChannels<Column>) {
+        sample_vector(corner, planned.weight, c, FullVector{}, target + c / kColumnChannels<Column>);
       }
       if (whole < channels) {
-        const int64_t rest = channels - whole;
-        store_partial(
-            planned.weight[0] * load_partial(corner[0] + whole, rest) +
-                planned.weight[1] * load_partial(corner[1] + whole, rest) +
-                planned.weight[2] * load_partial(corner[2] + whole, rest) +
-                planned.weight[3] * load_partial(corner[3] + whole, rest),
-            target + whole,
-            rest);
+        const PartialVector rest{channels - whole};
+        sample_vector(corner, planned.weight, whole, rest, target + whole / kColumnChannels<Column>);
       }
     }
   }
@@ -96,51 +88,57 @@ RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
   return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
-// Channels whose weights are transposed at a time, through a small contiguous block: the strides of the weight's rows
-// and of the packed columns are multiples of large powers of 2, so that direct copies would suffer conflict misses.
-constexpr int64_t kPackedChannels = 4;
+// Of a tap, packed at a time, through a small contiguous block: the strides of the weight's rows and of the packed
+// columns are multiples of large powers of 2, so that direct copies would suffer conflict misses. For the same reason
+// the next ones are prefetched: no hardware prefetcher follows so many rows.
+constexpr int64_t kPackedColumns = 4;
 
-// packed[group][panel][column][lane]: the weights in the order of the slabs' columns. Packs panels [panel_begin,
+// packed[slab][panel][column][lane]: the weights in the order of the slabs' columns. Packs panels [panel_begin,
 // panel_end), counted over all groups.
 template <typename T>
 void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void* packed) {
   using Real = RealOf<T>;
+  using Column = ColumnOf<T>;
+  constexpr int64_t kTogether = kColumnChannels<Column>;
   const DeformConvShape& shape = task.shape;
   const int64_t taps = shape.taps();
-  const int64_t group_columns = shape.group_channels() * taps;
+  const int64_t weight_row = shape.group_channels() * taps;
   const int64_t group_outputs = shape.group_out_channels();
   const int64_t panel = panel_for<Real>(group_outputs);
-  const int64_t group_panels = padded_group_outputs<Real>(shape) / panel;
+  const int64_t padded_outputs = padded_group_outputs<Real>(shape);
   // Lanes beyond the last output stay 0.
-  Real block[kPackedChannels][kSlabTaps][kBlockVectors * kLanes<Real>];
+  Column block[kPackedColumns][kSlabTaps][kBlockVectors * kLanes<Column>];
   for (int64_t index = panel_begin; index < panel_end; ++index) {
     memset(block, 0, sizeof(block));
-    const int64_t group = index / group_panels;
-    const int64_t first_output = index % group_panels * panel;
+    const int64_t group = index * panel / padded_outputs;
+    const int64_t first_output = index * panel % padded_outputs;
     const int64_t outputs = smaller(panel, group_outputs - first_output);
-    const T* rows = static_cast<const T*>(task.weight) + (group * group_outputs + first_output) * group_columns;
+    const T* rows = static_cast<const T*>(task.weight) + (group * group_outputs + first_output) * weight_row;
     for (int64_t s = 0; s < task.slab_count; ++s) {
       const Slab& slab = task.slabs[s];
       if (slab.group != group) {
         continue;
       }
-      Real* target = static_cast<Real*>(packed) + (index * group_columns + slab.column_begin) * panel;
+      Column* target =
+          static_cast<Column*>(packed) + slab.column_begin * padded_outputs + first_output * slab.columns();
       const T* first = rows + (slab.channel_begin - group * shape.group_channels()) * taps + slab.tap_begin;
-      for (int64_t c_begin = 0; c_begin < slab.channel_count; c_begin += kPackedChannels) {
-        const int64_t count = smaller(kPackedChannels, slab.channel_count - c_begin);
+      for (int64_t begin = 0; begin < slab.tap_columns; begin += kPackedColumns) {
+        const int64_t columns = smaller(kPackedColumns, slab.tap_columns - begin);
         for (int64_t lane = 0; lane < outputs; ++lane) {
-          const T* source = first + lane * group_columns + c_begin * taps;
-          for (int64_t c = 0; c < count; ++c, source += taps) {
+          const T* source = first + lane * weight_row + begin * kTogether * taps;
+          prefetch(source + kPackedColumns * kTogether * taps, kPackedColumns * kTogether * taps);
+          for (int64_t column = 0; column < columns; ++column, source += kTogether * taps) {
+            const int64_t channels = slab.channel_count - (begin + column) * kTogether;
             for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
-              block[c][tap][lane] = to_real(source[tap]);
+              put_weights(source + tap, taps, channels, &block[column][tap][lane]);
             }
           }
         }
         for (int64_t tap = 0; tap < slab.tap_count; ++tap) {
-          for (int64_t c = 0; c < count; ++c) {
-            Real* column = target + (tap * slab.channel_count + c_begin + c) * panel;
-            for (int64_t lane = 0; lane < panel; lane += kLanes<Real>) {
-              store(load(block[c][tap] + lane), column + lane);
+          for (int64_t column = 0; column < columns; ++column) {
+            Column* row = target + (tap * slab.tap_columns + begin + column) * panel;
+            for (int64_t lane = 0; lane < panel; lane += kLanes<Column>) {
+              store(load(block[column][tap] + lane), row + lane);
             }
           }
         }
@@ -153,11 +151,13 @@ void pack_forward(const Task& task, int64_t panel_begin, int64_t panel_end, void
 template <typename T>
 int64_t forward_workspace(const DeformConvShape& shape) {
   using Real = RealOf<T>;
+  static_assert(sizeof(ColumnOf<T>) == sizeof(Real));
   return static_cast<int64_t>(sizeof(Real)) * kTilePixels *
              (shape.groups * padded_group_outputs<Real>(shape) + kSlabColumns) +
          static_cast<int64_t>(sizeof(ForwardTap<T>)) * kTilePixels * kSlabTaps;
 }
 
+// Adds the bias and rounds.
 template <typename T>
 RESNET_CUDA_INLINE void
 write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>* results, int64_t row_stride) {
@@ -165,33 +165,31 @@ write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>*
   const DeformConvShape& shape = task.shape;
   const int64_t group_outputs = shape.group_out_channels();
   const int64_t padded_outputs = padded_group_outputs<Real>(shape);
+  const int64_t channel_stride = task.output.channel;
   const T* bias = static_cast<const T*>(task.bias);
-  for (int64_t group = 0; group < shape.groups; ++group) {
-    const Real* group_results = results + group * padded_outputs;
-    PixelCursor cursor(shape, begin);
-    if (task.output.channel == 1 && bias == nullptr) {
-      for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
-        T* target = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
-                    (cursor.row * shape.out_width + cursor.column) * task.output.pixel + group * group_outputs;
-        const Real* source = group_results + (pixel - begin) * row_stride;
-        int64_t out = 0;
-        for (; out + kLanes<Real> <= group_outputs; out += kLanes<Real>) {
-          store(load(source + out), target + out);
+  PixelCursor cursor(shape, begin);
+  for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
+    T* first = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
+               (cursor.row * shape.out_width + cursor.column) * task.output.pixel;
+    const Real* row = results + (pixel - begin) * row_stride;
+    for (int64_t group = 0; group < shape.groups; ++group) {
+      for (int64_t out = 0; out < group_outputs; out += kLanes<Real>) {
+        const int64_t count = smaller(kLanes<Real>, group_outputs - out);
+        const int64_t channel = group * group_outputs + out;
+        Vec<Real> value = load(row + group * padded_outputs + out);
+        if (bias != nullptr) {
+          value += load_up_to(bias + channel, count);
         }
-        for (; out < group_outputs; ++out) {
-          from_real(source[out], target + out);
+        T* target = first + channel * channel_stride;
+        if (channel_stride == 1) {
+          store_up_to(value, target, count);
+        } else {
+          T lanes[kLanes<Real>];
+          store(value, lanes);
+          for (int64_t lane = 0; lane < count; ++lane) {
+            target[lane * channel_stride] = lanes[lane];
+          }
         }
-      }
-      continue;
-    }
-    for (int64_t pixel = begin; pixel < end; ++pixel, cursor.advance(shape)) {
-      T* target = static_cast<T*>(task.output.data) + cursor.image * task.output.image +
-                  (cursor.row * shape.out_width + cursor.column) * task.output.pixel +
-                  group * group_outputs * task.output.channel;
-      const Real* source = group_results + (pixel - begin) * row_stride;
-      for (int64_t out = 0; out < group_outputs; ++out) {
-        const Real added = bias == nullptr ? Real(0) : to_real(bias[group * group_outputs + out]);
-        from_real(source[out] + added, target + out * task.output.channel);
       }
     }
   }
@@ -206,15 +204,14 @@ RESNET_CUDA_INLINE int64_t even_tile(int64_t pixels) {
 template <typename T>
 void forward(const ForwardTask& task, int64_t pixel_begin, int64_t pixel_end, void* workspace) {
   using Real = RealOf<T>;
+  using Column = ColumnOf<T>;
   const DeformConvShape& shape = task.shape;
   const int64_t padded_outputs = padded_group_outputs<Real>(shape);
   const int64_t row_stride = shape.groups * padded_outputs;
-  const int64_t group_columns = shape.group_channels() * shape.taps();
   const int64_t panel = panel_for<Real>(shape.group_out_channels());
   Real* results = static_cast<Real*>(workspace);
-  Real* columns = results + kTilePixels * row_stride;
+  auto* columns = reinterpret_cast<Column*>(results + kTilePixels * row_stride);
   auto* plan = reinterpret_cast<ForwardTap<T>*>(columns + kTilePixels * kSlabColumns);
-  const Real* packed = static_cast<const Real*>(task.packed);
 
   const int64_t tile_pixels = even_tile(pixel_end - pixel_begin);
   for (int64_t begin = pixel_begin; begin < pixel_end; begin += tile_pixels) {
@@ -223,7 +220,7 @@ void forward(const ForwardTask& task, int64_t pixel_begin, int64_t pixel_end, vo
     const int64_t rows = ceil_div(pixels, kBlockRows) * kBlockRows;
     memset(results, 0, sizeof(Real) * rows * row_stride);
     // Rows beyond the last pixel are multiplied too, but not written to the output.
-    memset(columns + pixels * kSlabColumns, 0, sizeof(Real) * (rows - pixels) * kSlabColumns);
+    memset(columns + pixels * kSlabColumns, 0, sizeof(Column) * (rows - pixels) * kSlabColumns);
     int64_t planned_group = -1;
     int64_t planned_tap = -1;
     for (int64_t s = 0; s < task.slab_count; ++s) {
@@ -234,16 +231,16 @@ void forward(const ForwardTask& task, int64_t pixel_begin, int64_t pixel_end, vo
         planned_tap = slab.tap_begin;
       }
       sample_slab<T>(slab, pixels, plan, columns);
-      const Real* slab_weights = packed + slab.group * group_columns * padded_outputs + slab.column_begin * panel;
+      const Column* slab_weights = static_cast<const Column*>(task.packed) + slab.column_begin * padded_outputs;
       for (int64_t out = 0; out < padded_outputs; out += panel) {
         for (int64_t row = 0; row < rows; row += kBlockRows) {
-          multiply_block<Real>(
+          multiply_block<Column>(
               panel,
               slab.columns(),
               columns + row * kSlabColumns,
               kSlabColumns,
               1,
-              slab_weights + out * group_columns,
+              slab_weights + out * slab.columns(),
               results + row * row_stride + slab.group * padded_outputs + out,
               row_stride);
         }

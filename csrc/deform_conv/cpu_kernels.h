@@ -1,6 +1,7 @@
 // The table of the CPU kernels of one instruction set.
 #pragma once
 
+#include "common/element_types.h"
 #include "deform_conv/cpu_backward.h"
 #include "deform_conv/cpu_forward.h"
 
@@ -9,6 +10,7 @@ namespace RESNET_CUDA_ISA {
 
 template <typename T>
 constexpr deform_conv_cpu::Kernels kKernels = {
+    kColumnChannels<ColumnOf<T>>,
     panel_for<RealOf<T>>,
     pack_forward<T>,
     pack_backward<T>,
@@ -19,17 +21,7 @@ constexpr deform_conv_cpu::Kernels kKernels = {
 };
 
 static inline const deform_conv_cpu::Kernels* kernels_for(Storage storage) {
-  switch (storage) {
-    case Storage::kDouble:
-      return &kKernels<double>;
-    case Storage::kHalf:
-      return &kKernels<Half16>;
-    case Storage::kBFloat16:
-      return &kKernels<BFloat16>;
-    case Storage::kFloat:
-      return &kKernels<float>;
-  }
-  return nullptr;
+  return with_element(storage, [](auto element) { return &kKernels<decltype(element)>; });
 }
 
 }  // namespace RESNET_CUDA_ISA

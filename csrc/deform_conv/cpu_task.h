@@ -12,21 +12,9 @@
 namespace resnet_cuda {
 namespace deform_conv_cpu {
 
-inline const Kernels* kernels_of(InstructionSet set, Storage storage) {
-  switch (set) {
-    case InstructionSet::kPortable:
-      return portable_kernels(storage);
-#if defined(RESNET_CUDA_X86)
-    case InstructionSet::kAvx2:
-      return avx2_kernels(storage);
-    case InstructionSet::kAvx512:
-      return avx512_kernels(storage);
-    case InstructionSet::kAvx512Bf16:
-      return nullptr;  // choose_kernels falls back to AVX-512
-#endif
-  }
-  return nullptr;
-}
+inline constexpr KernelsFor<Kernels> kKernelsOfSets[] = {
+    portable_kernels,
+    RESNET_CUDA_ON_X86(avx2_kernels, avx512_kernels, avx512_bf16_kernels)};
 
 // The CPU kernels read channels_last images, contiguous weights, and positions in Real.
 inline DeformConvArguments in_kernel_layout(const DeformConvArguments& arguments) {
@@ -53,19 +41,19 @@ struct Slice {
 struct SlabList {
   std::vector<Slab> slabs;
   std::vector<Slice> slices;  // in ascending order of channels
+  int64_t columns = 0;
   int64_t padded_columns = 0;
 };
 
-// Cuts the columns of every weight group into slabs of at most `most_channels` channels, kSlabTaps taps and
-// kSlabColumns columns.
-inline SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channels) {
+// Cuts the columns, of `column_channels` channels each, of every weight group into slabs of at most `most_channels`
+// channels, kSlabTaps taps and kSlabColumns columns.
+inline SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channels, int64_t column_channels) {
   SlabList list;
   const int64_t slab_taps = std::min(shape.taps(), kSlabTaps);
-  const int64_t slab_channels = std::min(most_channels, kSlabColumns / slab_taps / 16 * 16);
+  const int64_t slab_channels = std::min(most_channels, kSlabColumns / slab_taps / 16 * 16 * column_channels);
   for (int64_t group = 0; group < shape.groups; ++group) {
     const int64_t group_begin = group * shape.group_channels();
     const int64_t group_end = group_begin + shape.group_channels();
-    int64_t column = 0;
     for (int64_t begin = group_begin; begin < group_end;) {
       const int64_t offset_group = begin / shape.offset_group_channels();
       const int64_t end = std::min(group_end, (offset_group + 1) * shape.offset_group_channels());
@@ -83,10 +71,11 @@ inline SlabList cut_into_slabs(const DeformConvShape& shape, int64_t most_channe
           slab.channel_count = std::min(slab_channels, end - channel);
           slab.tap_begin = tap;
           slab.tap_count = std::min(slab_taps, shape.taps() - tap);
-          slab.column_begin = column;
+          slab.tap_columns = ceil_div(slab.channel_count, column_channels);
+          slab.column_begin = list.columns;
           slab.padded_begin = list.padded_columns;
           slab.slice = slice;
-          column += slab.columns();
+          list.columns += slab.columns();
           list.padded_columns += slab.padded_columns();
           list.slabs.push_back(slab);
         }

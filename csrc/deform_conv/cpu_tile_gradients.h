@@ -122,6 +122,27 @@ RESNET_CUDA_INLINE void pack_gradients(
   memset(tile.rows + pixels * shape.out_channels, 0, sizeof(Real) * (tile_rows - pixels) * shape.out_channels);
 }
 
+// Where columns are pairs, replaces the tile's rows by pairs of outputs and its panels by pairs of pixels.
+template <typename Column>
+RESNET_CUDA_INLINE void pair_gradients(
+    const DeformConvShape& shape,
+    int64_t pixels,
+    int64_t tile_rows,
+    const TileGradients<RealOf<Column>>& tile) {
+  using Real = RealOf<Column>;
+  if constexpr (kColumnChannels<Column> == 2) {
+    const int64_t group_outputs = shape.group_out_channels();
+    for (int64_t i = 0; i < tile_rows * shape.groups; ++i) {
+      pair_elements<Column>(tile.rows + i * group_outputs, group_outputs);
+    }
+    const int64_t panel = panel_for<Real>(group_outputs);
+    const int64_t columns = shape.groups * padded_group_outputs<Real>(shape);
+    for (int64_t column = 0; column < columns; column += panel) {
+      pair_rows<Column>(tile.panels + column * kTilePixels, pixels, panel, panel);
+    }
+  }
+}
+
 // Adds the tile's sums to the bias's gradient, for the range's share of the outputs. Summed in blocks of pixels, so
 // that rounding errors grow with the number of blocks, not of pixels.
 template <typename Real>

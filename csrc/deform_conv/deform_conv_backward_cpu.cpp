@@ -179,11 +179,11 @@ void order_input_gradient(const BackwardTask& task) {
 template <typename Real>
 void backward_in_bands(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvGradients& gradients) {
   const DeformConvShape& shape = arguments.shape;
-  const Kernels& kernels = choose_kernels(arguments.input.scalar_type(), kernels_of);
+  const Kernels& kernels = choose_kernels(arguments.input.scalar_type(), kKernelsOfSets);
   const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
   // The channels divided among the threads, in multiples of 16; cut_into_slabs takes fewer where kSlabColumns is less.
   const int64_t slice_channels = std::max<int64_t>(16, ceil_div(ceil_div(shape.channels, threads), 16) * 16);
-  const SlabList list = cut_into_slabs(shape, slice_channels);
+  const SlabList list = cut_into_slabs(shape, slice_channels, 1);
   const int64_t padded_outputs = padded_group_outputs(shape, kernels);
   const bool needs_positions = gradients.offset || gradients.mask;
   const bool needs_columns = needs_positions || gradients.input || gradients.weight;

@@ -12,11 +12,11 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
   using namespace deform_conv_cpu;
   const DeformConvArguments arguments = in_kernel_layout(dense);
   const DeformConvShape& shape = arguments.shape;
-  const Kernels& kernels = choose_kernels(arguments.input.scalar_type(), kernels_of);
+  const Kernels& kernels = choose_kernels(arguments.input.scalar_type(), kKernelsOfSets);
   const int64_t real_size = arguments.input.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float);
-  const SlabList list = cut_into_slabs(shape, kSlabColumns);
+  const SlabList list = cut_into_slabs(shape, kSlabColumns * kernels.column_channels, kernels.column_channels);
   const AlignedBuffer zeros(shape.channels * real_size, true);
-  const AlignedBuffer packed(shape.channels * shape.taps() * padded_group_outputs(shape, kernels) * real_size);
+  const AlignedBuffer packed(list.columns * padded_group_outputs(shape, kernels) * real_size);
 
   auto task = task_of<ForwardTask>(arguments, list, zeros.data());
   task.packed = packed.data();

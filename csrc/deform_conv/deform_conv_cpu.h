@@ -1,10 +1,10 @@
 // The interface between deform_conv_cpu.cpp (threads, allocation) and the loops, which are compiled once per
-// instruction set (deform_conv_portable.cpp, deform_conv_avx2.cpp, deform_conv_avx512.cpp). No torch, no allocation.
+// instruction set (deform_conv_<set>.cpp). No torch, no allocation.
 //
-// An im2col of which only a small block exists at a time. The columns, one per tap and channel, are cut into slabs (the
-// K-blocks of the matrix product): some taps of some channels that share their weight group and their offset group. A
-// thread samples one slab for a tile of pixels (rows of the product) into a buffer that stays in its cache and
-// multiplies it at once.
+// An im2col of which only a small block exists at a time. The columns, one per tap and channel (or pair of channels),
+// are cut into slabs (the K-blocks of the matrix product): some taps of some channels that share their weight group and
+// their offset group. A thread samples one slab for a tile of pixels (rows of the product) into a buffer that stays in
+// its cache and multiplies it at once.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace deform_conv_cpu {
 constexpr int64_t kTilePixels = 96;
 // Pixels are divided among threads in multiples of this; a multiple of every instruction set's rows per register block.
 constexpr int64_t kPixelStep = 12;
-// At most so many columns in a slab (9 taps of 32 channels), and so many taps.
+// At most so many columns in a slab (9 taps of 32 channels or pairs of channels), and so many taps.
 constexpr int64_t kSlabColumns = 288;
 constexpr int64_t kSlabTaps = 9;
 // A slab's columns are padded to a multiple of every instruction set's rows and panel.
@@ -28,7 +28,8 @@ constexpr int64_t kColumnPadding = 96;
 // Pixels of a band, a multiple of kTilePixels: between two bands the threads' gradients for the positions are summed.
 constexpr int64_t kBandPixels = 6 * kTilePixels;
 
-// Column j of a slab is tap `tap_begin + j / channel_count` of channel `channel_begin + j % channel_count`.
+// Column j of a slab is tap `tap_begin + j / tap_columns`. Its channels are one, `channel_begin + j % tap_columns`, or
+// Kernels::column_channels adjacent ones; the last column of each tap may have fewer and zeros in their place.
 struct Slab {
   int64_t group;
   int64_t offset_group;
@@ -36,12 +37,13 @@ struct Slab {
   int64_t channel_count;
   int64_t tap_begin;
   int64_t tap_count;
-  int64_t column_begin;  // first column within its weight group, in the order of the slabs
+  int64_t tap_columns;   // columns of each tap
+  int64_t column_begin;  // columns in all the slabs before it
   int64_t padded_begin;  // columns, each slab's padded to kColumnPadding, in all the slabs before it
   int64_t slice;         // index of its slice: all slabs of the same channels
 
   RESNET_CUDA_HOST_DEVICE int64_t columns() const {
-    return tap_count * channel_count;
+    return tap_count * tap_columns;
   }
   RESNET_CUDA_HOST_DEVICE int64_t padded_columns() const {
     return ceil_div(columns(), kColumnPadding) * kColumnPadding;
@@ -78,7 +80,7 @@ struct Task {
 };
 
 struct ForwardTask : Task {
-  const void* packed;           // Real, by pack_forward
+  const void* packed;           // by pack_forward: as many bytes as Real [columns of all slabs][padded Og]
   const void* bias;             // [O], input's type, or null
   StridedImages<void*> output;  // input's type
 };
@@ -98,6 +100,7 @@ struct BackwardTask : Task {
 
 // One instruction set's loops for one element type. A workspace is aligned to a cache line and belongs to one thread.
 struct Kernels {
+  int64_t column_channels;                      // channels in a column of the forward
   int64_t (*panel_for)(int64_t group_outputs);  // output channels of a packed panel
   // Panels of output channels, counted over all groups.
   void (*pack_forward)(const Task&, int64_t panel_begin, int64_t panel_end, void* packed);
@@ -112,6 +115,8 @@ struct Kernels {
 const Kernels* portable_kernels(Storage storage);
 const Kernels* avx2_kernels(Storage storage);
 const Kernels* avx512_kernels(Storage storage);
+// With the dot products of bfloat16: for that type alone, null for other types.
+const Kernels* avx512_bf16_kernels(Storage storage);
 
 }  // namespace deform_conv_cpu
 }  // namespace resnet_cuda

@@ -1,6 +1,7 @@
 // FrozenBatchNorm + residual + ReLU on a CPU, forward and backward, for one instruction set.
 #pragma once
 
+#include "common/element_types.h"
 #include "common/vec.h"
 #include "common/vec_pair.h"
 #include "common/vec_partial.h"
@@ -184,17 +185,7 @@ constexpr frozen_bn_cpu::Kernels kKernels<BFloat16> =
     {forward<BFloat16>, backward<BFloat16>, constants<float>, deinterleave_constants<BFloat16>};
 
 static inline const frozen_bn_cpu::Kernels* kernels_for(Storage storage) {
-  switch (storage) {
-    case Storage::kDouble:
-      return &kKernels<double>;
-    case Storage::kHalf:
-      return &kKernels<Half16>;
-    case Storage::kBFloat16:
-      return &kKernels<BFloat16>;
-    case Storage::kFloat:
-      return &kKernels<float>;
-  }
-  return nullptr;
+  return with_element(storage, [](auto element) { return &kKernels<decltype(element)>; });
 }
 
 }  // namespace RESNET_CUDA_ISA

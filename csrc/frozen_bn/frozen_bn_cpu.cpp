@@ -105,21 +105,9 @@ class LoopConstants {
   AlignedBuffer deinterleaved_;
 };
 
-const frozen_bn_cpu::Kernels* kernels_of(InstructionSet set, Storage storage) {
-  switch (set) {
-    case InstructionSet::kPortable:
-      return frozen_bn_cpu::portable_kernels(storage);
-#if defined(RESNET_CUDA_X86)
-    case InstructionSet::kAvx2:
-      return frozen_bn_cpu::avx2_kernels(storage);
-    case InstructionSet::kAvx512:
-      return frozen_bn_cpu::avx512_kernels(storage);
-    case InstructionSet::kAvx512Bf16:
-      return frozen_bn_cpu::avx512_bf16_kernels(storage);
-#endif
-  }
-  return nullptr;
-}
+constexpr KernelsFor<frozen_bn_cpu::Kernels> kKernelsOfSets[] = {
+    frozen_bn_cpu::portable_kernels,
+    RESNET_CUDA_ON_X86(frozen_bn_cpu::avx2_kernels, frozen_bn_cpu::avx512_kernels, frozen_bn_cpu::avx512_bf16_kernels)};
 
 }  // namespace
 
@@ -130,7 +118,7 @@ void frozen_bn_relu_kernel(
     const std::optional<Tensor>& residual,
     bool relu,
     const Tensor& output) {
-  const auto& kernels = choose_kernels(input.scalar_type(), kernels_of);
+  const auto& kernels = choose_kernels(input.scalar_type(), kKernelsOfSets);
   const ChannelConstants channel(constants, layout, kernels);
   // In place, the line has just been read into the cache.
   const bool in_place = output.const_data_ptr() == input.const_data_ptr();
@@ -158,7 +146,7 @@ void frozen_bn_relu_backward_kernel(
     const std::optional<Tensor>& output,
     const std::optional<Tensor>& grad_input,
     const std::optional<Tensor>& grad_residual) {
-  const auto& kernels = choose_kernels(grad.scalar_type(), kernels_of);
+  const auto& kernels = choose_kernels(grad.scalar_type(), kKernelsOfSets);
   const int64_t moved = bytes_of(grad) + bytes_of(output) + bytes_of(grad_input) + bytes_of(grad_residual);
   const LoopConstants loop_scale(scale.const_data_ptr(), bytes_of(scale), layout, kernels);
   const frozen_bn_cpu::BackwardTask task{

@@ -53,6 +53,10 @@ def deform_conv2d(
     Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation are those of the
     reference, and as slow.
 
+    A 16-bit input is sampled in float32. The sampled values are rounded to its dtype before they are multiplied by the
+    weight on CUDA and, bfloat16 only, on CPUs with AVX512-BF16. On a CPU the products are summed in float32, the bias
+    with them, and rounded once.
+
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.
         offset: (N, 2*G*kh*kw, Ho, Wo), per offset group and tap ``(dy, dx)`` in input pixels; input's dtype or, beside

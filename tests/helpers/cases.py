@@ -96,6 +96,20 @@ DEFORM_CASES = (
 )
 DEFORM_CASES_BY_NAME = {case.name: case for case in DEFORM_CASES}
 
+# For kernels that multiply pairs of channels: odd numbers of them in groups, and beside those of a vector (32) and of a
+# slab (64, 576 of a 1x1 kernel).
+PAIR_CASES = (
+    DeformCase("channels_31", channels=31, out_channels=5),
+    DeformCase("channels_63", channels=63, out_channels=34),
+    DeformCase("channels_65", channels=65, out_channels=16),
+    DeformCase("channels_97", channels=97, out_channels=33, size=(9, 13)),
+    DeformCase("channels_129_offset_groups_3", channels=129, out_channels=7, offset_groups=3),
+    DeformCase("channels_195_groups_3_offset_groups_5", channels=195, out_channels=9, groups=3, offset_groups=5),
+    DeformCase("channels_577_kernel_1x1", channels=577, kernel=(1, 1), padding=(0, 0)),
+    DeformCase("channels_67_kernel_7x7", channels=67, kernel=(7, 7), padding=(3, 3), size=(9, 8)),
+    DeformCase("channels_18_groups_3_offset_groups_2", channels=18, out_channels=9, groups=3, offset_groups=2),
+)
+
 
 @dataclass(frozen=True)
 class NormCase:

@@ -53,9 +53,9 @@ def number_of_threads(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_forward_does_not_depend_on_the_number_of_threads(threads):
+def test_forward_does_not_depend_on_the_number_of_threads(threads, dtype):
     case = DEFORM_CASES_BY_NAME["tiles"]
-    arguments = deform_arguments(case, torch.float32)
+    arguments = deform_arguments(case, dtype)
     expected = run(ops.deform_conv2d, arguments, (), **case.geometry).output
     with number_of_threads(threads):
         got = run(ops.deform_conv2d, arguments, (), **case.geometry).output
