@@ -7,6 +7,10 @@ RESNET_CUDA_SCHEMAS(m) {
   m.def(
       "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int stride_h, "
       "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) -> Tensor");
+  // With a ReLU in its epilogue. Inference only.
+  m.def(
+      "deform_conv2d_relu(Tensor input, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, int stride_h, "
+      "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w) -> Tensor");
   // Gradients for input, weight, offset, mask and bias; of shape (0,) where not needed.
   m.def(
       "deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor? mask, int stride_h, "

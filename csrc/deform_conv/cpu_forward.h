@@ -157,7 +157,7 @@ int64_t forward_workspace(const DeformConvShape& shape) {
          static_cast<int64_t>(sizeof(ForwardTap<T>)) * kTilePixels * kSlabTaps;
 }
 
-// Adds the bias and rounds.
+// Adds the bias, clamps at 0 where asked, and rounds.
 template <typename T>
 RESNET_CUDA_INLINE void
 write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>* results, int64_t row_stride) {
@@ -179,6 +179,9 @@ write_tile(const ForwardTask& task, int64_t begin, int64_t end, const RealOf<T>*
         Vec<Real> value = load(row + group * padded_outputs + out);
         if (bias != nullptr) {
           value += load_up_to(bias + channel, count);
+        }
+        if (task.relu) {
+          value = positive_part(value);
         }
         T* target = first + channel * channel_stride;
         if (channel_stride == 1) {

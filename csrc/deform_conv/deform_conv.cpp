@@ -202,22 +202,15 @@ DeformConvGradients zero_gradients(
   return gradients;
 }
 
-}  // namespace
-
-Tensor deform_conv2d(
+Tensor forward(
     const Tensor& input,
     const Tensor& weight,
     const Tensor& offset,
     const std::optional<Tensor>& mask,
     const std::optional<Tensor>& bias,
-    int64_t stride_h,
-    int64_t stride_w,
-    int64_t pad_h,
-    int64_t pad_w,
-    int64_t dilation_h,
-    int64_t dilation_w) {
-  const DeformConvShape shape =
-      checked_shape(input, weight, offset, mask, geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w));
+    const DeformConvShape& parameters,
+    bool relu) {
+  const DeformConvShape shape = checked_shape(input, weight, offset, mask, parameters);
   if (bias) {
     check_beside(kOp, "bias", *bias, input, input.scalar_type(), input.scalar_type());
     RESNET_CUDA_CHECK_ARGUMENT(
@@ -239,8 +232,42 @@ Tensor deform_conv2d(
   if (bias) {
     dense_bias = as_dense(*bias, MemoryFormat::Contiguous);
   }
-  deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, output);
+  deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, relu, output);
   return output;
+}
+
+}  // namespace
+
+Tensor deform_conv2d(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    const std::optional<Tensor>& bias,
+    int64_t stride_h,
+    int64_t stride_w,
+    int64_t pad_h,
+    int64_t pad_w,
+    int64_t dilation_h,
+    int64_t dilation_w) {
+  const auto parameters = geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w);
+  return forward(input, weight, offset, mask, bias, parameters, false);
+}
+
+Tensor deform_conv2d_relu(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    const std::optional<Tensor>& bias,
+    int64_t stride_h,
+    int64_t stride_w,
+    int64_t pad_h,
+    int64_t pad_w,
+    int64_t dilation_h,
+    int64_t dilation_w) {
+  const auto parameters = geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w);
+  return forward(input, weight, offset, mask, bias, parameters, true);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(

@@ -35,10 +35,11 @@ inline std::string size_and_output(const DeformConvShape& shape) {
 }
 
 // Writes `output` [N, O, Ho, Wo], input's dtype, contiguous or channels_last; every size is at least 1. `bias` is [O],
-// input's dtype, contiguous.
+// input's dtype, contiguous. `relu`: clamps at 0; NaN stays NaN.
 void deform_conv2d_kernel(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
+    bool relu,
     const Tensor& output);
 
 // The gradients that are needed; at least one.
@@ -61,6 +62,19 @@ deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor
 
 // The operators, as registered; see csrc/registration.cpp for the schemas.
 Tensor deform_conv2d(
+    const Tensor& input,
+    const Tensor& weight,
+    const Tensor& offset,
+    const std::optional<Tensor>& mask,
+    const std::optional<Tensor>& bias,
+    int64_t stride_h,
+    int64_t stride_w,
+    int64_t pad_h,
+    int64_t pad_w,
+    int64_t dilation_h,
+    int64_t dilation_w);
+
+Tensor deform_conv2d_relu(
     const Tensor& input,
     const Tensor& weight,
     const Tensor& offset,

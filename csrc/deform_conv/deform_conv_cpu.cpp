@@ -8,7 +8,11 @@
 
 namespace resnet_cuda {
 
-void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<Tensor>& bias, const Tensor& output) {
+void deform_conv2d_kernel(
+    const DeformConvArguments& dense,
+    const std::optional<Tensor>& bias,
+    bool relu,
+    const Tensor& output) {
   using namespace deform_conv_cpu;
   const DeformConvArguments arguments = in_kernel_layout(dense);
   const DeformConvShape& shape = arguments.shape;
@@ -21,6 +25,7 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
   auto task = task_of<ForwardTask>(arguments, list, zeros.data());
   task.packed = packed.data();
   task.bias = bias ? bias->const_data_ptr() : nullptr;
+  task.relu = relu;
   const auto strides = pixel_strides(output, output_memory_format(output) == MemoryFormat::ChannelsLast);
   task.output = {output.mutable_data_ptr(), strides.image, strides.channel, strides.pixel};
 
@@ -40,5 +45,6 @@ void deform_conv2d_kernel(const DeformConvArguments& dense, const std::optional<
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CPU, m) {
   m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_relu", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_relu));
   m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

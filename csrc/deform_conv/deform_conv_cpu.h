@@ -80,8 +80,9 @@ struct Task {
 };
 
 struct ForwardTask : Task {
-  const void* packed;           // by pack_forward: as many bytes as Real [columns of all slabs][padded Og]
-  const void* bias;             // [O], input's type, or null
+  const void* packed;  // by pack_forward: as many bytes as Real [columns of all slabs][padded Og]
+  const void* bias;    // [O], input's type, or null
+  bool relu;
   StridedImages<void*> output;  // input's type
 };
 

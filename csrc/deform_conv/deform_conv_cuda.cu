@@ -4,6 +4,7 @@
 #include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/registration.h"
+#include "common/relu.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
@@ -14,21 +15,28 @@
 namespace resnet_cuda {
 namespace {
 
-// Index: pack of [rows, O]. Adds the bias to every row.
+// Index: pack of [rows, O]. Adds the bias, if there is one, to every row; then clamps at 0 where asked.
 template <typename T, int N>
 struct AddBias {
   const T* bias;
   T* rows;
   FastDivision row_packs;  // of O elements
+  bool relu;
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
     using Real = RealOf<T>;
     Real value[N], added[N];
     unpack(load_pack<N>(rows + index * N), value);
-    unpack(load_constant_pack<N>(bias + row_packs.remainder(index) * N), added);
+    if (bias != nullptr) {
+      unpack(load_constant_pack<N>(bias + row_packs.remainder(index) * N), added);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        value[i] += added[i];
+      }
+    }
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      value[i] += added[i];
+      value[i] = relu ? relu_of(value[i]) : value[i];
     }
     store_pack(rows + index * N, pack_of<T, N>(value));
   }
@@ -36,18 +44,18 @@ struct AddBias {
 
 // `rows` are aligned, being memory of their own.
 template <typename T>
-void add_bias(const Launcher& launcher, const T* bias, T* rows, int64_t row_count, int64_t out_channels) {
+void add_bias(const Launcher& launcher, const T* bias, bool relu, T* rows, int64_t row_count, int64_t out_channels) {
   constexpr int kWide = kPackBytes / sizeof(T);
   const int64_t elements = row_count * out_channels;
   if (out_channels % kWide == 0 && reinterpret_cast<uintptr_t>(bias) % kPackBytes == 0) {
-    launcher.run(elements / kWide, AddBias<T, kWide>{bias, rows, FastDivision(out_channels / kWide)});
+    launcher.run(elements / kWide, AddBias<T, kWide>{bias, rows, FastDivision(out_channels / kWide), relu});
   } else {
-    launcher.run(elements, AddBias<T, 1>{bias, rows, FastDivision(out_channels)});
+    launcher.run(elements, AddBias<T, 1>{bias, rows, FastDivision(out_channels), relu});
   }
 }
 
 template <typename T, int N>
-void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output) {
+void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, bool relu, const Tensor& output) {
   using Real = RealOf<T>;
   using Sample = SampleColumns<T, Real, N>;
   const DeformConvShape& shape = arguments.shape;
@@ -77,8 +85,9 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
           weight_columns,
           row_matrices(rows + row * shape.out_width * shape.out_channels, chunk, output));
     }
-    if (bias) {
-      add_bias(launcher, bias->const_data_ptr<T>(), rows, images * shape.out_pixels(), shape.out_channels);
+    if (bias || relu) {
+      const T* added = bias ? bias->const_data_ptr<T>() : nullptr;
+      add_bias(launcher, added, relu, rows, images * shape.out_pixels(), shape.out_channels);
     }
     outputs.finish(image, images);
   }
@@ -89,12 +98,13 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
 void deform_conv2d_kernel(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
+    bool relu,
     const Tensor& output) {
   check_countable(arguments.shape);
   dispatch_dtype(output.scalar_type(), [&](auto element) {
     using T = decltype(element);
     dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
-      forward<T, decltype(pack)::value>(arguments, bias, output);
+      forward<T, decltype(pack)::value>(arguments, bias, relu, output);
     });
   });
 }
@@ -103,5 +113,6 @@ void deform_conv2d_kernel(
 
 RESNET_CUDA_REGISTER_CUDA(m) {
   m.impl("deform_conv2d", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d));
+  m.impl("deform_conv2d_relu", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_relu));
   m.impl("deform_conv2d_backward", RESNET_CUDA_BOX(&resnet_cuda::deform_conv2d_backward));
 }

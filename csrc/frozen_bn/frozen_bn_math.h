@@ -3,14 +3,9 @@
 #pragma once
 
 #include "common/host_device.h"
+#include "common/relu.h"
 
 namespace resnet_cuda {
-
-// NaN stays NaN: only what compares as at most 0 becomes 0.
-template <typename Value>
-RESNET_CUDA_HOST_DEVICE Value relu_of(Value value) {
-  return value <= Value{} ? Value{} : value;
-}
 
 // The gradient of a ReLU whose result was `output`.
 template <typename Value>

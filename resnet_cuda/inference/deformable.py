@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.inference.convolution import recorded
 from resnet_cuda.layers import DeformConv2d
+from resnet_cuda.ops.deform_conv_relu import deform_conv2d_relu
 
 
 class FoldedDeformConv2d(DeformConv2d):
@@ -37,12 +37,13 @@ class FoldedDeformConv2d(DeformConv2d):
         return self._folded(input, offset, mask)
 
     def _folded(self, input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
-        out = self._convolve(input, offset, mask)
         if torch.jit.is_scripting():
+            out = self._convolve(input, offset, mask)
             return F.relu(out) if self.relu else out
         if not self.relu:
-            return out
-        return F.relu(out) if recorded(input) or out.requires_grad else torch.relu_(out)
+            return self._convolve(input, offset, mask)
+        geometry = self.stride, self.padding, self.dilation
+        return deform_conv2d_relu(input, offset, self.weight, self.bias, *geometry, mask)
 
     def extra_repr(self) -> str:
         out_channels, in_channels, *kernel_size = self.weight.shape

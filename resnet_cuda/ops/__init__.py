@@ -6,6 +6,7 @@ from resnet_cuda import _extension
 from resnet_cuda.ops import (
     _python_operators,
     conv2d_winograd,  # noqa: F401 - registers its operator
+    deform_conv_relu,  # noqa: F401 - likewise
 )
 from resnet_cuda.ops.deform_conv import deform_conv2d
 from resnet_cuda.ops.flops import register_flop_formulas

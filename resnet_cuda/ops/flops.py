@@ -47,6 +47,7 @@ def _winograd_flops(input_shape, _weight_shape, out_channels, *rest: Any, out_sh
 _FORMULAS = {
     "conv2d_winograd": _winograd_flops,
     "deform_conv2d": _forward_flops,
+    "deform_conv2d_relu": _forward_flops,
     "deform_conv2d_backward": _backward_flops,
 }
 

@@ -88,6 +88,24 @@ def test_bias_that_is_not_aligned(emulated, dtype):
     assert_bitwise_equal(got.output, expected.output, "output")
 
 
+@pytest.mark.parametrize("bias", ["aligned", "shifted", None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["channels_64_to_64", "channels_17_to_33"])
+def test_relu_in_the_epilogue(emulated, name, dtype, bias):
+    case = DEFORM_CASES_BY_NAME[name]
+    arguments = laid_out(deform_arguments(case, dtype), "channels_last")
+    arguments["offset"][0, 2, 1, 1] = float("nan")
+    input, weight, offset, mask, added = (arguments[key] for key in ("input", "weight", "offset", "mask", "bias"))
+    room = torch.zeros(case.out_channels + 1, dtype=dtype)
+    room[1:] = added
+    added = {"aligned": added, "shifted": room[1:], None: None}[bias]
+    geometry = (*case.stride, *case.padding, *case.dilation)
+    expected = emulated.deform_conv2d(input, weight, offset, mask, added, *geometry)
+    assert (expected < 0).any() and expected.isnan().any()
+    found = emulated.deform_conv2d_relu(input, weight, offset, mask, added, *geometry)
+    assert_bitwise_equal(found, expected.relu(), "output")
+
+
 def test_border_positions(emulated):
     """All at exactly -1, H or W, as in every training run that starts from zero offsets."""
     case = DEFORM_CASES_BY_NAME["offset_groups_2"]

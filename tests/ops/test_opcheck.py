@@ -15,6 +15,7 @@ DEFORM_NAMES = ("plain", "v1_no_bias", "groups_2_offset_groups_4", "stride_2x3")
 REGISTERED = {
     "conv2d_winograd",
     "deform_conv2d",
+    "deform_conv2d_relu",
     "deform_conv2d_backward",
     "frozen_bn_relu",
     "frozen_bn_relu_",
@@ -47,6 +48,12 @@ def test_these_are_all_operators():
 def test_deform_conv2d(name, memory_format, device):
     _, tensors, numbers = deform(name, device, memory_format)
     check("deform_conv2d", (*tensors, *numbers))
+
+
+@pytest.mark.parametrize("name", DEFORM_NAMES)
+def test_deform_conv2d_relu(name, memory_format, device):
+    _, tensors, numbers = deform(name, device, memory_format, needs_grad=False)
+    check("deform_conv2d_relu", (*tensors, *numbers))
 
 
 @pytest.mark.parametrize(

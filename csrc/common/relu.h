@@ -1,0 +1,14 @@
+// ReLU of one element or of a vector of them, for every operator that ends in one.
+#pragma once
+
+#include "common/host_device.h"
+
+namespace resnet_cuda {
+
+// NaN stays NaN: only what compares as at most 0 becomes 0.
+template <typename Value>
+RESNET_CUDA_HOST_DEVICE Value relu_of(Value value) {
+  return value <= Value{} ? Value{} : value;
+}
+
+}  // namespace resnet_cuda
