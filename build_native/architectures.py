@@ -13,6 +13,10 @@ from build_native.errors import BuildError
 # here; a kernel that takes more registers on it fails with the name of its row in tests/compile_gate/limits.py.
 SUPPORTED = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
+# Files whose kernels use what only one architecture has, and no later one (wgmma): compiled for it alone, chosen at run
+# time by the GPU's capability.
+OWN_ARCHITECTURE = {"_sm90a.cu": "9.0a"}
+
 VARIABLE = "TORCH_CUDA_ARCH_LIST"
 DEFAULT = ("8.0", "9.0+PTX")
 NAMES = {
@@ -71,6 +75,18 @@ def choose() -> tuple[tuple[str, ...], str]:
     if present:
         return present, "the GPUs of this machine"
     return DEFAULT, f"default without a GPU; set {VARIABLE} to choose"
+
+
+def architectures_of(name: str, architectures: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``architectures`` that the source file ``name`` is compiled for.
+
+    A file of its own architecture: that one, where its GPUs are among them, else none.
+    """
+    own = next((own for ending, own in OWN_ARCHITECTURE.items() if name.endswith(ending)), None)
+    if own is None:
+        return architectures
+    gpus = own.rstrip("af")
+    return (own,) if any(entry.removesuffix("+PTX").rstrip("af") == gpus for entry in architectures) else ()
 
 
 def nvcc_flags(architectures: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from build_native.architectures import nvcc_flags
+from build_native.architectures import architectures_of, nvcc_flags
 from build_native.errors import BuildError
 from build_native.ninja_file import NinjaFile, import_ninja
 from build_native.plan import Plan
@@ -143,12 +143,15 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     if plan.cuda:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
         cuda = ["-DUSE_CUDA", "-isystem", str(plan.cuda.include)]
-        device = [*device_command(plan), *nvcc_flags(plan.architectures)]
         shared = [*host, *torch_include, *cuda, *asked]
-        objects = [
-            file.compile(device if source.suffix == ".cu" else shared, source, folder / "cuda", CSRC)
-            for source in cuda_sources()
-        ]
+        objects = []
+        for source in cuda_sources():
+            architectures = architectures_of(source.name, plan.architectures)
+            if not architectures:  # the kernels of GPUs that were not asked for
+                continue
+            device = [*device_command(plan), *nvcc_flags(architectures)]
+            command = device if source.suffix == ".cu" else shared
+            objects.append(file.compile(command, source, folder / "cuda", CSRC))
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
         file.link(linker, objects, [*_libraries(plan), *runtime, *linking], outputs["_cuda_kernels.so"])
     file.write(folder / "build.ninja")

@@ -43,7 +43,8 @@ __device__ __forceinline__ int64_t blocks() {
   return gridDim.x;
 }
 
-extern __shared__ uint4 shared_bytes[];
+// Aligned as wgmma's operands need it (warpgroup.cuh).
+extern __shared__ __align__(1024) uint4 shared_bytes[];
 
 // `count` elements of the block's shared memory from byte `begin` on. T is trivially copyable, of 4, 8 or 16 n bytes;
 // begin is a multiple of T's alignment. Contents are undefined until set.
@@ -103,6 +104,8 @@ RESNET_CUDA_BODY int lowest_bit(uint32_t bits) {
 
 // Shared memory that a block may have on every GPU without asking for more (cudaFuncSetAttribute): 48 KiB.
 constexpr int kMostSharedBytes = 48 << 10;
+// What it may ask for on sm_90.
+constexpr int kMostSharedBytesSm90 = 227 << 10;
 
 }  // namespace device
 }  // namespace resnet_cuda

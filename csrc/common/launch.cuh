@@ -1,6 +1,7 @@
 // Device guard, current stream, launch and launch check: one way to run a kernel body (device.cuh).
 #pragma once
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -52,6 +53,17 @@ struct SharedBytes<Body, std::enable_if_t<(Body::kSharedBytes > 0)>> {
   static constexpr int value = Body::kSharedBytes;
 };
 
+// `kWarpgroups` of the body, 0 where it has none: a body written against warpgroup.cuh.
+template <typename Body, typename = void>
+struct Warpgroups {
+  static constexpr int value = 0;
+};
+template <typename Body>
+struct Warpgroups<Body, std::enable_if_t<(Body::kWarpgroups > 0)>> {
+  static constexpr int value = Body::kWarpgroups;
+  static_assert(Body::kThreads == Body::kWarpgroups * 128, "a warpgroup has 128 threads");
+};
+
 #if !defined(RESNET_CUDA_EMULATE)
 
 // Threads that a multiprocessor can hold: 1024 on Turing, 1536 or 2048 on all later ones.
@@ -94,7 +106,8 @@ class Launcher {
     void* stream = nullptr;
     RESNET_CUDA_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
-    cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, tensor.get_device_index());
+    device_ = tensor.get_device_index();
+    cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_);
   }
 #endif
 
@@ -105,7 +118,9 @@ class Launcher {
         Body::kThreads > 0 && Body::kThreads % device::kWarp == 0 && Body::kThreads <= 1024,
         "a block has whole warps and at most 1024 threads");
     constexpr int kSharedBytes = device::SharedBytes<Body>::value;
-    static_assert(kSharedBytes <= device::kMostSharedBytes, "a block has at most 48 KiB of shared memory");
+    constexpr int kMostSharedBytes =
+        device::Warpgroups<Body>::value > 0 ? device::kMostSharedBytesSm90 : device::kMostSharedBytes;
+    static_assert(kSharedBytes <= kMostSharedBytes, "a block has at most 48 KiB of shared memory, on sm_90 227 KiB");
     constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
     if (blocks > kMostBlocks) {
       throw std::runtime_error(
@@ -115,8 +130,12 @@ class Launcher {
       return;
     }
 #if defined(RESNET_CUDA_EMULATE)
-    device::emulate_launch(blocks, Body::kThreads, kSharedBytes, [&] { body(); });
+    const bool warpgroups = device::Warpgroups<Body>::value > 0;
+    device::emulate_launch(blocks, Body::kThreads, kSharedBytes, warpgroups, [&] { body(); });
 #else
+    if constexpr (kSharedBytes > device::kMostSharedBytes) {
+      allow_shared_bytes<Body>(kSharedBytes);
+    }
     device::run_body<Body><<<static_cast<unsigned int>(blocks), Body::kThreads, kSharedBytes, stream_>>>(body);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
 #endif
@@ -138,9 +157,39 @@ class Launcher {
 #endif
   }
 
+  // Whether the device runs what was compiled for sm_90a: bodies with kWarpgroups.
+  bool runs_warpgroups() const {
+#if defined(RESNET_CUDA_EMULATE)
+    return true;
+#else
+    int major = 0, minor = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_);
+    return major == 9 && minor == 0;
+#endif
+  }
+
 #if !defined(RESNET_CUDA_EMULATE)
 
  private:
+  // Once per kernel and device.
+  template <typename Body>
+  void allow_shared_bytes(int bytes) const {
+    static std::atomic<uint64_t> allowed{0};
+    const uint64_t device = device_ < 64 ? uint64_t{1} << device_ : 0;
+    if ((allowed.load() & device) != 0) {
+      return;
+    }
+    const cudaError_t error =
+        cudaFuncSetAttribute(device::run_body<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (error != cudaSuccess) {
+      throw std::runtime_error(
+          "resnet_cuda: " + std::to_string(bytes) + " bytes of shared memory: " + cudaGetErrorString(error));
+    }
+    allowed.fetch_or(device);
+  }
+
+  int device_ = 0;
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
   int multiprocessors_ = 1;

@@ -73,3 +73,14 @@ def wide_faults(kernel: Kernel, limit: Limit) -> list[str]:
         for operation, least in limit.wide.items()
         if counts[operation] < least
     ]
+
+
+def missing_faults(kernel: Kernel, limit: Limit) -> list[str]:
+    """Another number of some instructions than is meant."""
+    faults = []
+    for name, meant in limit.exactly.items():
+        parts = name.split(".")
+        found = sum(count for it, count in kernel.instructions.items() if it.split(".")[: len(parts)] == parts)
+        if found != meant:
+            faults.append(f"has {found} {name}, {meant} are meant")
+    return faults

@@ -23,7 +23,9 @@ class Gate:
         self.tools = tools
         self._pool = ThreadPoolExecutor(workers())
         self._running: dict[str, list[Future[list[Kernel]]]] = {
-            architecture: [self._pool.submit(kernels_of, tools, source, architecture) for source in sources()]
+            architecture: [
+                self._pool.submit(kernels_of, tools, source, architecture) for source in sources(architecture)
+            ]
             for architecture in architectures
         }
 
@@ -31,7 +33,7 @@ class Gate:
         return [kernel for future in self._running[architecture] for kernel in future.result()]
 
     def warnings(self, architecture: str) -> list[str]:
-        logs = [compile_source(self.tools, source, architecture).log for source in sources()]
+        logs = [compile_source(self.tools, source, architecture).log for source in sources(architecture)]
         return [warning for log in logs for warning in warnings_in(log)]
 
     def close(self) -> None:

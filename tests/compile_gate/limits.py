@@ -22,6 +22,7 @@ class Limit:
     registers_on: Mapping[str, int] = field(default_factory=dict)  # the same on architectures that need more
     wide: Mapping[str, int] = field(default_factory=dict)
     integer_atomics: bool = False
+    exactly: Mapping[str, int] = field(default_factory=dict)  # how many of some instructions there must be
 
     def __post_init__(self) -> None:
         unknown = self.registers_on.keys() - set(SUPPORTED)
@@ -99,3 +100,32 @@ LIMITS = (
     Limit(r"Transpose<unsigned short>", 64),
     Limit(r"Transpose<unsigned (int|long)>", 57),
 )
+
+# Of the files for sm_90a alone. wgmma (HGMMA) as often as the source has it, without a wait of the compiler's own
+# (WARPGROUP.DEPBAR), which serialises the products; registers as many as 384 threads may have.
+LIMITS_SM90A = (
+    Limit(r"ForEachIndex<PackOperand<.*>>", 36),
+    Limit(
+        r"WarpgroupProduct<(Half|BFloat16), (128|256), .*>",
+        168,
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
+    ),
+    Limit(r"ForEachIndex<PackWeightParts<(Half|BFloat16)>>", 34, wide={"STG": 1}),
+    # Registers of 384 and of 512 threads, which is what ptxas goes by. Corners of eight rows, and of four.
+    Limit(
+        r"FusedForward<(Half|BFloat16), 256>",
+        168,
+        wide={"LDG": 32, "STG": 2, "LDS": 18, "STS": 10},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
+    ),
+    Limit(
+        r"FusedForward<(Half|BFloat16), 128>",
+        128,
+        wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
+    ),
+)
+
+
+def limits_on(architecture: str) -> tuple[Limit, ...]:
+    return LIMITS_SM90A if architecture == "9.0a" else LIMITS

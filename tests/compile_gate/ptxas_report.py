@@ -10,8 +10,9 @@ _FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) b
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _CUMULATIVE = re.compile(r"(\d+) bytes cumulative stack size")
 _SHARED = re.compile(r"(\d+) bytes smem")
-# The compiler's about our own files, ptxas's about our kernels; not nvcc's about architectures that it will drop.
-_WARNING = re.compile(r"^(?:\S*csrc/\S+\(\d+\): warning|ptxas warning).*", re.MULTILINE)
+# The compiler's about our own files, ptxas's about our kernels, which has numbers from C7500 on for wgmma that it
+# serialises and registers that it does not hand over; not nvcc's about architectures that it will drop.
+_WARNING = re.compile(r"^(?:\S*csrc/\S+\(\d+\): warning|ptxas warning|ptxas info\s*: \(C7[56]\d\d\)).*", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ from compile_gate.compiling import compile_source
 from compile_gate.gate import Gate
 from compile_gate.kernels import Kernel
 from compile_gate.sass import count_wide, is_integer_atomic
-from compile_gate.tools import Tools, UnavailableError, code_name, find_tools, sources
-
-from build_native.architectures import SUPPORTED
+from compile_gate.tools import GATED, Tools, UnavailableError, code_name, find_tools, sources
 
 OPERATIONS = ("LDG", "STG", "LDS", "STS")
 
@@ -65,9 +63,13 @@ def kernel_table(gate: Gate, architectures: Sequence[str]) -> str:
 def time_table(tools: Tools, architectures: Sequence[str]) -> str:
     """Seconds that each file took when it was compiled, which may be earlier."""
     rows = [["seconds to compile", *map(code_name, architectures)]]
-    for source in sources():
-        times = [compile_source(tools, source, architecture).seconds for architecture in architectures]
-        rows.append([source.name, *(f"{seconds:.1f}" for seconds in times)])
+    compiled = {architecture: sources(architecture) for architecture in architectures}
+    for source in dict.fromkeys(path for paths in compiled.values() for path in paths):
+        times = [
+            f"{compile_source(tools, source, architecture).seconds:.1f}" if source in compiled[architecture] else "-"
+            for architecture in architectures
+        ]
+        rows.append([source.name, *times])
     return render(rows)
 
 
@@ -76,7 +78,7 @@ def main() -> None:
         tools = find_tools()
     except UnavailableError as error:
         sys.exit(f"compile gate: {error}")
-    architectures = [it for it in SUPPORTED if code_name(it) in tools.known_codes]
+    architectures = [it for it in GATED if code_name(it) in tools.known_codes]
     gate = Gate(tools, architectures)
     print(
         f"nvcc {tools.plan.cuda.version}, nvdisasm: {tools.disassembler or 'none, so nothing below comes from SASS'}\n"

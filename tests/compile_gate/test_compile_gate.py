@@ -7,13 +7,11 @@ no nvcc; ``make gate`` compiles, tests and prints the table.
 from __future__ import annotations
 
 import pytest
-from compile_gate.checks import instruction_faults, resource_faults, row_faults, rows_of, wide_faults
-from compile_gate.limits import LIMITS
-from compile_gate.tools import code_name
+from compile_gate.checks import instruction_faults, missing_faults, resource_faults, row_faults, rows_of, wide_faults
+from compile_gate.limits import limits_on
+from compile_gate.tools import GATED, code_name
 
-from build_native.architectures import SUPPORTED
-
-pytestmark = pytest.mark.parametrize("architecture", SUPPORTED, ids=code_name)
+pytestmark = pytest.mark.parametrize("architecture", GATED, ids=code_name)
 
 
 def fail_with(faults: list[str]) -> None:
@@ -26,15 +24,15 @@ def check(kernels, faults_of) -> None:
     faults = [
         f"{kernel.name}: {fault}"
         for kernel in kernels
-        for limit in rows_of(kernel.name, LIMITS)
+        for limit in rows_of(kernel.name, limits_on(kernel.architecture))
         for fault in faults_of(kernel, limit)
     ]
     fail_with(faults)
 
 
-def test_every_kernel_has_one_row_and_every_row_a_kernel(kernels):
+def test_every_kernel_has_one_row_and_every_row_a_kernel(kernels, architecture):
     assert kernels
-    fail_with(row_faults([kernel.name for kernel in kernels], LIMITS))
+    fail_with(row_faults([kernel.name for kernel in kernels], limits_on(architecture)))
 
 
 @pytest.mark.usefixtures("kernels")
@@ -55,3 +53,8 @@ def test_no_local_memory_no_compare_and_swap_no_float_atomics(kernels):
 @pytest.mark.usefixtures("disassembler")
 def test_accesses_of_16_bytes_where_meant(kernels):
     check(kernels, wide_faults)
+
+
+@pytest.mark.usefixtures("disassembler")
+def test_instructions_that_are_meant(kernels):
+    check(kernels, missing_faults)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from compile_gate.checks import instruction_faults, resource_faults, wide_faults
-from compile_gate.kernels import kernels_of
+from compile_gate.checks import instruction_faults, missing_faults, resource_faults, wide_faults
+from compile_gate.compiling import compile_source
+from compile_gate.kernels import Kernel, kernels_of
 from compile_gate.limits import Limit
+from compile_gate.ptxas_report import Resources, warnings_in
 from compile_gate.tools import code_name
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -128,3 +131,19 @@ def test_the_second_time_nothing_is_compiled(tools, tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "FOLDER", tmp_path / "cache")
     source.write_text("__global__ void once(int* data) { data[0] = 2; }\n")
     assert compiling.compile_source(tools, source, "9.0").cubin != first.cubin
+
+
+def test_a_wait_for_wgmma_by_the_compiler_is_refused(tools):
+    architecture = "9.0a"
+    if code_name(architecture) not in tools.known_codes:
+        pytest.skip(f"this nvcc knows no {code_name(architecture)}")
+    (said,) = warnings_in(compile_source(tools, SAMPLES / "serialised.cu", architecture).log)
+    assert "(C7517) warpgroup.wait is injected" in said
+
+
+@pytest.mark.parametrize("found", [0, 1, 3])
+def test_another_number_of_instructions_than_meant_is_refused(found):
+    instructions = Counter({"HGMMA.64x128x16.F32": found, "HGMMAX": 2, "WARPGROUP.DEPBAR.LE": 2, "WARPGROUP.ARRIVE": 1})
+    kernel = Kernel("Any", "9.0a", Resources(32, 0, 0, 0, 0), instructions)
+    meant = Limit(".*", 255, exactly={"HGMMA": 1, "WARPGROUP.DEPBAR": 2})
+    assert missing_faults(kernel, meant) == ([] if found == 1 else [f"has {found} HGMMA, 1 are meant"])

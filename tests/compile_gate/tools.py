@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from build_native.architectures import OWN_ARCHITECTURE, SUPPORTED, architectures_of
 from build_native.errors import BuildError
 from build_native.native import cuda_sources, device_command
 from build_native.plan import Plan, find_compiler, find_torch
@@ -24,9 +25,20 @@ def code_name(architecture: str) -> str:
     return "sm_" + architecture.replace(".", "")
 
 
-def sources() -> list[Path]:
-    """Every ``csrc/*/*.cu``, the largest first, since the longest compilation should start first."""
-    device = [path for path in cuda_sources() if path.suffix == ".cu"]
+# What is promised, and the architectures that some files are compiled for alone.
+GATED = (*SUPPORTED, *OWN_ARCHITECTURE.values())
+
+
+def sources(architecture: str) -> list[Path]:
+    """Every ``csrc/*/*.cu`` that is compiled for ``architecture``, the largest first, since the longest compilation
+    should start first. An architecture of their own has only the files that no other has."""
+    own = architecture in OWN_ARCHITECTURE.values()
+    device = [
+        path
+        for path in cuda_sources()
+        if path.suffix == ".cu" and (architectures_of(path.name, (architecture,)) == (architecture,))
+        if path.name.endswith(tuple(OWN_ARCHITECTURE)) == own
+    ]
     return sorted(device, key=lambda path: -path.stat().st_size)
 
 
@@ -71,7 +83,10 @@ class Tools:
 
     @cached_property
     def known_codes(self) -> frozenset[str]:
-        return frozenset(re.findall(r"sm_\w+", output_of([str(self.plan.cuda.nvcc), "--list-gpu-code"])))
+        listed = set(re.findall(r"sm_\w+", output_of([str(self.plan.cuda.nvcc), "--list-gpu-code"])))
+        # nvcc does not list those with an "a" (from 12.0 on it has them).
+        own = {code_name(architecture) for architecture in OWN_ARCHITECTURE.values()}
+        return frozenset(listed | {code for code in own if code.rstrip("af") in listed})
 
     @cached_property
     def disassembler(self) -> Path | None:

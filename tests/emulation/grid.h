@@ -1,16 +1,20 @@
 // Runs the threads of a grid on the launching thread: one block at a time, one fiber per CUDA thread, in an order that
-// a seed permutes anew at every step; barriers and shuffles are meetings of fibers.
+// a seed permutes anew at every step; barriers and shuffles are meetings of fibers. Between two steps bulk copies end.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "async_block.h"
+#include "clocks.h"
 #include "fault.h"
 #include "fiber.h"
 #include "seed.h"
@@ -21,14 +25,18 @@ namespace emulation {
 
 class Grid {
  public:
-  Grid(std::string kernel, int64_t blocks, int threads, int shared_bytes, std::function<void()> body)
+  // `warpgroups`: a body written against warpgroup.cuh.
+  Grid(std::string kernel, int64_t blocks, int threads, int shared_bytes, bool warpgroups, std::function<void()> body)
       : kernel_(std::move(kernel)),
         blocks_(blocks),
         threads_(threads),
         body_(std::move(body)),
-        shared_(shared_bytes, threads),
+        clocks_(warpgroups ? std::make_unique<Clocks>(threads, PhaseBarriers::kMost) : nullptr),
+        shared_(shared_bytes, threads, clocks_.get()),
+        async_(warpgroups ? std::make_unique<AsyncBlock>(*clocks_, shared_, threads) : nullptr),
         thread_(threads),
-        warp_(threads / kWarp) {
+        warp_(threads / kWarp),
+        warpgroup_(threads / (4 * kWarp)) {
   }
 
   // Throws what a thread threw or, as a std::runtime_error, what was found wrong.
@@ -85,6 +93,9 @@ class Grid {
   void sync_block(const Line& line) {
     if (arrive(block_meeting_, threads_, {"block barrier", line})) {
       shared_.pass_block_barrier();
+      if (clocks_) {
+        clocks_->meet(0, threads_);
+      }
       make_ready(0, threads_);
     }
     pause();
@@ -92,6 +103,129 @@ class Grid {
 
   void sync_warp(const Line& line) {
     meet_warp({"warp barrier", line});
+  }
+
+  // --- of warpgroup.cuh
+
+  void make_barrier(int place, int arrivals, const Line& line) {
+    const int words[2] = {0, 0};
+    shared_.store(place, words, sizeof(words), access(line));
+    async().barriers.init(place, arrivals, running_, shared_.epoch(), line);
+    shared_.async().reserve_barrier(place);
+  }
+
+  void publish_barriers() {
+    async().barriers.publish(running_);
+  }
+
+  void arrive_at(int place, int bytes, const Line& line) {
+    async().barriers.arrive(find_barrier(place, line), running_, bytes, line);
+    wake();
+  }
+
+  void wait_at(int place, int parity, const Line& line) {
+    const int number = find_barrier(place, line);
+    const int64_t phase = async().barriers.asked_phase(number, running_, parity, line);
+    while (!async().barriers.ended(number, phase)) {
+      thread_[running_].waits_at = {"phase barrier", line};
+      thread_[running_].barrier = number;
+      async().barriers.add_waiter(number, running_);
+      pause();
+      thread_[running_].barrier = -1;
+    }
+    async().barriers.pass(number, running_, phase, line);
+  }
+
+  void copy(int place, const void* source, int bytes, int barrier, const Line& line) {
+    async().copy(place, source, bytes, find_barrier(barrier, line), access(line));
+  }
+
+  void fence_async_proxy() {
+    async();
+    shared_.async().fence(running_);
+    clocks_->tick(running_);
+  }
+
+  // A barrier of some of the block's threads.
+  void sync_threads(int number, int threads, const Line& line) {
+    if (number < 1 || number > 15 || threads < kWarp || threads > threads_ || threads % kWarp != 0) {
+      fail("syncs ", threads, " threads at barrier ", number, " in ", line);
+    }
+    async();
+    Named& named = named_[number];
+    if (!named.threads.empty() && named.count != threads) {
+      fail("syncs ", threads, " threads at barrier ", number, " in ", line, ", where ", named.count, " are expected");
+    }
+    named.count = threads;
+    named.threads.push_back(running_);
+    if (arrive(named.meeting, threads, {"named barrier", line})) {
+      clocks_->meet(named.threads);
+      ready_.insert(ready_.end(), named.threads.begin(), named.threads.end());
+      named.threads.clear();
+    }
+    pause();
+  }
+
+  void set_registers(int count, bool raise, const Line& line) {
+    const int warp = running_ / kWarp;
+    meet_warp({"setmaxnreg", line}, [] {});
+    if (running_ % kWarp == 0) {
+      while (!async().set_registers(warp, count, raise, line)) {
+        thread_[running_].waits_at = {"setmaxnreg, for registers that others have,", line};
+        register_waiters_.push_back(running_);
+        pause();
+      }
+      ready_.insert(ready_.end(), register_waiters_.begin(), register_waiters_.end());
+      register_waiters_.clear();
+    }
+    meet_warp({"setmaxnreg", line}, [] {});
+  }
+
+  // What each thread of a warpgroup passes to wgmma.
+  struct Multiply {
+    uint64_t a, b;
+    bool accumulate;
+    float* sums;
+  };
+
+  // Calls multiply(first thread, what all 128 threads pass) once all have arrived; it gives the 16 bytes that are read.
+  template <typename Product>
+  void multiply(const Multiply& mine, const Line& line, const Product& product) {
+    const int index = running_ / (4 * kWarp);
+    async();
+    if (index >= static_cast<int>(warpgroup_.size())) {
+      fail("wgmma in ", line, " by threads of no whole warpgroup");
+    }
+    Warpgroup& its = warpgroup_[index];
+    its.operand[running_ % (4 * kWarp)] = mine;
+    if (arrive(its.meeting, 4 * kWarp, {"wgmma", line})) {
+      for (const Multiply& other : its.operand) {
+        if (other.a != mine.a || other.b != mine.b || other.accumulate != mine.accumulate) {
+          fail("wgmma in ", line, " with different operands in different threads");
+        }
+      }
+      const int first = index * 4 * kWarp;
+      async_->add_product(first / kWarp, product(first, its.operand), line);
+      make_ready(first, first + 4 * kWarp);
+    }
+    pause();
+  }
+
+  void fence_products(const Line& line) {
+    async();
+    meet_warp({"begin_products", line});
+  }
+  void commit_products(const Line& line) {
+    meet_warp({"commit_products", line}, [this] { async().commit(running_ / kWarp); });
+  }
+  void wait_products(int pending, const Line& line) {
+    meet_warp({"wait_products", line}, [this, pending] { async().wait(running_ / kWarp, pending); });
+  }
+  int64_t products() {
+    return async().products(running_ / kWarp);
+  }
+  int64_t products_done() {
+    return async().done(running_ / kWarp);
   }
 
   // The bits that lane `source` passes in the same shuffle.
@@ -127,6 +261,7 @@ class Grid {
     bool begun = false;
     bool ended = false;
     Site waits_at;
+    int barrier = -1;  // in shared memory, that it waits at
   };
   struct Meeting {
     int arrived = 0;
@@ -141,6 +276,17 @@ class Grid {
     uint64_t result[kWarp];
     uint32_t ballot;
   };
+  struct Warpgroup {
+    Meeting meeting;
+    Multiply operand[4 * kWarp];
+  };
+  struct Named {
+    Meeting meeting;
+    int count = 0;
+    std::vector<int> threads;
+  };
+  static constexpr std::size_t kStepsPerCopy = 200;  // between the ends of two bulk copies, on average
+
   // Thrown in a thread that waits when another has failed: unwinds its stack.
   struct Abandoned {};
 
@@ -171,9 +317,36 @@ class Grid {
     ++ended_;
   }
 
+  std::string block_described() const {
+    return "resnet_cuda emulation: kernel " + kernel_ + ", block " + std::to_string(block_);
+  }
   std::string described(const Fault& fault) const {
-    return "resnet_cuda emulation: kernel " + kernel_ + ", block " + std::to_string(block_) + ", thread " +
-           std::to_string(running_) + ": " + fault.message;
+    return block_described() + ", thread " + std::to_string(running_) + ": " + fault.message;
+  }
+
+  AsyncBlock& async() {
+    if (!async_) {
+      fail("uses warpgroup.cuh, but its body has no kWarpgroups");
+    }
+    return *async_;
+  }
+
+  int find_barrier(int place, const Line& line) {
+    return async().barriers.find(place, running_, shared_.epoch(), line);
+  }
+
+  // Those who wait for phases that have ended.
+  void wake() {
+    const std::vector<int> woken = async_->barriers.take_woken();
+    ready_.insert(ready_.end(), woken.begin(), woken.end());
+  }
+
+  // Now and then, and where nobody can go on, a copy ends.
+  void end_copies(Random& random) {
+    if (async_ && async_->copying() && (ready_.empty() || random.below(kStepsPerCopy) == 0)) {
+      async_->end_copy(random);
+      wake();
+    }
   }
 
   void run_block(int64_t block, Random random) {
@@ -188,9 +361,24 @@ class Grid {
     for (Warp& warp : warp_) {
       warp.meeting = Meeting{};
     }
+    for (Warpgroup& warpgroup : warpgroup_) {
+      warpgroup.meeting = Meeting{};
+    }
+    named_.clear();
+    register_waiters_.clear();
+    if (async_) {
+      async_->begin_block();
+    }
     shared_.begin_block();
     make_ready(0, threads_);
     while (ended_ < threads_) {
+      try {
+        end_copies(random);
+      } catch (const Fault& fault) {
+        const std::string report = block_described() + ": " + fault.message;
+        abandon();
+        throw std::runtime_error(report);
+      }
       if (ready_.empty()) {
         const std::string report = stall();
         abandon();
@@ -205,6 +393,13 @@ class Grid {
       if (failure_) {
         abandon();
         std::rethrow_exception(failure_);
+      }
+    }
+    if (async_) {
+      try {
+        async_->end_block();
+      } catch (const Fault& fault) {
+        throw std::runtime_error(block_described() + ": " + fault.message);
       }
     }
   }
@@ -260,6 +455,12 @@ class Grid {
   }
 
   void meet_warp(const Site& site) {
+    meet_warp(site, [] {});
+  }
+
+  // `then` is called once, before anyone continues.
+  template <typename Then>
+  void meet_warp(const Site& site, const Then& then) {
     const int index = running_ / kWarp;
     Warp& warp = warp_[index];
     if (arrive(warp.meeting, kWarp, site)) {
@@ -272,6 +473,10 @@ class Grid {
         warp.ballot |= static_cast<uint32_t>(warp.operand[lane] & 1) << lane;
       }
       ++warp.epoch;
+      if (clocks_) {
+        clocks_->meet(index * kWarp, (index + 1) * kWarp);
+      }
+      then();
       make_ready(index * kWarp, (index + 1) * kWarp);
     }
     pause();
@@ -280,26 +485,33 @@ class Grid {
   // The report of a deadlock: which threads wait where.
   std::string stall() const {
     std::vector<int> ended;
-    std::vector<std::pair<Site, std::vector<int>>> waiting;
+    struct Waiting {
+      Site site;
+      int barrier;
+      std::vector<int> threads;
+    };
+    std::vector<Waiting> waiting;
     for (int thread = 0; thread < threads_; ++thread) {
       if (thread_[thread].ended) {
         ended.push_back(thread);
         continue;
       }
       const Site& site = thread_[thread].waits_at;
+      const int barrier = thread_[thread].barrier;
       auto group = waiting.begin();
-      while (group != waiting.end() && !(group->first.line == site.line)) {
+      while (group != waiting.end() && !(group->site.line == site.line && group->barrier == barrier)) {
         ++group;
       }
       if (group == waiting.end()) {
-        group = waiting.insert(group, {site, {}});
+        group = waiting.insert(group, {site, barrier, {}});
       }
-      group->second.push_back(thread);
+      group->threads.push_back(thread);
     }
     std::ostringstream text;
-    text << "resnet_cuda emulation: kernel " << kernel_ << ", block " << block_ << ": deadlock: ";
-    for (const auto& [site, threads] : waiting) {
-      text << thread_ranges(threads) << " at the " << site.what << " in " << site.line << "; ";
+    text << block_described() << ": deadlock: ";
+    for (const Waiting& group : waiting) {
+      const std::string what = group.barrier < 0 ? group.site.what : async_->barriers.described(group.barrier);
+      text << thread_ranges(group.threads) << " at the " << what << " in " << group.site.line << "; ";
     }
     text << (ended.empty() ? "none has ended" : thread_ranges(ended) + " ended without it");
     return text.str();
@@ -309,9 +521,14 @@ class Grid {
   int64_t blocks_;
   int threads_;
   std::function<void()> body_;
+  std::unique_ptr<Clocks> clocks_;  // of bodies that use warpgroup.cuh, as async_
   SharedMemory shared_;
+  std::unique_ptr<AsyncBlock> async_;
   std::vector<Thread> thread_;
   std::vector<Warp> warp_;
+  std::vector<Warpgroup> warpgroup_;
+  std::map<int, Named> named_;
+  std::vector<int> register_waiters_;
   Meeting block_meeting_;
   std::vector<int> ready_;
   std::exception_ptr failure_;

@@ -10,6 +10,8 @@ from emulation.build import CSRC, HERE, build, operator_sources
 from emulation.child import LIBRARIES
 from helpers.shared import made_once
 
+from build_native.architectures import OWN_ARCHITECTURE
+
 
 def sources_of(name: str, csrc: Path = CSRC) -> list[Path]:
     if name == "operators":
@@ -27,9 +29,17 @@ def build_library(
     flags: Sequence[str] = (),
     known: Path | None = None,
 ) -> Path:
-    """``folder/name.so`` for ``torch.ops.load_library``; with ``"operators/<operator>"`` only that one's kernels."""
-    name, _, operator = name.partition("/")
-    sources = [path for path in sources_of(name, csrc) if not operator or path.parent.name in ("csrc", operator)]
+    """``folder/name.so`` for ``torch.ops.load_library``.
+
+    ``"operators/<operator>"``: only that one's kernels, without those for one architecture; these too with ``"/own"``.
+    """
+    name, _, part = name.partition("/")
+    operator, _, own = part.partition("/")
+    sources = sources_of(name, csrc)
+    if operator:
+        left_out = () if own else tuple(OWN_ARCHITECTURE)
+        folders = ("csrc", operator)
+        sources = [path for path in sources if path.parent.name in folders and not path.name.endswith(left_out)]
     return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, flags=flags, known=known)
 
 

@@ -142,6 +142,24 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     assert 'RESNET_CUDA_VERSION "1.2.3"' in (folder / "build_facts.h").read_text()
 
 
+@pytest.mark.parametrize(
+    ("asked", "compiled"),
+    [("8.0;9.0+PTX", True), ("9.0a", True), ("9.0", True), ("Hopper", True), ("8.0;10.0", False), ("12.0a", False)],
+)
+def test_files_for_one_architecture(fake_toolkit, monkeypatch, tmp_path, asked, compiled):
+    """Compiled for it alone, where its GPUs are asked for; all other files for what was asked."""
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    native.write_ninja_file(make_plan(), tmp_path, "1.2.3")
+    steps = (tmp_path / "build.ninja").read_text().split("\nbuild ")
+    own = [step for step in steps if step.split("\n")[0].endswith("_sm90a.cu")]
+    others = [step for step in steps if step.split("\n")[0].endswith(".cu") and step not in own]
+    assert bool(own) == compiled and others
+    assert all(step.count("-gencode") == 1 and "arch=compute_90a,code=sm_90a" in step for step in own)
+    for flag in nvcc_flags(parse(asked)):
+        assert all(flag in step for step in others)
+
+
 def test_without_the_ninja_package(monkeypatch):
     """A ninja of the system alone cannot write the file."""
     from build_native import BuildError, native

@@ -6,7 +6,16 @@ no longer apply.
 
 from __future__ import annotations
 
-from emulation.planted_bugs import deform_conv, frozen_bn, input_lists, tap_blocks, tap_order, transpose
+from emulation.planted_bugs import (
+    deform_conv,
+    frozen_bn,
+    fused_forward,
+    input_lists,
+    tap_blocks,
+    tap_order,
+    transpose,
+    warpgroup,
+)
 from emulation.planted_bugs.bug import PlantedBug
 
 __all__ = ["BUGS", "PlantedBug"]
@@ -14,8 +23,10 @@ __all__ = ["BUGS", "PlantedBug"]
 BUGS = (
     *deform_conv.BUGS,
     *frozen_bn.BUGS,
+    *fused_forward.BUGS,
     *input_lists.BUGS,
     *tap_blocks.BUGS,
     *tap_order.BUGS,
     *transpose.BUGS,
+    *warpgroup.BUGS,
 )

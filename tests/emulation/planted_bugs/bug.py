@@ -12,7 +12,7 @@ class PlantedBug:
     old: str
     new: str
     report: str  # a regular expression that the failing tests' output must match
-    library: str  # of libraries.py; "operators/deform_conv" is built of that operator's sources only
+    library: str  # of libraries.py; "operators/deform_conv" is built of that operator's sources only, see there
     tests: tuple[str, ...]  # of this folder, with pytest's -k behind the file where there is one
     sanitize: bool = False
 

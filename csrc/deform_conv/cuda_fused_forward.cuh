@@ -1,0 +1,410 @@
+// The forward of the deformable convolution without columns in memory: a block samples them for 128 output pixels into
+// shared memory and multiplies them there, by the warpgroup layer. An implicit matrix product.
+#pragma once
+
+#include "common/pack.cuh"
+#include "common/relu.h"
+#include "common/warpgroup.cuh"
+#include "deform_conv/cuda_blend.cuh"
+#include "deform_conv/cuda_positions.cuh"
+#include "deform_conv/cuda_strips.cuh"
+#include "deform_conv/cuda_tap_block.cuh"
+
+namespace resnet_cuda {
+
+// Channels of a K step: a row of 128 bytes.
+constexpr int kSliceChannels = device::kRowElements;
+
+// How the weight [O, C/groups, kh, kw] becomes a sequence of parts, each of kColumns output channels and 64 input
+// channels of one tap, K-major and swizzled as copy_bulk takes it: [groups][column tiles][slices][taps]. Output
+// channels past a group's last one are zeros.
+struct WeightParts {
+  int columns;       // kColumns
+  int column_tiles;  // of a group
+  int slices;        // of a group's input channels
+  int taps;
+
+  RESNET_CUDA_HOST_DEVICE int part_bytes() const {
+    return columns * device::kSwizzledRow;
+  }
+  RESNET_CUDA_HOST_DEVICE int64_t tile_parts() const {
+    return static_cast<int64_t>(slices) * taps;
+  }
+};
+
+// Index: 16 bytes of the parts.
+template <typename T>
+struct PackWeightParts {
+  static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  static constexpr int kRowPacks = kSliceChannels / N;
+
+  const T* weight;  // [O, C/groups, kh, kw], any strides
+  T* parts;
+  WeightParts layout;
+  int64_t out_stride, channel_stride, tap_stride;  // of `weight`
+  int group_out_channels;
+  FastDivision taps, slices, column_tiles, part_packs;
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    const int64_t part = part_packs.quotient(index);
+    const auto in_part = static_cast<int>(part_packs.remainder(index));
+    const int64_t slice_part = taps.quotient(part);
+    const int64_t tap = taps.remainder(part);
+    const int64_t tile = slices.quotient(slice_part);
+    const int64_t slice = slices.remainder(slice_part);
+    const int64_t group = column_tiles.quotient(tile);
+    const auto column =
+        static_cast<int>(column_tiles.remainder(tile)) * layout.columns + in_part / kRowPacks;  // in the group
+    const int64_t channel = slice * kSliceChannels + in_part % kRowPacks * N;
+    const T* from =
+        weight + (group * group_out_channels + column) * out_stride + channel * channel_stride + tap * tap_stride;
+    Pack<T, N> pack{};
+    if (column < group_out_channels) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        pack.element[i] = from[i * channel_stride];
+      }
+    }
+    const int place = device::swizzled(in_part * kPackBytes) / static_cast<int>(sizeof(T));
+    store_pack(parts + part * (layout.part_bytes() / static_cast<int>(sizeof(T))) + place, pack);
+  }
+};
+
+// A call of the fused forward. Pixels are counted in strip order, image after image.
+struct FusedCall {
+  DeformConvShape shape;
+  Positions positions;
+  WeightParts weight;
+  StripOrder order;
+  FastDivision32 image_pixels;  // of the output
+  FastDivision32 kernel_width;
+  FastDivision32 tiles;         // column tiles of all groups: blocks of the same pixels
+  FastDivision32 column_tiles;  // of a group
+  int64_t pixels;               // of all images
+  int slice_packs;              // 16-byte packs of an input pixel's channels of an offset group, in slices
+};
+
+// A block: 128 output pixels and kColumns output channels of one group. Two warpgroups multiply 64 pixels each; the
+// others sample, and start the copies of the weight. K is walked by sections of at most nine taps of one offset group,
+// whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps.
+template <typename T, int kColumns>
+struct FusedForward {
+  static_assert(kColumns == 128 || kColumns == 256);
+  static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  static constexpr int kPixels = 2 * device::kProductRows;
+  // With 256 columns the sums leave no registers for more than 384 threads.
+  static constexpr int kProducers = kColumns == 256 ? 128 : 256;
+  static constexpr int kConsumers = 2 * device::kWarpgroup;
+  static constexpr int kThreads = kConsumers + kProducers;
+  static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
+  static constexpr int kConsumerRegisters = kColumns == 256 ? 176 : 152;
+  static constexpr int kProducerRegisters = kColumns == 256 ? 152 : 96;
+
+  static constexpr int kSamplesBytes = kPixels * device::kSwizzledRow;
+  static constexpr int kWeightBytes = kColumns * device::kSwizzledRow;
+  static constexpr int kSampleStages = 3;
+  static constexpr int kWeightStages = kColumns == 256 ? 2 : 3;
+  static constexpr int kMostPlannedTaps = kMostTapsPerBlock;
+
+  static constexpr int kSamples = 0;
+  static constexpr int kWeights = kSamples + kSampleStages * kSamplesBytes;
+  static constexpr int kPlan = kWeights + kWeightStages * kWeightBytes;
+  static constexpr int kBarriers =
+      kPlan + kMostPlannedTaps * kPixels * static_cast<int>(sizeof(PlannedTap<float>));  // of 8 bytes each
+  static constexpr int kSharedBytes = kBarriers + 2 * (kSampleStages + kWeightStages) * 8 + 8;
+
+  FusedCall call;
+  const T* input;    // [images, H, W, C]
+  const T* weights;  // parts, see WeightParts
+  const T* bias;     // [O], or null
+  T* output;         // [images, Ho, Wo, O]
+  bool relu;
+
+  RESNET_CUDA_BODY void operator()() const {
+    const int thread = device::thread();
+    if (thread == 0) {
+      for (int stage = 0; stage < kSampleStages; ++stage) {
+        full_samples(stage).init(kProducers / device::kWarp);
+        empty_samples(stage).init(kConsumers / device::kWarp);
+      }
+      for (int stage = 0; stage < kWeightStages; ++stage) {
+        full_weights(stage).init(1);
+        empty_weights(stage).init(kConsumers / device::kWarp);
+      }
+      device::publish_barriers();
+    }
+    RESNET_CUDA_SYNC_BLOCK();
+    if (thread >= kConsumers) {
+      device::lower_registers<kProducerRegisters>();
+      produce(thread - kConsumers);
+    } else {
+      device::raise_registers<kConsumerRegisters>();
+      consume(thread);
+    }
+  }
+
+ private:
+  using Samples = device::Ring<kSampleStages>;
+  using Weights = device::Ring<kWeightStages>;
+
+  RESNET_CUDA_BODY static device::PhaseBarrier full_samples(int stage) {
+    return device::PhaseBarrier(kBarriers + stage * 8);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier empty_samples(int stage) {
+    return device::PhaseBarrier(kBarriers + (kSampleStages + stage) * 8);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier full_weights(int stage) {
+    return device::PhaseBarrier(kBarriers + (2 * kSampleStages + stage) * 8);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier empty_weights(int stage) {
+    return device::PhaseBarrier(kBarriers + (2 * kSampleStages + kWeightStages + stage) * 8);
+  }
+
+  // What the block works on.
+  struct Tile {
+    int64_t image;     // of its first pixel
+    int first_pixel;   // in that image
+    int pixels;        // at most kPixels
+    int group;         // of the weight
+    int first_column;  // in the group
+    int number;        // among the tiles of the weight parts
+  };
+
+  RESNET_CUDA_BODY Tile tile() const {
+    const int64_t block = device::block();
+    const int64_t pixel_tile = block / call.tiles.divisor();
+    const auto number = static_cast<int>(block - pixel_tile * call.tiles.divisor());
+    const int64_t first = pixel_tile * kPixels;
+    const int64_t image = first / call.image_pixels.divisor();
+    const int group = call.column_tiles.quotient(number);
+    return {
+        image,
+        static_cast<int>(first - image * call.image_pixels.divisor()),
+        static_cast<int>(smaller(kPixels, call.pixels - first)),
+        group,
+        (number - group * call.column_tiles.divisor()) * kColumns,
+        number};
+  }
+
+  struct Pixel {
+    int image;  // after the tile's first one
+    StripPixel place;
+  };
+  RESNET_CUDA_BODY Pixel pixel(const Tile& tile, int index) const {
+    const int counted = tile.first_pixel + index;
+    const int image = call.image_pixels.quotient(counted);
+    return {image, call.order.pixel(counted - image * call.image_pixels.divisor())};
+  }
+
+  // --- producers
+
+  RESNET_CUDA_BODY void produce(int thread) const {
+    const Tile here = tile();
+    const int pixel_packs = static_cast<int>(call.shape.channels) / N;
+    const auto taps = static_cast<int>(call.shape.taps());
+    const int group_slices = call.weight.slices;
+    const int group_pack = here.group * group_slices * (kSliceChannels / N);
+    const T* image = input + here.image * call.shape.height * call.shape.width * call.shape.channels;
+    const T* part = weights + here.number * call.weight.tile_parts() * (kWeightBytes / static_cast<int>(sizeof(T)));
+    const device::Shared<PlannedTap<float>> plan(kPlan, kMostPlannedTaps * kPixels);
+    Samples samples(1);
+    Weights weight_ring(1);
+    for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
+      const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
+      int planned_group = -1;
+      for (int slice = 0; slice < group_slices; ++slice) {
+        const int slice_pack = group_pack + slice * (kSliceChannels / N);
+        const int offset_group = slice_pack / call.slice_packs;
+        if (offset_group != planned_group) {
+          device::sync_threads(1, kProducers);  // all are done with the plan before
+          plan_taps(thread, here, offset_group, first_tap, tap_count, pixel_packs, plan);
+          device::sync_threads(1, kProducers);
+          planned_group = offset_group;
+        }
+        for (int tap = 0; tap < tap_count; ++tap) {
+          if (thread == 0) {
+            empty_weights(weight_ring.stage).wait(weight_ring.parity);
+            const device::PhaseBarrier full = full_weights(weight_ring.stage);
+            full.arrive_and_expect(kWeightBytes);
+            const int64_t number = static_cast<int64_t>(slice) * taps + first_tap + tap;
+            const T* source = part + number * (kWeightBytes / static_cast<int>(sizeof(T)));
+            device::copy_bulk(kWeights + weight_ring.stage * kWeightBytes, source, kWeightBytes, full);
+            weight_ring.advance();
+          }
+          empty_samples(samples.stage).wait(samples.parity);
+          sample(thread, image + slice_pack * N, tap, samples.stage, plan);
+          device::fence_async_proxy();
+          RESNET_CUDA_SYNC_WARP();
+          if (thread % device::kWarp == 0) {
+            full_samples(samples.stage).arrive();
+          }
+          samples.advance();
+        }
+      }
+    }
+  }
+
+  // The plan of all pixels; those past the last one read nothing.
+  RESNET_CUDA_BODY void plan_taps(
+      int thread,
+      const Tile& here,
+      int offset_group,
+      int first_tap,
+      int tap_count,
+      int pixel_packs,
+      const device::Shared<PlannedTap<float>>& plan) const {
+    const int index = thread % kPixels;
+    const Pixel mine = pixel(here, index);
+    const int image_packs = static_cast<int>(call.shape.height * call.shape.width) * pixel_packs;
+#pragma unroll 1
+    for (int tap = thread / kPixels; tap < tap_count; tap += kProducers / kPixels) {
+      PlannedTap<float> planned{{-1, -1, -1, -1}, {0, 0, 0, 0}};
+      if (index < here.pixels) {
+        planned = planned_tap(
+            call.positions.template sample<float>(
+                call.shape,
+                call.kernel_width,
+                {here.image + mine.image, mine.place.row, mine.place.column, offset_group, first_tap + tap}),
+            pixel_packs,
+            false);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          planned.corner[i] = planned.corner[i] < 0 ? -1 : planned.corner[i] + mine.image * image_packs;
+        }
+      }
+      plan.set(tap * kPixels + index, planned);
+    }
+  }
+
+  // 64 channels of one tap of all pixels, from `source` on: 8 threads share a row of 128 bytes.
+  RESNET_CUDA_BODY void
+  sample(int thread, const T* source, int tap, int stage, const device::Shared<PlannedTap<float>>& plan) const {
+    constexpr int kRowThreads = kSliceChannels / N;
+    constexpr int kRowsAtOnce = kProducers / kRowThreads;
+    constexpr int kInFlight = kColumns == 256 ? 4 : 2;  // rows whose corners a thread loads before it blends
+    const int row = thread / kRowThreads;
+    const int chunk = thread % kRowThreads;
+    const device::Shared<Pack<T, N>> tile(kSamples + stage * kSamplesBytes, kSamplesBytes / kPackBytes);
+#pragma unroll
+    for (int first = 0; first < kPixels; first += kInFlight * kRowsAtOnce) {
+      Pack<T, N> corner[kInFlight][4];
+      float weight[kInFlight][4];
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i) {
+        const PlannedTap<float> planned = plan.get(tap * kPixels + row + first + i * kRowsAtOnce);
+        load_corners(source + chunk * N, planned.corner, corner[i]);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          weight[i][j] = planned.weight[j];
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i) {
+        float sum[N];
+        blend_corners<T>(weight[i], corner[i], sum);
+        const int at = (row + first + i * kRowsAtOnce) * device::kSwizzledRow + chunk * kPackBytes;
+        tile.set(device::swizzled(at) / kPackBytes, pack_of<T, N>(sum));
+      }
+    }
+  }
+
+  // --- consumers
+
+  RESNET_CUDA_BODY void consume(int thread) const {
+    constexpr auto kDepth = device::Major::kDepth;
+    const int warpgroup = thread / device::kWarpgroup;
+    const auto steps = static_cast<int>(call.weight.tile_parts());
+    device::Sums<kColumns> sums;
+    Samples samples(0);
+    Weights weight_ring(0);
+    int last_samples = 0;
+    int last_weights = 0;
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      full_samples(samples.stage).wait(samples.parity);
+      full_weights(weight_ring.stage).wait(weight_ring.parity);
+      const device::Descriptor left = device::operand_at<kDepth>(
+          kSamples + samples.stage * kSamplesBytes + warpgroup * device::kProductRows * device::kSwizzledRow);
+      const device::Descriptor right = device::operand_at<kDepth>(kWeights + weight_ring.stage * kWeightBytes);
+      device::begin_products(sums);
+#pragma unroll
+      for (int part = 0; part < kSliceChannels / device::kProductDepth; ++part) {
+        constexpr int kStep = device::kProductStep<kDepth>;
+        device::multiply<T, kDepth, kDepth>(
+            sums, left.advanced(part * kStep), right.advanced(part * kStep), step > 0 || part > 0);
+      }
+      device::commit_products();
+      device::wait_products<1>();
+      if (step > 0 && thread % device::kWarp == 0) {
+        empty_samples(last_samples).arrive();
+        empty_weights(last_weights).arrive();
+      }
+      last_samples = samples.stage;
+      last_weights = weight_ring.stage;
+      samples.advance();
+      weight_ring.advance();
+    }
+    device::finish_products(sums);
+    device::sync_threads(2, kConsumers);  // both are done with the samples, whose memory the results now pass through
+    write(thread, sums);
+  }
+
+  // 128 columns at a time: rounded into shared memory, from there in packs of 16 bytes to the output.
+  RESNET_CUDA_BODY void write(int thread, const device::Sums<kColumns>& sums) const {
+    constexpr int kAtOnce = 128;
+    constexpr int kRowPacks = kAtOnce / N;
+    constexpr int kRows = device::kProductRows;
+    static_assert(2 * kRows * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
+    const int warpgroup = thread / device::kWarpgroup;
+    const int in_group = thread % device::kWarpgroup;
+    const Tile here = tile();
+    const auto group_columns = static_cast<int>(call.shape.group_out_channels());
+    const int first_channel = here.group * group_columns + here.first_column;
+    const int place = kSamples + warpgroup * kRows * kAtOnce * static_cast<int>(sizeof(T));
+    const device::Shared<uint32_t> pairs(place, kRows * kAtOnce / 2);
+    const device::Shared<Pack<T, N>> packs(place, kRows * kRowPacks);
+#pragma unroll
+    for (int first = 0; first < kColumns; first += kAtOnce) {
+#pragma unroll
+      for (int i = first / 2; i < (first + kAtOnce) / 2; i += 2) {
+        const int row = device::result_row(in_group, i);
+        const int column = device::result_column(in_group, i);
+        float value[2] = {sums.get(i), sums.get(i + 1)};
+        if (bias != nullptr && here.first_column + column < group_columns) {
+          float added[2];
+          unpack(load_constant_pack<2>(bias + first_channel + column), added);
+          value[0] += added[0];
+          value[1] += added[1];
+        }
+        if (relu) {
+          value[0] = relu_of(value[0]);
+          value[1] = relu_of(value[1]);
+        }
+        const Pack<T, 2> pack = pack_of<T, 2>(value);
+        uint32_t bits;
+        memcpy(&bits, &pack, sizeof(bits));
+        // The packs of a row change places with its number, so that eight rows do not meet in the same banks.
+        const int in_row = column - first;
+        pairs.set((row * kRowPacks + (in_row / N ^ row % 8)) * (N / 2) + in_row % N / 2, bits);
+      }
+      device::sync_threads(3 + warpgroup, device::kWarpgroup);
+#pragma unroll 1
+      for (int index = in_group; index < kRows * kRowPacks; index += device::kWarpgroup) {
+        const int row = index / kRowPacks;
+        const int column = first + index % kRowPacks * N;
+        const int in_tile = warpgroup * kRows + row;
+        if (in_tile < here.pixels && here.first_column + column < group_columns) {
+          const Pixel at = pixel(here, in_tile);
+          const int64_t out_pixel = (here.image + at.image) * call.image_pixels.divisor() +
+                                    at.place.row * static_cast<int>(call.shape.out_width) + at.place.column;
+          store_pack(
+              output + out_pixel * call.shape.out_channels + first_channel + column,
+              packs.get(row * kRowPacks + (index % kRowPacks ^ row % 8)));
+        }
+      }
+      device::sync_threads(3 + warpgroup, device::kWarpgroup);
+    }
+  }
+};
+
+}  // namespace resnet_cuda

@@ -1,0 +1,197 @@
+"""The fused forward on the CPU, against float64 and beside the forward with columns, which is its fallback."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from emulation.autograd import deform_conv2d_of
+from helpers.cases import DeformCase
+from helpers.compare import assert_bitwise_equal
+from helpers.problems import forward_arguments
+from torch import Tensor
+
+from resnet_cuda import reference
+
+VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
+CASES = (
+    # 130 pixels per image: tiles of 128 across the images, and a last one of 4.
+    DeformCase("tiles_across_images", 2, 64, 128, (10, 13)),
+    DeformCase("v1_stride_2", 1, 64, 24, (21, 24), stride=(2, 2), mask=False, bias=False),
+    DeformCase("256_columns_some_empty", 1, 128, 136, (9, 11)),
+    DeformCase("two_column_tiles", 1, 64, 264, (5, 6), kernel=(1, 2)),
+    DeformCase("groups_2", 1, 128, 48, (9, 12), groups=2),
+    DeformCase("groups_2_offset_groups_4", 1, 256, 32, (7, 9), groups=2, offset_groups=4, kernel=(2, 2)),
+    DeformCase("offset_groups_2_25_taps", 1, 128, 16, (8, 9), kernel=(5, 5), padding=(2, 2), offset_groups=2),
+    DeformCase("two_pixels_per_image", 70, 64, 8, (3, 4), padding=(0, 0), bias=False),
+    DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
+)
+NAMED = {case.name: case for case in CASES}
+
+
+def given(case: DeformCase, dtype: torch.dtype) -> dict[str, Tensor | None]:
+    arguments = forward_arguments(case, dtype)
+    return {
+        name: value.contiguous(memory_format=torch.channels_last) if value is not None and value.dim() == 4 else value
+        for name, value in arguments.items()
+    }
+
+
+@pytest.fixture
+def both(emulated, monkeypatch):
+    """``both(case, arguments)``: fused, by columns, and in float64 by the reference."""
+
+    def call(case, arguments):
+        function = deform_conv2d_of(emulated)
+        monkeypatch.setenv(VARIABLE, "require")
+        fused = function(**arguments, **case.geometry)
+        monkeypatch.delenv(VARIABLE)
+        columns = function(**arguments, **case.geometry)
+        doubles = {name: value if value is None else value.double() for name, value in arguments.items()}
+        return fused, columns, reference.deform_conv2d(**doubles, **case.geometry)
+
+    return call
+
+
+def check(fused: Tensor, columns: Tensor, exact: Tensor) -> None:
+    assert fused.shape == exact.shape and fused.stride() == columns.stride()
+    assert not fused.isnan().any(), "output has NaN"
+    own, others = ((found.double() - exact).square().mean().sqrt().item() for found in (fused, columns))
+    assert own <= 1.02 * others, f"output is off by {own}, by columns {others}"
+    off_by = (fused.double() - columns.double()).abs().max().item()
+    assert off_by <= 0.03 * exact.abs().max().item(), f"output is off by {off_by}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values(both, case, dtype):
+    check(*both(case, given(case, dtype)))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_near_float64(emulated, monkeypatch, case):
+    """Alone, as the tests of planted bugs need it: the samples and the output are rounded to bfloat16."""
+    arguments = given(case, torch.bfloat16)
+    monkeypatch.setenv(VARIABLE, "require")
+    fused = deform_conv2d_of(emulated)(**arguments, **case.geometry)
+    doubles = {name: value if value is None else value.double() for name, value in arguments.items()}
+    exact = reference.deform_conv2d(**doubles, **case.geometry)
+    assert not fused.isnan().any(), "output has NaN"
+    off_by = ((fused.double() - exact).square().mean() / exact.square().mean()).sqrt().item()
+    assert off_by < 2**-8, f"output is off by {off_by}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch, dtype):
+    case = NAMED["256_columns_some_empty"]
+    arguments = given(case, dtype)
+    monkeypatch.setenv(VARIABLE, "require")
+    results = []
+    for seed in range(3):
+        monkeypatch.setenv("RESNET_CUDA_EMULATION_SEED", str(seed))
+        results.append(deform_conv2d_of(emulated)(**arguments, **case.geometry))
+    for result in results[1:]:
+        assert_bitwise_equal(result, results[0], "output")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_relu_in_the_epilogue(emulated, monkeypatch, bias):
+    case = NAMED["two_column_tiles"]
+    arguments = given(case, torch.bfloat16)
+    arguments["offset"][0, 1, 1, 1] = float("nan")
+    if not bias:
+        arguments["bias"] = None
+    tensors = [arguments[name] for name in ("input", "weight", "offset", "mask", "bias")]
+    geometry = (*case.stride, *case.padding, *case.dilation)
+    monkeypatch.setenv(VARIABLE, "require")
+    expected = emulated.deform_conv2d(*tensors, *geometry)
+    assert (expected < 0).any() and expected.isnan().any()
+    assert_bitwise_equal(emulated.deform_conv2d_relu(*tensors, *geometry), expected.relu(), "output")
+
+
+def test_float32_positions_and_a_contiguous_weight(both):
+    case = NAMED["groups_2"]
+    arguments = given(case, torch.bfloat16)
+    arguments |= {name: arguments[name].float().contiguous() for name in ("offset", "mask")}
+    arguments["weight"] = arguments["weight"].contiguous()
+    check(*both(case, arguments))
+
+
+def test_border_positions(both):
+    case = NAMED["tiles_across_images"]
+    arguments = given(case, torch.bfloat16)
+    arguments["offset"].zero_()
+    check(*both(case, arguments))
+
+
+def test_far_positions_and_nan(both):
+    case = NAMED["groups_2"]
+    arguments = given(case, torch.bfloat16)
+    for index, value in enumerate((float("inf"), float("-inf"), 1e30, -1e30)):
+        arguments["offset"][0, index, 0, 0] = value
+    arguments["offset"][0, 4, 2, 3] = float("nan")
+    fused, columns, _ = both(case, arguments)
+    assert torch.equal(fused.isnan(), columns.isnan())
+    assert fused.isnan().nonzero()[:, [0, 2, 3]].unique(dim=0).tolist() == [[0, 2, 3]]
+
+
+def test_no_images(emulated, monkeypatch):
+    case = NAMED["groups_2"]
+    arguments = given(case, torch.bfloat16)
+    arguments |= {name: arguments[name][:0] for name in ("input", "offset", "mask")}
+    monkeypatch.setenv(VARIABLE, "1")
+    assert deform_conv2d_of(emulated)(**arguments, **case.geometry).shape == (0, 48, 9, 12)
+
+
+def shifted(tensor: Tensor) -> Tensor:
+    room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+    view = torch.as_strided(room, tensor.shape, tensor.stride(), 1)
+    return view.copy_(tensor)
+
+
+UNFIT = {
+    "float32": lambda a: {name: None if value is None else value.float() for name, value in a.items()},
+    "contiguous": lambda a: a | {"input": a["input"].contiguous()},
+    "input not aligned": lambda a: a | {"input": shifted(a["input"])},
+    "bias not aligned": lambda a: a | {"bias": shifted(a["bias"])},
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_runs_by_columns(emulated, monkeypatch, name):
+    case = DeformCase("small", 1, 64, 8, (3, 4))
+    arguments = UNFIT[name](given(case, torch.bfloat16))
+    function = deform_conv2d_of(emulated)
+    expected = function(**arguments, **case.geometry)
+    monkeypatch.setenv(VARIABLE, "1")
+    assert_bitwise_equal(function(**arguments, **case.geometry), expected, "output")
+    monkeypatch.setenv(VARIABLE, "require")
+    with pytest.raises(RuntimeError, match="RESNET_CUDA_FUSED_FORWARD is 'require'"):
+        function(**arguments, **case.geometry)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        DeformCase("96_channels", 1, 96, 8, (3, 4)),
+        DeformCase("32_channels_per_group", 1, 64, 16, (3, 4), groups=2),
+        DeformCase("32_channels_per_offset_group", 1, 64, 8, (3, 4), offset_groups=2),
+        DeformCase("12_columns", 1, 64, 12, (3, 4)),
+    ],
+    ids=str,
+)
+def test_channels_that_do_not_fit(emulated, monkeypatch, case):
+    arguments = given(case, torch.bfloat16)
+    function = deform_conv2d_of(emulated)
+    expected = function(**arguments, **case.geometry)
+    monkeypatch.setenv(VARIABLE, "1")
+    assert_bitwise_equal(function(**arguments, **case.geometry), expected, "output")
+    monkeypatch.setenv(VARIABLE, "require")
+    with pytest.raises(RuntimeError, match="RESNET_CUDA_FUSED_FORWARD is 'require'"):
+        function(**arguments, **case.geometry)
+
+
+def test_another_value_of_the_variable_is_an_error(emulated, monkeypatch):
+    case = DeformCase("small", 1, 64, 8, (3, 4))
+    monkeypatch.setenv(VARIABLE, "yes")
+    with pytest.raises(RuntimeError, match="RESNET_CUDA_FUSED_FORWARD is 'yes'; it must be 0, 1 or require"):
+        deform_conv2d_of(emulated)(**given(case, torch.bfloat16), **case.geometry)

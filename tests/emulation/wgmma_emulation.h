@@ -1,0 +1,105 @@
+// wgmma on the CPU: it finds its operands by the very bits of their descriptors.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "fault.h"
+#include "shared_memory.h"
+
+namespace resnet_cuda {
+namespace emulation {
+
+// Where shared memory begins, as descriptors have it: not at 0, so that a place is not taken for an address.
+constexpr uint32_t kSharedAddress = 1024;
+
+constexpr int kProductDepth = 16;
+
+// A descriptor, taken apart again. PTX ISA, "Matrix Descriptor Format" and "Strides" of wgmma.
+class Operand {
+ public:
+  Operand(uint64_t bits, bool side_major, const char* name, const Line& line) : side_major_(side_major) {
+    start_ = static_cast<int>(bits & 0x3fff) << 4;
+    leading_ = static_cast<int>(bits >> 16 & 0x3fff) << 4;
+    stride_ = static_cast<int>(bits >> 32 & 0x3fff) << 4;
+    const uint64_t unused = uint64_t{3} << 14 | uint64_t{3} << 30 | uint64_t{7} << 46 | uint64_t{0x3ff} << 52;
+    if ((bits & unused) != 0) {
+      fail("wgmma in ", line, ": ", name, "'s descriptor sets bits that are not used");
+    }
+    if (bits >> 62 != 1) {
+      fail("wgmma in ", line, ": ", name, "'s swizzle is ", bits >> 62, "; only 1, of 128 bytes, is emulated");
+    }
+    // The pattern begins at multiples of 1024 bytes: the base offset is 0, and the first row an atom's first.
+    const int in_row = start_ % 128;
+    if ((bits >> 49 & 7) != 0 || start_ % 1024 != in_row || (side_major ? in_row != 0 : in_row + 32 > 128)) {
+      fail("wgmma in ", line, ": ", name, " begins at address ", start_, ", which is not in an atom's first row");
+    }
+  }
+
+  // The byte of an element, `side` of m or n and `depth` of k, in shared memory.
+  int place(int side, int depth) const {
+    const int address = side_major_
+                            ? start_ + side % 64 * 2 + side / 64 * leading_ + depth % 8 * 128 + depth / 8 * stride_
+                            : start_ + side % 8 * 128 + side / 8 * stride_ + depth * 2;
+    return (address ^ (address >> 7 & 7) << 4) - static_cast<int>(kSharedAddress);
+  }
+
+ private:
+  bool side_major_;
+  int start_;
+  int leading_;
+  int stride_;
+};
+
+// The elements of an operand, [sides][kProductDepth], for the warpgroup whose first thread is `first`. The 16 bytes
+// that hold them go to `units`.
+template <typename T>
+std::vector<float> read_operand(
+    SharedMemory& shared,
+    const Operand& operand,
+    int sides,
+    int first,
+    const Line& line,
+    std::vector<int>& units) {
+  std::vector<float> elements(static_cast<std::size_t>(sides) * kProductDepth);
+  std::vector<const unsigned char*> seen((shared.bytes() + 15) / 16, nullptr);
+  for (int side = 0; side < sides; ++side) {
+    for (int depth = 0; depth < kProductDepth; ++depth) {
+      const int place = operand.place(side, depth);
+      const bool inside = place >= 0 && place / 16 < static_cast<int>(seen.size());
+      const unsigned char* unit = inside ? seen[place / 16] : nullptr;
+      if (unit == nullptr) {
+        unit = shared.operand(place < 0 ? place : place / 16 * 16, first, line);
+        seen[place / 16] = unit;
+        units.push_back(place / 16);
+      }
+      T element;
+      std::memcpy(&element, unit + place % 16, sizeof(element));
+      elements[static_cast<std::size_t>(side) * kProductDepth + depth] = static_cast<float>(element);
+    }
+  }
+  return elements;
+}
+
+// Who holds a sum: element `index` of `thread`'s. PTX ISA, figure "accumulator D" of wgmma: a warp has 16 rows, whose
+// first and second eight alternate in pairs of elements; four threads share a row, with two columns of every eight.
+// Written the other way round than result_row and result_column of warpgroup.cuh, so that these can be wrong.
+struct Holder {
+  int thread;
+  int index;
+};
+inline Holder holder_of(int row, int column) {
+  return {(row >> 4) * 32 + (row & 7) * 4 + (column & 7) / 2, (column >> 3) * 4 + (row & 8) / 4 + (column & 1)};
+}
+
+// Products are exact in float32 and added in the order of k; a GPU adds with fewer bits than that.
+inline float dot(const float* a, const float* b, float sum) {
+  for (int depth = 0; depth < kProductDepth; ++depth) {
+    sum += a[depth] * b[depth];
+  }
+  return sum;
+}
+
+}  // namespace emulation
+}  // namespace resnet_cuda
