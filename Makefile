@@ -1,6 +1,6 @@
 # make demo   train Mask R-CNN with deformable convolutions on a photograph of coins, evaluate it, draw a picture
 # make test   everything's tests
-# make quick  the tests of operators, layers, configurations, weights and backbones, within 3 minutes on 2 cores
+# make quick  the tests of operators, layers, configurations, weights and backbones
 # make gate   every CUDA kernel compiled for every supported architecture, held to limits; needs nvcc, no GPU
 # make docs   the site, in build/docs; a warning is an error
 # make matrix the package built with six versions of torch, and wheels run under others than they were built with

@@ -23,7 +23,7 @@ GUIDES = [
     if page.name not in ("deployment.md", "training.md")
 ]
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-WITH_CODE = [page for page in [*GUIDES, ROOT / "CONTRIBUTING.md"] if blocks_of(page)]
+WITH_CODE = [page for page in [*GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"] if blocks_of(page)]
 
 
 def name_of(page: Path) -> str:

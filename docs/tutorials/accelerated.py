@@ -183,7 +183,7 @@ def reports(measured: Mapping[str, Measured]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", metavar="MODULE:FUNCTION", help="gives your own model; the three above by default")
+    parser.add_argument("--model", metavar="MODULE:FUNCTION", help="gives your own model; the page's three by default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--size", nargs=2, type=int, default=(480, 640), metavar=("H", "W"))

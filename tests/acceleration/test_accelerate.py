@@ -20,6 +20,7 @@ from torchvision.models import detection, resnet, resnet18, resnet50  # noqa: E4
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone  # noqa: E402
 from torchvision.ops import DeformConv2d as TorchvisionsDeformConv2d  # noqa: E402
 from torchvision.ops import FrozenBatchNorm2d  # noqa: E402
+from torchvision.ops.misc import Conv2dNormActivation  # noqa: E402
 
 
 def randomised(model, seed=1):
@@ -336,6 +337,45 @@ def test_returned_results_within_a_stem(name):
     got = model(image())
     assert list(got) == ["first", "last"]
     torch.testing.assert_close(got, expected)
+
+
+def shared_parts():
+    """A body in which a block, and in its stem an activation, stand in two places each."""
+    relu = nn.ReLU()
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), relu, nn.Conv2d(8, 64, 3), nn.BatchNorm2d(64), relu)
+    model = resnet18(num_classes=7)
+    model.conv1 = nn.Sequential(*layers, nn.Conv2d(64, 64, 3))
+    model.layer1 = nn.Sequential(model.layer1[0], model.layer1[1], model.layer1[1])
+    return model
+
+
+def shared_activation():
+    layer = Conv2dNormActivation(3, 8)
+    return layer.append(nn.Conv2d(8, 8, 1)).append(nn.BatchNorm2d(8)).append(layer[2])
+
+
+def followed_by(norm):
+    """A body that ends with a norm of vectors."""
+    model = resnet18(num_classes=7)
+    model.avgpool = nn.Sequential(model.avgpool, nn.Flatten(), nn.Linear(512, 512), norm(512), nn.ReLU())
+    return model
+
+
+UNUSUAL = {
+    "parts in two places": shared_parts,
+    "activation in two places": shared_activation,
+    "BatchNorm1d": partial(followed_by, nn.BatchNorm1d),
+    "SyncBatchNorm of vectors": partial(followed_by, nn.SyncBatchNorm),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_sequences(name):
+    model = randomised(UNUSUAL[name]()).double().eval()
+    expected = model(image())
+    assert accelerate(model).replaced
+    torch.testing.assert_close(model(image()), expected)
 
 
 def test_a_stem_of_a_subclass_and_one_that_is_trained():

@@ -1,8 +1,8 @@
 """Markdown pages with code in them: their blocks, links and anchors, and the files that their code names.
 
 The first line of a block of Python may have marks: ``needs=NAME`` runs where that library is (``compiler`` is a C++
-compiler, ``cuda`` a GPU), ``before`` is old code and runs nowhere, ``file=NAME`` is a file, and others are for a page's
-own test.
+compiler, ``cuda`` a GPU, ``download`` is left out), ``before`` is old code and runs nowhere, ``file=NAME`` is a file,
+and others are for a page's own test.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def why_missing(needs: str) -> str | None:
     """Why a block that needs this cannot run here, or None."""
     if needs == "":
         return None
+    if needs == "download":
+        return "it downloads weights"
     if needs == "cuda":
         return None if torch.cuda.is_available() else "this machine has no CUDA GPU that torch can use"
     if needs == "compiler":

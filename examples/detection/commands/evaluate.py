@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: evaluation, beside the checkpoint)")
     parser.add_argument("--results", action="store_true", help="write the detections in COCO's results format, too")
     parser.add_argument("--confusion", action="store_true", help="draw the confusion matrix")
-    parser.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N images with the most mistakes")
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N images with the lowest F1")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that load data (default: 2)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="(default: auto)")
     parser.set_defaults(prepare=prepare)
