@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda._running import evaluation_mode, is_detector, unwrapped
+from resnet_cuda.inference.deformable import FoldedDeformPack
 from resnet_cuda.layer_sampling import LayerSampling, SamplingPoints
 from resnet_cuda.layers import DeformConv2d, DFConv2d
 
@@ -33,7 +34,8 @@ def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The deformable layers of ``model`` by their names in ``named_modules``, in its order.
 
     A :class:`~resnet_cuda.layers.DFConv2d` counts once, by its own name; a DeformConv2d, DeformConv or
-    ModulatedDeformConv counts where it is not the ``conv`` of one. Empty for a model without.
+    ModulatedDeformConv counts where it is not the ``conv`` of one. mmcv's packs do not, whose ``forward`` takes no
+    offsets. Empty for a model without.
     """
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
@@ -41,7 +43,7 @@ def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(module, DFConv2d):
             found[name] = module
             inside.add(module.conv)
-        elif isinstance(module, DeformConv2d) and module not in inside:
+        elif isinstance(module, DeformConv2d) and not isinstance(module, FoldedDeformPack) and module not in inside:
             found[name] = module
     return found
 

@@ -11,6 +11,7 @@ from helpers.networks import cfg_built, narrow_fpn, torchvision_style
 from torch import nn
 
 import resnet_cuda
+from resnet_cuda.inference.deformable import FoldedDeformPack
 from resnet_cuda.layers import Conv2d, DeformConv2d, DFConv2d, ModulatedDeformConv
 from resnet_cuda.sampling import (
     deformable_layer,
@@ -234,6 +235,19 @@ def test_layers_by_name():
     assert deformable_layer(model, layers[name].conv)[0] == name
     wrapped = nn.Sequential(DeformConv2d(2, 2, 3), nn.Sequential(ModulatedDeformConv(2, 2, 3)), nn.Conv2d(2, 2, 1))
     assert list(deformable_layers(wrapped)) == ["0", "1.0"]
+
+
+def test_an_optimized_copys_layers():
+    torch.manual_seed(0)
+    model = Single(with_modulated_dcn=True).eval()
+    x = torch.rand(1, 2, 12, 10)
+    optimized = resnet_cuda.optimize_for_inference(model)
+    torch.testing.assert_close(sampling_density(optimized, x, "layer"), sampling_density(model, x, "layer"))
+    pack = DeformConv2d(2, 3, 3, padding=1)  # as mmcv's, which predicts its own offsets
+    pack.conv_offset, pack.modulated = Conv2d(2, 27, 3, padding=1), True
+    FoldedDeformPack.take_over(pack, pack.weight.detach(), None, relu=False)
+    assert pack(x).shape == (1, 3, 12, 10)
+    assert deformable_layers(pack) == {}
 
 
 def test_wrong_layers_are_named():

@@ -42,10 +42,18 @@ def check_relus(*relus: nn.Module) -> None:
 
 
 def conv_norm_act(
-    conv: nn.Module, constants: Constants, x: Tensor, residual: Tensor | None = None, relu: bool = True
+    conv: nn.Module,
+    constants: Constants,
+    x: Tensor,
+    residual: Tensor | None = None,
+    relu: bool = True,
+    norm: nn.Module | None = None,
 ) -> Tensor:
-    """``relu(norm(conv(x)) + residual)``."""
+    """``relu(norm(conv(x)) + residual)``. Give ``norm`` where ``conv`` may return what is no batch of images."""
     out = run(conv, x)
+    if norm is not None and type(out) is Tensor and out.dim() != 4:  # SyncBatchNorm takes any
+        out = norm(out)
+        return F.relu(out) if relu else out
     inplace = type(out) is Tensor and may_overwrite_result(_last(conv))
     return frozen_batch_norm(out, *constants, residual, relu, inplace=inplace)
 
@@ -55,7 +63,7 @@ def norm_act(out: Tensor, constants: Constants, residual: Tensor | None = None, 
     return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and nobody_records())
 
 
-def in_sequence(modules: Iterable[nn.Module], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
+def in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
     """Runs modules one after the other: one that a constant norm follows with it, and with the ReLU after that.
 
     Args:
@@ -74,7 +82,7 @@ def in_sequence(modules: Iterable[nn.Module], x: Any, kept: Collection[int] = ()
             x = run(module, x)
         else:
             relu = len(after) == 2 and is_relu(after[1]) and place + 1 not in kept
-            x = conv_norm_act(module, constants, x, relu=relu)
+            x = conv_norm_act(module, constants, x, relu=relu, norm=after[0])
             place += 2 if relu else 1
         if place in kept:
             results[place] = x
@@ -84,7 +92,9 @@ def in_sequence(modules: Iterable[nn.Module], x: Any, kept: Collection[int] = ()
 
 def run(module: nn.Module, x: Any) -> Any:
     """``module(x)``; the modules of a Sequential without hooks as :func:`in_sequence`."""
-    return in_sequence(module.children(), x)[0] if _is_transparent(module) else module(x)
+    if not _is_transparent(module):
+        return module(x)
+    return in_sequence(module._modules.values(), x)[0]  # not children(), which gives a module in two places once
 
 
 def _is_transparent(module: nn.Module) -> bool:

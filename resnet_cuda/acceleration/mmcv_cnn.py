@@ -21,5 +21,5 @@ class ConvModule(conv_module.ConvModule):
             x = self.padding_layer(x)
         activate = activate and self.with_activation
         fused = activate and is_relu(self.activate)
-        x = conv_norm_act(self.conv, constants, x, relu=fused)
+        x = conv_norm_act(self.conv, constants, x, relu=fused, norm=self.norm)
         return self.activate(x) if activate and not fused else x

@@ -25,7 +25,7 @@ class DeformConv2d(deform_conv.DeformConv2d):
 
 class Conv2dNormActivation(misc.Conv2dNormActivation):
     def forward(self, input: Tensor) -> Tensor:
-        return in_sequence(self.children(), input)[0]
+        return in_sequence(self, input)[0]
 
 
 class ResNet(resnet.ResNet):

@@ -51,7 +51,8 @@ class Signature:
         if self.is_detector:
             channels, height, width = like.shape
             # A detector finds little in noise; the example may be a photograph.
-            return [self.example, *([[like.transpose(1, 2).contiguous()]] if dynamic and height != width else [])]
+            other = like.transpose(1, 2) if height != width else like[:, : -(-3 * height // 4)]
+            return [self.example, *([[other.contiguous()]] if dynamic else [])]
         batch, channels, height, width = like.shape
         found = [images(*like.shape)]
         if dynamic:

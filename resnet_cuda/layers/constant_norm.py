@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
 from resnet_cuda.layers.hooks import is_hooked
@@ -13,7 +14,8 @@ from resnet_cuda.ops._registration import transformed
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
 Constants = tuple[Tensor, Tensor, Tensor, Tensor, float]  # weight, bias, mean, variance, eps
-_BATCH_NORMS = (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)
+_BATCH_NORMS = (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)  # the first also BatchNorm1d's and 3d's
+_OF_IMAGES = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class FrozenNorm:
@@ -36,17 +38,22 @@ def constants_of(norm: nn.Module) -> Constants | None:
     """The arguments of ``frozen_batch_norm`` for a norm that is a constant in this call, else None.
 
     A constant is a frozen norm, and a BatchNorm2d or SyncBatchNorm in evaluation mode whose weight and bias need no
-    gradient. None where it has hooks, which must see the norm's own result.
+    gradient. None where it has hooks, which must see the norm's own result. SyncBatchNorm also takes what is no batch
+    of images, which the fused pass does not.
     """
     if is_hooked(norm):
         return None
     forward, layer = type(norm).forward, norm
     if forward in _FROZEN:
         return layer.weight, layer.bias, layer.running_mean, layer.running_var, layer.eps  # type: ignore[return-value]
-    if forward not in _BATCH_NORMS or layer.training or layer.running_mean is None or not layer.affine or transformed():
+    if forward not in _BATCH_NORMS or not isinstance(layer, _OF_IMAGES) or layer.training:
+        return None
+    if layer.running_mean is None or not layer.affine or transformed():
         return None
     weight: Any = layer.weight
     bias: Any = layer.bias
+    if isinstance(weight, Proxy):  # torch.fx, whose graph calls the norm, as it may be trained later
+        return None
     if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
         return None
     return weight.detach(), bias.detach(), layer.running_mean, layer.running_var, layer.eps  # type: ignore[return-value]

@@ -378,6 +378,16 @@ def test_unusual_sequences(name):
     torch.testing.assert_close(model(image()), expected)
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, FrozenBatchNorm2d])
+def test_symbolic_trace(norm):
+    model = resnet18(num_classes=7, norm_layer=norm)
+    model.conv1 = nn.Sequential(Conv2dNormActivation(3, 8, norm_layer=norm), nn.Conv2d(8, 64, 3))
+    model = randomised(model).double().eval()
+    expected = model(image())
+    accelerate(model)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(image()), expected)
+
+
 def test_a_stem_of_a_subclass_and_one_that_is_trained():
     class Doubled(resnet.ResNet):
         def _forward_impl(self, x):

@@ -11,6 +11,7 @@ from resnet_cuda.export import export_onnx
 from resnet_cuda.export.detectors import exportable, foreign_part
 from resnet_cuda.export.detectors.suppression import apart
 from resnet_cuda.export.openvino import deform_conv_extension
+from resnet_cuda.export.signature import Signature
 
 detection = pytest.importorskip("torchvision.models.detection")
 onnx_files = [
@@ -219,3 +220,10 @@ def test_what_torchvision_does_otherwise_is_not_replaced(change, tmp_path):
 
 def test_what_is_no_detector_of_torchvision():
     assert foreign_part(tiny(stages=2)) == "a BackboneWithFPN is not torchvision's GeneralizedRCNN or RetinaNet"
+
+
+@pytest.mark.parametrize(("size", "other"), [((70, 90), (90, 70)), ((64, 64), (48, 64))])
+def test_two_sizes_are_compared(size, other):
+    compared = Signature([torch.rand(3, *size)]).inputs_to_compare(dynamic=True)
+    assert [tuple(image.shape[1:]) for (image,) in compared] == [size, other]
+    assert len(Signature([torch.rand(3, *size)]).inputs_to_compare(dynamic=False)) == 1

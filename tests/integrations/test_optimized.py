@@ -234,6 +234,16 @@ def test_mmcvs_conv_module_accelerated(mmdet, name, monkeypatch):
     assert type(module) is type(original)
 
 
+@pytest.mark.parametrize("norm", ["BN3d", "SyncBN"])
+def test_mmcvs_conv_module_of_videos_accelerated(mmdet, norm):
+    options = {"conv_cfg": {"type": "Conv3d"}, "norm_cfg": {"type": norm}, "inplace": False}
+    module, original = conv_module(**options), conv_module(**options)
+    assert accelerate(module).replaced
+    x = image()[:, :, None].repeat(1, 1, 4, 1, 1)
+    for call in ({}, {"activate": False}, {"norm": False}):
+        torch.testing.assert_close(module(x, **call), original(x, **call))
+
+
 @pytest.mark.parametrize("part", ["conv", "bn", "activate", ""])
 def test_hooks_in_mmcvs_conv_module(mmdet, part):
     module, original = conv_module(inplace=False), conv_module(inplace=False)
