@@ -54,8 +54,8 @@ def deform_conv2d(
     reference, and as slow.
 
     A 16-bit input is sampled in float32. The sampled values are rounded to its dtype before they are multiplied by the
-    weight on CUDA and, bfloat16 only, on CPUs with AVX512-BF16. On a CPU the products are summed in float32, the bias
-    with them, and rounded once.
+    weight on CUDA and, bfloat16 only, on CPUs with AVX512-BF16, whose products take subnormal numbers (below 1.2e-38)
+    as 0. On a CPU the products are summed in float32, the bias with them, and rounded once.
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.
