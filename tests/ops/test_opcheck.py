@@ -41,7 +41,9 @@ def deform(name, device, memory_format, dtype=torch.float32, position_dtype=None
 
 def test_these_are_all_operators():
     names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("resnet_cuda::")]
-    assert {name.split("::")[1].split(".")[0] for name in names} == REGISTERED
+    found = {name.split("::")[1].split(".")[0] for name in names}
+    # The self-test of the layer for sm_90a is there where the library has such code; it has no derivative or shape.
+    assert found - {"warpgroup_product"} == REGISTERED
 
 
 @pytest.mark.parametrize("name", DEFORM_NAMES)

@@ -83,6 +83,15 @@ def test_an_evaluation_is_left_at_once_and_done_in_the_next_run(tmp_path, monkey
     ]  # fmt: skip
 
 
+@pytest.fixture
+def interruptible():
+    """A shell starts its background processes with SIGINT ignored, and Python leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_ends_at_once():
     with Interrupts(announce=False) as interrupts, pytest.raises(KeyboardInterrupt) as ended:
         os.kill(os.getpid(), signal.SIGINT)
