@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{facts['torchvision']}, {facts['date']}, commit {facts['commit']}. Medians of at least "
         f"{chosen.repeats} turns.\n"
     )
-    text = f"{conditions}\n{table(measured, device.type)}"
+    text = f"{textwrap.fill(conditions, 120)}\n\n{table(measured, device.type)}"
     print(reports(measured))
     print(text)
     if chosen.write:

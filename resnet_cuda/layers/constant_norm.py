@@ -52,8 +52,10 @@ def constants_of(norm: nn.Module) -> Constants | None:
         return None
     weight: Any = layer.weight
     bias: Any = layer.bias
+    mean: Any = layer.running_mean
+    variance: Any = layer.running_var
     if isinstance(weight, Proxy):  # torch.fx, whose graph calls the norm, as it may be trained later
         return None
     if torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad):
         return None
-    return weight.detach(), bias.detach(), layer.running_mean, layer.running_var, layer.eps  # type: ignore[return-value]
+    return weight.detach(), bias.detach(), mean, variance, layer.eps
