@@ -8,7 +8,7 @@ from mmcv.ops import deform_conv, modulated_deform_conv
 from torch import Tensor
 
 from resnet_cuda import ops
-from resnet_cuda.inference.deformable import split_prediction
+from resnet_cuda.layers.offset_prediction import split_prediction
 from resnet_cuda.layers.overwriting import MakesNewResult
 
 

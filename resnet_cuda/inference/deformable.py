@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda.layers import DeformConv2d
+from resnet_cuda.layers.offset_prediction import split_prediction
 from resnet_cuda.ops.deform_conv_relu import deform_conv2d_relu
 
 
@@ -78,11 +79,3 @@ class WithOffsets(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         offset, mask = split_prediction(self.offset(x), self.modulated)
         return self.conv(x, offset, mask)
-
-
-def split_prediction(predicted: Tensor, modulated: bool) -> tuple[Tensor, Tensor | None]:
-    """Offsets (N, 2*G*K, Ho, Wo) and, where ``modulated``, the mask (N, G*K, Ho, Wo)."""
-    if not modulated:
-        return predicted, None
-    offsets = predicted.shape[1] // 3 * 2
-    return predicted[:, :offsets], predicted[:, offsets:].sigmoid()

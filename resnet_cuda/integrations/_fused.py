@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.layers import ModulatedDeformConv
 from resnet_cuda.layers.constant_norm import constants_of
+from resnet_cuda.layers.offset_prediction import split_prediction
 from resnet_cuda.layers.overwriting import may_overwrite_result
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
@@ -42,5 +43,5 @@ def _deformed(conv: nn.Module, predicted: Tensor, x: Tensor) -> Tensor:
     """Offsets are all channels of ``predicted`` in DCNv1, in v2 the first two thirds; the mask's logits follow."""
     if not isinstance(conv, ModulatedDeformConv):
         return conv(x, predicted)
-    offsets = predicted.shape[1] // 3 * 2
-    return conv(x, predicted[:, :offsets], predicted[:, offsets:].sigmoid())
+    offset, mask = split_prediction(predicted, True)
+    return conv(x, offset, mask)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import conv_geometry, flag, integer, pair
 from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
-from resnet_cuda.ops._registration import needs_registered_op
+from resnet_cuda.layers.offset_prediction import split_offsets
 
 
 class DFConv2d(nn.Module):
@@ -82,18 +81,5 @@ class DFConv2d(nn.Module):
         predicted = self.offset(x)
         if not self.with_modulated_dcn:
             return self.conv(x, predicted)
-        offset = predicted[:, : self.offset_channels]
-        if not torch.jit.is_scripting():
-            offset = _without_the_rest(offset)
-        mask = predicted[:, self.offset_channels :].sigmoid()
+        offset, mask = split_offsets(predicted, self.offset_channels)
         return self.conv(x, offset, mask)
-
-
-def _without_the_rest(part: Tensor) -> Tensor:
-    """A copy where a graph will keep ``part``: the view would keep the logits, too, beside the mask made of them.
-
-    Not in what is traced or compiled, which must be the same with gradients and without.
-    """
-    if type(part) is Tensor and torch.is_grad_enabled() and part.requires_grad and not needs_registered_op():
-        return part.clone()
-    return part
