@@ -41,3 +41,7 @@ def __getattr__(name: str) -> object:
 
         return importlib.import_module("resnet_cuda.export")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "export"})

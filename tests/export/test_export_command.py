@@ -78,6 +78,7 @@ def test_the_package_is_reached_without_an_import_of_its_own():
     script = (
         "import sys, resnet_cuda\n"
         "assert 'resnet_cuda.export' not in sys.modules\n"
+        "assert 'export' in dir(resnet_cuda)\n"
         "assert callable(resnet_cuda.export.export_onnx)\n"
         "assert not {'onnx', 'onnxscript', 'torchvision'} & set(sys.modules)\n"
         "assert not hasattr(resnet_cuda, 'exports')\n"
