@@ -1,9 +1,9 @@
-// The thin layer that kernel bodies are written against, so that the tests can run every body on the CPU.
+// The device layer: all of CUDA that kernel bodies use, so that the tests can run every body on the CPU.
 //
 // A kernel body is a struct with `static constexpr int kThreads` (threads per block, a multiple of 32) and
-// `RESNET_CUDA_BODY void operator()() const`, launched by Launcher (launch.cuh). Bodies use nothing but what is here
-// and in pack.cuh: no <<<>>>, no inline assembly, no threadIdx, no __shared__. nvcc gets the real thing; with
-// RESNET_CUDA_EMULATE the test-only header device_emulation.h has the same names, one fiber per thread and checks.
+// `RESNET_CUDA_BODY void operator()() const`, launched by Launcher (launch.cuh). Bodies use only this header and
+// pack.cuh: no <<<>>>, no inline assembly, no threadIdx, no __shared__. nvcc compiles the definitions below. With
+// RESNET_CUDA_EMULATE the test-only header device_emulation.h defines the same names: one fiber per thread, and checks.
 #pragma once
 
 #include "common/host_device.h"

@@ -4,11 +4,11 @@
 
 namespace resnet_cuda {
 
-// SET(enumerator, name, the set that it extends, features of its own). Rows in ascending preference: the last usable
-// one wins. HAS(feature) is spelled as in the compiler's -m<feature>. Files *_<name>.cpp are compiled for the set.
+// SET(enumerator, name, the set that it extends, the features that it adds). Rows in ascending preference: the last
+// usable one is chosen. HAS(feature): as in the compiler's -m<feature>. Files *_<name>.cpp are compiled for the set.
 //
-// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and an element of
-// kKernelsOfSets of every operator (the compiler asks for it), null where it has no kernels for the set.
+// To add a set, such as AVX512-FP16 for one operator: a row here, <op>_<name>.cpp for that operator, and an element in
+// every operator's kKernelsOfSets, null where the operator has no kernels for the set (a missing one does not compile).
 #if defined(RESNET_CUDA_X86)
 #define RESNET_CUDA_INSTRUCTION_SETS(SET, HAS)                                                 \
   SET(kPortable, portable, kPortable, true)                                                    \

@@ -73,9 +73,9 @@ constexpr int kMultiprocessorThreads = 1024;
 constexpr int kMultiprocessorThreads = 1536;
 #endif
 
-// The second number of __launch_bounds__: blocks that a multiprocessor must be able to hold, which bounds the
-// registers; no more than fit. 4 (64 registers for 256 threads) where the body has no `kBlocksPerMultiprocessor`. To
-// allow more than 64 registers set kBlocksPerMultiprocessor in the body; then raise its row in
+// The second argument of __launch_bounds__: the thread blocks that must be resident on a multiprocessor, which limits
+// the registers per thread. 4 (64 registers for 256 threads) unless the body sets `kBlocksPerMultiprocessor`; 1 above
+// 256 threads; never more than fit. To allow more registers, set kBlocksPerMultiprocessor and raise the kernel's row in
 // tests/compile_gate/limits.py.
 template <typename Body>
 struct LaunchedBlocks {

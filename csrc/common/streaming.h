@@ -5,13 +5,13 @@
 
 namespace resnet_cuda {
 
-// True where it is faster: the pass moves more than its threads' share of the last-level cache, so that no later reader
-// would find the result there, and the result's pages are resident. (At its first touch the system clears a page
-// through the caches; streaming into such pages costs up to a fifth more.) `moved` counts the bytes that the whole pass
-// reads and writes. The result must begin at a cache line.
+// Whether non-temporal stores are faster: the pass moves more bytes than its threads' share of the last-level cache, so
+// that no later reader would find the result there, and the result's pages are resident. (The system clears a page
+// through the caches at its first touch; non-temporal stores into such pages are up to a fifth slower.) `moved`: the
+// bytes that the whole pass reads and writes. The result must begin at a cache line.
 //
-// The environment variable RESNET_CUDA_STREAMING (always, never) overrides size and pages, for tests and comparisons;
-// it is read once.
+// The environment variable RESNET_CUDA_STREAMING (always, never) overrides both criteria, for tests and comparisons. It
+// is read once.
 bool worth_streaming(int64_t moved, const void* result, int64_t result_bytes, int64_t threads);
 
 }  // namespace resnet_cuda

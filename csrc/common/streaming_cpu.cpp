@@ -14,10 +14,10 @@
 namespace resnet_cuda {
 namespace {
 
-// A thread's share of a last-level cache (32 MiB for 8 cores, also used by the machine's other guests). Measured with 2
-// threads, alternating with eager operations on as much memory, the speed of streaming as a multiple of the speed of
-// ordinary stores: 0.6 to 1.1 at 9 MB moved, which the caches may hold, 0.85 to 1.1 at 13 MB, 0.95 to 1.35 at 17
-// MB, 1.05 to 1.3 at 26 MB and 1.3 to 1.6 above 64 MB.
+// A thread's share of a last-level cache (32 MiB for 8 cores, shared with other virtual machines). Speed-up of
+// non-temporal over ordinary stores, measured with 2 threads, alternating with eager operations on as much memory: 0.6
+// to 1.1 at 9 MB moved (the caches may hold them), 0.85 to 1.1 at 13 MB, 0.95 to 1.35 at 17 MB, 1.05 to 1.3 at 26 MB,
+// 1.3 to 1.6 above 64 MB.
 constexpr int64_t kCachePerThread = int64_t{7} << 20;
 
 enum class Override { kNone, kAlways, kNever };

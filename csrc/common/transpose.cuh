@@ -8,7 +8,7 @@
 
 namespace resnet_cuda {
 
-// A block moves tiles of 32 x 32 words through shared memory, so that reads and writes are coalesced (128-byte lines).
+// A thread block moves tiles of 32 x 32 words through shared memory: reads and writes are coalesced (128-byte lines).
 // A word holds two 2-byte elements, so their tile is 64 x 64 elements; a thread transposes 2 x 2 blocks in registers:
 //
 //   read (one word per row)         in shared memory (one word per column)

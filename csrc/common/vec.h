@@ -1,9 +1,9 @@
-// Vectors as wide as the instruction set allows that the including file is compiled for, with loads and stores that
-// convert 16-bit types.
+// SIMD vectors of the widest registers that the including file's instruction set has. Loads and stores convert 16-bit
+// types.
 //
-// Included only by the files that are compiled per instruction set (<op>_<set>.cpp, see common/instruction_sets.h),
-// each of which first defines RESNET_CUDA_ISA as its own namespace: the linker must not merge functions of different
-// sets. For the same reason nothing here uses the standard library's or torch's inline functions.
+// Only files that are compiled per instruction set (<op>_<set>.cpp, see common/instruction_sets.h) include it. Each
+// first defines RESNET_CUDA_ISA as its own namespace, so that the linker cannot merge functions of different sets. For
+// the same reason nothing here uses inline functions of the standard library or of torch.
 #pragma once
 
 #ifndef RESNET_CUDA_ISA

@@ -1,10 +1,10 @@
 // The interface between conv2d_winograd_parallel_cpu.cpp (threads, allocation) and the loops, which are compiled once
 // per instruction set. No torch, no allocation.
 //
-// A thread takes a strip of tiles at a time: it transforms the strip's patches, all channels of them; then, for a few
-// panels of output channels at a time, it computes 36 matrix products, (tiles, C) times (C, outputs), one for each
-// element of a transformed patch, and transforms the products back. So what is between the two transforms stays in the
-// thread's caches, and the weights are read once per strip.
+// A thread processes one strip of tiles at a time. First it transforms all channels of the strip's patches. Then, for a
+// few panels of output channels at a time, it computes 36 matrix products, (tiles, C) times (C, outputs), one for each
+// element of a transformed patch, and transforms the products back. So intermediate results stay in the thread's
+// caches, and the weights are read once per strip.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,10 @@
 // The arithmetic of Winograd's convolution F(4x4, 3x3) (Lavin and Gray 2016, arXiv:1509.09308): sizes, and the
 // one-dimensional transforms of input and output, for one element or for a vector of them. The weight's transform is in
-// resnet_cuda/reference/winograd.py.
+// resnet_cuda/reference/conv2d_winograd.py.
 //
 // A tile is 4x4 output pixels; its patch is the 6x6 input pixels that they need. With d the patch and g the weight of
-// an input and an output channel, the tile is A^T [(G g G^T) * (B^T d B)] A, * element by element: 36 multiplications
-// where the definition has 144.
+// an input and an output channel, the tile is A^T [(G g G^T) * (B^T d B)] A, where * is elementwise: 36 multiplications
+// instead of the 144 of a direct convolution.
 #pragma once
 
 #include "common/host_device.h"

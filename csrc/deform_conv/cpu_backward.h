@@ -1,7 +1,7 @@
 // Backward of the deformable convolution on a CPU, for one element type and one instruction set.
 //
-// The columns are not saved by the forward but sampled again. A thread owns slices of channels, so col2im (adding the
-// columns' gradient to the input's) needs no atomics and always goes in the order of the pixels.
+// The forward does not save the columns: they are sampled again. A thread owns slices of channels, so col2im (adding
+// the columns' gradient to the input's) needs no atomics and always adds in the order of the pixels.
 #pragma once
 
 #include "common/gemm_micro.h"

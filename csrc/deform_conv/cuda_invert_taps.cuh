@@ -37,16 +37,16 @@ RESNET_CUDA_BODY int warp_inclusive_sum(int value) {
   return inclusive_sum;
 }
 
-// Block: one tile of one image of one offset group. A hit is a tap whose 2 x 2 patch meets the tile.
+// Thread block: one tile of one image of one offset group. A hit is a tap whose 2 x 2 patch overlaps the tile.
 //
-// - keep: which outer boxes, then which groups of 32 taps may hit, by their bounding boxes;
-// - collect: the hits among these, in order, by ballots and running sums: no atomics;
-// - weigh: the hits' weights, from offset and mask again; how many entries each list gets;
-// - place: where the tile's lists begin, by the only global atomic; contents do not depend on it;
-// - append: each warp writes the lists of one row of the tile, its hits in order.
+// - keep: select the outer boxes, then the groups of 32 taps, whose bounding boxes overlap the tile;
+// - collect: compact the hits among these taps, in order, by ballots and prefix sums, without atomics;
+// - weigh: compute the hits' weights from offset and mask, and count the entries of each list;
+// - place: reserve memory for the tile's lists by the only global atomic; contents do not depend on it;
+// - append: each warp writes the lists of one row of the tile, hits in order.
 //
-// Where the hits do not fit into shared memory, the block searches twice, once to count and once to append, in parts
-// that fit.
+// If the hits do not fit into shared memory, the block searches twice, once to count and once to append, in parts that
+// fit.
 template <typename Real>
 struct InvertTaps {
   static constexpr int kThreads = 256;

@@ -1,10 +1,10 @@
 // The interface between deform_conv_cpu.cpp (threads, allocation) and the loops, which are compiled once per
 // instruction set (deform_conv_<set>.cpp). No torch, no allocation.
 //
-// An im2col of which only a small block exists at a time. The columns, one per tap and channel (or pair of channels),
-// are cut into slabs (the K-blocks of the matrix product): some taps of some channels that share their weight group and
-// their offset group. A thread samples one slab for a tile of pixels (rows of the product) into a buffer that stays in
-// its cache and multiplies it at once.
+// Implicit im2col: only a small block of the columns exists at a time. There is one column per tap and channel (or pair
+// of channels). A slab is a K-block of the matrix product: some taps of some channels of the same weight group and
+// offset group. A thread samples one slab for a tile of pixels (rows of the product) into a buffer that stays in its
+// cache, and multiplies it at once.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
-// Where a tap of a deformable convolution reads, and the derivatives of its sample, once for the CPU loops and the CUDA
-// kernels. v1 is v2 with mask 1.
+// The sampling position of a deformable convolution's tap, and the derivatives of its sample: shared by the CPU loops
+// and the CUDA kernels. v1 is v2 with mask 1.
 //
-// Functions of a `Value` or a `Place` work on one number (CUDA: sample_tap below) and on a vector of them (CPU:
-// sample_taps in cpu_sampling.h), whose comparisons give vectors of masks: hence & and not &&.
+// Functions of a `Value` or a `Place` accept one number (CUDA: sample_tap below) or a vector of them (CPU: sample_taps
+// in cpu_sampling.h). Comparisons of vectors give vectors of masks: hence & and not &&.
 #pragma once
 
 #include "common/host_device.h"

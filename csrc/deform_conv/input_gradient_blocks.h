@@ -1,8 +1,9 @@
 // The layout of the input's gradient while threads add to it: blocks of pixels, in each block the channels of the first
 // thread's range for all its pixels, then the second thread's channels, and so on.
 //
-// In channels_last each pixel would have a few cache lines of every thread, and a core's prefetcher would fetch the
-// neighbouring lines that another core writes (as in false sharing): half again as long where two cores share no cache.
+// In channels_last every thread would own a few cache lines of each pixel, and a core's prefetcher would fetch the
+// adjacent lines, which another core writes. Like false sharing, that takes 1.5 times as long on cores without a common
+// cache.
 #pragma once
 
 #include "deform_conv/deform_conv_cpu.h"
@@ -23,8 +24,8 @@ gradient_block_element(int64_t block_begin, int64_t pixels, int64_t channels, co
   return block_begin * channels + range.channel_begin * gradient_block_size(block_begin, pixels);
 }
 
-// Base address of a pixel (counted over all images), in elements, so that base + channel works for the range's channels
-// in this layout as in channels_last, where the base is `element` = pixel * channels. Integers or vectors of them.
+// A pixel's base address in elements: base + channel is the address of a channel of the range. In channels_last the
+// base is `element` = pixel * channels, where `pixel` counts over all images. Arguments: integers or vectors of them.
 //
 // With b the pixel's index in its block of n pixels:
 //   base = (pixel - b) * channels + range.channel_begin * n + b * range.channels() - range.channel_begin

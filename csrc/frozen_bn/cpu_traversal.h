@@ -1,7 +1,8 @@
-// The loops of a pass over an activation, row by row: a channel of an image if contiguous, a pixel in channels_last. A
-// row has a main loop over vector pairs and a tail; contiguous rows are peeled up to a cache line where that pays.
+// The loops of a pass over an activation, row by row. A row is one channel of one image if contiguous, one pixel in
+// channels_last. It has a main loop over vector pairs and a tail; contiguous rows are peeled up to a cache line where
+// that is faster.
 //
-// Pass is a duck-typed concept:
+// The template argument Pass has:
 //   Real                          the type of its constants and arithmetic
 //   constants(read)               a channel's constants: calls read(array) for each of its arrays
 //   pair(i, constants)            processes the vector pair from element i on

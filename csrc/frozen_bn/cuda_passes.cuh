@@ -48,10 +48,10 @@ struct FrozenBnRound {
   }
 };
 
-// The residual is a template argument, because its packs take registers; the ReLU is a run-time flag, because it costs
+// The residual is a template argument because its packs take registers. The ReLU is a run-time flag because it costs
 // only a predicate.
 //
-// Two modes. mean == nullptr: weight, bias are scale, shift. Else: BatchNorm's four buffers.
+// With mean == nullptr, weight and bias are scale and shift; otherwise the arguments are BatchNorm's four buffers.
 template <typename T, bool kResidual>
 struct FrozenBnForward {
   using Element = T;

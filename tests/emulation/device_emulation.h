@@ -1,11 +1,11 @@
-// The device layer of csrc/common/device.cuh on the CPU, for tests: every kernel body runs as it is, each CUDA thread
-// on a fiber of its own, with checks that no GPU makes.
+// The device layer of csrc/common/device.cuh emulated on the CPU, for tests: every kernel body runs unchanged, each
+// CUDA thread on a fiber, with checks that no GPU makes.
 //
-// Reported as an error that names kernel, block, threads and lines: a barrier or shuffle that not all threads of the
-// block or warp reach, or reach in different lines; reading shared memory that nobody has set in this block; two
-// threads at one word of shared memory without a barrier between them; an index outside a Shared; a vector access
-// that is not aligned. The order of threads and blocks depends on RESNET_CUDA_EMULATION_SEED. Accesses outside a
-// tensor are AddressSanitizer's part. Not seen: races in global memory, unless they change a result; timing.
+// Errors name kernel, block, threads and lines. Reported are: a barrier or shuffle that not all threads of the block or
+// warp reach, or reach in different lines; a read of uninitialised shared memory; a data race on a word of shared
+// memory; an index outside a Shared; a misaligned vector access. The order of threads and blocks depends on
+// RESNET_CUDA_EMULATION_SEED. AddressSanitizer finds accesses outside a tensor. Not detected: races in global memory
+// that change no result; timing.
 #pragma once
 
 #include <cxxabi.h>

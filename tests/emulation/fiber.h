@@ -1,7 +1,7 @@
-// A stack of its own for each emulated CUDA thread, and the switch between it and the launching thread.
+// A fiber per emulated CUDA thread: its own stack, and the context switch to and from the launching thread.
 //
-// On x86-64 a switch is six pushes and pops. Other processors have ucontext, whose system calls make the tests take
-// four times as long; test_ucontext.py tries it here. Under AddressSanitizer every switch is announced.
+// On x86-64 a switch is six pushes and pops. Other processors use ucontext, whose system calls make the tests take four
+// times as long; test_ucontext.py tests it on x86-64. AddressSanitizer is notified of every switch.
 #pragma once
 
 #include <sys/mman.h>
@@ -66,7 +66,7 @@ switch_context(Context* /*saved: rdi*/, Context* /*next: rsi*/) {
 
 inline void make_context(Context* context, unsigned char* stack, void (*entry)()) {
   // slot[1]          0: entry's return address, ends backtraces; at 8 past a multiple of 16, as the calling convention
-  //                  requires of the stack pointer when a function begins
+  //                  requires of the stack pointer at function entry
   // slot[0]          entry, popped by switch_context's ret
   // slot[-1]         0: rbp
   // slot[-2] to -6   0: rbx, r12, r13, r14, r15; *context points at slot[-6], from where switch_context pops

@@ -16,8 +16,8 @@ namespace emulation {
 
 constexpr int kWarp = 32;  // threads
 
-// Two accesses to a word, at least one of them a write, by different threads race unless something orders them: a
-// block barrier in between or, for threads of one warp, a warp barrier or shuffle. With clocks also what they say.
+// A data race: two threads access a word, at least one writes, and nothing orders the accesses. They are ordered by a
+// block barrier in between, within a warp also by a warp barrier or shuffle, and with `clocks` by the vector clocks.
 //
 // epoch_: +1 per block barrier and per block, so nothing need be cleared. An access older than begin_epoch_ belongs to
 // another block. warp_epoch: +1 per warp barrier and shuffle.
