@@ -9,9 +9,9 @@
 namespace resnet_cuda {
 namespace RESNET_CUDA_ISA {
 
-// Adjacent elements, two vectors of them. Loaded from BFloat16, which is the upper half of a float, `first` has the
-// even elements and `second` the odd ones: a shift and a mask split a 32-bit word into two. Of all other types they are
-// the first and the second half.
+// Two vectors of adjacent elements. Loaded from BFloat16 (the upper half of a float), `first` has the even elements and
+// `second` the odd ones: a shift and a mask split a 32-bit word into two. For all other types they are the first and
+// the second half.
 template <typename Real>
 struct VecPair {
   Vec<Real> first;

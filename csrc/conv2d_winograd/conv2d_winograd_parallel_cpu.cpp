@@ -39,18 +39,18 @@ int64_t second_level_cache() {
   return bytes > 0 ? bytes : int64_t{1} << 20;
 }
 
-// Tiles of a strip: what the two transforms leave is to fit half of the second-level cache, the other half is for the
-// weights. But not fewer than 24, so that two register blocks share what is read of the weights: for one,
-// a third-level cache may not have the bandwidth.
+// Tiles of a strip: the transformed patches and the products fill half of the second-level cache; the other half is for
+// the weights. At least 24 tiles, so that two register blocks share each read of the weights: the bandwidth of the
+// third-level cache may not suffice for one.
 int64_t strip_tiles_for(int64_t channels) {
   static const int64_t budget = second_level_cache() / 2 / static_cast<int64_t>(sizeof(float));
   const int64_t fitting = budget / (kPatchPixels * (row_stride(channels) + kProductRow));
   return std::clamp(fitting / kTileStep, kLeastSteps, kMostSteps) * kTileStep;
 }
 
-// What a part costs a thread, in units of one fused multiply-add of 16 lanes per channel and element of a patch: the
-// products; the transform of the input, which parts of the same tiles repeat; and reading the weights once per strip
-// from a shared cache.
+// The cost of a part, in units of one fused multiply-add of 16 lanes per channel and element of a patch: the products,
+// the transform of the input (repeated by every part of the same tiles), and reading the weights from a shared cache
+// once per strip.
 int64_t cost_of(const WinogradShape& shape, const Division& division, int64_t strip_tiles) {
   const int64_t tiles = ceil_div(ceil_div(shape.tiles(), kTileStep), division.tile_parts) * kTileStep;
   const int64_t outputs = ceil_div(shape.panels(), division.panel_parts) * kWinogradPanel;

@@ -1,6 +1,6 @@
-// What the operands of the matrix products consist of: real numbers or, for bfloat16 where the instruction set
-// multiplies pairs of them, pairs: of channels in the columns of the forward; in the backward, of output channels in
-// the product for the columns' gradient, of pixels in that for the weight's gradient.
+// The element type of the matrix products' operands: a real number or, for bfloat16 where the instruction set has dot
+// products of pairs, a pair. It is a pair of channels in the forward, of output channels in the product that gives the
+// columns' gradient, and of pixels in the product that gives the weight's gradient.
 #pragma once
 
 #include <type_traits>

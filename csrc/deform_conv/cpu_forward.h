@@ -88,9 +88,9 @@ RESNET_CUDA_INLINE int64_t padded_group_outputs(const DeformConvShape& shape) {
   return ceil_div(shape.group_out_channels(), panel) * panel;
 }
 
-// Of a tap, packed at a time, through a small contiguous block: the strides of the weight's rows and of the packed
-// columns are multiples of large powers of 2, so that direct copies would suffer conflict misses. For the same reason
-// the next ones are prefetched: no hardware prefetcher follows so many rows.
+// Columns of a tap that are packed together, through a small contiguous block. The strides of the weight's rows and of
+// the packed columns are multiples of large powers of 2, so direct copies would suffer conflict misses. The next
+// columns are prefetched in software, since no hardware prefetcher follows so many rows.
 constexpr int64_t kPackedColumns = 4;
 
 // packed[slab][panel][column][lane]: the weights in the order of the slabs' columns. Packs panels [panel_begin,

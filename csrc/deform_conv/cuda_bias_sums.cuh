@@ -1,6 +1,6 @@
 // The gradient of the bias: the sum of the output's gradient over all pixels of the batch. torch's own reduction takes
-// up to 138 MB of scratch memory for it on an H200. Each thread sums its rows in the compute type; what all threads and
-// blocks add to that is in double, few numbers in a long chain.
+// up to 138 MB of scratch memory for it on an H200. Each thread sums its rows in the compute type; partial sums of
+// threads and thread blocks are added in double.
 #pragma once
 
 #include "common/launch.cuh"

@@ -49,9 +49,9 @@ struct PackSums {
   Real pack[kPacks][N];
 };
 
-// A block: as many pixels, in the order of their lists, as kThreads / row_threads; one slice of channels of one offset
-// group. First it sums long lists, if there are any for it, then the ordinary ones among its pixels'. With kPacks = 2
-// a slice is 2 * kMostRowThreads packs, all of one weight group.
+// Thread block: kThreads / row_threads pixels, in the order of their lists, and one slice of channels of one offset
+// group. It first sums the long lists assigned to it, then the other lists of its pixels. With kPacks = 2 a slice is
+// 2 * kMostRowThreads packs, all of one weight group.
 template <typename T, typename Real, int N, int kPacks>
 struct GatherInput {
   static constexpr int kThreads = 256;

@@ -13,9 +13,9 @@ struct StripPixel {
   int column;
 };
 
-// The pixels of an image in strips of kStripRows rows, column by column within a strip; the last strip has the rows
-// that are left. 32 pixels in this order are mostly 8 x 4 neighbours, which read the same cache lines, and no block has
-// idle threads at an image's edges, as with rectangular tiles.
+// Strip order: the pixels of an image in strips of kStripRows rows, column by column within a strip; the last strip may
+// have fewer rows. 32 consecutive pixels are mostly an 8 x 4 neighbourhood, which reads the same cache lines. Unlike
+// rectangular tiles, strips leave no threads idle at an image's edges.
 class StripOrder {
  public:
   StripOrder(int height, int width)

@@ -16,9 +16,9 @@ namespace {
 
 using namespace deform_conv_cpu;
 
-// The tensors that the kernels accumulate into, of Real; the input's gradient is channels_last, the gradients of offset
-// and mask are in the arguments' layouts. Zeroed, except the input's gradient, of which each thread zeroes its own
-// part, and the weight's gradient, which is overwritten.
+// The tensors that the kernels accumulate into, of type Real. The input's gradient is channels_last; the gradients of
+// offset and mask have the arguments' layouts. All are zeroed here but two: each thread zeroes its own part of the
+// input's gradient, and the weight's gradient is overwritten.
 DeformConvGradients accumulators(const DeformConvArguments& arguments, const DeformConvNeeds& needs) {
   const auto real = compute_dtype(arguments.input.scalar_type());
   const auto zeros_like = [&](const Tensor& tensor) {

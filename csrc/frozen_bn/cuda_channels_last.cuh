@@ -10,9 +10,9 @@
 
 namespace resnet_cuda {
 
-// Packs of N elements of the flat tensor, whatever C is. A thread's packs lie a multiple of C elements apart, so that
-// all of them have the same N channels, whose constants stay in registers. The first packs are asked for before the
-// constants, so that their latencies overlap.
+// Packs of N elements of the flat tensor, for any C. A thread's packs lie a multiple of C elements apart, so all
+// have the same N channels, whose constants stay in registers. The first packs are loaded before the constants, so
+// that their latencies overlap.
 template <typename Pass, int N>
 struct FrozenBnChannelsLast {
   static constexpr int kThreads = frozen_bn_cuda::kThreads;

@@ -31,7 +31,7 @@ struct PlanePosition {
 };
 
 // Packs of N elements of the flat tensor. Planes (25 x 42 in C5, 2100 bytes in bfloat16) need not begin at a pack, so a
-// pack lies in one plane or in two. All other sizes take N = 1 (contiguous_packs_fit). Packs are asked for before their
+// pack lies in one plane or in two. All other sizes take N = 1 (contiguous_packs_fit). Packs are loaded before their
 // constants, so that their latencies overlap.
 template <typename Pass, int N>
 struct FrozenBnContiguous {

@@ -20,9 +20,9 @@ constexpr int in_flight_with_constants(int tensors, std::size_t bytes_of_a_const
 // multiprocessors of an H200 such a wave loads 8.6 MB of a tensor at once, 64 KiB on each. By Little's law the memory
 // needs about 20 KB on each: 3 TB/s of reads / 132 x a latency of 0.9 us, which is assumed.
 constexpr int kResidentBlocks = 4;
-// A tensor that one wave takes in at most so many rounds gets one wave: a second one would pay the start of its blocks,
-// the index arithmetic and the constants again, in series. Larger ones get kWaves, since multiprocessors differ in
-// speed and a block that is left over goes to the next free one.
+// A tensor that one wave covers in at most this many rounds gets one wave: a second one would repeat the launch of its
+// thread blocks, the index arithmetic and the loads of the constants, in series. Larger tensors get kWaves, since
+// multiprocessors differ in speed and the next free one takes the next block.
 constexpr int kOneWaveRounds = 4;
 constexpr int kWaves = 2;
 static_assert(
