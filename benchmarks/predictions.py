@@ -1,6 +1,7 @@
-"""``predictions.json`` beside what was measured: ``results/gpu-predictions.md``. Nothing here needs torch.
+"""Compares ``predictions.json`` with measurements: ``results/gpu-predictions.md``. Nothing here needs torch.
 
-The file says how each prediction was derived. Why one missed by more than 30 % stands in ``results/gpu-reasons.json``.
+``predictions.json`` gives the derivation of each prediction, ``results/gpu-reasons.json`` the reason for each that
+missed by more than 30 %.
 """
 
 import json
@@ -104,7 +105,7 @@ def predictions_tables(records: list[dict], reasons: dict[str, str]) -> str:
     notes: list[str] = []
     parts = []
     for group in PREDICTED["groups"]:
-        lines = ["| | predicted | aim: at least / at best | measured | off by |", "|---|---|---|---|---|"]
+        lines = ["| case | predicted | aim: at least / at best | measured | deviation |", "|---|---|---|---|---|"]
         for row in group["rows"]:
             value = measured(group, row, records)
             cells = [row["item"], number(row["predicted"]), row.get("aim", ""), number(value)]

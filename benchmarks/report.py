@@ -10,18 +10,18 @@ from benchmarks.results import Comparison
 
 
 def table(rows: list[Comparison]) -> str:
-    """One line per candidate: median, how many times ours it takes, memory."""
+    """One line per candidate: median, time relative to ours, memory."""
     lines = []
     for part in dict.fromkeys(row.part for row in rows):
         own = [row for row in rows if row.part == part]
         titles = list(dict.fromkeys(title for row in own for name in row.names for title in row.cells(name)))
-        lines += ["", part, f"  {'case':<62}{'candidate':<38}" + "".join(f"{title:>10}" for title in titles)]
+        lines += ["", part, f"  {'case':<62}{'candidate':<38}" + "".join(f"{title:>13}" for title in titles)]
         for row in own:
             case = row.case
             for name in row.names:
-                label = f"{name} (floor)" if name == row.floor else name
+                label = f"{name} (baseline)" if name == row.floor else name
                 cells = row.cells(name)
-                lines.append(f"  {case:<62}{label:<38}" + "".join(f"{cells.get(title, ''):>10}" for title in titles))
+                lines.append(f"  {case:<62}{label:<38}" + "".join(f"{cells.get(title, ''):>13}" for title in titles))
                 case = ""
     for name, reason in {key: value for row in rows for key, value in row.notes.items()}.items():
         lines.append(f"  without {name}: {reason}")

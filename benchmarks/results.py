@@ -64,7 +64,7 @@ class Comparison(Protocol):
 
 @dataclass
 class Row:
-    """All candidates of one case. ``floor`` names the one to compare with: the matrix product alone, or a copy."""
+    """All candidates of one case. ``floor`` names the baseline: the matrix product alone, or a copy."""
 
     part: str
     case: str
@@ -156,9 +156,9 @@ class StoredRow:
         return {
             "MB": f"{whole / 1e6:.1f}",
             "x ours": f"{whole / self.whole[OURS].activations:.2f}",
-            "C3-C5": f"{stages / 1e6:.1f}",
-            "x of it": f"{stages / self.stages[OURS].activations:.2f}",
-            "weights": f"{self.whole[name].constants / 1e6:.1f}",
+            "C3-C5 MB": f"{stages / 1e6:.1f}",
+            "C3-C5 x ours": f"{stages / self.stages[OURS].activations:.2f}",
+            "weights MB": f"{self.whole[name].constants / 1e6:.1f}",
         }
 
     def bar(self, name: str) -> tuple[float, str]:

@@ -12,12 +12,12 @@ from benchmarks.records import BACKBONES, DEFORM_CONV, FROZEN_BN, MEMORY, latest
 
 OURS, OURS_AUTOCAST = "resnet_cuda, bfloat16", "resnet_cuda, autocast bfloat16"
 COLUMNS = {  # of the backbones' table, by candidate
-    OURS: "ours, bfloat16",
-    OURS_AUTOCAST: "ours, autocast",
-    "torchvision, all bfloat16": "torchvision, bfloat16",
-    "torchvision, autocast bfloat16": "autocast",
-    "torchvision, autocast bfloat16, TF32 on for its deform_conv2d": "autocast, TF32",
-    "torchvision, all bfloat16, torch.compile": "torch.compile",
+    OURS: "ours, bf16",
+    OURS_AUTOCAST: "ours, AMP",
+    "torchvision, all bfloat16": "torchvision, bf16",
+    "torchvision, autocast bfloat16": "torchvision, AMP",
+    "torchvision, autocast bfloat16, TF32 on for its deform_conv2d": "torchvision, TF32",
+    "torchvision, all bfloat16, torch.compile": "torchvision, compiled",
 }
 TORCHVISION = ("torchvision, autocast bfloat16, TF32 off", "torchvision, autocast bfloat16, TF32 on", None)
 BESIDE = (  # label, ours, then the peer of each column
@@ -43,7 +43,7 @@ def markdown(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
 
 
 def caption(records: list[dict]) -> str:
-    """What it was measured on; that it was not, where the records are a dry run's."""
+    """GPU, date and versions of a run; for a dry run, a warning that its numbers mean nothing."""
     facts = latest(records, kind="environment")
     if facts is None:
         return "No GPU run yet."
@@ -61,9 +61,9 @@ def caption(records: list[dict]) -> str:
 
 
 def readme_table(records: list[dict]) -> str:
-    """Ours beside the peers: microseconds of GPU time, and how many times as long the peers take, in the same run.
+    """Microseconds of GPU time of resnet_cuda, and the time of each peer relative to it in the same run.
 
-    The last time of ours that was measured beside a peer; the last one at all where none was.
+    The last time measured beside a peer is shown; where there is none, the last one.
     """
     body = []
     for label, ours, *peers in BESIDE:
@@ -77,12 +77,12 @@ def readme_table(records: list[dict]) -> str:
                 for peer in peers:
                     cells.append("" if peer is None else f"{ratios[peer]:.1f}x" if peer in ratios else NOT_YET)
                 body.append(cells)
-    title = "deform_conv2d 3x3, v2, 800x1344"
-    return markdown([title, "", "ours, µs", "torchvision", "torchvision with TF32", "mmcv half"], body)
+    title = "deform_conv2d 3x3, DCNv2, 800x1344"
+    return markdown([title, "direction", "ours, µs", "torchvision", "torchvision, TF32", "mmcv, float16"], body)
 
 
 def frozen_bn_table(records: list[dict]) -> str:
-    """Memory bandwidth relative to a copy of as many bytes in the same process, for the two layouts."""
+    """Memory bandwidth relative to memcpy of as many bytes in the same process, for the two layouts."""
     variants, body = ("in place", "in place with residual", "backward"), []
     for place in ("stem, batch 8", "C4, batch 8", "C5, batch 8", "C4, batch 1", "C5, batch 1"):
         for layout in ("channels_last", "contiguous"):
@@ -97,7 +97,7 @@ def frozen_bn_table(records: list[dict]) -> str:
             # The first run's records have no copy of as many bytes.
             shares = [one and one.get("share_of_same_copy") for one in found]
             body.append([place, layout, *(NOT_YET if share is None else f"{share:.0%}" for share in shares)])
-    return markdown(["frozen_bn_relu, bfloat16: bandwidth relative to a copy", "layout", *variants], body)
+    return markdown(["frozen_bn_relu, bfloat16: bandwidth relative to memcpy", "layout", *variants], body)
 
 
 def backbone_table(records: list[dict]) -> str:
@@ -115,14 +115,14 @@ def backbone_table(records: list[dict]) -> str:
             }
             found = [latest(records, candidate=column, **facts) for column in COLUMNS]
             cells = [number(one and one["ms_per_image"]) for one in found]
-            body.append([f"{kind}, {mode}, batch {batch}{', graph' if graph else ''}", *cells])
-    return markdown(["ms per image", *COLUMNS.values()], body)
+            body.append([f"{kind}, {mode}, batch {batch}{', CUDA graph' if graph else ''}", *cells])
+    return markdown(["ms/image", *COLUMNS.values()], body)
 
 
 def measured_rows(table: str) -> tuple[str, list[str]]:
-    """The table without the rows in which nothing is measured, and the names of these.
+    """The table without its unmeasured rows, and the names of those rows.
 
-    Such a row has a dash in its last cell and no digit in any cell behind its name.
+    An unmeasured row has a dash in its last cell and no digit in any cell after its name.
     """
     kept, empty = [], []
     for line in table.splitlines():
@@ -136,7 +136,7 @@ def measured_rows(table: str) -> tuple[str, list[str]]:
 
 
 def readme(records: list[dict]) -> str:
-    """What stands in the project's README."""
+    """The GPU tables of docs/benchmarking.md."""
     tables = [measured_rows(table(records)) for table in (readme_table, frozen_bn_table, backbone_table)]
     empty = [item for _, items in tables for item in items]
     for item in list(empty):  # "x, forward" and "x, backward" are "x"
@@ -158,18 +158,18 @@ def ceilings_table(records: list[dict]) -> str:
 
 
 def gpu_results(records: list[dict]) -> list[dict]:
-    """What may stand in a table of results: not a dry run's numbers, nor those of tiny shapes."""
+    """The records of real runs: not of dry runs, and not of quick runs on tiny shapes."""
     return [record for record in records if record.get("device") == "cuda" and not record.get("quick")]
 
 
 def steps_table(records: list[dict]) -> str:
     done = select(records, kind="step")
     body = [[one["step"], one["title"], one["status"], f"{one['seconds']:.1f}", one["error"] or ""] for one in done]
-    return markdown(["step", "", "status", "s", "error"], body)
+    return markdown(["step", "content", "status", "seconds", "error"], body)
 
 
 def verdicts(records: list[dict]) -> list[str]:
-    """What the tests and the sanitizer say, and where a run ended; nothing of steps that left no record."""
+    """Results of tests and sanitizer, and where a run ended. Steps without a record are left out."""
     lines = []
     for record in records:
         if record.get("kind") == "ended":

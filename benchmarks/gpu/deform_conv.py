@@ -10,7 +10,7 @@ from benchmarks.records import microseconds
 
 
 def measure(context: Context, cell: Cell) -> None:
-    """Result lines by candidate, on record: the time, its floor, its prediction; how many times ours the peers take."""
+    """Records each candidate's time with its lower bound and prediction, and the peers' times relative to ours."""
     case, direction = layer(cell.where, cell.batch, context.quick), cell.what
     first = make_set(case, context.device, 0, cell.offset_pixels)
     # As many sets as the smallest arguments (16 bit) need, and the same ones for all.
