@@ -1,4 +1,4 @@
-"""Checks of plain arguments: flags, integers and pairs of integers, in layers, operators and configurations alike.
+"""Checks of flags, integers and pairs of integers, shared by layers, operators and configurations.
 
 torch.compile traces ``integer`` and ``pair``: an int or a SymInt is returned as it is, since converting a SymInt would
 specialise the compiled graph on its value.
@@ -34,7 +34,7 @@ def flag(where: str, name: str, value: object) -> bool:
     """``value`` as a bool.
 
     Raises:
-        ValueError: for anything but a bool or a NumPy bool: a string such as "False" would be true.
+        ValueError: for anything but a bool or a NumPy bool. (A string such as "False" would be true.)
     """
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{_subject(where, name)} is {value!r}; it must be True or False")
@@ -42,7 +42,7 @@ def flag(where: str, name: str, value: object) -> bool:
 
 
 def flags(where: str, name: str, values: Sequence[object], count: int | None = None) -> tuple[bool, ...]:
-    """``values``, a tuple, list or 1-D array, as bools; ``count`` of them where it is given."""
+    """``values``, a tuple, list or 1-D array, as bools; their number must be ``count`` if that is given."""
     amount = "of" if count is None else f"{count} of"
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = list(values)

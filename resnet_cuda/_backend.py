@@ -1,7 +1,7 @@
 """Which implementation of the operators runs: the compiled one or the reference in PyTorch.
 
-The choice is a global of this module and not a context variable, so that ``torch.compile`` can guard on it. It holds
-for the whole process, all threads included.
+The choice is a global of this module and not a context variable, so that ``torch.compile`` can guard on it. It applies
+to all threads of the process.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def _set(name: str, origin: str) -> str:
 
 
 class use_backend:  # noqa: N801 - reads as a function, as torch.no_grad and torch.set_grad_enabled do
-    """Chooses the implementation of the operators, from the call on; as a context manager, until the block ends.
+    """Chooses the implementation of the operators, from now on or, as a context manager, until the block ends.
 
     Args:
         name: ``"native"`` (the compiled operators; an error where they are missing), ``"reference"`` (pure PyTorch)
-            or ``"auto"`` (native where it is there for the tensor's device, else the reference with one warning).
+            or ``"auto"`` (native where it supports the tensor's device, else the reference with one warning).
 
     Raises:
         ValueError: for another name.
@@ -79,7 +79,7 @@ def use_native_for(tensor: torch.Tensor) -> bool:
     """Whether the compiled operator runs for tensors on ``tensor``'s device under the current choice.
 
     Raises:
-        RuntimeError: where ``"native"`` was chosen and there is no compiled kernel for the device.
+        RuntimeError: if ``"native"`` was chosen and there is no compiled kernel for the device.
     """
     if _choice == "reference" or not _extension.CPU_LOADED:
         return False

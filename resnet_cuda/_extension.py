@@ -1,4 +1,4 @@
-"""Loads the compiled libraries, and says why one is missing or broken: then the package runs on the reference."""
+"""Loads the compiled libraries. If one is missing or broken, records why; the package then runs on the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a model of the user's for its layers' sake: what it wraps, and leaving it as it was."""
+"""Helpers to run a user's model and observe its layers: unwraps the model, and restores its state afterwards."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def unwrapped(model: Any) -> nn.Module:
 
 
 def is_detector(model: nn.Module) -> bool:
-    """Whether it is one of torchvision's; does not import torchvision."""
+    """Whether ``model`` is a detector of torchvision; does not import torchvision."""
     module = sys.modules.get("torchvision.models.detection.transform")
     return module is not None and isinstance(getattr(model, "transform", None), module.GeneralizedRCNNTransform)
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module's mode and the random number generators are restored."""
+    """Sets evaluation mode; afterwards restores each module's mode and the random number generators."""
     modes = {module: module.training for module in model.modules()}
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     indices = sorted(device.index for device in devices)

@@ -1,3 +1,3 @@
-"""The version: here and nowhere else."""
+"""The version, defined only here."""
 
 __version__ = "0.1.0"

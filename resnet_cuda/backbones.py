@@ -18,7 +18,7 @@ from resnet_cuda.stage_specs import BLOCK_COUNTS, RETURNED_STAGES
 
 
 class Backbone(HasOutputShape, nn.Sequential):
-    """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and what a detector asks besides."""
+    """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and the rest that detectors use."""
 
     if TYPE_CHECKING:  # TorchScript would look for types of its own by these names
         body: ResNet
@@ -89,19 +89,19 @@ BACKBONES = Registry(
 
 
 def build_backbone(cfg: Any) -> Backbone:
-    """The backbone that ``cfg.MODEL.BACKBONE.CONV_BODY`` names: ``body``, where asked ``fpn``, and ``out_channels``.
+    """Builds the backbone named by ``cfg.MODEL.BACKBONE.CONV_BODY``: ``body``, for FPN ``fpn``, and ``out_channels``.
 
     ``forward`` (N, 3, H, W) gives a list (C4, C5, DC5) or a tuple (FPN) of levels, finest first. ``output_shape()``
     names them "res4" (C4), "res5" (C5, DC5), "p2".."p6" (FPN), "p3".."p7" (FPN-RETINANET).
 
-    The bodies are R-50, R-101 and R-152 with C4, C5, FPN, FPN-RETINANET, and DC5, which maskrcnn-benchmark does not
-    have: C5 at stride 16, its 3x3 convolutions dilated by 2 instead of a stride in its first block [detectron2].
+    The bodies are R-50, R-101 and R-152 with C4, C5, FPN, FPN-RETINANET or DC5. DC5, which maskrcnn-benchmark does not
+    have, is C5 at stride 16: its first block has no stride, and its 3x3 convolutions are dilated by 2 [detectron2].
 
     Args:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg`.
 
     Raises:
-        KeyError: for an unknown body, listing the known ones; FBNet, which is not a ResNet, is refused by name.
+        KeyError: for an unknown body, listing the known ones; FBNet is not supported, since it is not a ResNet.
     """
     name = cfg.MODEL.BACKBONE.CONV_BODY
     if name not in BACKBONES:

@@ -25,7 +25,7 @@ FixedBatchNorm = partial(FrozenBatchNorm2d, eps=0.0)
 def conv3x3(
     channels: int, dcn_config: dict[str, Any], stride: int = 1, groups: int = 1, dilation: int = 1
 ) -> Conv2d | DFConv2d:
-    """A block's 3x3 convolution, deformable where ``dcn_config["stage_with_dcn"]``; ``channels`` in and out."""
+    """A block's 3x3 convolution of ``channels`` in and out; deformable if ``dcn_config["stage_with_dcn"]``."""
     if not flag("Bottleneck", "dcn_config['stage_with_dcn']", dcn_config.get("stage_with_dcn", False)):
         return Conv2d(channels, channels, 3, stride, dilation, dilation, groups, bias=False)
     return DFConv2d(
@@ -100,12 +100,12 @@ class Bottleneck(ScriptedBlock, nn.Module):
 
 
 def shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
-    """What a block adds to its last norm's result: ``x``, or ``downsample(x)``, fused where no hook observes it."""
+    """The shortcut of a block: ``x``, or ``downsample(x)``, fused where no hook observes it."""
     return x if downsample is None else conv_norm(downsample, x)
 
 
 def stem_in_channels(cfg: Any) -> int:
-    """Channels of an image; maskrcnn-benchmark's nodes have no key for them."""
+    """The image's channels; 3 for maskrcnn-benchmark's nodes, which have no key for them."""
     name = "STEM_IN_CHANNELS"
     return integer("", f"MODEL.RESNETS.{name}", getattr(cfg.MODEL.RESNETS, name, 3), 1)
 
@@ -184,7 +184,7 @@ class StemWithGN(BaseStem):
 
 
 def norm_of_config(cfg: Any) -> NormFunction:
-    """Group normalisation with the sizes of ``MODEL.GROUP_NORM``, or the defaults where a node has no such section."""
+    """Group normalisation with the sizes of ``MODEL.GROUP_NORM``, or defaults if the node has no such section."""
     section = getattr(cfg.MODEL, "GROUP_NORM", None)
     if section is None:
         return group_norm

@@ -1,8 +1,8 @@
-"""Statistics for FrozenBatchNorm2d in a network that starts from scratch.
+"""Statistics for FrozenBatchNorm2d in a network that is trained from scratch.
 
-A frozen norm's statistics come with pretrained weights. Without those it passes its input through, and the residual
-sums of a deep network double the variance from block to block. So mean and variance of each layer's input are measured
-once, on a few images. One pass over one batch suffices: a layer's buffers are set before its own forward runs.
+A frozen norm's statistics come with pretrained weights. Without them it is the identity, and the residual sums of a
+deep network double the variance from block to block. So mean and variance of each layer's input are measured once, on a
+few images. One pass over one batch suffices: a layer's buffers are set before its own forward runs.
 """
 
 from __future__ import annotations
@@ -127,22 +127,22 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     batch's own, as batch norm does in training [fvcore.nn.update_bn_stats]; over one batch they are exact.
 
     Training mode, ``requires_grad``, hooks and torch's random number generators are restored; after an error the
-    buffers, too. With several processes calibrate in one and broadcast the buffers.
+    buffers, too. With several processes, calibrate in one of them and broadcast the buffers.
 
     Args:
-        model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs where
-            all frozen norms are in it), or any module that takes a batch.
-        images: a batch (N, 3, H, W); or images (3, H, W), which a detector resizes and pads to a batch, while for other
-            models those of one size make a batch; or an iterable of such batches, taken one at a time. Floating
-            point, finite, as the model gets them in training, on its device. 16 images are plenty.
+        model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs if all
+            frozen norms are in it), or any module that takes a batch.
+        images: a batch (N, 3, H, W); or images (3, H, W), which a detector resizes and pads to a batch, while other
+            models get one batch per image size; or an iterable of such batches, taken one at a time. Floating
+            point, finite, preprocessed as in training, on the model's device. 16 images are plenty.
 
     Returns:
         The number of layers that were measured.
 
     Raises:
-        ValueError: where the model has no frozen norm or none is reached, where images is empty, not finite or of a
-            wrong shape or dtype, or a layer's input is not finite (naming the layer).
-        TypeError: where images is no tensor and no iterable of tensors.
+        ValueError: if the model has no frozen norm or none is reached; if images is empty, not finite or of a wrong
+            shape or dtype; if a layer's input is not finite (naming the layer).
+        TypeError: if images is neither a tensor nor an iterable of tensors.
     """
     model = unwrapped(model)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FrozenBatchNorm2d)}

@@ -1,4 +1,4 @@
-"""The configuration that the backbone reads, at maskrcnn-benchmark's defaults, and that project's YAML files.
+"""The configuration of the backbone, with maskrcnn-benchmark's defaults; reads that project's YAML files.
 
 ``cfg = get_cfg(); cfg.merge_from_file("e2e_mask_rcnn_R_50_FPN_1x.yaml"); build_backbone(cfg)``
 """
@@ -23,15 +23,15 @@ _INTERNAL = ("_path", "_known", "_open", "_frozen")
 class CfgNode(dict):
     """A section: a dictionary whose keys are attributes, too, with the methods of yacs' CfgNode.
 
-    A key that the backbone reads has the type of its default, and an unknown key beside it is an error. All other keys
-    are foreign: any key and any value that YAML can hold, kept unchanged. Dictionaries become sections. A merge that
-    raises changes nothing.
+    A key that the backbone reads has the type of its default; an unknown key in the same section is an error. All other
+    keys are foreign: any key and any value that YAML can hold, kept unchanged. Dictionaries become sections. A merge
+    that raises changes nothing.
 
-    Differences from yacs: foreign keys need not exist before they are merged and have no type; a frozen node refuses
+    Differences from yacs: foreign keys need not exist before they are merged and have no type; a frozen node rejects
     every way of writing, merges and ``[]`` included; a merge of strings reads Python literals at every depth.
 
     Args:
-        init_dict: foreign content, for a section of its own: ``cfg.SOLVER = CfgNode({"BASE_LR": 0.02})``.
+        init_dict: content of a section with foreign keys: ``cfg.SOLVER = CfgNode({"BASE_LR": 0.02})``.
     """
 
     def __init__(self, init_dict: Mapping[Any, Any] | None = None):
@@ -152,9 +152,9 @@ class CfgNode(dict):
     # Merging
 
     def merge_from_file(self, cfg_filename: str | os.PathLike) -> None:
-        """Merges one of maskrcnn-benchmark's YAML files; nothing of it where the file is wrong.
+        """Merges one of maskrcnn-benchmark's YAML files; a file with an error changes nothing.
 
-        ``_BASE_`` names a file, or several, that it builds upon, as in detectron2.
+        ``_BASE_`` names one or several files that this one extends, as in detectron2.
 
         Raises:
             ValueError: naming the file, the wrong key or value, and what is allowed. The file cannot run code.
@@ -167,7 +167,7 @@ class CfgNode(dict):
             raise ValueError(f"{cfg_filename}: {error}") from None
 
     def merge_from_other_cfg(self, cfg_other: Mapping[Any, Any]) -> None:
-        """Merges another node, or one of yacs."""
+        """Merges another CfgNode, of this package or of yacs."""
         self.merge_from_dict(cfg_other)
 
     def merge_from_dict(self, content: Mapping[Any, Any]) -> None:
@@ -266,7 +266,7 @@ class CfgNode(dict):
                 value._set_frozen(frozen)
 
     def clone(self) -> CfgNode:
-        """A deep copy, frozen where this node is."""
+        """A deep copy, frozen if this node is."""
         clone = CfgNode()
         clone._set_internals(self._path, self._known, self._open)
         for key, value in self.items():
@@ -296,7 +296,7 @@ def _restored(
 
 
 def get_cfg() -> CfgNode:
-    """A configuration with every key that the backbone reads, at maskrcnn-benchmark's defaults."""
+    """A configuration with every key that the backbone reads, and maskrcnn-benchmark's defaults."""
     cfg, model = CfgNode(), CfgNode()
     cfg._set_internals("", {"MODEL": DEFAULTS}, True)
     model._set_internals("MODEL", DEFAULTS, True)

@@ -1,4 +1,4 @@
-"""The keys that the backbone reads, at maskrcnn-benchmark's defaults, and one of our own: STEM_IN_CHANNELS."""
+"""The keys that the backbone reads, with maskrcnn-benchmark's defaults, and an additional one: STEM_IN_CHANNELS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration files in YAML, with the files that they build upon (``_BASE_``). No file can run code."""
+"""Configuration files in YAML, with the files that they extend (``_BASE_``). No file can run code."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ BASE = "_BASE_"
 
 
 def load(path: str | os.PathLike, parents: tuple[Path, ...] = ()) -> dict[Any, Any]:
-    """The content of ``path`` merged over that of its bases, whose names are relative to it [fvcore.common.config].
+    """The content of ``path`` merged over its bases, whose names are relative to ``path`` [fvcore.common.config].
 
     Args:
         path: the YAML file.
         parents: the files whose ``_BASE_`` led here, to find a cycle.
 
     Raises:
-        ValueError: for a file that is not YAML, holds no sections, or builds upon itself.
-        OSError: where a file cannot be read.
+        ValueError: for a file that is not YAML, holds no sections, or extends itself.
+        OSError: if a file cannot be read.
     """
     file = Path(path)
     place = file.resolve()

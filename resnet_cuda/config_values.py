@@ -1,4 +1,4 @@
-"""A configuration's values: which are allowed, how YAML holds them, and the check of those that the backbone reads."""
+"""A configuration's values: which are allowed, their form in YAML, and the checks of those that the backbone reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_DEPTH = 64
 
 
 def decoded(value: Any) -> Any:
-    """The value of a string that holds a Python literal, as the YAML files write tuples; else ``value`` [yacs]."""
+    """Evaluates a string that holds a Python literal, such as a tuple in a YAML file; else returns ``value`` [yacs]."""
     if not isinstance(value, str):
         return value
     try:
@@ -33,8 +33,7 @@ def decoded(value: Any) -> Any:
 
 
 def encoded(value: Any, path: str) -> Any:
-    """``value`` such that :func:`decoded` gives it back from YAML: tuples and strings that look like literals are
-    written as their ``repr``."""
+    """The inverse of :func:`decoded`, for YAML: tuples, and strings that look like literals, become their ``repr``."""
     if isinstance(value, str):
         same = decoded(value)
         return value if isinstance(same, str) and same == value else repr(value)
@@ -82,7 +81,7 @@ def _refuse(value: Any, path: str) -> Any:
 
 
 def check_size(content: Any) -> None:
-    """Refuses what YAML anchors can make: content that contains itself, and content of exponential size."""
+    """Raises ValueError for content that contains itself or is of exponential size, as YAML anchors allow."""
     count, waiting = 0, [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -96,10 +95,10 @@ def check_size(content: Any) -> None:
 
 
 def checked(path: str, default: Any, value: Any) -> Any:
-    """``value`` in the type of its key's ``default``.
+    """``value`` converted to the type of its key's ``default``.
 
     Raises:
-        ValueError: naming the key, what it was and what it must be.
+        ValueError: naming the key, its value and what it must be.
     """
     if isinstance(default, str):
         if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Whether a module computes exactly what a known class computes, without importing the library of that class."""
+"""Checks whether a module computes exactly what a known class computes, without importing that class's library."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from resnet_cuda.layers.hooks import has_own_hooks
 
 
 def peer_class(path: str) -> type | None:
-    """The class of that dotted path; None where its module has not been imported, so that no model can have one."""
+    """The class at a dotted path; None if its module has not been imported, so that no model can contain it."""
     module, _, name = path.rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     return found if isinstance(found, type) else None
 
 
 def runs_as(module: nn.Module, known: type, methods: Sequence[str] = ("forward",)) -> bool:
-    """Whether a call of ``module`` runs the ``methods`` of ``known``.
+    """Whether calling ``module`` runs the ``methods`` of the class ``known``.
 
-    A subclass does where it overrides none of them. A forward set on the instance, or another ``__call__``, does not.
+    True for a subclass that overrides none of them; False with a forward set on the instance or another ``__call__``.
     """
     own, cls = module.__dict__, type(module)
     return cls.__call__ is nn.Module.__call__ and all(
@@ -33,12 +33,12 @@ missing = object()  # no class has it
 
 
 def untouched(module: nn.Module) -> bool:
-    """Whether no hook, forward of its own or parametrization is on ``module`` itself."""
+    """Whether ``module`` itself has no hook, no forward set on the instance and no parametrization."""
     return not has_own_hooks(module) and not parametrize.is_parametrized(module)
 
 
 def why_touched(module: nn.Module) -> str | None:
-    """What is on ``module`` in the words of a report, or None."""
+    """A phrase for reports such as "has hooks", or None for a module that is :func:`untouched`."""
     if "forward" in module.__dict__:
         return "has a forward set on it"
     if has_own_hooks(module):

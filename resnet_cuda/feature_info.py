@@ -1,4 +1,4 @@
-"""What a backbone's levels are, as timm says it [timm.models.FeatureInfo]."""
+"""A backbone's levels as timm describes them [timm.models.FeatureInfo]."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, overload
 class FeatureInfo:
     """One dictionary per level with the keys ``num_chs``, ``reduction``, ``module``, ``index``, ``name``.
 
-    ``reduction`` is the stride, ``module`` the name of the submodule that computes the level, ``name`` the one that
-    ``output_shape()`` gives it. Without ``idx`` the methods below answer for the entries of ``out_indices``, in order;
-    an index or a list of indices asks for those entries instead. A backbone's own FeatureInfo has exactly the levels
-    that its forward gives, all of them in ``out_indices``.
+    ``reduction`` is the stride, ``module`` the name of the submodule that computes the level, ``name`` the level's name
+    in ``output_shape()``. Without ``idx`` the methods return the entries of ``out_indices``, in order; with an index or
+    a list of indices they return those entries. A backbone's own FeatureInfo has exactly the levels that its forward
+    returns, all of them in ``out_indices``.
 
     Args:
         feature_info: the dictionaries, finest level first.
-        out_indices: which of them; an int n for the last n.
+        out_indices: indices of the selected levels; an int n selects the last n.
     """
 
     def __init__(self, feature_info: Sequence[dict[str, Any]], out_indices: int | Iterable[int]):

@@ -24,8 +24,8 @@ def conv_with_kaiming_uniform(
     [maskrcnn_benchmark.modeling.make_layers.conv_with_kaiming_uniform].
 
     Args:
-        use_gn: whether a norm follows, and the convolution has no bias.
-        use_relu: whether a ReLU is the last.
+        use_gn: whether a norm follows; the convolution then has no bias.
+        use_relu: whether a ReLU follows.
         norm_func: makes the norm from its number of channels.
 
     Returns:
@@ -59,8 +59,8 @@ def conv_with_kaiming_uniform(
 
 
 def merge_top_down(lateral: Tensor, above: Tensor) -> Tensor:
-    """``lateral`` (N, C, H, W) plus the level ``above`` (N, C, h, w), upsampled to its size by the nearest pixel: any
-    image size works, not only multiples of 32."""
+    """``lateral`` (N, C, H, W) plus the level ``above`` (N, C, h, w), upsampled to H x W by nearest neighbour. Works
+    for any image size, not only multiples of 32."""
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 
 
@@ -92,7 +92,7 @@ class LastLevelMaxPool(nn.Module):
 
 
 class LastLevelP6P7(nn.Module):
-    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002): of P5 where in_channels == out_channels, else of C5.
+    """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002), from P5 if in_channels == out_channels, else from C5.
 
     Parameters: ``p6``, ``p7``, 3x3 convolutions of stride 2 with bias: P6 has half the rows and columns of P5, P7 a
     quarter, both ``out_channels`` channels. P7 is computed from ReLU(P6), as in maskrcnn-benchmark, torchvision and

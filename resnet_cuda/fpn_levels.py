@@ -1,4 +1,4 @@
-"""The levels that a feature pyramid gives, from those that it is given."""
+"""The levels that a feature pyramid returns, derived from its input levels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE = 256  # rows of the last level where blocks on top are measured
 
 
 def levels_of_fpn(name: str, fpn: FPN, inputs: list[Level]) -> list[Level]:
-    """ "p2".."p7": each level has the number of its stage, those on top count on. ``name`` is that of ``fpn``."""
+    """ "p2".."p7": a level has the number of its stage, extra levels count on. ``name`` is the name of ``fpn``."""
     levels = [
         Level(f"p{_number(inputs[it - 1])}", fpn.out_channels, inputs[it - 1].stride, f"{name}.fpn_layer{it}")
         for it in fpn.levels

@@ -1,4 +1,4 @@
-"""``python -m resnet_cuda info``: versions, build facts, what is native, what this machine can use."""
+"""``python -m resnet_cuda info``: versions, build options, native operators, what this machine supports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _gpus() -> str:
 
 
 def facts() -> dict[str, str]:
-    """What ``info`` prints, by name."""
+    """The facts that ``info`` prints, by name."""
     built = _extension.build_info()
     cpu = f"native, {_extension.cpu_capability()}" if _extension.CPU_LOADED else f"reference ({_extension.CPU_ERROR})"
     cuda = "native" if _extension.CUDA_LOADED else f"reference ({_extension.CUDA_ERROR})"

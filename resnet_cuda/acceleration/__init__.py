@@ -1,4 +1,4 @@
-"""Other libraries' modules made to run this package's operators in place, with their parameters and names."""
+"""Converts other libraries' modules in place to run this package's operators; parameters and names do not change."""
 
 from resnet_cuda.acceleration.accelerate import Acceleration, accelerate, restore
 

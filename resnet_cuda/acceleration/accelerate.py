@@ -43,7 +43,7 @@ _OURS = (FrozenBatchNorm2d, DFConv2d, DeformConv2d)
 
 @dataclass
 class Acceleration:
-    """What :func:`accelerate` replaced, by the modules' names in the model. ``str()`` is a short table."""
+    """The modules that :func:`accelerate` replaced, by their names in the model. ``str()`` is a short table."""
 
     replaced: dict[str, str] = field(default_factory=dict)  #: the classes that they were
     left: dict[str, str] = field(default_factory=dict)  #: layers that look alike, and why they stay
@@ -66,29 +66,33 @@ class Acceleration:
 def accelerate(model: nn.Module) -> Acceleration:
     """Makes ``model`` run this package's operators, in place: the same modules, parameters, keys and outputs.
 
-    Replaced are, of torchvision, detectron2, timm, mmdetection with mmcv, and maskrcnn-benchmark: FrozenBatchNorm2d,
-    deformable convolutions, and ResNet blocks, stems and bodies, torchvision's Conv2dNormActivation and mmcv's
-    ConvModule, whose convolutions are followed by norm, residual sum and ReLU in one pass where the norm is a constant
-    (frozen, or a BatchNorm2d in eval mode without gradients of its own). Training works; so do hooks: a block that has
-    one on a part that is not run by itself, another ReLU, or a norm that is trained, runs its library's own forward in
-    that call; in a stem those parts alone run by themselves.
+    Supported libraries: torchvision, detectron2, timm, mmdetection with mmcv, and maskrcnn-benchmark. Replaced are
+    their FrozenBatchNorm2d, deformable convolutions, and ResNet blocks, stems and bodies, torchvision's
+    Conv2dNormActivation and mmcv's ConvModule. In blocks and stems norm, residual sum and ReLU run in one pass after
+    the convolution where the norm is constant (frozen, or a BatchNorm2d in eval mode whose parameters need no
+    gradient).
 
-    Each replaced module has a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, and those
+    Training and hooks work. A block runs its library's own forward in any call where a fused part has a hook, the
+    activation is not ReLU, or a norm is trained; in a stem only those parts run unfused.
+
+    Each replaced module gets a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, and those
     with a ``forward`` set on them, stay as they are. Copies and pickles of the model are accelerated, too. A module
-    that torch.compile has compiled is compiled again. torch.jit.script cannot compile these forwards: undo before it.
+    that torch.compile has compiled is compiled again. torch.jit.script cannot compile these forwards: call ``undo()``
+    first.
 
-    Where the originals promise it, results are theirs but for rounding. What differs: a frozen norm's result has its
-    input's dtype, also where buffers are float32 and the input is not, as under autocast. detectron2's and mmcv's
-    derivative for an offset that points to exactly one pixel outside the image is 0; here it is torchvision's.
+    Results equal the originals' up to rounding, with two exceptions. A frozen norm's result has its input's dtype, also
+    if buffers are float32 and the input is not, as under autocast. At an offset that points to exactly one pixel
+    outside the image, the derivative for the offset is torchvision's; detectron2's and mmcv's is 0.
 
     Args:
         model: any module tree, changed in place.
 
     Returns:
-        What was replaced, to print, and to ``undo()``. :func:`restore` does the same for a copy.
+        The list of replaced modules, which prints as a table and has ``undo()``. For a copy of the model use
+        :func:`restore`.
 
     Raises:
-        TypeError: where ``model`` is not a module, or a scripted or traced one.
+        TypeError: if ``model`` is not a module, or is scripted or traced.
 
     >>> print(resnet_cuda.accelerate(model))  # doctest: +SKIP
     """
@@ -115,7 +119,7 @@ def accelerate(model: nn.Module) -> Acceleration:
 
 
 def restore(model: nn.Module) -> nn.Module:
-    """``model`` with every accelerated module given its library's class back, in place."""
+    """Gives every accelerated module in ``model`` its library's class back, in place; returns ``model``."""
     originals = {after: before for before, after in _swaps().items()}
     for module in model.modules():
         before = originals.get(type(module))

@@ -16,11 +16,11 @@ from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
 
 class NotFusableError(Exception):
-    """In this call the library's own forward must run."""
+    """Raised where the library's own forward must run in this call."""
 
 
 def constants_of(norms: Sequence[nn.Module]) -> list[Constants]:
-    """Weight, bias, mean, variance and eps of each. Raises NotFusableError where one has hooks or is no constant."""
+    """Weight, bias, mean, variance and eps of each norm. Raises NotFusableError if one has hooks or is not constant."""
     found = []
     for norm in norms:
         constants = constant_norm.constants_of(norm)
@@ -31,12 +31,12 @@ def constants_of(norms: Sequence[nn.Module]) -> list[Constants]:
 
 
 def is_relu(module: nn.Module) -> bool:
-    """Whether it is a ReLU without hooks."""
+    """Whether ``module`` is a ReLU without hooks."""
     return type(module) is nn.ReLU and not is_hooked(module)
 
 
 def check_relus(*relus: nn.Module) -> None:
-    """Raises NotFusableError where one is another activation or has hooks."""
+    """Raises NotFusableError if one is another activation or has hooks."""
     if not all(map(is_relu, relus)):
         raise NotFusableError
 
@@ -49,7 +49,7 @@ def conv_norm_act(
     relu: bool = True,
     norm: nn.Module | None = None,
 ) -> Tensor:
-    """``relu(norm(conv(x)) + residual)``. Give ``norm`` where ``conv`` may return what is no batch of images."""
+    """``relu(norm(conv(x)) + residual)``. ``norm`` is needed if ``conv`` may return other than a batch of images."""
     out = run(conv, x)
     if norm is not None and type(out) is Tensor and out.dim() != 4:  # SyncBatchNorm takes any
         out = norm(out)
@@ -59,18 +59,18 @@ def conv_norm_act(
 
 
 def norm_act(out: Tensor, constants: Constants, residual: Tensor | None = None, relu: bool = True) -> Tensor:
-    """``relu(norm(out) + residual)`` of a function's result, in place where nobody else has it."""
+    """``relu(norm(out) + residual)`` of a function's result, in place where no one else holds it."""
     return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and nobody_records())
 
 
 def in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
-    """Runs modules one after the other: one that a constant norm follows with it, and with the ReLU after that.
+    """Runs modules in sequence; a module, the constant norm after it and the ReLU after that run fused.
 
     Args:
-        kept: the places of modules whose own results are needed.
+        kept: the indices of modules whose own results are needed.
 
     Returns:
-        The last result, and those of ``kept`` by place.
+        The last result, and those of ``kept`` by index.
     """
     run_in_order = list(modules)
     results: dict[int, Any] = {}
@@ -91,7 +91,7 @@ def in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> t
 
 
 def run(module: nn.Module, x: Any) -> Any:
-    """``module(x)``; the modules of a Sequential without hooks as :func:`in_sequence`."""
+    """``module(x)``; a Sequential without hooks runs its modules by :func:`in_sequence`."""
     if not _is_transparent(module):
         return module(x)
     return in_sequence(module._modules.values(), x)[0]  # not children(), which gives a module in two places once
@@ -110,14 +110,14 @@ def _last(module: nn.Module) -> nn.Module:
 
 
 def basic_block(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The forward of a block of two convolutions with two norms. Raises NotFusableError where one is no constant."""
+    """The forward of a block of two convolutions with norms. Raises NotFusableError if a norm is not constant."""
     first, second = constants_of(norms)
     out = conv_norm_act(block.conv1, first, x)
     return conv_norm_act(block.conv2, second, out, _shortcut_of(block.downsample, x))
 
 
 def bottleneck(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """As :func:`basic_block`, of three convolutions with three norms."""
+    """As :func:`basic_block`, for three convolutions with norms."""
     first, second, third = constants_of(norms)
     out = conv_norm_act(block.conv1, first, x)
     out = conv_norm_act(block.conv2, second, out)
@@ -129,5 +129,5 @@ def _shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
 
 
 def plain_conv(conv: Any, x: Tensor) -> Tensor:
-    """The convolution of a layer that would call its norm, too."""
+    """The convolution alone of a layer whose forward also calls its norm."""
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)

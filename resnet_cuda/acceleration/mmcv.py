@@ -1,4 +1,4 @@
-"""mmcv's deformable convolutions, which need its compiled part otherwise."""
+"""mmcv's deformable convolutions; with this package they do not need mmcv's compiled part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mmcv's ConvModule: convolution, norm and activation. Not in mmcv.py, whose layers mmcv-lite does not have."""
+"""mmcv's ConvModule: convolution, norm and activation. A file of its own: mmcv-lite lacks the layers of mmcv.py."""
 
 from __future__ import annotations
 

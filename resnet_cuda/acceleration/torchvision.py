@@ -36,7 +36,7 @@ class ResNet(resnet.ResNet):
 
 
 class IntermediateLayerGetter(_utils.IntermediateLayerGetter):
-    """The body of torchvision's detectors: modules that run one after the other, some results of which it returns."""
+    """The body of torchvision's detectors: runs modules in sequence and returns the results of some of them."""
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         kept = {place: self.return_layers[name] for place, name in enumerate(self) if name in self.return_layers}

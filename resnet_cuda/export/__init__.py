@@ -1,4 +1,4 @@
-"""Networks as ONNX files. What torch.export, TorchScript, fx and torch.compile need is in the layers themselves."""
+"""Export of networks to ONNX files. Support for torch.export, TorchScript, fx and torch.compile is in the layers."""
 
 from resnet_cuda.export.onnx_file import OnnxExport, export_onnx, onnx_translations
 

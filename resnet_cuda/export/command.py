@@ -36,7 +36,7 @@ def add_export(commands: argparse._SubParsersAction) -> None:
 
 
 def run_export(chosen: argparse.Namespace) -> int:
-    """Returns the exit status: 1, with one sentence on stderr, where the file could not be written."""
+    """Returns the exit status: 1, with one sentence on stderr, if the file could not be written."""
     try:
         model = _network(chosen)
         if chosen.weights is None:

@@ -1,4 +1,4 @@
-"""A network as an ONNX file that runs without PyTorch, compared with PyTorch before it is handed over."""
+"""Exports a network to an ONNX file that runs without PyTorch, and compares its outputs with PyTorch's."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _WHERE = "export_onnx"
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written. ``difference`` is the largest one from PyTorch's outputs, relative to each output's largest
-    value, over the sizes in ``compared``; None where ONNX Runtime is not installed or ``check`` is False."""
+    """Describes the file. ``difference`` is the largest difference from PyTorch's outputs, relative to each output's
+    largest value, over the sizes in ``compared``; None if ONNX Runtime is not installed or ``check`` is False."""
 
     path: Path
     exporter: str
@@ -67,9 +67,9 @@ def export_onnx(
 ) -> OnnxExport:
     """Writes ``model`` in evaluation mode to an ONNX file, by ``torch.onnx.export``.
 
-    A deformable convolution becomes ONNX's ``DeformConv``, a FrozenBatchNorm2d ``Mul`` and ``Add`` with constants; of
-    a model of :func:`resnet_cuda.optimize_for_inference` only convolutions are left. ONNX Runtime runs all of it.
-    OpenVINO's reader of ONNX files and TensorRT's have no DeformConv: docs/deployment.md says what to do there.
+    A deformable convolution becomes ONNX's ``DeformConv``, a FrozenBatchNorm2d ``Mul`` and ``Add`` with constants. In
+    the result of :func:`resnet_cuda.optimize_for_inference` all norms are already folded into convolutions. ONNX
+    Runtime runs such files. The ONNX importers of OpenVINO and TensorRT lack DeformConv: see docs/deployment.md.
 
     The input is "images" (N, C, H, W), for a detector "image" (3, H, W). Outputs have the names of the model's own
     dictionary ("0".."3", "pool"; "boxes", "labels", "scores", "masks"), else those of its ``output_shape()``
@@ -78,21 +78,21 @@ def export_onnx(
     Args:
         model: a network of one batch of images, or a detector of torchvision (a list of images), with float32
             parameters. It is not changed.
-        path: of the file, which is replaced only once the checks have passed. All weights are in it (below 2 GB).
+        path: the file, which is replaced only after the checks have passed. It contains all weights (below 2 GB).
         size: height and width of the images that the network is traced with, and compared on.
         example: the input to trace with instead: a tensor (N, C, H, W), or for a detector a list of one (3, H, W).
         dynamic: whether batch, height and width may have any value; False fixes them to the example's, a batch of 1.
         opset: the version of ONNX's operators, at least 19 for deformable layers.
-        exporter: "dynamo" is ``torch.onnx.export(dynamo=True)``, "torchscript" the older ``dynamo=False``. None takes
-            "dynamo" where it can: for all networks but those detectors that are not torchvision's Faster, Mask or
-            Keypoint R-CNN or RetinaNet, or that replace a method of theirs.
-        check: whether to run ONNX's checker and, where it is installed, ONNX Runtime on random images of two sizes.
+        exporter: "dynamo" is ``torch.onnx.export(dynamo=True)``, "torchscript" the older ``dynamo=False``. None uses
+            "dynamo" except for detectors other than torchvision's Faster, Mask and Keypoint R-CNN and RetinaNet, and
+            for those that override one of their methods.
+        check: whether to run ONNX's checker and, if installed, ONNX Runtime on random images of two sizes.
 
     Raises:
-        ImportError: where onnx or onnxscript is missing.
-        ValueError: naming the argument, what it was and what is allowed; for 16-bit models, too: export
+        ImportError: if onnx or onnxscript is missing.
+        ValueError: naming the argument, its value and what is allowed. Also for 16-bit models: export
             ``model.float()``, and let the runtime lower the precision.
-        RuntimeError: where the outputs differ from PyTorch's by more than 1e-3 of the largest value.
+        RuntimeError: if the outputs differ from PyTorch's by more than 1e-3 of the largest value.
     """
     path = Path(path)
     opset = integer(_WHERE, "opset", opset, 18)
@@ -119,10 +119,10 @@ def export_onnx(
 
 
 def onnx_translations() -> dict[Callable, Callable]:
-    """``custom_translation_table`` for ``torch.onnx.export`` of a program that ``torch.export`` made before.
+    """``custom_translation_table`` for ``torch.onnx.export`` of an ``ExportedProgram`` made by ``torch.export``.
 
-    It has the deformable convolution, which such a program contains as ``resnet_cuda::deform_conv2d``. Given a module,
-    ``torch.onnx.export`` needs no table. Needs onnxscript.
+    It translates ``resnet_cuda::deform_conv2d``, which such a program contains. To export a module, no table is needed.
+    Needs onnxscript.
     """
     return {torch.ops.resnet_cuda.deform_conv2d.default: _onnx.translation}
 

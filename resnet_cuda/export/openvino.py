@@ -1,4 +1,4 @@
-"""OpenVINO's DeformableConvolution for the DeformConv of an ONNX file, which its reader does not know."""
+"""Maps DeformConv of ONNX files to OpenVINO's DeformableConvolution, since OpenVINO's ONNX importer does not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def deform_conv_extension() -> Any:
-    """What ``openvino.Core().add_extension`` takes, so that ``read_model`` reads deformable networks.
+    """An extension for ``openvino.Core().add_extension``, with which ``read_model`` reads deformable networks.
 
-    The operator itself is in OpenVINO since 2021 (opset 8, with a mask); only its reader of ONNX has no rule for it.
+    OpenVINO has had the operator since 2021 (opset 8, with a mask); only its ONNX importer has no rule for it.
     Positions, groups and zeros outside the image are those of :func:`resnet_cuda.ops.deform_conv2d`.
 
     Raises:
-        ImportError: where openvino is not installed.
+        ImportError: if openvino is not installed.
     """
     try:
         from openvino import opset8  # type: ignore[import-not-found, unused-ignore]

@@ -1,4 +1,4 @@
-"""What a network is called with and what its outputs are called."""
+"""The inputs of a network and the names of its outputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Signature:
         return tuple(names.get(axis, size) for axis, size in enumerate(self._tensor.shape))
 
     def inputs_to_compare(self, dynamic: bool) -> list[Example]:
-        """Random images of the example's shape; where sizes are dynamic also one of another batch and size."""
+        """Random images of the example's shape and, if sizes are dynamic, of another batch and image size."""
         generator = torch.Generator().manual_seed(0)
         like = self._tensor
 
@@ -76,7 +76,7 @@ def names_of(model: nn.Module, outputs: Any) -> tuple[str, ...]:
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
-    """The outputs in a list, in the order in which the exporters have them."""
+    """The outputs as a list, in the exporters' order."""
     if isinstance(outputs, Tensor):
         return [outputs]
     mapping = _mapping(outputs)
@@ -95,9 +95,9 @@ def _mapping(outputs: Any) -> Mapping[str, Tensor] | None:
 def signature_of(
     where: str, model: nn.Module, size: Sequence[int], example: Example | None, dynamic: bool
 ) -> Signature:
-    """Of ``model``, with ``example`` or random images of ``size``.
+    """The signature of ``model``, with ``example`` or random images of ``size``.
 
-    Dynamic, a batch of 1 is traced as 2: torch.export makes sizes of 0 and 1 constants.
+    If sizes are dynamic, a batch of 1 is traced as 2: torch.export makes sizes of 0 and 1 constants.
     """
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise ValueError(

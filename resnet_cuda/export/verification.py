@@ -1,4 +1,4 @@
-"""An ONNX file beside the network that it was made of."""
+"""Compares an ONNX file with the network that it was exported from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from resnet_cuda.export.signature import Example, tensors_of
 
 
 def largest_difference(model: nn.Module, path: str, inputs: Iterable[Example]) -> float:
-    """How far ONNX Runtime's outputs are from the model's, relative to the largest value of each; infinity where
-    shapes or non-finite values differ."""
+    """The largest difference between ONNX Runtime's outputs and the model's, relative to each output's largest value;
+    infinity if shapes or non-finite values differ."""
     import onnxruntime  # type: ignore[import-not-found, unused-ignore]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Which convolution a norm belongs to, and which ReLU follows: known from a module's class, never guessed."""
+"""Which convolution a norm belongs to, and which ReLU follows it, by the class of the module around them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from resnet_cuda.inference.norms import is_norm
 
 @dataclass(frozen=True)
 class Pair:
-    """A convolution whose result goes to ``norm`` and nowhere else, and ``norm`` has no other input.
+    """A convolution and the ``norm`` after it: the norm is the only reader of the convolution's result.
 
-    ``relu``: the module, if it is one, whose only input is the norm's result in this place.
+    ``relu``: the ReLU module that follows, if it has no other input here; else None.
     """
 
     conv: nn.Module
@@ -29,12 +29,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What is known of one module.
+    """The description of one module.
 
     Attributes:
-        pairs: each is folded or not by itself.
-        rewrite: makes the module one of :mod:`resnet_cuda.inference.blocks`; called after the pairs and the modules
-            within have been treated. It returns whether it could.
+        pairs: its convolutions with their norms; each is folded independently.
+        rewrite: converts the module to one of :mod:`resnet_cuda.inference.blocks`; called after the pairs and the
+            submodules have been processed. It returns whether it succeeded.
     """
 
     pairs: Sequence[Pair] = ()
@@ -46,7 +46,7 @@ Describe = Callable[[Any], Anatomy]
 
 @dataclass(frozen=True)
 class Known:
-    """A class by its dotted path, the methods that its forward runs, and what is known of its instances."""
+    """A class by its dotted path, the methods that its forward runs, and the function that describes its instances."""
 
     path: str
     describe: Describe
@@ -54,9 +54,9 @@ class Known:
 
 
 def become(module: nn.Module, new: nn.Module) -> None:
-    """Makes ``module`` what ``new`` is: whoever refers to it, in a list of a library's say, has the new one.
+    """Gives ``module`` the class and attributes of ``new``, so that existing references to it see the new one.
 
-    Its forward and backward hooks stay, and so do attributes that ``new`` does not have, which other code may read.
+    Its forward and backward hooks stay, as do attributes that ``new`` does not have, which other code may read.
     """
     own = module.__dict__
     for name, value in new.__dict__.items():
@@ -66,17 +66,17 @@ def become(module: nn.Module, new: nn.Module) -> None:
 
 
 def is_relu(module: nn.Module) -> bool:
-    """Whether it is a ReLU that nothing observes."""
+    """Whether ``module`` is a ReLU without hooks."""
     return type(module) is nn.ReLU and why_touched(module) is None
 
 
 def is_nothing(module: nn.Module | None) -> bool:
-    """Whether it is None or an Identity that nothing observes."""
+    """Whether ``module`` is None or an Identity without hooks."""
     return module is None or (type(module) is nn.Identity and why_touched(module) is None)
 
 
 def in_sequence(modules: Iterable[nn.Module]) -> list[Pair]:
-    """The pairs in modules that run one after the other, with the ReLU after a norm."""
+    """The pairs in modules that run in sequence, each with the ReLU after the norm."""
     run = list(modules)
     pairs = []
     for index, (conv, norm) in enumerate(itertools.pairwise(run)):
@@ -88,7 +88,7 @@ def in_sequence(modules: Iterable[nn.Module]) -> list[Pair]:
 
 
 def sequential_pairs(module: nn.Module | None) -> list[Pair]:
-    """Of a Sequential that a block runs as a whole."""
+    """The pairs of a Sequential that a block runs as a whole."""
     return in_sequence(module) if isinstance(module, nn.Sequential) and _runs_in_order(module) else []
 
 
@@ -108,10 +108,10 @@ def residual(
 
     Args:
         convs: by name, in the order in which they run.
-        norms: those after ``convs`` that are modules of the block; one that was not folded is more than nothing.
-        shortcut: the attribute's name; None there is the input itself.
+        norms: the block's norms after ``convs``; there is no rewrite if one of them was not folded.
+        shortcut: the attribute's name; its value None means the identity.
         relus: modules that must be ReLU without hooks.
-        nothing: modules that must be None or do nothing.
+        nothing: modules that must be None or Identity.
     """
 
     def rewrite() -> bool:
@@ -149,5 +149,5 @@ def stem(module: nn.Module, conv: nn.Module, norms: Sequence[nn.Module]) -> Call
 
 
 def with_offsets(offset: nn.Module, conv: nn.Module, modulated: bool) -> nn.Module:
-    """A deformable convolution with the one that predicts its offsets as one layer of a block."""
+    """One layer of a deformable convolution and the convolution that predicts its offsets."""
     return WithOffsets(offset, conv, modulated).eval()  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Blocks, stems, stages and pyramids of convolutions that do norm, residual sum and ReLU themselves."""
+"""Blocks, stems, stages and pyramids of convolutions with folded norm, and residual sum and ReLU in the epilogue."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from resnet_cuda.layers.hooks import is_hooked
 
 
 class FusedBlock(nn.Module):
-    """Convolutions one after the other, the last with the shortcut as its residual.
+    """Convolutions in sequence, the last with the shortcut as its residual.
 
     Args:
-        convs: two or more by name, the last a FoldedConv2d, or a layer that adds no residual itself (deformable).
-        shortcut: its name and module; None for the block's input.
+        convs: two or more by name; the last is a FoldedConv2d or a deformable layer, which cannot add the residual.
+        shortcut: its name and module; None for the identity.
     """
 
     def __init__(self, convs: dict[str, nn.Module], shortcut: tuple[str, nn.Module] | None):
@@ -35,7 +35,7 @@ class FusedBlock(nn.Module):
             self.add_module(*shortcut)
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
-        """``overwrite``: nobody else needs ``x`` any more."""
+        """``overwrite``: the caller no longer needs ``x``."""
         if torch.jit.is_scripting():
             return self._scripted(x)
         out = x
@@ -67,14 +67,14 @@ class FusedBlock(nn.Module):
 
 
 def add_residual(conv: nn.Module, x: Tensor, residual: Tensor, overwrite: bool) -> Tensor:
-    """``relu(conv(x) + residual)``; a deformable ``conv`` has no ReLU then, see :func:`end_with_relu`."""
+    """``relu(conv(x) + residual)``; a deformable ``conv`` must be without ReLU, see :func:`end_with_relu`."""
     if isinstance(conv, FoldedConv2d):
         return conv(x, residual, overwrite)
     return F.relu(conv(x) + residual)
 
 
 def end_with_relu(conv: nn.Module) -> None:
-    """Puts a ReLU behind a folded convolution of any kind."""
+    """Adds a ReLU to a folded convolution of any kind."""
     layer: Any = conv
     while isinstance(layer, (DFConv2d, WithOffsets)):
         layer = layer.conv
@@ -83,7 +83,7 @@ def end_with_relu(conv: nn.Module) -> None:
 
 
 def is_folded(conv: nn.Module) -> bool:
-    """Whether it is a folded convolution of any kind without hooks, so that its result may change."""
+    """Whether ``conv`` is a folded convolution of any kind without hooks, so that a ReLU may be added to it."""
     layer: Any = conv
     while isinstance(layer, (DFConv2d, WithOffsets)):
         if is_hooked(layer):
@@ -114,7 +114,7 @@ class FusedStem(nn.Module):
 
 
 class FusedStage(nn.Sequential):
-    """FusedBlocks, each of which may overwrite what the one before it returned to it alone."""
+    """FusedBlocks in sequence, each of which may overwrite the previous block's result."""
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -130,7 +130,7 @@ class FusedStage(nn.Sequential):
 
 
 class FusedPyramid(nn.Module):
-    """torchvision's FeaturePyramidNetwork and ours: each lateral convolution adds the level above."""
+    """A FeaturePyramidNetwork (torchvision's or ours) whose lateral convolutions add the level above."""
 
     if TYPE_CHECKING:  # TorchScript cannot resolve names in these
         inner_blocks: nn.ModuleList
@@ -171,7 +171,7 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
 
 
 def is_lateral(block: nn.Module) -> bool:
-    """Whether ``block`` is one folded convolution without ReLU, in a Sequential or not, and nothing has a hook."""
+    """Whether ``block`` is one folded convolution without ReLU, in a Sequential or not, without hooks."""
     conv, *others = block if isinstance(block, nn.Sequential) else (block,)
     return (
         type(conv) is FoldedConv2d

@@ -1,4 +1,4 @@
-"""Which of several ways to compute the same is the fastest on this machine, measured once per shape."""
+"""Chooses the fastest of several implementations on this machine, timed once per shape."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MOST_TIMED = 8
 
 
 class FastestChoice:
-    """Remembers by key which of several calls was the fastest when it was first asked.
+    """Times several calls when it first sees a key, and remembers the fastest.
 
-    After ``MOST_TIMED`` keys nothing is timed any more: a new key gets what most others got. It is copied and saved as
-    an empty one: another machine may choose otherwise.
+    After ``MOST_TIMED`` keys nothing is timed any more: a new key gets the most frequent choice. Copies and pickles are
+    empty, since another machine may choose otherwise.
     """
 
     def __init__(self) -> None:
@@ -22,10 +22,10 @@ class FastestChoice:
     def choose(
         self, key: Hashable, calls: Mapping[str, Callable[[], object]], seconds: Callable[[Callable[[], object]], float]
     ) -> str:
-        """The name of one of ``calls``, of which the first is the one that always works.
+        """The name of the fastest of ``calls``; the first of them must always work.
 
         Args:
-            seconds: what a call takes; a RuntimeError in it takes that call out of the choice.
+            seconds: times a call; a call that raises RuntimeError is not chosen.
         """
         if key in self.chosen:
             return self.chosen[key]

@@ -1,4 +1,4 @@
-"""mmcv's ConvModule with its norm and its ReLU in the convolution. Imports mmcv."""
+"""mmcv's ConvModule with norm and ReLU fused into the convolution. Imports mmcv."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class FusedConvModule(conv_module.ConvModule):
-    """What ConvModule computes, ``activate=False`` included; ``norm=False`` is an error where there was a norm."""
+    """Computes what ConvModule does, with ``activate=False``, too; ``norm=False`` is an error if a norm was folded."""
 
     relu_in_conv: bool
 

@@ -1,4 +1,4 @@
-"""A convolution with bias, residual sum and ReLU in its epilogue, run the fastest way that there is."""
+"""A convolution with bias, residual sum and ReLU in its epilogue, run by the fastest implementation available."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from resnet_cuda.ops._registration import needs_registered_op, transformed
 class FoldedConv2d(nn.Conv2d):
     """``relu(conv(x) + bias + residual)``: ``forward(input, residual=None, overwrite=False)``.
 
-    ``weight`` (O, C/groups, kh, kw) is channels_last and, as ``bias``, has the norm in it. ``input`` (N, C, H, W) of
-    any strides is made channels_last, and so is the result (N, O, Ho, Wo). ``residual`` has the result's shape and
-    dtype; ``overwrite``: its memory may be the result's.
+    The norm is folded into ``weight`` (O, C/groups, kh, kw), which is channels_last, and ``bias``. ``input``
+    (N, C, H, W) of any strides is converted to channels_last, and the result (N, O, Ho, Wo) is channels_last.
+    ``residual`` has the result's shape and dtype; with ``overwrite`` the result may overwrite it.
 
-    Under torch.compile, torch.export, tracing and TorchScript, in dispatch modes and where a gradient is needed it is
-    made of torch's own operators.
+    Under torch.compile, torch.export, tracing and TorchScript, in dispatch modes and where a gradient is needed it runs
+    torch's own operators.
     """
 
     if TYPE_CHECKING:  # TorchScript cannot resolve names in these
@@ -35,7 +35,7 @@ class FoldedConv2d(nn.Conv2d):
 
     @classmethod
     def take_over(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
-        """Makes ``conv`` one of these, so that whoever refers to it has the new one."""
+        """Converts ``conv`` in place to this class, so that existing references to it stay valid."""
         conv._parameters["weight"] = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), False)
         conv._parameters["bias"] = None if bias is None else nn.Parameter(bias, False)
         conv.relu, conv.packed = relu, Packed()  # type: ignore[assignment]
@@ -51,14 +51,14 @@ class FoldedConv2d(nn.Conv2d):
         return strategy_for(self, input, residual)(self, input, residual, overwrite)
 
     def functional(self, input: Tensor, residual: Tensor | None = None, relu: bool = True) -> Tensor:
-        """The same of torch's operators, nothing in place; without the ReLU unless ``relu``."""
+        """The same by torch's operators, nothing in place; with the ReLU only if ``relu``."""
         out = self._conv_forward(input, self.weight, self.bias)
         if residual is not None:
             out = out + residual
         return F.relu(out) if relu and self.relu else out
 
     def is_plain(self) -> bool:
-        """Whether zeros pad it, by as many rows and columns as ``padding`` says: what the fused operators take."""
+        """Whether the padding is explicit numbers of zeros, which the fused operators need."""
         return self.padding_mode == "zeros" and not isinstance(self.padding, str)
 
     def _apply(self, fn, recurse=True):
@@ -71,7 +71,7 @@ class FoldedConv2d(nn.Conv2d):
 
 
 def recorded(input: Tensor) -> bool:
-    """Whether this call is traced, transformed or seen by a dispatch mode, for which torch's own operators run."""
+    """Whether this call is traced, transformed or under a dispatch mode: torch's own operators run then."""
     return isinstance(input, Proxy) or needs_registered_op() or transformed()
 
 

@@ -1,4 +1,4 @@
-"""On CUDA: cuDNN's convolution with its epilogue, or torch's and one pass of our kernel, whichever is faster."""
+"""On CUDA: cuDNN's convolution with a fused epilogue, or torch's and one pass of our kernel, whichever is faster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def operators() -> tuple[Any, Any] | None:
 
 
 def fused(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
-    """A Strategy for a ``conv`` with ReLU and bias; RuntimeError where cuDNN has no engine for it."""
+    """A Strategy for a ``conv`` with ReLU and bias; raises RuntimeError if cuDNN has no engine for it."""
     found = operators()
     assert found is not None
     convolution_relu, convolution_add_relu = found
@@ -48,7 +48,7 @@ def fused(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite:
 
 
 def seconds_on_gpu(call: Callable[[], object]) -> float:
-    """Per call, between two events, after one call that lets cuDNN choose its algorithm."""
+    """Seconds per call between two CUDA events, after one call in which cuDNN chooses its algorithm."""
     call()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
@@ -60,7 +60,7 @@ def seconds_on_gpu(call: Callable[[], object]) -> float:
 
 
 def may_fuse(conv: FoldedConv2d, input: Tensor) -> bool:
-    """Whether the two candidates compute the same: with ReLU and bias, in a dtype that cuDNN's epilogue takes."""
+    """Whether cuDNN's fused convolution applies: with ReLU and bias, in a dtype that its epilogue supports."""
     dtype = autocast_dtype(input) or input.dtype
     return (
         conv.relu
@@ -74,7 +74,7 @@ def may_fuse(conv: FoldedConv2d, input: Tensor) -> bool:
 
 
 def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, plain: Strategy) -> Strategy:
-    """Times both where this shape is new. While a CUDA graph is captured nothing can be timed: ``plain`` then."""
+    """The faster of ``fused`` and ``plain``, timed once per shape; ``plain`` if a CUDA graph is being captured."""
     if not may_fuse(conv, input):
         return plain
     choice = conv.packed.choice

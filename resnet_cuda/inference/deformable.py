@@ -1,4 +1,4 @@
-"""Deformable convolutions with a norm in weight and bias, and their ReLU."""
+"""Deformable convolutions with a norm folded into weight and bias, and with a ReLU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FoldedDeformConv2d(DeformConv2d):
 
     @classmethod
     def take_over(cls, conv: nn.Module, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
-        """Makes ``conv``, a deformable layer of any library, one of these, or of this class."""
+        """Converts ``conv``, a deformable layer of any library, in place to this class."""
         conv.__dict__.pop("bias", None)  # a plain None in detectron2's
         conv._parameters["weight"] = nn.Parameter(weight, False)
         conv._parameters["bias"] = None if bias is None else nn.Parameter(bias, False)
@@ -57,7 +57,7 @@ class FoldedDeformConv2d(DeformConv2d):
 class FoldedDeformPack(FoldedDeformConv2d):
     """A FoldedDeformConv2d with the convolution that predicts its offsets, ``conv_offset`` [mmcv's packs].
 
-    Channels of the prediction: all are offsets, or the last third are logits of the mask.
+    The predicted channels are all offsets (v1), or their last third are the mask's logits (v2).
     """
 
     if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class FoldedDeformPack(FoldedDeformConv2d):
 
 
 class WithOffsets(nn.Module):
-    """``conv(x, offsets and mask that offset predicts from x)``, where a library's block puts these two together."""
+    """``conv(x, ...)`` with the offsets and masks that ``offset`` predicts from x; both are modules of a block."""
 
     def __init__(self, offset: nn.Module, conv: FoldedDeformConv2d, modulated: bool):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A norm's constants in the weights of the convolution before it."""
+"""Folds a norm's constants into the weights of the convolution before it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _DETECTRON2 = (
 
 
 def is_plain_conv(conv: nn.Module) -> bool:
-    """Whether it computes what torch.nn.Conv2d does."""
+    """Whether ``conv`` computes what torch.nn.Conv2d does."""
     return isinstance(conv, nn.Conv2d) and runs_as(conv, nn.Conv2d, _CONV_METHODS)
 
 
 def has_norm_inside(conv: nn.Module) -> bool:
-    """Whether it is one of detectron2's layers that call their own ``norm`` and ``activation``."""
+    """Whether ``conv`` is a layer of detectron2 that calls its own ``norm`` and ``activation``."""
     return any(known is not None and isinstance(conv, known) and runs_as(conv, known) for known in _detectron2())
 
 
@@ -47,10 +47,10 @@ def _detectron2() -> list[type | None]:
 
 
 def fold(conv: nn.Module, constants: Constants, relu: bool) -> None:
-    """Makes ``conv`` compute ``norm(conv(x))``, with a ReLU where the norm has one or ``relu``.
+    """Makes ``conv`` compute ``norm(conv(x))``, with a ReLU if the norm has one or ``relu`` is set.
 
     Raises:
-        UnfoldableError: for a layer of another kind, or with hooks, or whose weights would overflow; nothing changes.
+        UnfoldableError: for a layer of another kind, with hooks, or whose weights would overflow. Nothing has changed.
     """
     if runs_as(conv, DFConv2d) and isinstance(conv, DFConv2d):
         _check_untouched(conv)
@@ -109,7 +109,7 @@ def _take_over(conv: Any, kind: str, weight: Tensor, bias: Tensor | None, relu: 
 
 
 def folded_weights(weight: Tensor, bias: Tensor | None, constants: Constants) -> tuple[Tensor, Tensor]:
-    """Weight (O, ...) and bias (O,) with the norm in them: computed in float64, rounded once to the weight's dtype."""
+    """Weight (O, ...) and bias (O,) with the norm folded in, in float64 and rounded once to the weight's dtype."""
     scale, shift = constants.scale, constants.shift
     if scale.shape[0] != weight.shape[0]:
         raise UnfoldableError(f"the norm has {scale.shape[0]} channels, the convolution {weight.shape[0]}")

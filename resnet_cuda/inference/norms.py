@@ -21,11 +21,11 @@ _TIMM = ("timm.layers.norm_act.FrozenBatchNormAct2d", "timm.layers.norm_act.Batc
 
 
 class UnfoldableError(Exception):
-    """Why a norm stays as it is, in the words of the report."""
+    """A norm cannot be folded; the message is the reason in the report."""
 
 
 class Constants(NamedTuple):
-    """``relu(x * scale + shift)``, or without relu; both (C,), float64."""
+    """``x * scale + shift``, with a ReLU if ``relu``; scale and shift are (C,), float64."""
 
     scale: Tensor
     shift: Tensor
@@ -33,7 +33,7 @@ class Constants(NamedTuple):
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it is a batch norm of images, by its class or the name of its class: folded or mentioned."""
+    """Whether ``module`` is a 2D batch norm, by its class or its class's name: it is folded, or named in the report."""
     if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)):
         return True
     return "BatchNorm" in type(module).__name__ and not isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d))
@@ -43,7 +43,7 @@ def constants_of(norm: nn.Module) -> Constants:
     """The constants of a norm in evaluation mode.
 
     Raises:
-        UnfoldableError: where it does something else, or its constants are not usable.
+        UnfoldableError: if it computes something else, or its constants are unusable.
     """
     touched = why_touched(norm)
     if touched is not None:

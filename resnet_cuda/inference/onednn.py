@@ -1,7 +1,7 @@
 """oneDNN's convolutions with ReLU and sum in their epilogue and packed weights, as torch.compile's freezing uses them.
 
-torch registers the operators without promising their names, so that all of this is used only where they are there with
-the arguments that they have had since 2.0.
+torch does not guarantee these operators' names, so they are used only if they exist with the arguments that they have
+had since torch 2.0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ARGUMENTS = {  # of the operators' overloads
 
 @functools.lru_cache(maxsize=1)
 def operators() -> tuple[Any, Any, Any, Any] | None:
-    """Convolution with ReLU, with sum and ReLU, the latter onto the summand, packing; None where one is not there."""
+    """Convolution with ReLU, with sum and ReLU, the same in place, weight packing; None if one does not exist."""
     if not torch.backends.mkldnn.is_available():
         return None
     found = []
@@ -51,9 +51,9 @@ def _supports(dtype: torch.dtype) -> bool:
 
 
 def takes(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> bool:
-    """Whether ``run`` takes them: float32, or a 16-bit type that the processor computes with.
+    """Whether ``run`` supports the arguments: float32, or a 16-bit dtype that the processor has instructions for.
 
-    Not a residual beside several groups: torch adds it outside oneDNN then, which fails for bfloat16.
+    Not a residual with several groups: torch adds it outside oneDNN, which fails for bfloat16.
     """
     dtype = _compute_dtype(conv, input)
     # type: a Tensor subclass has rules of its own

@@ -1,4 +1,4 @@
-"""optimize_for_inference: a copy of a model whose constant norms are in its convolutions' weights."""
+"""optimize_for_inference: a copy of a model with its constant norms folded into the convolutions' weights."""
 
 from __future__ import annotations
 
@@ -27,30 +27,31 @@ _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of ``model`` for inference: in eval mode, every constant norm folded, ReLU and residual sums fused.
 
-    FrozenBatchNorm2d (of this package, torchvision, detectron2, timm, maskrcnn-benchmark) and BatchNorm2d go into the
-    weights of the convolution before them, computed in float64 and rounded once to the weight's dtype. ReLU and
-    residual sum are in the convolution's epilogue, which oneDNN, cuDNN or this package's kernels run with prepacked
-    weights. Outputs are those of the model in eval mode but for rounding, and channels_last; images of any size, empty
-    batches. One difference: where an activation is NaN, oneDNN's ReLU gives 0 and torch's NaN.
+    FrozenBatchNorm2d (of this package, torchvision, detectron2, timm, maskrcnn-benchmark) and BatchNorm2d are folded
+    into the weights of the convolution before them, computed in float64 and rounded once to the weight's dtype. ReLU
+    and residual sum are in the convolution's epilogue, which oneDNN, cuDNN or this package's kernels run with prepacked
+    weights. Outputs equal those of the model in eval mode up to rounding, and are channels_last. Images may have any
+    size, batches may be empty. One difference: where an activation is NaN, oneDNN's ReLU gives 0, torch's gives NaN.
 
-    Which convolution a norm belongs to is known from the classes of the blocks around it: this package's backbones and
-    heads, torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection,
-    and a Sequential that nothing but Sequentials is around. Other code that calls parts of these must call convolution,
-    norm and ReLU one after the other, as they do. Whatever has a hook, a parametrization, another forward, or stands in
-    several places stays as it is. ``copy.optimization_report`` (printable) says what was done; norms that stay are also
+    The convolution of a norm is found by the class of the block around both: this package's backbones and heads,
+    torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection, and a
+    Sequential that only Sequentials contain. Your own code may call parts of these blocks, if it calls convolution,
+    norm and ReLU in the block's order. Modules with a hook, a parametrization or another forward, and modules that are
+    shared, stay as they are. ``copy.optimization_report`` (printable) lists what was done; norms that stay are also
     named in one warning.
 
-    The copy has its own parameter names, whose ``state_dict()`` fits another optimized copy only. None requires a
-    gradient, but one flows to the input. It can be copied, pickled, compiled, exported and moved to another device or
-    dtype, and be in any dtype before. Weights are packed at the first call; ``load_state_dict`` and writing in place
-    are noticed, writing through ``.data`` or NumPy is not. Memory on a CPU: all weights once more for each of the last
-    two image sizes, and those of 3x3 convolutions four times more where Winograd's algorithm is used.
+    The copy has its own parameter names: its ``state_dict()`` fits only another optimized copy. Its parameters require
+    no gradient, but gradients flow to the input. It can be copied, pickled, compiled, exported and moved to another
+    device or dtype; the model may have any dtype. Weights are packed at the first call, and again after
+    ``load_state_dict`` and in-place writes, but not after writes through ``.data`` or NumPy. Memory on a CPU: another
+    copy of all weights for each of the last two image sizes, and four times the weights of the 3x3 convolutions that
+    use Winograd's algorithm.
 
     Args:
-        model: any module tree; it is not changed. In training mode it is as after ``model.eval()``.
+        model: any module tree; it is not changed. In training mode it is treated as after ``model.eval()``.
 
     Raises:
-        TypeError: where ``model`` is not a module, or a scripted or traced one, whose modules cannot be replaced.
+        TypeError: if ``model`` is not a module, or is scripted or traced: its modules cannot be replaced.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""What a layer has prepared of its weights: never copied, saved or trusted after the weights have changed."""
+"""A layer's cache of packed weights: neither copied nor saved, and invalid once the weights have changed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MOST_SHAPES = 2
 
 
 class Packed:
-    """Values by key, at most ``MOST_SHAPES`` of each kind, the least recently used dropped first.
+    """An LRU cache of at most ``MOST_SHAPES`` values of each kind.
 
-    A deepcopy, an unpickled object and ``clear()`` are empty, so that the values are made anew.
+    It is empty in a deepcopy, after unpickling and after ``clear()``; values are then computed again.
     """
 
     def __init__(self) -> None:
@@ -27,9 +27,9 @@ class Packed:
         self.choice = FastestChoice()  #: of the way that each shape takes on a GPU
 
     def get(self, kind: str, key: Hashable, layer: nn.Conv2d, make: Callable[[], Any]) -> Any:
-        """The value of ``key``, made where it is not there, or not of the weight and bias that ``layer`` has now.
+        """The value of ``key``, made anew if it is missing or ``layer``'s weight or bias has changed.
 
-        Writes that count as no version are not seen: those through ``.data`` or NumPy.
+        Changes are detected by the tensors' version counters: not those through ``.data`` or NumPy.
         """
         version = _version(layer.weight), None if layer.bias is None else _version(layer.bias)
         if version != self._latest:

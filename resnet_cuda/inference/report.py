@@ -1,4 +1,4 @@
-"""What optimize_for_inference did to a model."""
+"""The report of what optimize_for_inference did to a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHOWN = 8
 
 @dataclass
 class OptimizationReport:
-    """Names are those of the modules in the model that was given. ``str()`` is a short table."""
+    """Lists modules by their names in the original model. ``str()`` is a short table."""
 
     folded: list[str] = field(default_factory=list)  #: norms that are in their convolution's weights now
     fused: list[str] = field(default_factory=list)  #: blocks, stems, stages and pyramids with a forward of this package
@@ -27,7 +27,7 @@ class OptimizationReport:
         return "\n".join(lines + [f"  {line}" for line in self.reasons()])
 
     def reasons(self) -> list[str]:
-        """One line per reason, with how many norms have it and some of their names."""
+        """One line per reason why norms stay, with their number and some of their names."""
         counts = Counter(self.left.values())
         lines = []
         for reason, count in counts.most_common(_SHOWN):

@@ -1,4 +1,4 @@
-"""The ways to run a FoldedConv2d eagerly, and which one an input takes."""
+"""The ways to run a FoldedConv2d eagerly, and the choice of one for an input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Strategy(Protocol):
-    """``relu(conv(input) + residual)`` for a channels_last input; ``overwrite``: onto residual, if it likes."""
+    """``relu(conv(input) + residual)`` for a channels_last input; with ``overwrite`` it may overwrite residual."""
 
     def __call__(self, conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor: ...
 
@@ -40,7 +40,7 @@ def _constants(conv: FoldedConv2d) -> tuple[Tensor, Tensor]:
 
 
 def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> Strategy:
-    """The strategy for ``input``, channels_last where it has four dimensions."""
+    """The strategy for ``input``, which is channels_last if it has four dimensions."""
     if input.dim() != 4 or input.numel() == 0 or not conv.is_plain():
         return plain
     if input.is_cpu:

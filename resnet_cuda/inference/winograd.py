@@ -1,4 +1,4 @@
-"""The compiled 3x3 convolution of this package (Winograd), where it is there and its chooser says that it pays."""
+"""This package's compiled 3x3 convolution (Winograd), used where it is available and estimated to be faster."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 @functools.lru_cache(maxsize=1)
 def operators() -> Any:
-    """The module with ``winograd_weight``, ``conv2d_winograd`` and ``winograd_pays``; None where it is not compiled."""
+    """The module with ``winograd_weight``, ``conv2d_winograd`` and ``winograd_pays``; None if it is not compiled."""
     if not hasattr(torch.ops.resnet_cuda, "conv2d_winograd"):
         return None
     return importlib.import_module("resnet_cuda.ops.conv2d_winograd")
 
 
 def takes(conv: FoldedConv2d, input: Tensor) -> bool:
-    """Whether ``run`` takes them, and is the fastest way: 3x3, stride 1, on a CPU."""
+    """Whether ``run`` supports the arguments and is estimated to be the fastest: 3x3, stride 1, on a CPU."""
     if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
         return False
     found = operators()

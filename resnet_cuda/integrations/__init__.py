@@ -1,4 +1,4 @@
-"""One module per detection library; each imports its library, so import the one that you use:
+"""One module per detection library. Each imports its library, so import only the one that you use:
 
 >>> import resnet_cuda.integrations.detectron2  # doctest: +SKIP
 

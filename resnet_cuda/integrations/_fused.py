@@ -1,8 +1,8 @@
 """Convolution, norm, residual sum and ReLU of the integrations' blocks, as :mod:`resnet_cuda.layers.conv_norm_act`.
 
-Two things are added, for libraries that have no FrozenBatchNorm2d of ours and no DFConv2d: a BatchNorm2d that is a
-constant in this call is computed by the same fused pass, and the layer that predicts a deformable convolution's
-offsets is another module, so that parameters keep the library's names.
+Two differences, for libraries that use neither this package's FrozenBatchNorm2d nor its DFConv2d: a BatchNorm2d that is
+constant in this call also runs fused, and the layer that predicts a deformable convolution's offsets is a separate
+module, so that parameters keep the library's names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def conv_norm_act(
     relu: bool = True,
     offset: nn.Module | None = None,
 ) -> Tensor:
-    """``relu(norm(conv(x)) + residual)``; a deformable ``conv`` takes what the module ``offset`` predicts from x."""
+    """``relu(norm(conv(x)) + residual)``; a deformable ``conv`` takes the offsets that ``offset`` predicts from x."""
     out = conv(x) if offset is None else _deformed(conv, offset(x), x)
     constants = None if norm is None else constants_of(norm)
     if constants is not None:

@@ -19,14 +19,14 @@ except ImportError as error:
 
 
 class FrozenBatchNorm2d(layers.FrozenBatchNorm2d):
-    """maskrcnn-benchmark's, which has no epsilon."""
+    """maskrcnn-benchmark's FrozenBatchNorm2d, which has no epsilon."""
 
     def __init__(self, n: int):
         super().__init__(n, eps=0.0)
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Of boxes whose last pixel belongs to them, as all in maskrcnn-benchmark."""
+    """Non-maximum suppression of boxes that include their last pixel, as all boxes of maskrcnn-benchmark do."""
     boxes = boxes.float() + boxes.new_tensor([0, 0, 1, 1]).float()
     return torchvision.ops.nms(boxes, scores.float(), threshold)
 
@@ -65,7 +65,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0 / 9, size_av
 
 
 class SigmoidFocalLoss(nn.Module):
-    """Summed; logits (N, classes), targets (N,) from 1, 0 for background, negative to be left out."""
+    """Summed focal loss of logits (N, classes); targets (N,): classes from 1, 0 for background, negative: ignored."""
 
     def __init__(self, gamma: float, alpha: float):
         super().__init__()
@@ -81,7 +81,7 @@ class SigmoidFocalLoss(nn.Module):
 
 
 def deform_conv(input, offset, weight, stride=1, padding=0, dilation=1, groups=1, deformable_groups=1, im2col_step=64):
-    """``groups`` and ``deformable_groups`` follow from the shapes; ``im2col_step`` changes no result."""
+    """``groups`` and ``deformable_groups`` are inferred from the shapes; ``im2col_step`` does not change results."""
     return ops.deform_conv2d(input, offset, weight, None, stride, padding, dilation)
 
 
@@ -92,7 +92,7 @@ def modulated_deform_conv(
 
 
 class ModulatedDeformConvPack(layers.ModulatedDeformConv):
-    """Predicts its offsets and masks by ``conv_offset_mask``, which starts at zero."""
+    """Predicts its offsets and masks by ``conv_offset_mask``, whose parameters are initialised to zero."""
 
     def __init__(
         self,

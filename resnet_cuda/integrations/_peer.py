@@ -6,10 +6,10 @@ from typing import NoReturn
 
 
 def missing(integration: str, install: str, error: ImportError) -> ImportError:
-    """What to raise instead of ``error``: says what ``resnet_cuda.integrations.<integration>`` needs."""
+    """The exception to raise instead of ``error``: says what ``resnet_cuda.integrations.<integration>`` needs."""
     return ImportError(f"resnet_cuda.integrations.{integration} needs {install} ({error})", name=error.name)
 
 
 def refuse(key: str, value: object, allowed: str) -> NoReturn:
-    """Raises the error of an option that is not there: names the key, its value and what is allowed."""
+    """Raises the error for an unsupported option: names the key, its value and what is allowed."""
     raise ValueError(f"{key} is {value!r}; it must be {allowed}")

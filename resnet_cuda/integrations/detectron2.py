@@ -5,14 +5,14 @@
 >>> model = detectron2.modeling.build_model(cfg)
 
 Registered are ``build_resnet_cuda_backbone`` (C4, DC5), ``build_resnet_cuda_fpn_backbone`` and
-``build_retinanet_resnet_cuda_fpn_backbone``. They read what detectron2's own builders read and make modules of the same
-parameter names, so that its checkpoints and model zoo load unchanged. ``ResNet`` and ``FPN`` are detectron2's;
+``build_retinanet_resnet_cuda_fpn_backbone``. They read the same keys as detectron2's builders and have the same
+parameter names, so that its checkpoints and model zoo load unchanged. ``ResNet`` and ``FPN`` are detectron2's.
 ``BasicStem``, ``BasicBlock``, ``BottleneckBlock`` and ``DeformBottleneckBlock`` are classes of this module with the
 arguments of detectron2's, for lazy configurations. Deformable stages need no compiled detectron2, on CPU or GPU.
 
-The C5 head of C4 models, ``Res5ROIHeads``, stays detectron2's. One difference is visible: here ``conv1(x)`` is the
-convolution alone and ``conv1.norm`` a module beside it, which the block calls; a hook on ``conv1`` sees the result
-before the norm.
+The C5 head of C4 models, ``Res5ROIHeads``, stays detectron2's. One difference is visible: ``conv1(x)`` is the
+convolution alone, and the block calls ``conv1.norm`` itself, so that a hook on ``conv1`` sees the result before the
+norm.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NEUTRAL = {"STEM_TYPE": "basic", "RES4_DILATION": 1, "RES5_MULTI_GRID": [1, 1, 
 
 
 class FrozenBatchNorm2d(layers.FrozenBatchNorm2d):
-    """This package's norm with detectron2's start values and rule for files that have only scale and shift."""
+    """This package's norm with detectron2's initial values and its rule for files with only scale and shift."""
 
     _version = 3
 
@@ -173,10 +173,10 @@ class DeformBottleneckBlock(BottleneckBlock):
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_cuda_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
-    """[detectron2's build_resnet_backbone]: ``MODEL.RESNETS.*``, ``MODEL.BACKBONE.FREEZE_AT``, the input's channels.
+    """[detectron2's build_resnet_backbone]: by ``MODEL.RESNETS.*``, ``MODEL.BACKBONE.FREEZE_AT``, the image's channels.
 
     Raises:
-        ValueError: for a key of ``MODEL.RESNETS`` that is not known here, and for a value that is not allowed.
+        ValueError: for an unknown key of ``MODEL.RESNETS``, and for a value that is not allowed.
     """
     settings = cfg.MODEL.RESNETS
     _check(settings)

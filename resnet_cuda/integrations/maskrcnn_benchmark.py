@@ -4,13 +4,13 @@
 >>> integration.install()  # before maskrcnn_benchmark's modules are imported
 >>> from maskrcnn_benchmark.modeling.detector import build_detection_model
 
-``install`` puts modules of the same names in the place of two of its own: ``maskrcnn_benchmark.layers`` (this package's
-layers, torchvision's nms, RoI align and RoI pool) and ``maskrcnn_benchmark.modeling.backbone.resnet``
-(:mod:`resnet_cuda.resnet`). Its compiled part ``maskrcnn_benchmark._C`` is not needed. Configurations, parameter names
-and the training loop stay its own. What torch, NumPy and OpenCV no longer have is replaced in its files as they
-are imported; nothing is written. Without apex there is a stand-in for ``apex.amp``, for ``DTYPE: "float32"`` alone.
+``install`` replaces two of maskrcnn-benchmark's modules: ``maskrcnn_benchmark.layers`` (by this package's layers and
+torchvision's nms, RoI align and RoI pool) and ``maskrcnn_benchmark.modeling.backbone.resnet`` (by
+:mod:`resnet_cuda.resnet`). The compiled ``maskrcnn_benchmark._C`` is not needed. Configurations, parameter names and
+the training loop do not change. Names that torch, NumPy and OpenCV have removed are replaced in the source as it is
+imported; no file is written. Without apex a substitute for ``apex.amp`` supports ``DTYPE: "float32"`` only.
 
-Not there: deformable RoI pooling, which is an error where it is made or called.
+Not supported: deformable RoI pooling, which raises when it is constructed or called.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def install() -> None:
     """Makes maskrcnn_benchmark use this package's modules; a second call does nothing.
 
     Raises:
-        ImportError: where there is no maskrcnn_benchmark on the Python path.
-        RuntimeError: where one of the modules that would be replaced is imported already.
+        ImportError: if maskrcnn_benchmark is not on the Python path.
+        RuntimeError: if one of the modules to replace has already been imported.
     """
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return

@@ -4,12 +4,12 @@
 >>> model = dict(backbone=dict(type="ResNetCUDA"))  # instead of ResNet; all other keys stay
 >>> model = dict(backbone=dict(type="ResNetCUDA", groups=32, base_width=4))  # instead of ResNeXt
 
-Arguments and parameter names are mmdetection's, so that its checkpoints load unchanged. A BatchNorm that is a constant
-(in eval mode, by ``norm_eval``, ``frozen_stages`` or ``model.eval()``, with no gradient for its weight) is computed
-with the sum and the ReLU in one pass. Needs mmdet, mmengine and mmcv, of which mmcv-lite is enough for this backbone.
+Arguments and parameter names are mmdetection's, so that its checkpoints load unchanged. A BatchNorm that is constant
+(in eval mode, by ``norm_eval``, ``frozen_stages`` or ``model.eval()``, with no gradient for its weight) runs in one
+pass with the sum and the ReLU. Needs mmdet, mmengine and mmcv; mmcv-lite suffices for this backbone.
 
-Two differences are visible: a deformable ``conv2`` is called with its offsets, which the block predicts by
-``conv2.conv_offset``; and ``norm1`` and the like are ``bn1`` or ``gn1`` alone.
+Two differences are visible: a deformable ``conv2`` is called with offsets, which the block predicts by
+``conv2.conv_offset``; and the norms have only their names ``bn1`` or ``gn1``, without the alias ``norm1``.
 """
 
 from __future__ import annotations
@@ -113,9 +113,9 @@ def _checked_dcn(dcn: dict | None) -> dict | None:
 class ResNetCUDA(BaseModule):
     """[mmdet.models.ResNet]; ``forward`` (N, C, H, W) gives a tuple of the stages in ``out_indices``.
 
-    Args: as mmdetection's ResNet has them, and ``groups``, ``base_width`` of its ResNeXt; its ResNetV1d is
-        ``deep_stem=True, avg_down=True``. ``dcn`` is ``dict(type="DCN" or "DCNv2", deform_groups=1)``. Refused are
-        ``plugins``, a ``conv_cfg`` of another layer, ``fallback_on_stride`` and DCN in depths 18 and 34.
+    Args: those of mmdetection's ResNet, and ``groups``, ``base_width`` of its ResNeXt; its ResNetV1d is
+        ``deep_stem=True, avg_down=True``. ``dcn`` is ``dict(type="DCN" or "DCNv2", deform_groups=1)``. Not supported:
+        ``plugins``, a ``conv_cfg`` of another layer, ``fallback_on_stride``, DCN in depths 18 and 34.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class ResNetCUDA(BaseModule):
         return [(self.conv1, getattr(self, self.norm1_name))]
 
     def init_weights(self) -> None:
-        """mmengine's, after which predicted offsets and, with ``zero_init_residual``, blocks start at zero."""
+        """mmengine's initialisation; then zeros the predicted offsets and, by ``zero_init_residual``, the residuals."""
         fresh = self.default_init and not self.is_init
         super().init_weights()
         for block in self.modules() if fresh else ():
@@ -259,7 +259,7 @@ class ResNetCUDA(BaseModule):
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> ResNetCUDA:
-        """Frozen stages stay in eval mode, and with ``norm_eval`` every BatchNorm."""
+        """Sets training mode, except for frozen stages and, with ``norm_eval``, every BatchNorm."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:

@@ -4,7 +4,7 @@
 >>> register()  # adds resnet_cuda_resnet50 and all others of resnet_cuda.torchvision_body.VARIANTS
 >>> model = timm.create_model("resnet_cuda_resnet50", features_only=True, out_indices=(1, 2, 3, 4), pretrained=True)
 
-Arguments are those of :class:`ResNetFeatures`, timm's ``in_chans``, ``out_indices`` and ``output_stride`` among them.
+Arguments are those of :class:`ResNetFeatures`, including timm's ``in_chans``, ``out_indices`` and ``output_stride``.
 Parameter names, outputs and ``feature_info`` are those of timm's model of that name, without ``resnet_cuda_``;
 ``pretrained=True`` loads timm's weights for it.
 """
@@ -43,12 +43,12 @@ class ResNetFeatures(TorchvisionBody):
 
     Args:
         backbone_name: as for :func:`resnet_cuda.resnet_fpn_backbone`.
-        out_indices: levels to return, ascending: 0 is the stem's (stride 2), 1 to 4 the stages'; negative ones count
-            from the last; an int n is the last n.
+        out_indices: levels to return, ascending: 0 is the stem (stride 2), 1 to 4 the stages; negative indices count
+            from the last; an int n means the last n levels.
         in_chans: channels of the image.
         output_stride: 32, or 16 or 8 with dilated stages.
-        norm_layer, dcn_stages, modulated, deformable_groups, width: as for :func:`resnet_cuda.resnet_fpn_backbone`, but
-            with trained BatchNorm by default, as in timm.
+        norm_layer, dcn_stages, modulated, deformable_groups, width: as for :func:`resnet_cuda.resnet_fpn_backbone`;
+            the default norm is trained BatchNorm, as in timm.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class ResNetFeatures(TorchvisionBody):
 
 
 def register() -> None:
-    """Adds ``resnet_cuda_<name>`` to timm's registry for every name in ``VARIANTS``; twice is as once."""
+    """Adds ``resnet_cuda_<name>`` to timm's registry for every name in ``VARIANTS``. A second call does nothing."""
     for name in VARIANTS:
         if not timm.is_model(PREFIX + name):
             register_model(_entrypoint(name))

@@ -6,17 +6,17 @@
 
 Every builder takes
 
-- torchvision's arguments, with its defaults: ``weights`` (of the whole detector: torchvision's, or a path or what else
-  :func:`resnet_cuda.load_weights` takes), ``num_classes``, ``weights_backbone`` (likewise),
+- torchvision's arguments, with its defaults: ``weights`` (of the whole detector: torchvision's, a path, or anything
+  that :func:`resnet_cuda.load_weights` takes), ``num_classes``, ``weights_backbone`` (likewise),
   ``trainable_backbone_layers``, and ``progress``, which has no effect;
-- those of :func:`resnet_cuda.resnet_fpn_backbone`: ``backbone_name``, ``norm_layer``, ``dcn_stages``, ``modulated``,
-  ``deformable_groups``, ``width``, ``fpn_channels``, ``fpn_norm_layer``, ``in_channels``, ``deep_stem``, ...;
-- all others go to the detector's class, such as ``min_size`` or ``box_score_thresh``.
+- arguments of :func:`resnet_cuda.resnet_fpn_backbone`: ``backbone_name``, ``norm_layer``, ``dcn_stages``,
+  ``modulated``, ``deformable_groups``, ``width``, ``fpn_channels``, ``fpn_norm_layer``, ``in_channels``, ...;
+- arguments of the detector's class, such as ``min_size`` or ``box_score_thresh``.
 
-Where none of the second is given, the keys of ``state_dict()``, the outputs and the losses are those of torchvision's
-model. ``norm_layer`` is torchvision's choice by default: frozen with weights and trained BatchNorm without, always
-BatchNorm in version 2. A detector's weights also go into another backbone as far as they fit its parameters, into
-deformable stages for example (:func:`resnet_cuda.load_weights`).
+Without arguments of the second group, the keys of ``state_dict()``, the outputs and the losses are those of
+torchvision's model. The default ``norm_layer`` is torchvision's: frozen with weights, trained BatchNorm without, always
+BatchNorm in version 2. A detector's weights can also be loaded into another backbone, such as one with deformable
+stages, as far as they fit its parameters (:func:`resnet_cuda.load_weights`).
 """
 
 from __future__ import annotations
@@ -195,27 +195,27 @@ def _top_levels(recipe: _Recipe, backbone_options: dict[str, Any]) -> LastLevelP
 
 
 def fasterrcnn_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.FasterRCNN:
-    """Faster R-CNN; arguments as the module says [torchvision.models.detection.fasterrcnn_resnet50_fpn]."""
+    """Faster R-CNN; arguments: see the module [torchvision.models.detection.fasterrcnn_resnet50_fpn]."""
     return _build("fasterrcnn_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def maskrcnn_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.MaskRCNN:
-    """Mask R-CNN; arguments as the module says [torchvision.models.detection.maskrcnn_resnet50_fpn]."""
+    """Mask R-CNN; arguments: see the module [torchvision.models.detection.maskrcnn_resnet50_fpn]."""
     return _build("maskrcnn_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def keypointrcnn_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.KeypointRCNN:
-    """Keypoint R-CNN, which also takes ``num_keypoints``, by default 17; else as the module says."""
+    """Keypoint R-CNN, which also takes ``num_keypoints``, by default 17; other arguments: see the module."""
     return _build("keypointrcnn_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def retinanet_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.RetinaNet:
-    """RetinaNet; arguments as the module says [torchvision.models.detection.retinanet_resnet50_fpn]."""
+    """RetinaNet; arguments: see the module [torchvision.models.detection.retinanet_resnet50_fpn]."""
     return _build("retinanet_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 
 def fcos_resnet50_fpn(*, weights_backbone: Any = "IMAGENET1K_V1", **options: Any) -> detection.FCOS:
-    """FCOS; arguments as the module says [torchvision.models.detection.fcos_resnet50_fpn]."""
+    """FCOS; arguments: see the module [torchvision.models.detection.fcos_resnet50_fpn]."""
     return _build("fcos_resnet50_fpn", weights_backbone=weights_backbone, **options)
 
 

@@ -1,13 +1,13 @@
-"""A backbone of Hugging Face transformers, for DETR, MaskFormer and whatever takes a ``backbone_config``.
+"""A backbone for Hugging Face transformers: for DETR, MaskFormer and all models that take a ``backbone_config``.
 
 >>> from resnet_cuda.integrations.transformers import ResNetCUDAConfig
 >>> backbone = ResNetCUDAConfig(backbone_name="resnet50", dcn_stages=[False, True, True, True], out_features=["stage4"])
 >>> model = transformers.DetrForObjectDetection(transformers.DetrConfig(backbone_config=backbone))
 
-``AutoBackbone.from_config``, ``save_pretrained`` and ``from_pretrained`` work as for transformers' own ResNet, whose
-stage names it has ("stem", "stage1", ..., "stage4"). Parameters are ``body.`` and torchvision's names;
-:func:`from_resnet` translates the state dict of transformers' ResNet. The norms are FrozenBatchNorm2d unless
-``norm_layer`` says otherwise; DETR, which freezes every BatchNorm, leaves them as they are.
+``AutoBackbone.from_config``, ``save_pretrained`` and ``from_pretrained`` work as for transformers' own ResNet. Stages
+have its names ("stem", "stage1", ..., "stage4"). Parameters have torchvision's names with the prefix ``body.``;
+:func:`from_resnet` translates the state dict of transformers' ResNet. The default norm is FrozenBatchNorm2d, which
+DETR, unlike BatchNorm, does not replace.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ except ImportError as error:
 
 
 class ResNetCUDAConfig(BackboneConfigMixin, PreTrainedConfig):
-    """Of :class:`ResNetCUDABackbone`: ``num_channels`` (of the image), ``trainable_layers``, and the arguments of
-    :func:`resnet_cuda.resnet_fpn_backbone` by their names; ``out_features`` or ``out_indices``, by default the last.
+    """The configuration of :class:`ResNetCUDABackbone`: ``num_channels`` (of the image), ``trainable_layers``, and
+    arguments of :func:`resnet_cuda.resnet_fpn_backbone`; ``out_features`` or ``out_indices``, by default the last.
     """
 
     # Without "resnet" in it, by which DETR would choose parameters to freeze, by names that no ResNet there has.
@@ -61,8 +61,8 @@ class ResNetCUDAConfig(BackboneConfigMixin, PreTrainedConfig):
 
 
 class ResNetCUDABackbone(BackboneMixin, PreTrainedModel):
-    """``forward(pixel_values)`` gives a BackboneOutput, whose ``feature_maps`` are those of ``out_features``; it has
-    ``channels``, ``stage_names`` and ``out_features``. "stem" is the pooled result, of stride 4."""
+    """``forward(pixel_values)`` gives a BackboneOutput with the ``feature_maps`` of ``out_features``. The backbone has
+    ``channels``, ``stage_names`` and ``out_features``. "stem" is the result after pooling, of stride 4."""
 
     config_class = ResNetCUDAConfig
     main_input_name = "pixel_values"
@@ -94,7 +94,7 @@ class ResNetCUDABackbone(BackboneMixin, PreTrainedModel):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ResNetCUDABackbone:
-        """Freezes again what ``trainable_layers`` leaves out, as ``from_pretrained`` makes new parameters."""
+        """Also freezes the layers beyond ``trainable_layers`` again: ``from_pretrained`` makes new parameters."""
         super().train(mode)
         trained = ("layer4.", "layer3.", "layer2.", "layer1.", "conv1.")[: self.config.trainable_layers]
         for name, parameter in self.body.named_parameters():
@@ -125,7 +125,7 @@ class ResNetCUDABackbone(BackboneMixin, PreTrainedModel):
         return_dict: bool | None = None,
         **_: Any,
     ) -> BackboneOutput | tuple:
-        """``hidden_states`` are all levels, from the stem on."""
+        """``hidden_states`` has all levels, beginning with the stem."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         body = self.body
@@ -151,9 +151,9 @@ _RENAMED = (
 
 
 def from_resnet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of transformers' ResNetBackbone, ResNetModel or ResNetForImageClassification by our names.
+    """Translates a state dict of transformers' ResNetBackbone, ResNetModel or ResNetForImageClassification.
 
-    It is for networks without deformable stages and with the stride in the 3x3, as in "microsoft/resnet-50".
+    Only for networks with the stride in the 3x3, as in "microsoft/resnet-50", and without deformable stages.
     """
     renamed = {}
     for key, value in state_dict.items():

@@ -1,7 +1,7 @@
-"""torchvision's detectors in a form that torch.export can follow.
+"""torchvision's detectors in a form that torch.export can trace.
 
-Their own code cannot be: sizes and loops depend on the detections. The form has the same modules and weights, and other
-operations between them, with the same results.
+It cannot trace torchvision's own code, where sizes and loops depend on the detections. The exportable form has the same
+modules and weights; the operations between them differ but give the same results.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ __all__ = ["exportable", "foreign_part", "translations"]
 
 
 def exportable(model: nn.Module) -> nn.Module:
-    """A module that takes one image (3, H, W) and returns what ``model`` finds in it, with ``model``'s modules and
-    weights. ``model`` has run before.
+    """A module that takes one image (3, H, W) and returns ``model``'s detections, with ``model``'s modules and weights.
+
+    ``model`` must have run before.
 
     Raises:
         ValueError: naming the part that is not torchvision's own.

@@ -12,6 +12,6 @@ def clip(boxes: Tensor, size: Tensor) -> Tensor:
 
 
 def is_larger(boxes: Tensor, smallest: float) -> Tensor:
-    """Whether both sides are at least ``smallest`` [remove_small_boxes]."""
+    """Whether both sides of each box are at least ``smallest`` [remove_small_boxes]."""
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return (width >= smallest) & (height >= smallest)

@@ -1,4 +1,4 @@
-"""One image as the batch that a detector's backbone takes [torchvision's GeneralizedRCNNTransform], any size."""
+"""Converts one image of any size to the batch for a detector's backbone [torchvision's GeneralizedRCNNTransform]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_cuda.export.detectors.clipping import clip
 
 @dataclass(frozen=True)
 class Image:
-    """``batch`` (1, 3, Hp, Wp), with zeros right and below; height and width before and after the resizing, (2,)
+    """``batch`` (1, 3, Hp, Wp), zero-padded right and below; height and width before and after resizing, (2,)
     float32."""
 
     batch: Tensor
@@ -30,7 +30,7 @@ class Image:
 
 
 def prepare(transform: Any, image: Tensor) -> Image:
-    """``image`` (3, H, W) normalised, resized and padded. H and W are numbers, or symbols of torch.export."""
+    """``image`` (3, H, W) normalised, resized and padded. H and W are integers, or symbols of torch.export."""
     height, width = image.shape[-2:]
     sizes = _sizes(transform, height, width)
     (new_height, new_width), (padded_height, padded_width) = sizes

@@ -1,5 +1,7 @@
-"""Keypoints of detections as one operator: the resizing of each heat map to its box is a loop over sizes that depend on
-the boxes [torchvision's heatmaps_to_keypoints]. keypoints_onnx.py has its form in ONNX."""
+"""Keypoints of detections as one operator [torchvision's heatmaps_to_keypoints].
+
+Each heat map is resized to its box: a loop over sizes that depend on the boxes, which torch.export cannot trace.
+keypoints_onnx.py translates the operator to ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``keypoints_of`` as ``custom_translation_table`` takes it: a loop over detections. Importing it needs onnxscript."""
+"""``keypoints_of`` for ``custom_translation_table``: a loop over detections. Importing this module needs onnxscript."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ _PADDING = 1
 def paste(masks: Tensor, boxes: Tensor, height: Any, width: Any) -> Tensor:
     """``masks`` (K, 1, M, M) resized to their ``boxes`` (K, 4), in zeros: (K, 1, height, width).
 
-    The resizing is bilinear, that is two products with matrices that have two weights in a row. torchvision resizes
-    mask by mask, in a loop over sizes that depend on the boxes.
+    Bilinear resizing is two matrix products, with two non-zero weights per row. torchvision resizes mask by mask, in a
+    loop over sizes that depend on the boxes.
     """
     size = masks.shape[-1]
     padded = functional.pad(masks[:, 0], (_PADDING,) * 4)  # so that the border of a mask fades out

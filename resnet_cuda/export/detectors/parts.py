@@ -1,4 +1,4 @@
-"""Whether a detector computes what this package's exportable form of it does."""
+"""Checks that a detector computes the same as this package's exportable form of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 def foreign_part(model: nn.Module) -> str | None:
-    """What keeps ``model`` from being exported as one of torchvision's detectors: a sentence, or None if nothing does.
+    """Why ``model`` cannot be exported as one of torchvision's detectors, in one sentence, or None if it can.
 
-    A subclass may override what is called as it is (heads, backbone, normalize, grid_anchors, ...), but not the methods
-    that the exportable form replaces.
+    A subclass may override what the exportable form calls (heads, backbone, normalize, grid_anchors, ...), but not the
+    methods that it replaces.
     """
     parts = _parts(model)
     if parts is None:

@@ -1,4 +1,4 @@
-"""torchvision's MultiScaleRoIAlign of one image, for an unknown number of boxes."""
+"""torchvision's MultiScaleRoIAlign for one image and an unknown number of boxes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 def pool(roi_pool: Any, features: Mapping[str, Tensor], boxes: Tensor) -> Tensor:
-    """``boxes`` (R, 4) of the levels that they belong to, (R, C, h, w). ``roi_pool`` has run before: it infers the
-    levels' scales at its first image and keeps them."""
+    """Pools ``boxes`` (R, 4), each from its level: (R, C, h, w). ``roi_pool`` must have run before: it infers the
+    levels' scales from its first image and keeps them."""
     from torchvision.ops import roi_align
 
     levels = [level for name, level in features.items() if name in roi_pool.featmap_names]

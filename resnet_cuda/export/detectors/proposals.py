@@ -1,4 +1,4 @@
-"""What torchvision's RegionProposalNetwork proposes for one image, in operations that torch.export can follow."""
+"""The proposals of torchvision's RegionProposalNetwork for one image, in operations that torch.export can trace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_cuda.export.detectors.suppression import apart, best, class_nms
 
 
 def propose(rpn: Any, features: list[Tensor], image: Image) -> Tensor:
-    """Boxes (R, 4) in the resized image, of ``features`` of the one image."""
+    """Proposed boxes (R, 4) in the resized image, from the image's ``features``."""
     objectness, deltas = rpn.head(features)
     anchors = level_anchors(rpn.anchor_generator, features, image.batch)
     boxes, scores, there = [], [], []
@@ -43,7 +43,7 @@ def _kept(rpn: Any, boxes: list[Tensor], scores: list[Tensor], there: list[Tenso
 
 
 def level_anchors(generator: Any, features: list[Tensor], batch: Tensor) -> list[Tensor]:
-    """Of each level, (H * W * A, 4). The strides are tensors, as AnchorGenerator.forward makes them."""
+    """The anchors of each level, (H * W * A, 4). The strides are tensors, as in AnchorGenerator.forward."""
     strides = [[_quotient(batch.shape[-2 + it], level.shape[-2 + it]) for it in range(2)] for level in features]
     return generator.grid_anchors([level.shape[-2:] for level in features], strides)
 

@@ -1,4 +1,4 @@
-"""torchvision's Faster, Mask and Keypoint R-CNN on one image, in operations that torch.export can follow."""
+"""torchvision's Faster, Mask and Keypoint R-CNN on one image, in operations that torch.export can trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet on one image, in operations that torch.export can follow."""
+"""torchvision's RetinaNet on one image, in operations that torch.export can trace."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Non-maximum suppression within each class as one operator: torch.export sees its unknown number of results, ONNX gets
-``NonMaxSuppression``.
+"""Non-maximum suppression within each class as one operator, which torch.export can trace in spite of the unknown
+number of results, and which becomes ONNX's ``NonMaxSuppression``.
 
-A batch of NonMaxSuppression is a class here, so that no box needs to be moved apart from those of other classes.
+Each class is one batch of NonMaxSuppression, so that boxes need no per-class shift as in torchvision's batched_nms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOVED_APART = 4000
 
 @torch.library.custom_op("resnet_cuda_export::class_nms", mutates_args=())
 def class_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """``boxes`` (C, N, 4), ``scores`` (C, N), -inf for a box that is not there. Returns (class, box) of those kept,
+    """``boxes`` (C, N, 4), ``scores`` (C, N), -inf for padding. Returns the indices (class, box) of the kept boxes,
     (K, 2) int64, class by class, highest score first."""
     from torchvision.ops import nms
 
@@ -37,7 +37,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def translation(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-    """``class_nms`` as ``custom_translation_table`` takes it."""
+    """``class_nms`` for ``custom_translation_table``."""
     from onnxscript import opset18 as op  # type: ignore[import-not-found, unused-ignore]
 
     scores = op.Unsqueeze(scores, op.Constant(value_ints=[1]))
@@ -52,16 +52,16 @@ def translation(boxes: Any, scores: Any, iou_threshold: float) -> Any:
 
 
 def apart(boxes: Tensor, classes: Tensor, there: Tensor) -> Tensor:
-    """``boxes`` (..., 4) with the rounding that batched_nms gives them by moving ``classes`` (...) apart, where it
-    does: it decides on boxes that overlap by just the threshold. ``there`` (...) are the boxes that it is given."""
+    """``boxes`` (..., 4) rounded as torchvision's batched_nms rounds them where it shifts ``classes`` (...) apart: the
+    rounding decides on boxes whose overlap equals the threshold. ``there`` (...) marks the boxes that are not padding."""
     largest = torch.where(there[..., None], boxes, 0).max()
     moved = boxes + (classes.to(boxes) * (largest + 1))[..., None]
     return torch.where(4 * there.sum() <= _MOVED_APART, moved, boxes)
 
 
 def best(scores: Tensor, number: int, place: Tensor | None = None) -> Tensor:
-    """Which of ``scores`` (K,) are the ``number`` highest, highest first, equal ones in the order of ``place`` (K,), or
-    as they are given. The exporter translates sort without ``stable=True`` only; ONNX's TopK is stable."""
+    """The indices of the ``number`` highest ``scores`` (K,), highest first; ties in the order of ``place`` (K,) or by
+    index. The exporter translates only sort without ``stable=True``; ONNX's TopK is stable."""
     if place is not None:
         by_place = place.argsort()
         return by_place[best(scores[by_place], number)]

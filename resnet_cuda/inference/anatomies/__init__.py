@@ -1,4 +1,4 @@
-"""What is known of the modules of each library."""
+"""Descriptions of each library's modules, which tell the convolution and ReLU of each norm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KNOWN: tuple[Known, ...] = (
 
 
 def describe(module: nn.Module) -> Anatomy | None:
-    """What is known of ``module``; None for one whose forward is not that of a known class."""
+    """The description of ``module``; None if its forward is not that of a known class."""
     for known in _KNOWN:
         found = peer_class(known.path)
         if found is not None and isinstance(module, found) and runs_as(module, found, known.methods):

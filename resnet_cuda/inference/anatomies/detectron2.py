@@ -1,4 +1,4 @@
-"""detectron2's blocks, whose layers call their own norm, and those of resnet_cuda.integrations.detectron2."""
+"""detectron2's blocks, whose convolution layers call their norm, and those of resnet_cuda.integrations.detectron2."""
 
 from __future__ import annotations
 

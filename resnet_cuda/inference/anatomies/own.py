@@ -60,7 +60,7 @@ class _FusedTorchvisionBody(TorchvisionBody):
 
 
 def stem_pairs(conv1: nn.Module, bn1: nn.Module) -> list[Pair]:
-    """Of a 7x7 convolution or a deep stem, and the norm after it."""
+    """The pairs of a 7x7 convolution or a deep stem and the norm after it."""
     if isinstance(conv1, nn.Sequential) and why_touched(conv1) is None:
         return [*in_sequence(conv1), Pair(conv1[-1], bn1)]
     return [Pair(conv1, bn1)]
@@ -118,7 +118,7 @@ def _pyramid(fpn: Any) -> Anatomy:
 
 
 def torchvision_pyramid(fpn: Any) -> Anatomy:
-    """Of torchvision's FeaturePyramidNetwork, too."""
+    """The description of torchvision's FeaturePyramidNetwork or this package's."""
 
     def rewrite() -> bool:
         fused = any(map(blocks.is_lateral, fpn.inner_blocks))
