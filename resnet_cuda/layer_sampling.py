@@ -1,4 +1,4 @@
-"""What one deformable layer did with a batch, in pixels of the batch's images. Made by :mod:`resnet_cuda.sampling`."""
+"""The sampling of a batch by one deformable layer, in pixels of its images. Made by :mod:`resnet_cuda.sampling`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_cuda import ops
 
 
 class SamplingPoints(NamedTuple):
-    """What the output pixels of a layer read: K taps in each of G offset groups, tap by tap in rows of the kernel."""
+    """Sampling points of a layer's output pixels: K taps, in row-major order, in each of G offset groups."""
 
     points: Tensor  #: (n, G, K, 2) x, y: where each tap reads
     masks: Tensor  #: (n, G, K): the factor of each tap (v2: 0 to 1), 1 for v1
@@ -71,14 +71,14 @@ class LayerSampling:
         return x, y
 
     def strides(self, index: int = 0) -> tuple[float, float]:
-        """Pixels of image ``index`` between neighbouring pixels of the layer's input: of x, of y."""
+        """The stride, in pixels of image ``index``, between adjacent pixels of the layer's input: (x, y)."""
         x, y = self._scales(index)
         return x.stride / x.resize, y.stride / y.resize
 
     def points(self, places: Tensor, index: int = 0) -> SamplingPoints:
-        """What the output pixels nearest to ``places`` (n, 2) x, y of image ``index`` read, in pixels of that image.
+        """The sampling points of the output pixels nearest to ``places`` (n, 2) x, y, in pixels of image ``index``.
 
-        A place outside the image has the nearest pixel of the layer's output. Positions may lie outside the image.
+        A place outside the image maps to the nearest output pixel. Sampling points may lie outside the image.
         """
         places = torch.as_tensor(places)
         if places.dim() != 2 or places.shape[1] != 2 or not bool(places.isfinite().all()):
@@ -106,15 +106,15 @@ class LayerSampling:
         return SamplingPoints(_to_image(regular[:, None] + moved, scales), masks, _to_image(regular, scales))
 
     def density(self, index: int = 0, at_image_size: bool = True) -> Tensor:
-        """How strongly each place is read by all output pixels and taps together: the mask times the bilinear weight.
+        """The sampling density: for each place the sum of mask times bilinear weight over all output pixels and taps.
 
         The mean over the offset groups, in taps per pixel of the layer's input: a plain 3x3 convolution of stride 1
         reads each pixel away from the border 9 times, one of stride 2 each 9/4 times on average.
 
         Args:
             index: the image.
-            at_image_size: True interpolates to image ``index`` without the batch's padding, (H, W) float32; False is
-                the layer's whole input (h, w).
+            at_image_size: True: interpolated to image ``index`` without the batch's padding, (H, W) float32. False: at
+                the size of the layer's input, (h, w).
         """
         scales = self._scales(index)
         height, width = self.input_size

@@ -1,4 +1,4 @@
-"""Copies without memory, to measure what a module of unknown class does to an image's size."""
+"""Copies on the meta device, to measure the stride and channels of modules of unknown classes."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def meta_copy(module: nn.Module) -> nn.Module:
 
 
 def stride_of(size: int, result: torch.Tensor) -> int:
-    """By how much a result (N, C, H, W) is smaller than the ``size`` that it was computed from."""
+    """The stride of a result (N, C, H, W): the ratio of the input's ``size`` to the result's."""
     return round(size / result.shape[-2])

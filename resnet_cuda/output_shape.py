@@ -1,4 +1,4 @@
-"""What a detector asks of a backbone: names, channels and strides of its levels."""
+"""The description of a backbone for detectors: names, channels and strides of its levels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from resnet_cuda.feature_info import FeatureInfo
 
 
 class ShapeSpec(NamedTuple):
-    """Of a level [detectron2.layers.ShapeSpec]; height and width depend on the image and are None.
+    """The shape of a level [detectron2.layers.ShapeSpec]; height and width depend on the image and are None.
 
-    A level of stride s has ``ceil(H / s)`` rows of an image with H.
+    For an image of height H, a level of stride s has the height ``ceil(H / s)``.
     """
 
     channels: int
@@ -29,7 +29,7 @@ class Level(NamedTuple):
 
 
 class HasOutputShape:
-    """A module that describes the levels that its forward gives, in that order; ``levels()`` is what it must define."""
+    """A module that describes the levels of its forward, in their order; subclasses define ``levels()``."""
 
     # TorchScript would compile properties. It looks for those to ignore in the class itself, not in its bases.
     __jit_unused_properties__ = ("feature_info", "size_divisibility", "padding_constraints")
@@ -46,14 +46,14 @@ class HasOutputShape:
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Each level's channels and stride by its name [detectron2.modeling.Backbone.output_shape].
 
-        The names are the keys of a forward that gives a dictionary ("0".."3", "pool"), else detectron2's for the
-        levels in order: "res2".."res5" for stages, "p2".."p7" for a pyramid's.
+        If forward returns a dictionary, the names are its keys ("0".."3", "pool"), else detectron2's: "res2".."res5"
+        for stages, "p2".."p7" for pyramid levels.
         """
         return {level.name: ShapeSpec(channels=level.channels, stride=level.stride) for level in self.levels()}
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """The same as timm says it: ``feature_info.channels()``, ``.reduction()``, ``.module_name()``."""
+        """The same in timm's form: ``feature_info.channels()``, ``.reduction()``, ``.module_name()``."""
         entries = [
             {"num_chs": level.channels, "reduction": level.stride, "module": level.module, "name": level.name}
             for level in self.levels()
@@ -62,8 +62,8 @@ class HasOutputShape:
 
     @property
     def size_divisibility(self) -> int:
-        """1: any image size works. detectron2's own backbones say 0 for that and 32 for a pyramid; detectron2 pads
-        where it is greater than 1."""
+        """1: any image size works. detectron2's own backbones have 0 for that and 32 for a pyramid; detectron2 pads
+        images if it is greater than 1."""
         return 1
 
     @property
@@ -73,10 +73,10 @@ class HasOutputShape:
 
 
 def levels_within(name: str, module: object) -> list[Level]:
-    """The levels of a submodule ``name``, with names of modules as its owner sees them.
+    """The levels of a submodule ``name``, with module names relative to its parent.
 
     Raises:
-        ValueError: where the submodule is of a class that does not describe its levels.
+        ValueError: if the submodule's class does not describe its levels.
     """
     if not isinstance(module, HasOutputShape):
         raise ValueError(f"{name} is a {type(module).__name__}; to know its levels it must be a HasOutputShape")

@@ -1,4 +1,4 @@
-"""Registries: entries by name, to which users can add [maskrcnn_benchmark.utils.registry]."""
+"""Registries: entries by name, which users can extend [maskrcnn_benchmark.utils.registry]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Registry(dict):
-    """A dictionary in which an unknown name is a KeyError that lists the known ones, and no name is registered twice.
+    """A dictionary whose KeyError for an unknown name lists the known ones. A name can be registered only once.
 
     >>> BLOCKS = Registry("block")
     >>> @BLOCKS.register("MyBlock")
@@ -21,7 +21,7 @@ class Registry(dict):
             self.register(name, value)
 
     def register(self, name: str, value: Any = None) -> Any:
-        """Adds ``value``; without one, a decorator that adds what it decorates."""
+        """Adds ``value``; without one, returns a decorator that adds the decorated object."""
         if value is None:
 
             def decorate(decorated: Callable) -> Callable:

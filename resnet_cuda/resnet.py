@@ -1,4 +1,4 @@
-"""The ResNet body and its RoI head [maskrcnn_benchmark.modeling.backbone.resnet, name for name].
+"""The ResNet body and its RoI head, with the names of [maskrcnn_benchmark.modeling.backbone.resnet].
 
 Blocks and stems are in :mod:`resnet_cuda.blocks`, the tables of stages in :mod:`resnet_cuda.stage_specs`; both are
 importable from here. Users may add to the registries ``_STAGE_SPECS``, ``_TRANSFORMATION_MODULES``, ``_STEM_MODULES``.
@@ -96,14 +96,13 @@ def _make_stage(
 
 
 class ResNet(HasOutputShape, nn.Module):
-    """Stem and stages; ``forward`` (N, 3, H, W) gives a list of the stages' outputs that the stage table returns.
+    """Stem and stages; ``forward`` (N, 3, H, W) gives a list of the outputs of the stages marked in the stage table.
 
     ``output_shape()`` names them "res2".."res5". A stage of a DilatedStageSpec keeps the size of its input.
 
     Args:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg` (a yacs CfgNode, a SimpleNamespace).
-            ``MODEL.RESNETS.STEM_IN_CHANNELS``, which maskrcnn-benchmark does not have, is 3 where a node has no such
-            key.
+            ``MODEL.RESNETS.STEM_IN_CHANNELS``, which maskrcnn-benchmark does not have, defaults to 3.
 
     Raises:
         KeyError: for an unknown body, block or stem, listing the known ones.
@@ -223,7 +222,7 @@ class ResNetHead(nn.Module):
 
     Args:
         block_module: a name in ``_TRANSFORMATION_MODULES``.
-        stages: StageSpecs; a DilatedStageSpec's dilation takes the place of ``dilation`` where it is greater than 1.
+        stages: StageSpecs; a DilatedStageSpec's dilation, if greater than 1, overrides ``dilation``.
         num_groups, width_per_group, stride_in_1x1, res2_out_channels: as in the body.
         stride_init: stride of the first stage; None for the body's (1 for C2, else 2). Dilated blocks ignore it.
         dilation: of every block's 3x3 (``MODEL.RESNETS.RES5_DILATION``).

@@ -1,7 +1,7 @@
-"""Where a deformable layer samples, in pixels of the image that the model was given.
+"""Where a deformable layer samples, in pixels of the model's input image.
 
-The layer's own arguments are looked at while the model runs, so any model is taken whose forward reaches the layer with
-the images' batch. Positions are x, y; an image's first pixel covers 0 to 1 and has its centre at 0.5, as for boxes.
+The layer's arguments are recorded while the model runs, so this works with any model whose forward calls the layer with
+the whole batch. Positions are x, y; an image's first pixel covers 0 to 1 and has its centre at 0.5, as for boxes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ _IMAGES = "an image (3, H, W), a batch (N, 3, H, W) or a list of images"
 def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The deformable layers of ``model`` by their names in ``named_modules``, in its order.
 
-    A :class:`~resnet_cuda.layers.DFConv2d` counts once, by its own name; a DeformConv2d, DeformConv or
-    ModulatedDeformConv counts where it is not the ``conv`` of one. mmcv's packs do not, whose ``forward`` takes no
-    offsets. Empty for a model without.
+    A :class:`~resnet_cuda.layers.DFConv2d` counts once, by its own name, and its ``conv`` does not count. Otherwise
+    DeformConv2d, DeformConv and ModulatedDeformConv count, but not mmcv's packs, whose ``forward`` takes no offsets.
     """
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
@@ -53,10 +52,10 @@ def deformable_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.
 
     Args:
         model: any module.
-        layer: the module itself, its name, or the end of its name (``"layer3.5.conv2"``) where only one ends so.
+        layer: the module itself, its name, or the end of its name (``"layer3.5.conv2"``) if that is unique.
 
     Raises:
-        ValueError: where the model has no deformable layer, or none or several of that name; it lists the known ones.
+        ValueError: if the model has no deformable layer, or none or several of that name; lists the known ones.
     """
     layers = deformable_layers(model)
     if not layers:
@@ -78,20 +77,20 @@ def deformable_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.
 
 @torch.no_grad()
 def observe_sampling(model: nn.Module, images: Tensor | Sequence[Tensor], layer: str | nn.Module) -> LayerSampling:
-    """Runs ``model`` once on ``images`` and returns how ``layer`` sampled, for several questions about one run.
+    """Runs ``model`` once on ``images`` and records how ``layer`` sampled, for several queries about one run.
 
-    The model runs in evaluation mode without gradients. Training mode, hooks and random number generators are as
-    before afterwards, also after an error. Of a torchvision detector only the backbone runs where the layer is in it.
+    The model runs in evaluation mode without gradients. Afterwards, even after an error, training mode, hooks and
+    random number generators are restored. Of a torchvision detector only the backbone runs if the layer is in it.
 
     Args:
         model: a torchvision detector (its ``transform`` resizes and pads the images), or any module that takes a batch.
         images: an image (3, H, W), a batch (N, 3, H, W), or a list of images (3, H, W), which may differ in size for a
-            detector only; floating point, as the model takes them, on its device.
-        layer: as for :func:`deformable_layer`. Of a layer that runs several times the first run counts.
+            detector only; floating point, preprocessed for the model, on its device.
+        layer: as for :func:`deformable_layer`. If the layer runs several times, the first run is recorded.
 
     Raises:
-        ValueError, TypeError: for a layer as :func:`deformable_layer`; for images of another shape; where the forward
-            does not reach the layer, or reaches it with something else than the images' batch.
+        ValueError, TypeError: for a layer as :func:`deformable_layer`; for images of another shape; if the forward does
+            not call the layer, or calls it with something other than the whole batch.
     """
     name, module = deformable_layer(model, layer)
     model = unwrapped(model)
@@ -158,9 +157,9 @@ def sampling_points(
     """Where ``layer`` samples for its output pixels nearest to ``places``.
 
     Args:
-        model, images, layer: as for :func:`observe_sampling`, whose errors it has.
+        model, images, layer: as for :func:`observe_sampling`, with the same errors.
         places: (n, 2) x, y in pixels of image ``index``.
-        index: the image, where there are several.
+        index: the index of the image.
 
     Returns:
         ``points`` (n, G, K, 2) x, y and ``grid`` (n, K, 2) x, y in pixels of the image, ``masks`` (n, G, K); see
@@ -172,9 +171,9 @@ def sampling_points(
 def sampling_density(
     model: nn.Module, images: Tensor | Sequence[Tensor], layer: str | nn.Module, index: int = 0
 ) -> Tensor:
-    """How strongly ``layer`` as a whole reads each place of image ``index``: (H, W) float32, taps per input pixel.
+    """The density with which ``layer`` samples image ``index``: (H, W) float32, taps per input pixel.
 
-    A heat map of what the layer looks at; see :meth:`LayerSampling.density`. ``model``, ``images`` and ``layer`` are as
-    for :func:`observe_sampling`, whose errors it has.
+    A heat map of where the layer reads; see :meth:`LayerSampling.density`. ``model``, ``images`` and ``layer`` are as
+    for :func:`observe_sampling`, with the same errors.
     """
     return observe_sampling(model, images, layer).density(index)

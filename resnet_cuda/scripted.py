@@ -1,7 +1,7 @@
 """The forwards of blocks and stems in TorchScript.
 
-It passes no modules to functions, so that these are methods and not :mod:`resnet_cuda.layers.conv_norm_act`; and it
-compiles only the branch of the norm that there is, since ``hasattr`` is known when it compiles.
+TorchScript cannot pass modules to functions, so these are methods instead of :mod:`resnet_cuda.layers.conv_norm_act`.
+It evaluates ``hasattr`` at compile time, and so compiles only the branch of the norm that exists.
 """
 
 from __future__ import annotations

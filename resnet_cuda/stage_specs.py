@@ -1,4 +1,4 @@
-"""Which stages a body has [maskrcnn_benchmark.modeling.backbone.resnet]; a new depth is a line in ``BLOCK_COUNTS``."""
+"""The stages of each body [maskrcnn_benchmark.modeling.backbone.resnet]; a new depth is a line in ``BLOCK_COUNTS``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StageSpec(NamedTuple):
 
 
 class DilatedStageSpec(NamedTuple):
-    """A :class:`StageSpec` of a stage that dilates the 3x3 convolutions of all its blocks and keeps the size of its
+    """A :class:`StageSpec` with dilation: all 3x3 convolutions of the stage are dilated and it keeps the size of its
     input, as detectron2's res5 with RES5_DILATION. A dilation of 1 is a plain stage."""
 
     index: int

@@ -1,4 +1,4 @@
-"""A pretrained stem for images of another number of channels."""
+"""Adapts a pretrained stem to images with another number of channels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from resnet_cuda._arguments import integer
 
 def adapt_stem_weight(weight: Tensor, in_channels: int) -> Tensor:
     """The first convolution's ``weight`` (O, I, kh, kw) for images of ``in_channels`` channels [timm's
-    adapt_input_conv, for which I is 3].
+    adapt_input_conv, where I is 3].
 
-    The same number: ``weight`` itself. 1: the sum over I, so that a grey image gives what it gives as I equal channels.
-    Any other: the channels in turn, times I / in_channels, which keeps the result's scale.
-
-    The result has weight's dtype.
+    If ``in_channels`` is I: ``weight`` itself. If it is 1: the sum over I, so that a grey image gives the same result
+    as I equal channels. Otherwise: the channels repeated in turn, times I / in_channels, which keeps the result's
+    scale. The result has weight's dtype.
 
     Raises:
-        ValueError: naming the argument, what it was and what is allowed.
+        ValueError: naming the argument, its value and what is allowed.
     """
     in_channels = integer("adapt_stem_weight", "in_channels", in_channels, 1)
     if not isinstance(weight, Tensor) or weight.dim() != 4 or not weight.is_floating_point() or weight.shape[1] == 0:

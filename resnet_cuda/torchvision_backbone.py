@@ -15,7 +15,7 @@ from resnet_cuda.weights import load_pretrained
 
 
 class BackboneWithFPN(HasOutputShape, nn.Module):
-    """``body`` and ``fpn``: (N, 3, H, W) to an OrderedDict of levels, each of ``out_channels`` channels."""
+    """``body`` and ``fpn``: maps (N, 3, H, W) to an OrderedDict of levels, each of ``out_channels`` channels."""
 
     def __init__(self, body: TorchvisionBody, fpn: FeaturePyramidNetwork, out_channels: int):
         super().__init__()
@@ -52,44 +52,44 @@ def resnet_fpn_backbone(
 ) -> BackboneWithFPN:
     """A ResNet with a feature pyramid, for ``torchvision.models.detection`` [torchvision's resnet_fpn_backbone].
 
-    ``forward`` (N, in_channels, H, W), any H and W, gives an OrderedDict "0".."3", "pool". Without deformable stages
-    the keys of its ``state_dict()`` are those of torchvision's function; those of the body are timm's, too.
+    ``forward`` (N, in_channels, H, W), for any H and W, gives an OrderedDict "0".."3", "pool". Without deformable
+    stages the keys of its ``state_dict()`` are those of torchvision's function; the body's keys are also timm's.
 
     Args:
         backbone_name: resnet18, 34, 50, 101, 152, resnext50_32x4d, resnext101_32x8d, resnext101_64x4d, wide_resnet50_2
             or wide_resnet101_2; or timm's resnet18d, 34d, 50d, 101d, 152d, with ``deep_stem`` and ``avg_down``.
-        weights: None, or what :func:`resnet_cuda.load_weights` takes: a torchvision weights enum or its name
+        weights: None, or anything that :func:`resnet_cuda.load_weights` takes: a torchvision weights enum or its name
             ("DEFAULT", "IMAGENET1K_V1"), a path, a URL, a state dict, ... of a classifier or a detector of any known
-            library. A stem for three channels is adapted to ``in_channels`` as
-            :func:`resnet_cuda.stem_weights.adapt_stem_weight` says.
-        trainable_layers: how many of layer4, layer3, layer2, layer1, stem are trained, counted from the last.
-        returned_layers: stages to return, of 1 (C2) to 4 (C5); all by default.
-        extra_blocks: makes further levels, called as torchvision calls its own; max pooling by default.
+            library. A stem for three channels is adapted to ``in_channels`` by
+            :func:`resnet_cuda.stem_weights.adapt_stem_weight`.
+        trainable_layers: how many of layer4, layer3, layer2, layer1, stem are trained, in this order.
+        returned_layers: stages to return, from 1 (C2) to 4 (C5); all by default.
+        extra_blocks: makes further levels, with torchvision's interface; max pooling by default.
         norm_layer: "frozen_bn" (fused with residual and ReLU), "bn", "sync_bn", "gn" or a callable of the channels,
             such as ``functools.partial(torch.nn.BatchNorm2d, momentum=0.01)``.
-        dcn_stages: four bools, which of C2 to C5 are deformable: the 3x3 of bottlenecks, the second 3x3 of basic
+        dcn_stages: four bools, which of C2 to C5 are deformable: the 3x3 of bottlenecks, or the second 3x3 of basic
             blocks.
         modulated: DCNv2 or v1.
         deformable_groups: offset groups of the deformable layers.
         width: channels of the stem, 64 in every published network; narrower ones train quickly on small data.
-        fpn_channels: channels of every level, ``out_channels``.
+        fpn_channels: ``out_channels``, the channels of every level.
         fpn_norm_layer: the norm after each of the pyramid's convolutions, which then have no bias: None, or as
             ``norm_layer``. "bn" for both is the backbone of torchvision's maskrcnn_resnet50_fpn_v2.
-        in_channels: of the image.
-        replace_stride_with_dilation: three bools, which of C3 to C5 keep the size of their input and dilate their 3x3
-            convolutions, from the second block on, instead of a stride [torchvision]. (False, False, True) is DC5:
-            ``output_shape()`` has the strides. Deformable stages dilate, too.
+        in_channels: channels of the image.
+        replace_stride_with_dilation: three bools, which of C3 to C5 dilate their 3x3 convolutions, from the second
+            block on, instead of having a stride [torchvision]. (False, False, True) is DC5. ``output_shape()`` has the
+            resulting strides. Deformable convolutions are dilated, too.
         deep_stem: True: three 3x3 convolutions, ``conv1.0``, ``conv1.3``, ``conv1.6``, of width / 2, width / 2 and
             width channels, with norms ``conv1.1`` and ``conv1.4``, instead of the 7x7 (V1c, V1d). None: by
             ``backbone_name``.
-        avg_down: True: a shortcut with a stride averages 2x2 pixels before its convolution, which is ``downsample.1``,
-            its norm ``downsample.2`` (V1d). None: by ``backbone_name``.
-        stride_in_1x1: True: bottlenecks stride in their first 1x1, as in Caffe2's, maskrcnn-benchmark's and
+        avg_down: True: a shortcut with a stride averages 2x2 pixels before its convolution ``downsample.1`` and norm
+            ``downsample.2`` (V1d). None: by ``backbone_name``.
+        stride_in_1x1: True: the stride of a bottleneck is in its first 1x1, as in Caffe2's, maskrcnn-benchmark's and
             detectron2's ResNet-50 and -101 and mmdetection's ``style="caffe"``. False: in the 3x3 [torchvision].
 
     Raises:
         KeyError: for an unknown name, listing the known ones.
-        ValueError: for another argument out of range, and for weights that do not fit.
+        ValueError: for any other argument that is out of range, and for weights that do not fit.
     """
     function = "resnet_fpn_backbone"
     trainable_layers = integer(function, "trainable_layers", trainable_layers)

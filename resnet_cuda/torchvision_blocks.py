@@ -14,8 +14,8 @@ from resnet_cuda.scripted import ScriptedBlock
 
 
 class SameAvgPool2d(nn.Module):
-    """The mean of each 2x2 window at stride 1, zeros beyond the right and the bottom border counting [timm's
-    AvgPool2dSame(2, 1)]: where a shortcut's stride of 2 became a dilation."""
+    """The mean of each 2x2 window at stride 1, including zeros beyond the right and bottom edges [timm's
+    AvgPool2dSame(2, 1)]: used where dilation replaces a shortcut's stride of 2."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1)
@@ -25,9 +25,9 @@ def shortcut(
     in_channels: int, out_channels: int, stride: int, dilated: bool, avg_down: bool, norm_func: NormFunction
 ) -> nn.Sequential | None:
     """A block's ``downsample``: 1x1 convolution (0) and norm (1), or with ``avg_down`` pooling (0), convolution (1) and
-    norm (2); None where the shape does not change.
+    norm (2); None if the shape does not change.
 
-    ``dilated``: of a stage whose stride became a dilation.
+    ``dilated``: whether dilation replaces the stage's stride.
     """
     if stride == 1 and in_channels == out_channels:
         return None
@@ -75,7 +75,7 @@ class BasicBlock(ScriptedBlock, nn.Module):
 
 class TorchvisionBottleneck(Bottleneck):
     """1x1, 3x3, 1x1 with a shortcut; the stride is in the 3x3 or, with ``stride_in_1x1``, in the first 1x1, and the 3x3
-    may be deformable. Unlike maskrcnn-benchmark's, it strides where it is dilated, too.
+    may be deformable. Unlike maskrcnn-benchmark's, it may have both a stride and a dilation.
 
     The shortcut is registered last, as in torchvision: an optimizer's state dict numbers parameters in that order.
     """

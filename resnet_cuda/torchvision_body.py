@@ -64,7 +64,7 @@ NORMS = Registry(
 
 
 def norm_function(norm_layer: str | NormFunction, name: str = "norm_layer") -> NormFunction:
-    """What makes a norm from its number of channels, by its name in ``NORMS`` or itself; ``name`` is the argument's."""
+    """The function that makes a norm from its number of channels: by name in ``NORMS``, or the callable itself."""
     if callable(norm_layer):
         return norm_layer
     if not isinstance(norm_layer, str) or norm_layer not in NORMS:
@@ -114,8 +114,8 @@ def _initialise(module: nn.Module) -> None:
 class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
     """``forward`` (N, in_channels, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
-    Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one.
-    ``out_channels`` where one stage is returned.
+    Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one. It
+    has ``out_channels`` if one stage is returned.
 
     Args:
         backbone_name: a name in ``VARIANTS``.
@@ -125,13 +125,13 @@ class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
         modulated: DCNv2 (with mask) or v1.
         deformable_groups: offset groups of the deformable layers.
         width: channels of the stem and of the first stage's planes, 64 in every published network.
-        in_channels: of the image.
+        in_channels: channels of the image.
         replace_stride_with_dilation: three bools, which of C3 to C5 keep the size of their input and double the
             dilation of the 3x3 convolutions from their second block on [torchvision]. A basic block's second
             convolution has the new dilation in the first block, too [timm].
-        deep_stem: three 3x3 convolutions instead of the 7x7; None for what the variant has.
-        avg_down: shortcuts pool before their convolution instead of striding in it; None for what the variant has.
-        stride_in_1x1: bottlenecks stride in their first convolution.
+        deep_stem: three 3x3 convolutions instead of the 7x7; None: as in the variant.
+        avg_down: the stride of shortcuts is an average pooling before their convolution; None: as in the variant.
+        stride_in_1x1: the stride of bottlenecks is in their first convolution.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The stem's convolutions with torchvision's names, 7x7 or, as timm's V1c and V1d, three of 3x3."""
+"""The stem's convolutions with torchvision's names: one 7x7 or, as in timm's V1c and V1d, three 3x3."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PARTS = 7
 def stem_convolution(in_channels: int, width: int, deep: bool, norm_func: NormFunction) -> nn.Module:
     """``conv1`` of a body: a 7x7 convolution with stride 2 to ``width`` channels.
 
-    ``deep``: 3x3 convolutions to width / 2, width / 2 and width channels, the first with stride 2, the first two each
-    with a norm and a ReLU: 0, 1, 2, 3, 4, 5, 6, the names of their parameters in timm.
+    ``deep``: a Sequential of 3x3 convolutions (0, 3, 6) to width / 2, width / 2 and width channels, the first with
+    stride 2, with norms (1, 4) and ReLUs (2, 5) in between: timm's parameter names.
     """
     if not deep:
         return Conv2d(in_channels, width, 7, 2, 3, bias=False)

@@ -1,13 +1,12 @@
-"""One warning where a network is trained whose frozen norms were never given statistics.
+"""Warns once if a network is trained whose frozen norms never got statistics.
 
-It is given at the first forward pass in training mode, not at construction: building without weights and loading a
-state dict right after is the normal way. The check is a forward pre-hook that removes itself once it has run, so later
-training steps cost nothing.
+The warning is given at the first forward pass in training mode, not at construction: usually a network is built without
+weights and a state dict is loaded afterwards. The check is a forward pre-hook that removes itself once it has run, so
+later training steps cost nothing.
 
-With random weights and untouched frozen norms the C5 of a ResNet-50 has a standard deviation of 24, that of a
-ResNet-101 of 85,000, against 1.2 with batch or group normalisation. Mask R-CNN on that ResNet-50 has a loss of NaN
-after two or three steps of SGD (0.005, momentum 0.9), however many parts of the body are trained; with the other norms
-it learns.
+With random weights and initial frozen norms, C5 of a ResNet-50 has a standard deviation of 24, of a ResNet-101 of
+85,000, compared with 1.2 for batch or group normalisation. The loss of Mask R-CNN on that ResNet-50 is NaN after two or
+three steps of SGD (0.005, momentum 0.9), whichever parts of the body are trained; with the other norms it learns.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ TEXT = (
 
 
 def warn_at_first_training_step(body: nn.Module) -> None:
-    """Makes the first forward pass of ``body`` in training mode warn where its frozen norms are all as constructed."""
+    """Makes the first forward pass of ``body`` in training mode warn if all its frozen norms are as constructed."""
     if any(isinstance(layer, FrozenBatchNorm2d) for layer in body.modules()):
         body.register_forward_pre_hook(_check)
 

@@ -1,4 +1,4 @@
-"""Layers by the names of maskrcnn_benchmark.layers, plus torchvision's DeformConv2d."""
+"""Layers with the names of maskrcnn_benchmark.layers, and torchvision's DeformConv2d."""
 
 from resnet_cuda.layers.conv import Conv2d
 from resnet_cuda.layers.conv_norm_act import conv_norm_act

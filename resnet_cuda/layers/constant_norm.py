@@ -1,4 +1,4 @@
-"""Norms that are ``x * scale + shift`` in a call, of any library, with the constants that the fused pass takes."""
+"""Norms of any library that are ``x * scale + shift`` in a call, and their constants for the fused pass."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _FROZEN = (FrozenBatchNorm2d.forward, FrozenNorm.forward)
 
 
 def constants_of(norm: nn.Module) -> Constants | None:
-    """The arguments of ``frozen_batch_norm`` for a norm that is a constant in this call, else None.
+    """The arguments of ``frozen_batch_norm`` for a norm that is constant in this call, else None.
 
-    A constant is a frozen norm, and a BatchNorm2d or SyncBatchNorm in evaluation mode whose weight and bias need no
-    gradient. None where it has hooks, which must see the norm's own result. SyncBatchNorm also takes what is no batch
-    of images, which the fused pass does not.
+    Constant are a frozen norm, and a BatchNorm2d or SyncBatchNorm in evaluation mode whose weight and bias need no
+    gradient. None if the norm has hooks, which must see its own result. SyncBatchNorm also accepts inputs that are not
+    batches of images; the fused pass does not.
     """
     if is_hooked(norm):
         return None

@@ -1,7 +1,7 @@
 """Plain convolution [maskrcnn_benchmark.layers.Conv2d].
 
-It is ``torch.nn.Conv2d`` itself: maskrcnn-benchmark's class added empty batches, which torch's takes since 1.5. So
-torch.fx, quantization and every other tool that looks for torch's class find it.
+It is ``torch.nn.Conv2d`` itself, so that torch.fx, quantization and other tools recognise it. maskrcnn-benchmark's
+class added support for empty batches, which torch's has had since 1.5.
 """
 
 from torch.nn import Conv2d

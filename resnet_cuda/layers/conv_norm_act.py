@@ -17,13 +17,13 @@ def conv_norm_act(
 ) -> Tensor:
     """``relu(norm(conv(x)) + residual)``.
 
-    A FrozenBatchNorm2d does norm, sum and ReLU in one pass over the convolution's result, in place. It is not fused
-    where ``norm`` has hooks, which must see the norm's own result, and not in place where something else may hold the
-    convolution's result: a hook on ``conv``, a module of another class in its place, a function or dispatch mode.
+    With a FrozenBatchNorm2d, norm, sum and ReLU are one pass over the convolution's result, in place. They are not
+    fused if ``norm`` has hooks, which must see the norm's own result. They are not in place if something else may hold
+    the convolution's result: a hook on ``conv``, a ``conv`` of another class, a function or dispatch mode.
 
     Args:
         conv, norm: any modules.
-        x: (N, C, H, W), what ``conv`` takes.
+        x: (N, C, H, W), the input of ``conv``.
         residual: shape and dtype of ``conv``'s result, or None.
         relu: whether to clamp at 0.
     """
@@ -42,8 +42,8 @@ def conv_norm_act(
 
 
 def conv_norm(layers: nn.Module, x: Tensor) -> Tensor:
-    """``layers(x)``, in which the last two modules of a Sequential of two or three run as :func:`conv_norm_act`:
-    convolution and norm, perhaps with pooling before them."""
+    """``layers(x)`` for a Sequential of convolution and norm, optionally after a pooling layer; runs the last two by
+    :func:`conv_norm_act`."""
     if type(layers) is nn.Sequential and 2 <= len(layers) <= 3 and not is_hooked(layers):
         *before, conv, norm = layers
         for module in before:

@@ -1,4 +1,4 @@
-"""One warning for statistics that make channels of a frozen norm constant or NaN."""
+"""A warning about statistics that make channels of a frozen norm constant or NaN, given once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 
 def warn_of_dead_channels(prefix: str, variance: Tensor, eps: float) -> None:
-    """Warns where an entry of ``variance + eps``, (C,), is not positive.
+    """Warns if an entry of ``variance + eps``, (C,), is not positive.
 
-    A channel that is 0 on every training image has variance 0. Published weights have none: Caffe2's are folded, and
-    torchvision's smallest variances are denormal but positive. Meta tensors and subclasses are not checked.
+    A channel that is 0 on every training image has variance 0. Published weights have no such channel: Caffe2's
+    statistics are folded, and torchvision's smallest variances are subnormal but positive. Meta tensors and subclasses
+    are not checked.
     """
     if type(variance) not in (Tensor, nn.Parameter) or variance.is_meta or not variance.is_floating_point():
         return

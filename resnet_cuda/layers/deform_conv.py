@@ -23,10 +23,10 @@ class DeformConv2d(nn.Module):
         in_channels, out_channels: divisible by ``groups``.
         kernel_size, stride, padding, dilation: one int or (vertical, horizontal).
         groups: of the convolution, as in ``torch.nn.Conv2d``.
-        bias: whether it has one.
+        bias: whether there is a bias.
 
     Raises:
-        ValueError: naming the argument that is out of range, what it was and what is allowed.
+        ValueError: naming the argument that is out of range, its value and what is allowed.
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class _WithOffsetGroups(DeformConv2d):
 class DeformConv(_WithOffsetGroups):
     """Deformable convolution v1 [maskrcnn_benchmark.layers.DeformConv]: ``forward(input, offset)``.
 
-    As :class:`DeformConv2d`, but for ``deformable_groups`` (G), which divides ``in_channels``, and ``bias``, which is
-    False by default. An offset of other than 2*G*kh*kw channels is a ValueError.
+    As :class:`DeformConv2d`, with two differences: ``deformable_groups`` (G), which divides ``in_channels``, and
+    ``bias``, which is False by default. An offset without exactly 2*G*kh*kw channels raises ValueError.
     """
 
     def forward(self, input: Tensor, offset: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class DeformConv(_WithOffsetGroups):
 class ModulatedDeformConv(_WithOffsetGroups):
     """Deformable convolution v2 [maskrcnn_benchmark.layers.ModulatedDeformConv]: ``forward(input, offset, mask)``.
 
-    As :class:`DeformConv`, with a mask of G*kh*kw channels, which is not put through a sigmoid here.
+    As :class:`DeformConv`, with a mask of G*kh*kw channels, to which no sigmoid is applied here.
     """
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor) -> Tensor:

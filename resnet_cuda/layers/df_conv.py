@@ -18,20 +18,21 @@ class DFConv2d(nn.Module):
     ``forward`` (N, in_channels, H, W) gives (N, out_channels, Ho, Wo) of the input's dtype; N may be 0. Dtypes, devices
     and layouts are those of :func:`resnet_cuda.ops.deform_conv2d`.
 
-    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). The channels of ``offset`` are,
-    as in detectron2 and mmdetection, 2*G*K offsets (group-major, tap, (dy, dx)) and for v2 G*K mask logits, which go
-    through a sigmoid. Offsets start at 0, so v1 starts as the plain convolution and v2 as half of it: sigmoid(0) = 0.5.
+    Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). As in detectron2 and
+    mmdetection, the channels of ``offset``'s result are 2*G*K offsets (ordered by group, tap, (dy, dx)) and, for v2,
+    G*K logits, whose sigmoid is the mask. ``offset`` is initialised to 0, so v1 starts as the plain convolution and v2
+    as half of it: sigmoid(0) = 0.5.
 
     Args:
         in_channels, out_channels, groups, bias: as for a convolution.
         with_modulated_dcn: v2 (offsets and mask) or v1 (offsets only).
         kernel_size, stride, dilation: one int or (vertical, horizontal).
-        deformable_groups: G, the channel groups with offsets of their own; it divides in_channels.
+        deformable_groups: G, the number of channel groups with their own offsets; it divides in_channels.
         padding: one int or (vertical, horizontal); None is ``dilation * (kernel_size - 1) // 2``, which keeps the size
             at stride 1.
 
     Raises:
-        ValueError: naming the argument that is out of range, what it was and what is allowed.
+        ValueError: naming the argument that is out of range, its value and what is allowed.
 
     Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).
     """

@@ -24,10 +24,10 @@ class FrozenBatchNorm2d(nn.Module):
     The buffers have torchvision's, maskrcnn-benchmark's and detectron2's names; they stay float32 under ``.half()`` and
     ``.bfloat16()``, and 16-bit activations stay 16-bit. The forward is one pass over memory.
 
-    Every call uses the buffers' current values, whoever wrote them: DDP's broadcast, an average of weights, a NumPy
-    view. Its backward uses the same values.
+    Every call uses the buffers' current values, even after a broadcast by DDP, weight averaging or a write through
+    NumPy. Its backward uses the values of its forward.
 
-    There is no ``momentum``: no call updates the statistics. :func:`resnet_cuda.calibrate` measures them once, and
+    There is no ``momentum``: no call updates the statistics. :func:`resnet_cuda.calibrate` measures them once;
     ``torch.nn.BatchNorm2d`` (``norm_layer="bn"``) tracks them.
 
     Args:
@@ -66,7 +66,7 @@ class FrozenBatchNorm2d(nn.Module):
             x: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
             residual: x's shape and dtype, or None.
             relu: whether to clamp at 0.
-            inplace: overwrite x and return it, where no backward needs its values.
+            inplace: overwrite x and return it; only where no backward needs x's values.
 
         Returns:
             x's shape, dtype and layout.
@@ -117,11 +117,11 @@ class FrozenBatchNorm2d(nn.Module):
         """``module`` with every BatchNorm2d and SyncBatchNorm in it replaced by a frozen copy
         [detectron2.layers.FrozenBatchNorm2d.convert_frozen_batchnorm].
 
-        Values, eps, device and training mode are kept; 16-bit values become float32, as in any frozen layer. A norm, or
-        a tensor, that stands in several places stays one.
+        Values, eps, device and training mode are kept; 16-bit values become float32, as in any frozen layer. Norms and
+        tensors that are shared stay shared.
 
         Raises:
-            ValueError: for a norm without running statistics, of a class with a forward of its own (it may compute
+            ValueError: for a norm without running statistics, of a subclass that overrides forward (it may compute
                 something else), or with hooks or parametrizations. Nothing has changed then.
         """
         function = "convert_frozen_batchnorm"
@@ -149,11 +149,11 @@ class FrozenBatchNorm2d(nn.Module):
 
         In evaluation mode it computes the same; in training mode it normalises with the batch's statistics and tracks
         them with torch's momentum, 0.1. ``weight`` and ``bias`` become parameters that require gradients, in frozen
-        stages, too. ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` makes SyncBatchNorms of them. Values, eps,
-        device, dtype and training mode are kept. A norm, or a tensor, that stands in several places stays one.
+        stages, too. ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` converts them to SyncBatchNorm. Values, eps,
+        device, dtype and training mode are kept. Norms and tensors that are shared stay shared.
 
         Raises:
-            ValueError: for a norm of a class with a forward of its own, or with hooks or parametrizations. Nothing has
+            ValueError: for a norm of a subclass that overrides forward, or with hooks or parametrizations. Nothing has
                 changed then.
         """
         function = "convert_frozenbatchnorm2d_to_batchnorm2d"

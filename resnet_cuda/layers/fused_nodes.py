@@ -1,8 +1,8 @@
-"""FrozenBN with residual sum and ReLU as one node of a torch.fx graph, named for what its result is.
+"""FrozenBN with residual sum and ReLU as one node of a torch.fx graph, named after its result.
 
-In torchvision's network these are the nodes ``bn1``, ``add`` and ``relu``; here one pass computes them. Its node is
-called ``relu`` and belongs to the block, so that ``layer1.0.relu`` and ``layer4.2.relu_2`` are the tensors that
-torchvision's graph has under these names. Their ``bn1`` and ``add`` exist nowhere, and asking for them is an error.
+torchvision's network has the nodes ``bn1``, ``add`` and ``relu``; here one pass computes them. Its node is called
+``relu`` and belongs to the block, so that ``layer1.0.relu`` and ``layer4.2.relu_2`` are the same tensors as in
+torchvision's graph. The results of ``bn1`` and ``add`` do not exist; extracting them is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def relu(
     eps: float,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """``relu(frozen_batch_norm(input) + residual)``, for a graph; arguments are those of ``frozen_batch_norm``."""
+    """``relu(frozen_batch_norm(input) + residual)`` as a graph node; arguments as for ``frozen_batch_norm``."""
     return frozen_batch_norm(input, weight, bias, running_mean, running_var, eps, residual, relu=True)
 
 
@@ -37,12 +37,12 @@ def add(
     eps: float,
     residual: Tensor,
 ) -> Tensor:
-    """``frozen_batch_norm(input) + residual``, for a graph."""
+    """``frozen_batch_norm(input) + residual`` as a graph node."""
     return frozen_batch_norm(input, weight, bias, running_mean, running_var, eps, residual)
 
 
 def record_norm(norm: Any, input: Any, residual: Any, with_relu: bool) -> Any:
-    """The node for a FrozenBatchNorm2d ``norm`` of the proxy ``input``; by itself it is recorded as the module's."""
+    """The node of a FrozenBatchNorm2d ``norm`` of the proxy ``input``; without sum and ReLU, a call of the module."""
     if residual is None and not with_relu:
         return norm(input)
     constants = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)

@@ -18,7 +18,7 @@ def group_norm(
 
     Args:
         out_channels: channels of the input, times ``divisor``.
-        affine: whether it has a weight and a bias.
+        affine: whether the norm has a weight and a bias.
         divisor: divides channels, groups and ``dim_per_group``.
         num_groups: groups (``MODEL.GROUP_NORM.NUM_GROUPS``), or -1 to go by ``dim_per_group``.
         dim_per_group: channels per group (``DIM_PER_GP``), or -1 to go by ``num_groups``.

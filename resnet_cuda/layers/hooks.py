@@ -1,4 +1,4 @@
-"""Whether calling a module runs more than its class's forward."""
+"""Checks whether calling a module runs more than its class's forward."""
 
 from __future__ import annotations
 

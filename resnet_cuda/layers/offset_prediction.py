@@ -1,4 +1,4 @@
-"""What a deformable layer's own convolution predicts, taken apart: offsets and masks."""
+"""Splits the prediction of a deformable layer's offset convolution into offsets and masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from resnet_cuda.ops._registration import needs_registered_op
 
 
 def split_offsets(predicted: Tensor, offset_channels: int) -> tuple[Tensor, Tensor]:
-    """Offsets, the first ``offset_channels`` of ``predicted`` (N, 3*G*K, Ho, Wo), and the mask made of the others."""
+    """The first ``offset_channels`` channels of ``predicted`` (N, 3*G*K, Ho, Wo), and the sigmoid of the others."""
     offset = predicted[:, :offset_channels]
     if not torch.jit.is_scripting():
         offset = _without_the_rest(offset)
@@ -17,7 +17,7 @@ def split_offsets(predicted: Tensor, offset_channels: int) -> tuple[Tensor, Tens
 
 
 def split_prediction(predicted: Tensor, modulated: bool) -> tuple[Tensor, Tensor | None]:
-    """Offsets (N, 2*G*K, Ho, Wo) and, where ``modulated``, the mask (N, G*K, Ho, Wo)."""
+    """Offsets (N, 2*G*K, Ho, Wo) and, if ``modulated``, the mask (N, G*K, Ho, Wo)."""
     if not modulated:
         return predicted, None
     return split_offsets(predicted, predicted.shape[1] // 3 * 2)

@@ -1,4 +1,4 @@
-"""Whether a result may be overwritten in place: where no hook, mode, tracer or replaced function could have kept it."""
+"""Checks whether a result may be overwritten in place: no hook, mode, tracer or patched function may have kept it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnet_cuda.ops._registration import needs_registered_op, transformed
 
 
 class MakesNewResult:
-    """A base of further layers that return a new tensor, which their backward does not read and only the caller has."""
+    """A base class of layers that return a new tensor, which only the caller holds and no backward reads."""
 
 
 # These do, too.
@@ -36,9 +36,9 @@ def may_overwrite_result(layer: nn.Module) -> bool:
 
 
 def nobody_records() -> bool:
-    """Whether no mode, tracer, transform or replaced function may keep the results of functions.
+    """Whether no mode, tracer, transform or patched function may keep the results of functions.
 
-    Graphs are functional; vmap may batch only one of the tensors; profilers and recorders replace functions.
+    Graphs must be functional; vmap may batch only one of the tensors; profilers and recorders patch functions.
     """
     return not (needs_registered_op() or transformed() or _in_function_mode()) and _functions() == _FUNCTIONS
 

@@ -1,4 +1,4 @@
-"""Replaces layers in a module tree, all or nothing, so that what was one module stays one."""
+"""Replaces layers in a module tree, all or none of them; shared modules stay shared."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from resnet_cuda.layers.hooks import has_own_hooks
 def replace_layers(
     function: str, module: nn.Module, selects: Callable[[nn.Module], bool], make: Callable[[nn.Module], nn.Module]
 ) -> nn.Module:
-    """``module`` with ``make(layer)`` in place of every layer that ``selects`` finds; a new module where it is one.
+    """Replaces every layer in ``module``, or itself, that ``selects`` finds by ``make(layer)``; returns the result.
 
-    A layer that stands in several places is made once. Each new layer has the old one's training mode.
+    A shared layer is replaced by one shared layer. Each new layer has the old one's training mode.
 
     Raises:
-        ValueError: where a layer has hooks, a forward of its own or parametrizations, which the new one would not have.
+        ValueError: if a layer has hooks, a forward set on it or parametrizations, which the new one would not have.
             Nothing has changed then.
     """
     made: dict[nn.Module, nn.Module] = {}

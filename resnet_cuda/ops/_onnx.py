@@ -1,4 +1,4 @@
-"""The deformable convolution in ONNX: its operator DeformConv, for both of torch's exporters.
+"""Export of the deformable convolution as ONNX's operator DeformConv, for both of torch's exporters.
 
 DeformConv (opset 19) has this operator's layouts, groups and zeros outside the image: ``offset`` (N, G*kh*kw*2, Ho, Wo)
 with (dy, dx) per tap, ``mask`` (N, G*kh*kw, Ho, Wo). Only the order of its inputs differs: X, W, offset, B, mask.

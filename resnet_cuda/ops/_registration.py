@@ -1,4 +1,4 @@
-"""What the operators share on the Python side of the dispatcher: autocast, tracing, functorch transforms."""
+"""Helpers of all operators on the Python side of the dispatcher: autocast, tracing, functorch transforms."""
 
 from __future__ import annotations
 

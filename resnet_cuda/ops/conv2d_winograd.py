@@ -38,16 +38,16 @@ def conv2d_winograd(
 ) -> Tensor:
     """``relu(conv2d(input, w, bias, padding=padding) + residual)`` for a 3x3 kernel ``w``, stride and dilation 1.
 
-    A result depends on its tile's whole patch of 6x6 input pixels: where one of these is NaN or infinite, the tile's 16
-    results are mostly NaN, those that the pixel has no part in included. Inputs above 1e34 may overflow. Rounding
-    errors are about twice those of a direct convolution in float32: 1.2e-6 of the results' root mean square at C = 256,
-    He weights and inputs after a ReLU.
+    A result depends on its tile's whole patch of 6x6 input pixels: if one of these is NaN or infinite, most of the
+    tile's 16 results are NaN, even those outside the pixel's 3x3 neighbourhood. Inputs above 1e34 may overflow.
+    Rounding errors are about twice those of a direct convolution in float32: 1.2e-6 of the results' root mean square at
+    C = 256, with He weights and inputs after a ReLU.
 
     Args:
         input: (N, C, H, W), float32, float16 or bfloat16, on the CPU; any strides (channels_last is not copied), N may
             be 0.
         weight: float32, ``winograd_weight(w)`` of ``w`` (O, C, 3, 3).
-        out_channels: O, which the padded weight does not tell.
+        out_channels: O, which cannot be inferred from the padded weight.
         bias: (O,), float32, or None.
         residual: the result's shape and input's dtype, or None.
         relu: whether to clamp at 0; NaN stays NaN.
@@ -55,10 +55,10 @@ def conv2d_winograd(
 
     Returns:
         (N, O, H + 2*padding - 2, W + 2*padding - 2), input's dtype, always channels_last. Computed in float32 and
-        rounded once. The same bits whatever the number of threads and the batch.
+        rounded once. The bits do not depend on the number of threads or on the batch.
 
     Raises:
-        ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed;
+        ValueError, RuntimeError: naming the argument that breaks a rule above, its value and what is allowed;
             RuntimeError for a tensor that requires a gradient: there is no derivative.
         TypeError: for an argument that is not a tensor.
 
@@ -97,17 +97,17 @@ def winograd_pays(
 ) -> bool:
     """Whether :func:`conv2d_winograd` is faster than oneDNN's direct convolution, for an image of that size.
 
-    A rule and no measurement: the direct convolution must have 1.5 times the multiplications, with tiles and output
-    channels rounded up to what the kernels compute. On a Zen 4 with AVX-512 that is where Winograd's gains 1.2 times or
-    more; from 60x80 pixels and 64 channels on it gains 2.1 to 3.1 times. In 16 bits, where oneDNN multiplies twice as
-    fast and Winograd's products stay float32, the factor is 2.5, the gain 1.1 to 1.7 times. With many threads a small
-    image is limited by reading the transformed weights, four times the direct ones: an estimate, at 50 GB/s and
-    100 GFLOP/s per thread.
+    A heuristic, not a measurement: the direct convolution must need 1.5 times the multiplications, with tiles and
+    output channels rounded up to the kernels' block sizes. On a Zen 4 with AVX-512 this selects shapes with a speed-up
+    of 1.2 or more; from 60x80 pixels and 64 channels on it is 2.1 to 3.1. In 16 bits, where oneDNN multiplies twice as
+    fast and Winograd's products stay float32, the factor is 2.5, the speed-up 1.1 to 1.7. With many threads a small
+    image is limited by reading the transformed weights, four times the size of the direct ones: this is estimated at
+    50 GB/s and 100 GFLOP/s per thread.
 
     Args:
         channels, out_channels: C and O.
         height, width: of the result, in pixels.
-        threads: as ``torch.get_num_threads()`` gives.
+        threads: as returned by ``torch.get_num_threads()``.
         dtype: of input and result.
     """
     least = _LEAST_GAIN if dtype == torch.float32 else _LEAST_GAIN_16_BIT
@@ -118,10 +118,10 @@ def winograd_pays(
 
 
 def winograd_usable(dtype: torch.dtype) -> bool:
-    """Whether this machine and the back end in use have fast kernels for ``dtype``.
+    """Whether this machine and the backend in use have fast kernels for ``dtype``.
 
-    Not without vector instructions (AVX2 at least), not for float64, and for a 16-bit dtype not where the processor
-    multiplies matrices of it (AMX).
+    False without vector instructions (at least AVX2), for float64, and for a 16-bit dtype if the processor has matrix
+    instructions for it (AMX).
     """
     if backend() != "native" or _extension.cpu_capability() == "portable":
         return False

@@ -1,4 +1,4 @@
-"""Deformable convolution v1 and v2: public function, fake function, autograd and autocast of the compiled operator."""
+"""Deformable convolution v1 and v2: public function, fake kernel, autograd and autocast of the compiled operator."""
 
 from __future__ import annotations
 
@@ -50,18 +50,17 @@ def deform_conv2d(
     outside; a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and no gradient for
     the input.
 
-    Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation are those of the
-    reference, and as slow.
+    Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation run the slow reference.
 
-    A 16-bit input is sampled in float32. The sampled values are rounded to its dtype before they are multiplied by the
-    weight on CUDA and, bfloat16 only, on CPUs with AVX512-BF16, whose products take subnormal numbers (below 1.2e-38)
-    as 0. On a CPU the products are summed in float32, the bias with them, and rounded once.
+    A 16-bit input is sampled in float32. On CUDA the samples are rounded to input's dtype before the multiplication by
+    the weight; on a CPU only bfloat16 is, where there is AVX512-BF16, whose products treat subnormal numbers (below
+    1.2e-38) as 0. On a CPU products and bias are summed in float32 and rounded once.
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.
-        offset: (N, 2*G*kh*kw, Ho, Wo), per offset group and tap ``(dy, dx)`` in input pixels; input's dtype or, beside
-            a 16-bit input, float32. Positions are computed in float32 (float64 for a float64 input).
-        weight: (O, C/groups, kh, kw), input's dtype; the number of groups follows from it.
+        offset: (N, 2*G*kh*kw, Ho, Wo), per offset group and tap ``(dy, dx)`` in input pixels; input's dtype or, with a
+            16-bit input, float32. Positions are computed in float32 (float64 for a float64 input).
+        weight: (O, C/groups, kh, kw), input's dtype; the number of groups is inferred from it.
         bias: (O,), input's dtype, or None.
         stride: one int or (vertical, horizontal), at least 1.
         padding: likewise, at least 0.
@@ -73,7 +72,7 @@ def deform_conv2d(
         to its dtype, offset and mask are not; for a float64 input nothing is cast.
 
     Raises:
-        ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
+        ValueError, RuntimeError: naming the argument that breaks a rule above, its value and what is allowed.
         TypeError: for an argument that is not a tensor.
 
     Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).

@@ -37,10 +37,10 @@ def deform_conv2d_relu(
     dilation: int | Sequence[int] = (1, 1),
     mask: Tensor | None = None,
 ) -> Tensor:
-    """``relu(deform_conv2d(...))``, whose arguments, result and errors it has; NaN stays NaN.
+    """``relu(deform_conv2d(...))`` with the same arguments, result and errors; NaN stays NaN.
 
-    One pass where the kernels are compiled and nothing needs a gradient. Under torch.compile, torch.export, tracing,
-    transforms and dispatch modes, and where a gradient is needed, it is those two operators.
+    One pass if the kernels are compiled and no gradient is needed. Under torch.compile, torch.export, tracing,
+    transforms and dispatch modes, and if a gradient is needed, the two operators run separately.
     """
     arguments = (input, offset, weight, bias, mask)
     if any(isinstance(it, Proxy) for it in arguments) or needs_registered_op() or transformed():

@@ -1,12 +1,12 @@
 """FLOP formulas for ``torch.utils.flop_counter.FlopCounterMode``, which would count a deformable convolution as 0.
 
-The convention is that of torch's convolutions: twice the multiplications of the matrix product, so that a deformable
-convolution counts as much as the plain one of its shape. Neither the bias is counted, as there, nor the sampling, whose
-seven or so operations per sample are O times fewer than the product's. FrozenBN has no formula and counts 0, as torch's
-batch norm does. On the reference back end torch counts the product itself.
+The convention is that of torch's convolutions: two FLOP per multiplication of the matrix product, so that a deformable
+convolution counts as much as the plain one of its shape. The bias is not counted, as in torch, nor is the sampling: its
+about seven operations per sample are O times fewer than the product's. FrozenBN has no formula and counts 0, as torch's
+batch norm does. On the reference backend torch counts the product itself.
 
-Importing ``torch.utils.flop_counter`` takes a tenth of a second and more, since it imports Triton where there is one.
-So the formulas are registered when it is imported, or at once where it is already.
+Importing ``torch.utils.flop_counter`` takes a tenth of a second or more, since it imports Triton if that is installed.
+So the formulas are registered when it is imported, or at once if it already is.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 
 
 def register_flop_formulas() -> None:
-    """Registers the formulas, at once where the counter is imported, else at its import."""
+    """Registers the formulas: at once if the counter has been imported, else at its import."""
     if _COUNTER in sys.modules:
         _register(sys.modules[_COUNTER])
     else:

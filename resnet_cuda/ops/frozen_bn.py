@@ -1,4 +1,4 @@
-"""FrozenBatchNorm + residual + ReLU in one pass: the two functions, from scale and shift and from a layer's buffers."""
+"""FrozenBatchNorm + residual + ReLU in one pass, by a function of scale and shift and one of a layer's buffers."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def frozen_bn_relu(
     relu: bool = True,
     inplace: bool = False,
 ) -> Tensor:
-    """``y = input * scale[c] + shift[c]``, plus ``residual`` where given, then ReLU where asked: one pass over memory.
+    """``y = input * scale[c] + shift[c]``, plus ``residual`` if given, then ReLU if ``relu``: one pass over memory.
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
-        scale: (C,), float32 or float64, constant: one that requires a gradient is an error.
+        scale: (C,), float32 or float64, constant: it is an error if it requires a gradient.
         shift: (C,), likewise.
         residual: input's shape and dtype, or None.
         relu: whether to clamp at 0; NaN stays NaN, and the gradient at 0 is 0.
-        inplace: overwrite input and return it. Legal wherever no backward needs input's values, as after a convolution.
+        inplace: overwrite input and return it. Allowed if no backward needs input's values, as after a convolution.
 
     Returns:
         input's shape and dtype, channels_last where the input is. Arithmetic is in float32 (float64 for a float64
         input) with one rounding at the end. Under autocast input keeps its dtype and residual is cast to it.
 
     Raises:
-        ValueError, RuntimeError: naming the argument that breaks a rule above, what it was and what is allowed.
+        ValueError, RuntimeError: naming the argument that breaks a rule above, its value and what is allowed.
         TypeError: for an argument that is not a tensor.
 
     Source: Ioffe and Szegedy 2015 (arXiv:1502.03167) with constant statistics [torchvision.ops.FrozenBatchNorm2d].
@@ -84,7 +84,7 @@ def frozen_batch_norm(
 ) -> Tensor:
     """:func:`frozen_bn_relu` with the scale and shift of a FrozenBatchNorm2d's buffers.
 
-    The kernels compute scale and shift at every call: nothing is cached, so nothing can be stale.
+    The kernels compute scale and shift in every call: nothing is cached, so nothing can become stale.
 
     Args:
         input, residual, relu, inplace: as for :func:`frozen_bn_relu`.

@@ -1,7 +1,7 @@
-"""The operators' argument rules in Python: for the reference and for the fake functions that torch.compile runs.
+"""The operators' argument checks in Python: for the reference and for the fake kernels that torch.compile runs.
 
 The compiled operators check the same rules in ``csrc/*/*.cpp``, for both devices at once. Every message names the
-operator, the argument, what it was and what is allowed.
+operator, the argument, its value and what is allowed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def check_input(op: str, input: Tensor, name: str = "input") -> None:
 def check_deform_conv2d_tensors(
     input: object, offset: object, weight: object, bias: object = None, mask: object = None
 ) -> None:
-    """Raises TypeError or ValueError for the first argument that is not a dense tensor (bias, mask: or None)."""
+    """Raises TypeError or ValueError for the first argument that is not a dense tensor; bias and mask may be None."""
     for name, value in (("input", input), ("offset", offset), ("weight", weight)):
         check_tensor("deform_conv2d", name, value)
     check_tensor("deform_conv2d", "bias", bias, optional=True)
@@ -161,7 +161,7 @@ def _check_constant(op: str, name: str, constant: Tensor, beside: Tensor, dtypes
 
 
 def check_needs_no_gradient(op: str, name: str, constant: Tensor) -> None:
-    """Refuses a constant that requires a gradient: it would get none, silently."""
+    """Raises ValueError for a constant that requires a gradient: it would silently get none."""
     if constant.requires_grad and torch.is_grad_enabled():
         _fail(op, name, "a tensor that requires a gradient", "a constant: detach it, or use a BatchNorm2d to train it")
 
@@ -202,7 +202,7 @@ def check_frozen_batch_norm(
 
 
 def check_gradient(op: str, grad: Tensor, input: Tensor, expected: Sequence[int], name: str = "grad") -> None:
-    """Checks that ``grad``, called ``name``, is of shape ``expected`` and of ``input``'s device and dtype."""
+    """Checks that ``grad``, named ``name`` in errors, has shape ``expected`` and ``input``'s device and dtype."""
     _check_beside(op, name, grad, input, (input.dtype,))
     if not _has_shape(grad, expected):
         _fail(op, name, _shape(grad), f"of shape {tuple(expected)}")

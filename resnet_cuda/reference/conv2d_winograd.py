@@ -2,8 +2,8 @@
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308). For a patch ``d`` of 6x6 pixels
 and a kernel ``g`` of 3x3, the 4x4 results are ``A^T [(G g G^T) * (B^T d B)] A``, the products summed over channels.
-The polynomials are evaluated at 0, 3/4, -3/4, 3/2, -3/2 and infinity, which halves the rounding error that the usual
-0, 1, -1, 2, -2 and infinity give; ``csrc/conv2d_winograd/conv2d_winograd_math.h`` has the same points.
+The interpolation points are 0, 3/4, -3/4, 3/2, -3/2 and infinity, with half the rounding error of the usual 0, 1, -1,
+2, -2 and infinity; ``csrc/conv2d_winograd/conv2d_winograd_math.h`` has the same points.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _INVERSE, _KERNEL, _PATCH = _transforms()
 
 
 def winograd_weight(weight: Tensor) -> Tensor:
-    """The weight as :func:`conv2d_winograd` takes it: ``G g G^T``, computed in float64 and rounded once.
+    """The transformed weight for :func:`conv2d_winograd`: ``G g G^T``, computed in float64 and rounded once.
 
     Args:
         weight: (O, C, 3, 3), float64, float32, float16 or bfloat16.
 
     Returns:
-        (36, ceil(O/32), C, 32), float32, contiguous; output channels beyond O are 0. The same on every machine.
+        (36, ceil(O/32), C, 32), float32, contiguous, zero-padded beyond O channels. The same on every machine.
     """
     check_tensor("winograd_weight", "weight", weight)
     check_winograd_weight(weight)

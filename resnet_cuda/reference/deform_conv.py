@@ -1,7 +1,7 @@
 """Deformable convolution v1 and v2 in pure PyTorch: the operator's definition.
 
-Dai et al., "Deformable Convolutional Networks" (v1), Zhu et al., "Deformable ConvNets v2" (the mask); signature and
-border rule of ``torchvision.ops.deform_conv2d``. Derivatives come from autograd.
+Dai et al., "Deformable Convolutional Networks" (v1), Zhu et al., "Deformable ConvNets v2" (the mask). Signature and
+border rule are those of ``torchvision.ops.deform_conv2d``. Derivatives come from autograd.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def deform_conv2d(
 ) -> Tensor:
     """:func:`resnet_cuda.ops.deform_conv2d` in pure PyTorch: same arguments, results and errors.
 
-    16-bit arguments are computed in float32 throughout and rounded once at the end. Memory: ``kh*kw`` copies of a
-    (resampled) input, several times over for autograd.
+    16-bit arguments are computed in float32 throughout and rounded once at the end. Memory: ``kh*kw`` resampled copies
+    of the input, and several times that for autograd.
     """
     check_deform_conv2d_tensors(input, offset, weight, bias, mask)
     shape = check_deform_conv2d(input, weight, offset, mask, bias, stride, padding, dilation)

@@ -1,4 +1,4 @@
-"""The references compute in float32 (float64) whatever autocast asks for."""
+"""The references compute in float32 (float64) under any autocast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AUTOCAST_DEVICES = frozenset(
 
 
 def in_full_precision(device_type: str) -> contextlib.AbstractContextManager:
-    """Disables autocast, which would compute matrix products in 16 bit; the operator has cast what is to be cast."""
+    """Disables autocast, which would use 16 bits for matrix products; the operator has already cast its arguments."""
     if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()

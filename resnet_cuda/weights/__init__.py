@@ -1,4 +1,4 @@
-"""Weights of other libraries: where they come from, how their names translate, and how a model takes them."""
+"""Weights of other libraries: finding and reading files, translating names, and loading into a model."""
 
 from resnet_cuda.weights.load import load_weights
 from resnet_cuda.weights.pretrained import load_pretrained

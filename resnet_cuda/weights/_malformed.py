@@ -1,4 +1,4 @@
-"""What the readers of weights raise, and the two limits that they share."""
+"""The exception of the readers of weight files, and the two limits that they share."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ BYTES_ON_TOP = 16 << 20
 
 
 class MalformedError(ValueError):
-    """Content that no library writes. :func:`resnet_cuda.weights.files.read` puts the file's name before it."""
+    """Content that no library writes. :func:`resnet_cuda.weights.files.read` prefixes the message with the file."""
 
 
 class Budget:
-    """Counts what a file makes a reader allocate, so that a short file cannot ask for a long array many times."""
+    """Counts the memory that a file makes a reader allocate, so that a short file cannot allocate many long arrays."""
 
     def __init__(self, file_size: int) -> None:
         self.left = TIMES_THE_FILE * file_size + BYTES_ON_TOP
 
     def take(self, size: int) -> None:
-        """Raises :exc:`MalformedError` where the file has asked for too much."""
+        """Raises :exc:`MalformedError` if the file exceeds its budget."""
         self.left -= size
         if self.left < 0:
             raise MalformedError(f"it expands to more than {TIMES_THE_FILE} times its size")
 
 
 def is_size(value: object) -> bool:
-    """Whether ``value`` is an integer from 0 that 63 bits hold; True and False are none."""
+    """Whether ``value`` is a non-negative integer of at most 63 bits; bools are not."""
     return type(value) is int and 0 <= value < 1 << 63
 
 
@@ -40,7 +40,7 @@ def count(shape: Sequence[object], what: str) -> int:
     """The number of elements of ``shape``.
 
     Raises:
-        MalformedError: for what is no shape, and where its elements or strides overflow 63 bits, empty or not.
+        MalformedError: if it is no shape, or its elements or strides overflow 63 bits, even if it is empty.
     """
     if not isinstance(shape, (tuple, list)) or len(shape) > MAX_DIMENSIONS or not all(map(is_size, shape)):
         raise MalformedError(f"{what} has the shape {_short(shape)}")

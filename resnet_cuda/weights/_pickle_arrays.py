@@ -1,7 +1,7 @@
-"""Arrays, dtypes and scalars of NumPy out of a pickle, with NumPy's own unpickling left aside.
+"""Reads NumPy's arrays, dtypes and scalars from a pickle without NumPy's own unpickling.
 
-``numpy.ndarray.__setstate__`` takes the shape, the dtype and the bytes from the file; here the three are compared
-first, and only plain numbers and text are admitted: an array of objects holds further pickles.
+``numpy.ndarray.__setstate__`` trusts the shape, the dtype and the bytes in the file. Here they are checked against each
+other first, and only numbers and text are allowed: an array of objects contains further pickles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STR_OBJECT = 64  # bytes, about, that Python needs for a string besides its tex
 
 
 class Dtype:
-    """A dtype; its byte order comes after it, see :meth:`pickled_state`."""
+    """A dtype; the pickle sets its byte order afterwards, see :meth:`pickled_state`."""
 
     def __init__(self, kind: str, size: int) -> None:
         self.kind, self.size, self.order = kind, size, "="
@@ -43,7 +43,7 @@ class Dtype:
 
 
 class Array:
-    """An array, empty until its state comes."""
+    """An array, empty until the pickle sets its state."""
 
     def __init__(self) -> None:
         self.value: Any = None

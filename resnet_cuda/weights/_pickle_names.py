@@ -1,4 +1,4 @@
-"""What a pickle may ask for by name, and what stands for it here. Nothing is imported by the names in a file."""
+"""The names that a pickle may refer to, and their replacements. Nothing is imported by the names in a file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _Call = Callable[[tuple[Any, ...], Budget], Any]
 
 @dataclass(frozen=True)
 class Name:
-    """A name out of a pickle.
+    """A global name in a pickle.
 
     Args:
-        module: where Python would import it from.
-        name: what it would import.
-        function: builds what a call of it returns; without one it is only a name.
-        inert: whether it is a class whose objects are read as the dictionaries of their attributes.
+        module: the module that Python would import.
+        name: the attribute that Python would import.
+        function: builds the result of a call of it; None if it must not be called.
+        inert: whether it is a class whose objects are read as dictionaries of their attributes.
     """
 
     module: str
@@ -34,10 +34,10 @@ class Name:
         return f"{self.module}.{self.name}"
 
     def call(self, arguments: tuple[Any, ...], budget: Budget) -> Any:
-        """What the call builds.
+        """The result of a call of the name.
 
         Raises:
-            MalformedError: where the name is not for calling, or for arguments that no library writes.
+            MalformedError: if the name must not be called, or for arguments that no library writes.
         """
         if self.function is None:
             raise MalformedError(refusal(self.module, self.name))
@@ -50,7 +50,7 @@ class Name:
 
 
 class Attributes(dict[Any, Any]):
-    """An object that is read as a dictionary: an OrderedDict, or an object of an inert class."""
+    """A dictionary in place of an OrderedDict or of an object of an inert class."""
 
     def pickled_state(self, state: Any, budget: Budget) -> None:
         """An object's attributes become entries. Those of an OrderedDict (torch's ``_metadata``) are left out."""
@@ -66,12 +66,12 @@ class Inert(Attributes):
 
 
 def refusal(module: str, name: str) -> str:
-    """The message for a name that is not admitted."""
+    """The error message for a name that is not allowed."""
     return f"refused: it asks for {module[:200]}.{name[:200]}, which could run code"
 
 
 def leaf(value: Any) -> Any:
-    """What :func:`resnet_cuda.weights._plain.plain` puts in the place of an array or a name."""
+    """The replacement of an array or a name by :func:`resnet_cuda.weights._plain.plain`."""
     if isinstance(value, _pickle_arrays.Array):
         return value.content()
     if isinstance(value, (Name, _pickle_arrays.Dtype)):
@@ -80,10 +80,10 @@ def leaf(value: Any) -> Any:
 
 
 def keys(values: Sequence[Any]) -> Sequence[Any]:
-    """``values``, all fit to be keys: scalars, and tuples of scalars.
+    """Checks that ``values`` may be keys: scalars, and tuples of scalars.
 
-    The hash of a tuple goes through all of it by recursion, which overflows the process's stack where the tuple is
-    nested deep enough; integers of more than 60 bits can be chosen to have one hash.
+    Hashing a tuple recurses, which overflows the stack if the tuple is nested deeply; integers of more than 60 bits can
+    be chosen to collide.
     """
     for value in values:
         for part in value if type(value) is tuple and len(value) <= MAX_KEY_PARTS else (value,):
@@ -95,7 +95,7 @@ def keys(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def fill(target: dict[Any, Any], items: Sequence[Any]) -> dict[Any, Any]:
-    """``target`` with keys and values, which alternate in ``items``."""
+    """Fills ``target`` from ``items``, in which keys and values alternate."""
     if len(items) % 2:
         raise MalformedError("a dictionary has a key without a value")
     target.update(zip(keys(items[::2]), items[1::2], strict=True))
@@ -130,7 +130,7 @@ def _set(arguments: tuple[Any, ...], budget: Budget) -> set[Any]:
 
 
 def sequence(arguments: tuple[Any, ...], budget: Budget) -> Any:
-    """list and tuple; torch.Size, a tuple."""
+    """Builds list and tuple, and torch.Size as a tuple."""
     (given,) = arguments or ((),)
     if type(given) not in (list, tuple):
         raise MalformedError("a list is built of what is no list")

@@ -1,4 +1,4 @@
-"""Tensors out of the pickles in torch's files: views of storages, checked before a storage is read."""
+"""Tensors in the pickles of torch's files: views of storages, checked before a storage is read."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _DTYPES |= {name: getattr(torch, name) for name in ("uint16", "uint32", "uint64"
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage that a pickle mentions.
+    """A storage that a pickle refers to.
 
     Args:
         key: its name in the file.
-        dtype: of its elements.
-        elements: how many there are.
-        start: the first of them in the stored ones, for a view of a storage (torch before 0.4).
+        dtype: the dtype of its elements.
+        elements: the number of its elements.
+        start: the index of its first element in the stored data, for a view of a storage (torch before 0.4).
     """
 
     key: str
@@ -51,7 +51,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor that a pickle mentions: elements of a storage, as torch.as_strided takes them; all within it."""
+    """A tensor that a pickle refers to: a strided view (torch.as_strided) that lies within its storage."""
 
     storage: Storage
     dtype: torch.dtype
@@ -61,7 +61,7 @@ class View:
 
 
 def storage_of(identifier: Any, fields: int) -> Storage:
-    """The storage that a persistent identifier stands for.
+    """The storage of a persistent identifier.
 
     Args:
         identifier: ("storage", class, key, device, number of elements), in torch's older files with a sixth field:

@@ -1,4 +1,4 @@
-"""Pickles that NumPy before version 2 reads too, and with it Detectron and older detectron2."""
+"""Writes pickles that NumPy before version 2 can also read, for Detectron and older detectron2."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _RECONSTRUCT = np.zeros(1).__reduce__()[0]
 
 
 class DetectronPickler(pickle._Pickler):
-    """Writes protocol 2; of NumPy's names it writes those that every version of NumPy knows.
+    """Writes protocol 2 with module names that every version of NumPy can import.
 
-    NumPy 2 calls ``numpy.core`` ``numpy._core``, which NumPy 1 cannot import. This is the pickler in Python: the one in
-    C asks nobody how it should write a function's name.
+    NumPy 2 renamed ``numpy.core`` to ``numpy._core``, which NumPy 1 cannot import. This derives from Python's pure
+    pickler: the one in C has no hook for the name of a function.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

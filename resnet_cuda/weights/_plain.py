@@ -1,4 +1,4 @@
-"""The last step of reading: what a pickle or a header described becomes plain containers, each looked at once."""
+"""The last step of reading: converts the content of a pickle or a header to plain containers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SCALARS = (str, int, float, complex, bytes, bool, type(None))
 
 
 def plain(content: Any, leaf: Callable[[Any], Any]) -> Any:
-    """``content`` with its containers copied into dict, list, tuple and set, and each leaf through ``leaf``.
+    """Copies the containers of ``content`` into dict, list, tuple and set, and maps each leaf by ``leaf``.
 
-    An object that is mentioned twice stays one object.
+    Objects that are shared stay shared.
 
     Raises:
-        MalformedError: for what contains itself, is nested deeper than :data:`MAX_DEPTH`, or unfolds to more than
-            :data:`MAX_ENTRIES`.
+        MalformedError: for content that contains itself, is nested deeper than :data:`MAX_DEPTH`, or has more than
+            :data:`MAX_ENTRIES` entries.
     """
     return _Walk(leaf).copy(content, 0)[0]
 

@@ -32,9 +32,9 @@ _DTYPES = {
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is one: its header begins with a brace and is shorter than 2**40.
+    """Whether ``head`` begins a safetensors file: its header begins with a brace and is shorter than 2**40 bytes.
 
-    A header of 640 bytes begins as a pickle of protocol 2 does, and no pickle goes on with three zeros.
+    A file with a header of 640 bytes begins like a pickle of protocol 2, but no pickle continues with three zeros.
     """
     return head[8:9] == b"{" and head[5:8] == bytes(3) and (head[:1] != b"\x80" or head[4:5] == b"\0")
 
@@ -43,8 +43,8 @@ def read(file: BinaryIO, size: int) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file; its ``__metadata__`` is left out.
 
     Raises:
-        MalformedError: where the header is not all there or not as the format says: every tensor's range is as long as
-            its shape, and the ranges cover the values without gaps and without overlaps.
+        MalformedError: if the header is truncated or violates the format: every tensor's range must have the length of
+            its shape, and the ranges must cover the values without gaps or overlaps.
     """
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")

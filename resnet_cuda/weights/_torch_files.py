@@ -1,4 +1,4 @@
-"""The two formats of torch.save: a zip file since torch 1.6; before, a row of pickles with the storages behind."""
+"""The two formats of torch.save: a zip file since torch 1.6; before that, several pickles followed by the storages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_zip(file: BinaryIO, size: int) -> Any:
     """The content of a zip file of torch.save, with tensors on the CPU.
 
     Raises:
-        MalformedError: for every other zip file, and where a tensor is not within its storage.
+        MalformedError: for every other zip file, and if a tensor exceeds its storage.
     """
     records = _zip_records.records(file, size)
     roots = [name[: -len("data.pkl")] for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -54,7 +54,7 @@ def read_zip(file: BinaryIO, size: int) -> Any:
 
 
 def is_legacy(data: bytes) -> bool:
-    """Whether ``data`` begins as a file of torch.save before 1.6: with the pickle of a number."""
+    """Whether ``data`` begins like a file of torch.save before 1.6: with the pickle of a number."""
     try:
         return bool(Machine(data[:64], {}, Budget(64)).load() == LEGACY_MAGIC)
     except MalformedError:
@@ -62,13 +62,13 @@ def is_legacy(data: bytes) -> bool:
 
 
 def read_legacy(data: bytes) -> Any:
-    """The content of such a file.
+    """The content of a file of torch.save before 1.6.
 
-    It is a row of pickles: the magic number, a version, the writer's machine, the content, the keys of the storages.
-    Behind them lies each storage, its number of elements before it.
+    It has five pickles (magic number, version, the writer's machine, content, keys of the storages), followed by the
+    storages, each with its number of elements first.
 
     Raises:
-        MalformedError: for what torch.save does not write, and where a tensor is not within its storage.
+        MalformedError: for content that torch.save does not write, and if a tensor exceeds its storage.
     """
     budget = Budget(len(data))
     mentioned: dict[str, Storage] = {}

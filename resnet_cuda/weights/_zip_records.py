@@ -1,4 +1,4 @@
-"""The records of a zip file as torch.save writes them: stored, not compressed, one behind the other."""
+"""The records of a zip file as torch.save writes them: uncompressed and consecutive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_COMMENT = 1 << 16
 
 @dataclass(frozen=True)
 class Record:
-    """Where a record's header begins, how many bytes follow the header, their CRC32, and why they are not readable."""
+    """The position of a record's header, the length and CRC32 of its data, and why the data cannot be read, if so."""
 
     name: str
     header: int
@@ -28,15 +28,15 @@ class Record:
 
 
 def records(file: BinaryIO, size: int) -> dict[str, Record]:
-    """The records by name, from the directory at the file's end.
+    """The records by name, from the central directory at the file's end.
 
     Args:
         file: the zip file.
         size: its length in bytes.
 
     Raises:
-        MalformedError: for a file without such a directory, and for records of one name or that overlap, by which a
-            short file could hold more than its length.
+        MalformedError: for a file without such a directory, and for records with equal names or that overlap, with
+            which a short file could yield more data than its length.
     """
     entries, offset, length, end = _directory(file, size)
     if offset + length > end or entries * 46 > length:
@@ -64,8 +64,7 @@ def read(file: BinaryIO, record: Record) -> torch.Tensor:
     """The bytes of ``record``, uint8 of one dimension.
 
     Raises:
-        MalformedError: where they are compressed or encrypted, not all there, or not those of which the checksum was
-            taken.
+        MalformedError: if they are compressed, encrypted or truncated, or do not match the checksum.
     """
     if record.problem:
         raise MalformedError(
@@ -84,7 +83,7 @@ def read_bytes(file: BinaryIO, size: int, what: str, checksum: int | None = None
     """The next ``size`` bytes of ``file``, uint8 of one dimension; ``size`` is at most the file's.
 
     Raises:
-        MalformedError: naming ``what``, where they are not all there or their CRC32 is not ``checksum``.
+        MalformedError: naming ``what``, if they are truncated or their CRC32 is not ``checksum``.
     """
     content = torch.empty(size, dtype=torch.uint8)
     view = memoryview(content.numpy())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A file's or a model's keys, recognised: neutral names, and what is not of a backbone."""
+"""Recognises the keys of a file or a model: neutral names for the backbone, and the remaining keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OTHER_PYRAMID = re.compile(r"(?:.*\.)?(?:\w+_head|pixel_decoder)\.")
 
 
 class UnknownKeysError(ValueError):
-    """No known format has such keys, or several prefixes could be meant."""
+    """No known format has these keys, or several prefixes are possible."""
 
 
 @dataclass
@@ -41,18 +41,18 @@ class Checkpoint:
     """Weights by neutral name (see :mod:`resnet_cuda.weights.formats.templates`).
 
     Attributes:
-        format: whose keys they are.
+        format: the format of the keys.
         tensors: by neutral name.
         keys: the key of each neutral name.
-        foreign: what is of no backbone (RPN, RoI heads), by its key within the detector.
-        unknown: what stands within the backbone under names that the format does not have, likewise.
-        context: what the format's numbers depend on.
-        layout: "classifier", "backbone" or "detector": how deep the body is in its model.
-        alike: other formats of which the names could be as well.
-        spare: keys of tensors that are there twice, with their neutral names.
-        errors: what makes the reading ambiguous.
+        foreign: tensors outside the backbone (RPN, RoI heads), by their key within the detector.
+        unknown: tensors inside the backbone under names that the format does not have, likewise.
+        context: the values on which the format's numbering depends.
+        layout: "classifier", "backbone" or "detector": the nesting of the body in its model.
+        alike: other formats that fit the names equally well.
+        spare: keys of duplicate tensors, with their neutral names.
+        errors: the reasons why the keys are ambiguous.
         other_keys: the whole key of each entry of ``foreign`` and ``unknown``.
-        unknown_parts: the component that each entry of ``unknown`` is in.
+        unknown_parts: the component that contains each entry of ``unknown``.
     """
 
     format: Format
@@ -87,17 +87,17 @@ def recognise(
     prefer: Format | None = None,
     is_model: bool = False,
 ) -> Checkpoint:
-    """``tensors`` read with the format that explains most of its keys.
+    """Reads ``tensors`` with the format that explains most of the keys.
 
     Args:
-        heads: prefixes of C5 heads, where the keys do not tell (a ResNetHead by itself has a body's names).
-        like: what the tensors will be loaded into. It decides what they leave open: between torchvision's and
-            maskrcnn-benchmark's names where there is no stem, and which level a pyramid without a body begins with.
-        prefer: the format of which the names are if they could be.
-        is_model: whether they are a model's own: a last stage that several heads have is then filled in each of them.
+        heads: prefixes of C5 heads, needed where the keys are ambiguous (a ResNetHead alone has a body's names).
+        like: the model that the tensors will be loaded into. It resolves ambiguities: torchvision's or
+            maskrcnn-benchmark's names if there is no stem, and the first level of a pyramid without a body.
+        prefer: the format to choose if it fits.
+        is_model: whether the tensors are a model's own; a last stage that several heads have is then filled in each.
 
     Raises:
-        UnknownKeysError: where no format explains any, or a body is there twice (a student and a teacher, say).
+        UnknownKeysError: if no format explains any key, or there are two bodies (such as a student and a teacher).
     """
     plain = {_WRAPPER_PREFIX.sub("", key): tensor for key, tensor in tensors.items()}
     if len(plain) != len(tensors):

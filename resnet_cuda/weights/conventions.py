@@ -1,4 +1,4 @@
-"""What weights expect of their input, which no key tells: colour order, pixel scale, where a bottleneck strides."""
+"""Conventions of weights that their keys do not show: colour order, pixel scale, the place of a bottleneck's stride."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Pixels(NamedTuple):
-    """What a network's first convolution reads: ``(value - mean) / std`` per channel, in ``order``.
+    """The input of a network's first convolution: ``(value - mean) / std`` per channel, in ``order``.
 
     Values are 0 to 255; ``mean`` and ``std`` are in ``order``.
     """
@@ -37,9 +37,9 @@ PIXELS = {
 
 
 def convert_stem(weight: Tensor, source: Pixels, target: Pixels) -> Tensor:
-    """The stem convolution's weight (O, 3, kh, kw) for inputs of ``target`` instead of ``source``.
+    """Converts the stem convolution's weight (O, 3, kh, kw) from inputs of ``source`` to inputs of ``target``.
 
-    Exact up to rounding where both have the same mean; else the target must normalise with the source's mean.
+    Exact up to rounding if both have the same mean; else the target must normalise with the source's mean.
 
     Raises:
         ValueError: for another number of input channels.

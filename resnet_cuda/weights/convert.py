@@ -1,4 +1,4 @@
-"""Weights in another library's names: ``python -m resnet_cuda convert IN OUT --to FORMAT``."""
+"""Converts weights to another library's names: ``python -m resnet_cuda convert IN OUT --to FORMAT``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LAYOUTS = ("classifier", "backbone", "detector")
 
 @dataclass
 class Conversion:
-    """What :func:`convert` made.
+    """The result of :func:`convert`.
 
     Attributes:
-        content: the file's content: the weights by key, in the wrapper of the target's library.
+        content: the file's content: the weights by key, wrapped as in files of the target's library.
         weights: the weights by key.
         source: the source's format.
-        target: the target's.
-        layout: what the keys fit, see :func:`convert`.
+        target: the target's format.
+        layout: the kind of model that the keys fit, see :func:`convert`.
         left_out: the source's keys that have no name in the target's format.
         notes: as in a :class:`~resnet_cuda.weights.report.LoadReport`.
     """
@@ -65,22 +65,23 @@ def convert(
     eps: float | None = None,
     pixels: str | Sequence[str] | None = None,
 ) -> Conversion:
-    """``source`` with the names, the epsilon and the wrapper of another library.
+    """Converts ``source`` to the names, the epsilon and the wrapper of another library.
 
-    Tensors keep their values and dtypes, but for variances where the libraries' epsilons differ: these become float64,
-    so that converting back gives the same bits. (Channels of a variance far below the epsilon have their weight scaled
-    instead, which is undone up to rounding.) Caffe2 has scale and shift only, which no way back undoes.
+    Tensors keep their values and dtypes, except variances if the libraries' epsilons differ: these become float64, so
+    that converting back gives the same bits. (If a channel's variance is far below the epsilon, its weight is scaled
+    instead, which is reversible up to rounding.) Caffe2 has only scale and shift, so that conversion is irreversible.
 
     Args:
         source: as for :func:`resnet_cuda.load_weights`.
         to: "torchvision", "timm", "maskrcnn-benchmark", "detectron2", "mmdetection" or "caffe2".
-        layout: what the keys are to fit: "classifier" (no prefix and no pyramid), "backbone" (``body.``, ``fpn.``;
-            detectron2's ``bottom_up.``), "detector" (``backbone.body.``, ...). None for the source's.
-        eps: of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
+        layout: the kind of model that the keys shall fit: "classifier" (no prefix and no pyramid), "backbone"
+            (``body.``, ``fpn.``; detectron2's ``bottom_up.``), "detector" (``backbone.body.``, ...). None: as in the
+            source.
+        eps: epsilon of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
         pixels: as for :func:`resnet_cuda.load_weights`: converts the stem.
 
     Raises:
-        ValueError: for an unknown format or layout, and weights that the format has no names for: deformable layers in
+        ValueError: for an unknown format or layout, and for weights without a name in the format: deformable layers in
             Caffe2, an average-pool shortcut in detectron2.
     """
     if to not in TARGETS:
@@ -154,7 +155,7 @@ def convert(
 
 
 def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) -> Conversion:
-    """:func:`convert` into a file: .safetensors by that ending, a pickle for Caffe2 and .pkl, else torch's zip."""
+    """:func:`convert` into a file: safetensors by the ending, a pickle for .pkl and Caffe2, else torch's format."""
     conversion = convert(source, to, **options)
     ending = os.path.splitext(os.fspath(path))[1].lower()
     if ending == ".safetensors":

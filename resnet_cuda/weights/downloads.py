@@ -1,4 +1,4 @@
-"""Files behind an address: in torch.hub's cache or huggingface_hub's, downloaded where they are missing."""
+"""Files at an address: downloaded into the cache of torch.hub or huggingface_hub if they are not there."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _DATE = re.compile(r"20[0-9]{6}")
 
 
 def local_file(address: str, argument: str = "source") -> str:
-    """The path of the file at ``address`` on this machine, downloaded where it is missing.
+    """The local path of the file at ``address``, downloaded if it is missing.
 
-    An address of ``http://`` and ``https://`` is looked for in ``torch.hub.get_dir()``/checkpoints (set by
-    ``$TORCH_HOME`` or ``torch.hub.set_dir``) by the last part of its path, as ``torch.hub.load_state_dict_from_url``
-    does, and those of the detectron2 model zoo by the whole path, since there names repeat. Where the name ends with a
-    hash (``resnet50-0676ba61.pth``), the file must have it, downloaded or found.
+    A file of ``http://`` or ``https://`` is cached in ``torch.hub.get_dir()``/checkpoints (set by ``$TORCH_HOME`` or
+    ``torch.hub.set_dir``) under the last part of its path, as by ``torch.hub.load_state_dict_from_url``; a file of the
+    detectron2 model zoo under the whole path, since its names repeat. If the name ends with a hash
+    (``resnet50-0676ba61.pth``), the file must have this hash.
 
     Raises:
         ValueError: for another address, naming ``argument``.
-        FileError: where the file cannot be downloaded, with what to download and where to put it; and where its hash is
-            not that of its name.
+        FileError: if the file cannot be downloaded, with its URL and the path to put it; if its hash is not that of its
+            name.
     """
     scheme, _, rest = address.partition("://")
     if scheme not in SCHEMES:

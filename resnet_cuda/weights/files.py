@@ -1,8 +1,7 @@
-"""Files of weights: read whatever their name and whoever wrote them, and written.
+"""Reads and writes weight files.
 
-A file's format is recognised by its content. No code out of a file runs, and reading takes no more memory than a small
-multiple of the file's size: see :mod:`resnet_cuda.weights.restricted_pickle` for pickles, alone and within torch's
-files.
+A file's format is recognised by its content. No code in a file runs, and reading takes at most a small multiple of the
+file's size in memory: see :mod:`resnet_cuda.weights.restricted_pickle` for pickles, alone and within torch's files.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class FileError(ValueError):
 
     @classmethod
     def about(cls, name: str, problem: str) -> FileError:
-        """The error of the file ``name``; ``problem`` may quote the file, and what is not for printing is escaped."""
+        """The error for the file ``name``; ``problem`` may quote the file: unprintable characters are escaped."""
         printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in problem)
         return cls(f"{name}: {printable}")
 
@@ -41,12 +40,12 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The content of a file of torch.save, of pickle (Caffe2, Detectron, detectron2) or of safetensors.
 
     Returns:
-        Dictionaries, lists, tuples, sets, strings, bytes, numbers and None, with tensors on the CPU. NumPy's arrays are
-        tensors, its numbers are Python's. An OrderedDict's attributes (torch's ``_metadata``) are left out.
+        Dictionaries, lists, tuples, sets, strings, bytes, numbers and None, with tensors on the CPU. NumPy's arrays
+        become tensors, its numbers Python's. An OrderedDict's attributes (torch's ``_metadata``) are left out.
 
     Raises:
-        FileError: for a file that is missing, truncated, damaged or something else; for one that asks for a function or
-            a class that could run code; and for one that makes more of itself than it holds.
+        FileError: for a file that is missing, truncated, damaged or of another format; that refers to a function or
+            class which could run code; or that expands to far more than its size.
     """
     name = os.fspath(path)
     try:
@@ -104,17 +103,17 @@ def _what_it_is(head: bytes) -> str:
 
 
 def write(content: Mapping[str, Any], path: str | os.PathLike[str], container: str) -> None:
-    """Writes ``content`` to ``path``, whole or not at all.
+    """Writes ``content`` to ``path``, atomically.
 
     Args:
         content: names and tensors, with further dictionaries, lists and plain values; flat for safetensors.
-        path: replaced where it is there.
-        container: "torch", as torch.save writes; "pickle", protocol 2 with NumPy's arrays, as Detectron and detectron2
-            read; "safetensors", which needs the package of that name.
+        path: an existing file is replaced.
+        container: "torch", as by torch.save; "pickle", protocol 2 with NumPy arrays, as Detectron and detectron2 read
+            it; "safetensors", which needs the package of that name.
 
     Raises:
         ValueError: for another container, and without the package safetensors.
-        FileError: for content that the container does not hold, and where the file cannot be written.
+        FileError: for content that the container does not support, and if the file cannot be written.
     """
     if container not in CONTAINERS:
         raise ValueError(f"container is {container!r}; allowed are {', '.join(CONTAINERS)}")

@@ -1,4 +1,4 @@
-"""Why weights do not fit, where the names tell, and what to do."""
+"""Hints why weights do not fit, inferred from their names, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from resnet_cuda.weights.target import Target
 
 
 def hints(target: Target, source: Source, refused: list[tuple[str, str]]) -> list[str]:
-    """A sentence for each difference of structure; arguments are those of resnet_fpn_backbone."""
+    """A sentence for each difference of structure, with the argument of resnet_fpn_backbone to change."""
     given, wanted = source.checkpoint, target.checkpoint
     found = []
     counts = [_blocks(given), _blocks(wanted)]

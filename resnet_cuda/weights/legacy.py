@@ -1,4 +1,4 @@
-"""Keys of a detector's other parts that a library has renamed, so that published files load."""
+"""Keys outside the backbone that a library has renamed in its detectors, so that published files load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RENAMED = (
 
 
 def present_key(key: str) -> str:
-    """``key`` under the name that it has today; itself where it was not renamed."""
+    """The current name of ``key``; ``key`` itself if it was not renamed."""
     for pattern, rename in _RENAMED:
         match = pattern.fullmatch(key)
         if match:

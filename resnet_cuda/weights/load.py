@@ -1,4 +1,4 @@
-"""load_weights: weights of any known library into any model whose backbone has known names."""
+"""load_weights: loads weights of any known library into any model whose backbone has known names."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def load_weights(
     pixels: str | Sequence[str] | None = None,
     compensate_mask: bool = True,
 ) -> LoadReport:
-    """Loads ``source`` into ``model``, whatever library either has its names from; all of it or nothing.
+    """Loads ``source`` into ``model``, which may have the names of different libraries; all of it or nothing.
 
-    The format is recognised by the keys. Epsilons are made equal by changing statistics (or, for a variance too small,
-    the weight), so the outputs are those of the source's library. A plain convolution's weight goes into a deformable
-    one, whose offsets stay 0. Nothing in a file is executed.
+    The format is recognised by the keys. A different epsilon is compensated in the statistics (or, if a variance is too
+    small, in the weight), so the outputs are those of the source's library. A plain convolution's weight is loaded into
+    a deformable convolution, whose offsets stay 0. Nothing in a file is executed.
 
     Args:
         model: of :func:`resnet_cuda.build_backbone`, :func:`resnet_cuda.resnet_fpn_backbone`, ``ResNet``,
@@ -41,22 +41,22 @@ def load_weights(
             torchvision, timm, maskrcnn-benchmark, detectron2 or mmdetection.
         source: a path, a URL, ``hf://owner/name/file``, a torchvision weights enum or its full name, a state dict
             (also wrapped as in files), or a model. See :func:`resnet_cuda.weights.sources.resolve`.
-        strict: raise where something of the source's backbone has no place in the model or the other way round. A
-            whole part that the source does not have (a classifier has no pyramid) stays as it is and is reported.
-        eps: of the source's batch norms; None for what its library uses: 0 for maskrcnn-benchmark, Caffe2 and
+        strict: raise if a key of the source's backbone has no counterpart in the model, or vice versa. A whole part
+            that the source does not have (a classifier has no pyramid) stays as it is and is reported.
+        eps: epsilon of the source's batch norms; None for its library's: 0 for maskrcnn-benchmark, Caffe2 and
             torchvision's published version 1 detectors, else 1e-5. A detector that was built with torchvision's
             ``weights="COCO_V1"`` and saved again has 0.
-        pixels: what the model's input will be, "torchvision", "detectron2", "caffe2", "maskrcnn-benchmark" or
+        pixels: the convention of the model's input, "torchvision", "detectron2", "caffe2", "maskrcnn-benchmark" or
             "mmdetection" (:data:`resnet_cuda.weights.conventions.PIXELS`): the stem is converted to that colour order
-            and scale. A pair names the source's, too. None leaves the stem as it is.
+            and scale. A pair is (the source's, the model's). None leaves the stem as it is.
         compensate_mask: double the weight of a modulated (v2) deformable layer that gets a plain convolution's weight:
-            its masks start at 0.5, and its output is then that of the convolution.
+            its masks start at 0.5, so its output then equals the convolution's.
 
     Returns:
         A :class:`~resnet_cuda.weights.report.LoadReport`, which prints as a short table.
 
     Raises:
-        ValueError: for a file that cannot be read, unknown keys, wrong shapes, NaN, and what ``strict`` refuses. The
+        ValueError: for a file that cannot be read, unknown keys, wrong shapes, NaN, and violations of ``strict``. The
             model is unchanged.
         TypeError: for a model that is not a module, or a source of another type.
     """
@@ -89,7 +89,7 @@ def load_content(
     pixels: str | Sequence[str] | None = None,
     compensate_mask: bool = True,
 ) -> LoadReport:
-    """:func:`load_weights` of content that has been read, from ``label``; ``source_model`` is the one that it is of."""
+    """:func:`load_weights` of content that has been read from ``label``; ``source_model``: the model that it is from."""
     target = Target.of(model)
     given, report = Source.of(content, label, "load_weights", source_model, eps, target.checkpoint)
     given.checkpoint.tensors.update(converted_stem(given, pixels, report, "load_weights"))

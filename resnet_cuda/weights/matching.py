@@ -1,4 +1,4 @@
-"""Which tensor of a source goes where in a model, and what is left over on either side."""
+"""Matches the tensors of a source with those of a model, and finds those without a counterpart."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Match:
     """The result of :func:`match`.
 
     Attributes:
-        values: what is to be written, by the model's keys.
-        refused: (kind, key) of what strict loading refuses.
-        wrong: likewise, of what no loading accepts.
-        alarms: what the caller should be warned of.
+        values: the values to write, by the model's keys.
+        refused: (kind, key) of the entries that strict loading rejects.
+        wrong: (kind, key) of the entries that any loading rejects.
+        alarms: warnings for the caller.
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Match:
 
 
 def match(target: Target, source: Source, report: LoadReport, compensate_mask: bool) -> Match:
-    """Matches by neutral name, and a detector's other parts by key; fills ``report``."""
+    """Matches the backbone by neutral name, and a detector's other parts by key; fills ``report``."""
     result = Match()
     used = _match_backbone(target, source, report, result)
     _sort_missing(target, source, report, result, used)

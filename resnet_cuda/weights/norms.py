@@ -1,4 +1,4 @@
-"""Statistics of a batch norm for another epsilon."""
+"""Converts a batch norm's statistics to another epsilon."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 def with_eps(
     weight: Tensor, variance: Tensor, source: float, target: float, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weight and variance, (C,), that give with epsilon ``target`` what the arguments give with ``source``.
+    """Weight and variance, (C,), that give with epsilon ``target`` the same result as the arguments with ``source``.
 
-    ``variance + source - target`` where a float32 of that is accurate enough; else the variance stays and the weight
-    takes the quotient of the standard deviations. A channel that is constant, of variance and epsilon 0, stays so by a
-    weight of 0.
+    The variance becomes ``variance + source - target`` where that is accurate enough in float32; elsewhere it stays,
+    and the weight is multiplied by the ratio of the standard deviations. A constant channel, of variance and epsilon 0,
+    stays constant by a weight of 0.
 
     Args:
-        dtype: of the returned variance; None for that of the argument.
+        dtype: of the returned variance; None for the argument's.
 
     Returns:
-        Tensors; the arguments where the epsilons are equal.
+        Two tensors; the arguments themselves if the epsilons are equal.
     """
     if source == target:
         return weight, variance
@@ -35,7 +35,7 @@ def with_eps(
 
 
 def folded(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Scale and shift, (C,), of weight's dtype, rounded once."""
+    """Scale and shift, (C,), in weight's dtype, rounded once."""
     deviation = variance.double() + eps
     scale = torch.where(deviation == 0, torch.zeros_like(deviation), weight.double() * deviation.rsqrt())
     return scale.to(weight.dtype), (bias.double() - mean.double() * scale).to(bias.dtype)

@@ -1,4 +1,4 @@
-"""What a report says of conventions that no key tells."""
+"""Notes in a report on conventions that the keys do not show."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHERE = {True: "the first 1x1", False: "the 3x3"}
 
 
 def pair_of_pixels(given: Source, pixels: str | Sequence[str], where: str) -> tuple[Pixels, Pixels]:
-    """The source's and the model's, by name."""
+    """The input conventions of the source and of the model, looked up by name."""
     names = (given.pixels, pixels) if isinstance(pixels, str) else pixels
     is_pair = isinstance(names, (tuple, list)) and len(names) == 2
     if not is_pair or any(not isinstance(name, str) or name not in PIXELS for name in names):
@@ -30,7 +30,7 @@ def pair_of_pixels(given: Source, pixels: str | Sequence[str], where: str) -> tu
 def converted_stem(
     given: Source, pixels: str | Sequence[str] | None, report: LoadReport, where: str
 ) -> dict[str, Tensor]:
-    """The stem's weight for the input that ``pixels`` names, by neutral name; nothing where it stays."""
+    """The stem's weight converted to the input named by ``pixels``, by neutral name; empty if it does not change."""
     if pixels is None:
         return {}
     checkpoint = given.checkpoint
@@ -57,7 +57,7 @@ def converted_stem(
 
 
 def conventions(target: Target, source: Source, pixels: object, report: LoadReport) -> list[str]:
-    """Appends notes; returns those that the caller should be warned of."""
+    """Appends notes to the report; returns the warnings for the caller."""
     alarms = []
     checkpoint = source.checkpoint
     name = checkpoint.format.name

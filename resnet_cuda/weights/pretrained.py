@@ -1,4 +1,4 @@
-"""What ``weights=`` of a backbone takes, and how its body is filled."""
+"""Loads the argument ``weights=`` of a backbone into its body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resnet_cuda.weights.report import LoadReport
 
 
 def load_pretrained(backbone: nn.Module, backbone_name: str, weights: Any) -> LoadReport:
-    """:func:`load_weights`, with names of torchvision's weights for ``backbone_name``, such as "DEFAULT".
+    """:func:`load_weights` that also accepts names of torchvision's weights for ``backbone_name``, such as "DEFAULT".
 
     Raises:
         ValueError: as :func:`load_weights`, and for a name that torchvision does not have for this backbone.

@@ -1,4 +1,4 @@
-"""What a load did, key by key, and as a short table."""
+"""The report of a load, by key and as a short table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class LoadReport:
     """The result of :func:`resnet_cuda.load_weights`; printed, a short table.
 
     Attributes:
-        source: what was loaded, for messages.
+        source: a label of the source, for messages.
         format: "torchvision", "maskrcnn-benchmark", "detectron2", "mmdetection" or "caffe2".
         loaded: the model's keys that were written.
-        missing: the model's keys that the source has nothing for; they are unchanged.
-        unexpected: the source's keys that the model has no place for.
+        missing: the model's keys without a counterpart in the source; they are unchanged.
+        unexpected: the source's keys without a counterpart in the model.
         reshaped: the model's keys whose tensors were changed to fit, such as a stem for other input channels.
         ignored: the source's keys that no model of this kind needs: the classifier, stages that the model does not
-            have, other parts of a detector of another library. (Counters of batches are not listed.)
-        notes: what the source's format leaves unsaid or what was converted: colour order, pixel scale, stride, epsilon.
+            have, other parts of a detector of another library. (``num_batches_tracked`` is not listed.)
+        notes: assumptions about the source, and conversions: colour order, pixel scale, stride, epsilon.
     """
 
     source: str
@@ -33,12 +33,12 @@ class LoadReport:
 
     @property
     def missing_keys(self) -> list[str]:
-        """As of torch's load_state_dict."""
+        """As in the result of torch's load_state_dict."""
         return self.missing
 
     @property
     def unexpected_keys(self) -> list[str]:
-        """As of torch's load_state_dict."""
+        """As in the result of torch's load_state_dict."""
         return self.unexpected
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class LoadReport:
 
 
 def summary(keys: list[str], most: int = 4) -> str:
-    """Keys in a line: all where they are few, else how many are in which part."""
+    """Keys in a line: all if they are few, else their number in each part."""
     if len(keys) <= most:
         return ", ".join(keys)
     parts: Counter[str] = Counter()

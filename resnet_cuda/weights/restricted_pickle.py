@@ -1,11 +1,11 @@
-"""Pickles as data: containers, numbers, strings and arrays, and nothing that could run code.
+"""Reads pickles as data: containers, numbers, strings and arrays, and nothing that could run code.
 
-The machine below executes a pickle's instructions without ever importing what the pickle names. A name is looked up in
-a table of harmless ones (:mod:`resnet_cuda.weights._pickle_names`), each with its own few lines that build a plain
-object out of checked arguments; any other name ends the reading before anything happens. ``Unpickler.find_class`` of
-Python is no such border: extension codes go round it, an attribute path such as ``multiarray.sys.modules`` leads
-through it, and what NumPy's ``__setstate__`` does with a crafted state is not its business. ``torch.load`` with
-``weights_only=True`` knows no NumPy, and has returned tensors that read beyond their storage (quantized ones, 2.12).
+The machine below executes a pickle's instructions without importing the names in it. A name is looked up in a table of
+harmless ones (:mod:`resnet_cuda.weights._pickle_names`), each with a function that builds a plain object from checked
+arguments; any other name is an error. Overriding Python's ``Unpickler.find_class`` would not suffice: extension codes
+bypass it, an attribute path such as ``multiarray.sys.modules`` passes through it, and it does not check the state that
+NumPy's ``__setstate__`` gets. ``torch.load`` with ``weights_only=True`` does not support NumPy, and has returned
+tensors that read beyond their storage (quantized ones, 2.12).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def loads(data: bytes) -> Any:
         NumPy one of Python.
 
     Raises:
-        MalformedError: for a pickle that asks for anything else, is damaged, contains itself or unfolds without end.
+        MalformedError: for a pickle that refers to anything else, is damaged, contains itself or expands without end.
     """
     budget = Budget(len(data))
     machine = Machine(data, _pickle_names.NAMES, budget)
@@ -53,14 +53,14 @@ def loads(data: bytes) -> Any:
 
 
 class Machine:
-    """Executes one pickle out of ``data`` from ``position`` on.
+    """Executes the pickle at ``position`` in ``data``.
 
     Args:
-        data: the bytes; what follows the pickle is left alone.
-        names: what the pickle may ask for.
-        budget: what its arrays take is counted here.
-        persistent: what stands for a persistent identifier; without it there are none.
-        position: where the pickle begins; after :meth:`load`, where it has ended.
+        data: the bytes; bytes after the pickle are not read.
+        names: the names that the pickle may refer to.
+        budget: counts the memory of its arrays.
+        persistent: resolves a persistent identifier; without it there must be none.
+        position: the beginning of the pickle; after :meth:`load` its end.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """The object that the pickle describes, with :class:`_pickle_names.Name` and unfinished arrays in it."""
+        """The object that the pickle describes; it contains :class:`_pickle_names.Name` and unconverted arrays."""
         start = self.position
         try:
             for _ in range(MAX_INSTRUCTIONS):

@@ -1,4 +1,4 @@
-"""What is loaded: neutral names, completed, and the epsilon of each norm."""
+"""The source of a load: its tensors by neutral name, and the epsilon of each norm."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from resnet_cuda.weights.unwrap import conventions_of, unwrap
 
 
 class Source:
-    """A recognised checkpoint, its model where it has one, and the epsilon that a caller asked for.
+    """A recognised checkpoint, its model if there is one, and the epsilon given by the caller.
 
     Attributes:
         checkpoint: names and tensors.
-        target: the model, where there is one.
+        target: the model, if there is one.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class Source:
         eps: float | None,
         like: Checkpoint | None = None,
     ) -> tuple[Source, LoadReport]:
-        """What ``content``, out of ``label``, holds, and a report that lists what of it is no tensor.
+        """The source in ``content``, read from ``label``, and a report that lists the entries that are no tensors.
 
         Args:
             where: the caller, for messages.
-            model: the one that the content is of.
-            eps: of its batch norms, where the caller knows it.
+            model: the model that the content is from.
+            eps: epsilon of its batch norms, if the caller knows it.
             like: see :func:`recognise`.
 
         Raises:
-            ValueError: where there are no tensors, or no format has their names.
+            ValueError: if there are no tensors, or no format has their names.
         """
         tensors, others, notes = unwrap(content, label)
         prefer = None if model is None else Target.of(model, f"{where}: source").checkpoint.format
@@ -70,7 +70,7 @@ class Source:
         return cls(checkpoint, model, eps, conventions_of(content)), report
 
     def eps(self, norm: str) -> float:
-        """Of the norm with this neutral name."""
+        """The epsilon of the norm with this neutral name."""
         if self._eps is not None:
             return float(self._eps)
         if self.target is not None:
@@ -81,7 +81,7 @@ class Source:
         return 0.0 if self._is_published_version_1() else it.eps
 
     def assumed_eps(self) -> str | None:
-        """What was assumed of the epsilon, and why; None where it is known or there is no batch norm."""
+        """The assumed epsilon and the reason; None if it is known or there is no batch norm."""
         known = self._eps is not None or self.target is not None
         norms = [name.rpartition(".")[0] for name in self.checkpoint.tensors if name.endswith(".running_var")]
         if known or not norms or norms[0] in self._folded:
@@ -107,7 +107,7 @@ class Source:
 
     @property
     def pixels(self) -> str:
-        """A name in ``PIXELS``: what convert noted, or what most weights of the format are for."""
+        """A name in ``PIXELS``: the one noted by convert, or the one of most weights of the format."""
         noted = self._noted.get("pixels")
         return noted if isinstance(noted, str) and noted in PIXELS else self.checkpoint.format.pixels
 

@@ -1,4 +1,4 @@
-"""What weights may be given as, and the content that it stands for."""
+"""The kinds of sources of weights, and how they are resolved to their content."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def resolve(
         source: one of:
 
             - a mapping, which is the content itself;
-            - a module, whose ``state_dict()`` it is;
+            - a module, whose ``state_dict()`` is the content;
             - the path of a file, see :func:`resnet_cuda.weights.files.read`;
             - a member of a torchvision weights enum, its name ("ResNet50_Weights.IMAGENET1K_V2"), or with a
-              ``backbone_name`` the last part of the name ("DEFAULT"), which then is no path;
+              ``backbone_name`` the last part of the name ("DEFAULT"), which takes precedence over a path;
             - an address of ``http://``, ``https://``, ``detectron2://`` (of the detectron2 model zoo) or ``hf://``
               (``hf://owner/repository[@revision][/file]``, by the package huggingface_hub).
         backbone_name: a model of torchvision, for names of weights without their enum.
         argument: the name of the caller's argument, for messages.
 
     Raises:
-        ValueError: for a name or an address of another kind, a file that cannot be read, and what is not on this
+        ValueError: for a name or an address of another kind, a file that cannot be read, and a file that is not on this
             machine and cannot be downloaded.
         TypeError: for another kind of object.
     """

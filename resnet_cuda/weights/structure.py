@@ -1,4 +1,4 @@
-"""What two models compute differently with the same tensors, as far as their modules show it."""
+"""Finds differences in what two models compute with the same tensors, as far as their modules show them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _SIZES = ("stride", "dilation")
 
 
 def differences(source: Target, target: Target) -> list[str]:
-    """Of layers that both have: norms of another kind, groups or epsilon, dilation, pooling in blocks, the pyramid.
+    """Differences between layers that both models have: kind, groups or epsilon of norms, dilation, pooling, pyramid.
 
-    A bottleneck's stride is compared as a whole (:meth:`Target.stride_in_1x1`), a batch norm's epsilon is converted.
+    Not compared here: a bottleneck's stride (see :meth:`Target.stride_in_1x1`), and a batch norm's epsilon, which is
+    converted.
     """
     shared = [name for name in source.checkpoint.tensors if name in target.checkpoint.tensors]
     found = []
@@ -76,7 +77,7 @@ def _pyramid(side: Target, name: str) -> str | None:
 
 
 def has_relu(side: Target, name: str) -> bool | None:
-    """Whether the module around a pyramid's convolution ends with a ReLU; None where it does not say."""
+    """Whether the module around a pyramid's convolution ends with a ReLU; None if that is unknown."""
     key = side.checkpoint.keys[name]
     if side.model is None:
         return None

@@ -1,4 +1,4 @@
-"""What a model has to fill: its keys by neutral name, and what its modules tell."""
+"""The model to load into: its keys by neutral name, and properties of its modules."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Target:
             raise ValueError(f"{where} is a {type(model).__name__}: {error}") from None
 
     def module(self, name: str) -> nn.Module | None:
-        """The module whose tensor has this neutral name; None where the key is not a module's (a parametrization)."""
+        """The module whose tensor has this neutral name; None if the key is not a module's (a parametrization)."""
         try:
             return self.model.get_submodule(self.checkpoint.keys[name].rpartition(".")[0])
         except (AttributeError, KeyError):
             return None
 
     def eps(self, norm: str) -> float:
-        """Of the norm with this neutral name."""
+        """The epsilon of the norm with this neutral name."""
         return float(getattr(self.module(f"{norm}.running_var"), "eps", self.checkpoint.format.eps))
 
     def stride_in_1x1(self) -> bool | None:
-        """Where the bottlenecks stride; None without a strided bottleneck."""
+        """Whether the bottlenecks' stride is in the first 1x1; None without a strided bottleneck."""
         for stage in (3, 4, 5):
             convs = [self.module(f"res{stage}.0.conv{k}.weight") for k in (1, 2, 3)]
             strides = [getattr(conv, "stride", None) for conv in convs]
@@ -53,17 +53,17 @@ class Target:
         return None
 
     def has_zero_offsets(self, block: str) -> bool:
-        """Whether the convolution that predicts a block's offsets, and masks, gives 0."""
+        """Whether the convolution that predicts a block's offsets (and masks) is all zero."""
         tensors = [self.checkpoint.tensors.get(f"{block}.offset.{leaf}") for leaf in ("weight", "bias")]
         return all(it is not None and not it.any() for it in tensors)
 
     def is_modulated(self, block: str) -> bool:
-        """Whether a block's deformable convolution is v2, in this package's class or detectron2's or mmcv's."""
+        """Whether a block's deformable convolution is v2, for classes of this package, detectron2 and mmcv."""
         layer = self.module(f"{block}.conv2.weight")
         return any("ModulatedDeformConv" in kind.__name__ for kind in type(layer).__mro__)
 
     def image_statistics(self) -> tuple[list[float], list[float]] | None:
-        """Mean and std, for values 0 to 255, of a torchvision detector's transform or of a detectron2 model."""
+        """Mean and std for values 0 to 255, from a torchvision detector's transform or a detectron2 model."""
         for it in self.model.modules():
             mean, std, scale = getattr(it, "image_mean", None), getattr(it, "image_std", None), 255.0
             if mean is None or std is None:

@@ -1,4 +1,4 @@
-"""From a file's content to tensors by key: the entry of the wrapper that holds the weights."""
+"""Finds the tensors in a file's content: the entry of the wrapper that holds the weights."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CONVENTIONS = "resnet_cuda"
 
 
 def conventions_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ``convert`` wrote beside the weights: the input and the stride that they are for."""
+    """The conventions that ``convert`` wrote with the weights: input and stride."""
     found = content.get(CONVENTIONS)
     return found if isinstance(found, Mapping) else {}
 
 
 def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """The tensors, the keys of what else is beside them, and notes.
+    """The tensors, the keys of all other entries, and notes.
 
     Raises:
-        ValueError: where there are no tensors, naming the entries.
+        ValueError: if there are no tensors, naming the entries.
     """
     notes: list[str] = []
     for _ in range(_DEEPEST):

@@ -1,4 +1,4 @@
-"""Which tensors can be weights."""
+"""Checks which tensors can be weights."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # others
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether it is a dense tensor of real numbers."""
+    """Whether ``tensor`` is a dense tensor of real numbers."""
     return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()

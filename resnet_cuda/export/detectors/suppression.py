@@ -53,7 +53,7 @@ def translation(boxes: Any, scores: Any, iou_threshold: float) -> Any:
 
 def apart(boxes: Tensor, classes: Tensor, there: Tensor) -> Tensor:
     """``boxes`` (..., 4) rounded as torchvision's batched_nms rounds them where it shifts ``classes`` (...) apart: the
-    rounding decides on boxes whose overlap equals the threshold. ``there`` (...) marks the boxes that are not padding."""
+    rounding decides on boxes whose overlap equals the threshold. ``there`` (...) is False for padding."""
     largest = torch.where(there[..., None], boxes, 0).max()
     moved = boxes + (classes.to(boxes) * (largest + 1))[..., None]
     return torch.where(4 * there.sum() <= _MOVED_APART, moved, boxes)

@@ -1,4 +1,4 @@
-"""The formats that are known, by name."""
+"""The known formats, by name."""
 
 from resnet_cuda.weights.formats.caffe2 import CAFFE2
 from resnet_cuda.weights.formats.detectron2 import DETECTRON2

@@ -1,4 +1,4 @@
-"""What the package knows of one library's weight files."""
+"""The description of one library's weight files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from resnet_cuda.weights.formats.templates import Context, Rule
 
 @dataclass(frozen=True)
 class Format:
-    """How a library names a ResNet's tensors, and what its files leave unsaid.
+    """A library's names of a ResNet's tensors, and its conventions that files do not state.
 
     Attributes:
-        name: as ``convert --to`` takes it.
-        body, fpn, classifier: rules; the first that fits writes a key, the others only read.
-        anchor: what follows the prefix of a body in the key of the first convolution of a stage; group "stage".
-        fpn_anchor: what follows the prefix of a pyramid.
+        name: the name for ``convert --to``.
+        body, fpn, classifier: rules; the first that fits writes a key, the others are used for reading only.
+        anchor: the pattern after a body's prefix in the key of a stage's first convolution; has the group "stage".
+        fpn_anchor: the pattern after a pyramid's prefix.
         prefixes: of body, pyramid and C5 head by layout: "classifier", "backbone" and "detector".
-        extras: what else a file's dictionary has.
-        wrapper: the entry of the file's dictionary that holds the weights; None where the file is the dictionary.
-        eps: of its batch norms.
-        pixels: a name in ``conventions.PIXELS``, of most of its files.
-        stride_in_1x1: where most of its files have a bottleneck's stride; None where files differ.
+        extras: further entries of a file's dictionary.
+        wrapper: the entry of the file's dictionary that holds the weights; None if there is no such nesting.
+        eps: epsilon of its batch norms.
+        pixels: the name in ``conventions.PIXELS`` that fits most of its files.
+        stride_in_1x1: the place of a bottleneck's stride in most of its files; None if files differ.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Format:
     extras: dict[str, object] = field(default_factory=dict)
 
     def read(self, key: str, component: str, context: Context, dims: int | None = None) -> str | None:
-        """The neutral name of ``key`` (without its prefix), of ``dims`` dimensions, in a component."""
+        """The neutral name of ``key`` (without its prefix) in a component, for a tensor of ``dims`` dimensions."""
         names = [rule.read(key, context) for rule in getattr(self, component)]
         found = [name for name in names if name is not None]
         if len(found) > 1 and dims is not None:  # a shortcut's second layer is a norm, or a convolution after pooling
@@ -47,7 +47,7 @@ class Format:
         return found[0] if found else None
 
     def write(self, name: str, component: str, context: Context) -> str | None:
-        """The key of a neutral name, without its prefix; None where the format has none."""
+        """The key of a neutral name, without its prefix; None if the format has none."""
         for rule in getattr(self, component):
             key = rule.write(name, context)
             if key is not None:
@@ -56,7 +56,7 @@ class Format:
 
 
 def dims_of(name: str) -> int | None:
-    """How many dimensions a tensor of this neutral name has; None where it may be any."""
+    """The number of dimensions of a tensor with this neutral name; None if it may be any."""
     leaf = name.rsplit(".", 1)[1]
     if leaf == "num_batches_tracked":
         return 0

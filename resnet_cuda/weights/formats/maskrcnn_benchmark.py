@@ -1,4 +1,4 @@
-"""maskrcnn-benchmark's checkpoints, and this package's backbones that a configuration builds."""
+"""maskrcnn-benchmark's checkpoints, and this package's backbones that are built from a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key templates: one line says how a format spells a neutral name, and is read in both directions.
+"""Key templates: one line gives a format's spelling of a neutral name, for reading and writing.
 
 Neutral names, the same for every format:
 
@@ -7,8 +7,8 @@ Neutral names, the same for every format:
   a deformable layer's offsets; ``res4.0.shortcut.conv.weight``, and ``shortcut_avg`` where average pooling precedes it;
 - ``fpn.inner4.conv.weight``, ``fpn.outer4.norm.weight`` (1x1 and 3x3 of P2 to P5); ``fpn.p6.weight``, ``fpn.p7.bias``;
 - ``gn`` in place of ``norm`` where the norm is group normalisation;
-- only to write a key: ``res4.0.deform`` for the ``conv2`` of a deformable layer, ``fpn.inner4.normed`` for the
-  ``conv`` before a norm, which some formats spell differently;
+- for writing only: ``res4.0.deform`` for the ``conv2`` of a deformable layer, ``fpn.inner4.normed`` for the ``conv``
+  before a norm, which some formats spell differently;
 - ``classifier.weight``; ``head.`` before ``res5...``: the C5 head of a C4 detector.
 """
 
@@ -24,11 +24,11 @@ LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 @dataclass
 class Context:
-    """What a key's numbers depend on beside the key.
+    """Values on which the numbering in keys depends.
 
     Attributes:
-        first_level: the pyramid level (2 for P2) that a format which counts from 0 calls 0.
-        laterals: how many levels have a lateral convolution; mmdetection counts P6 and P7 on from there.
+        first_level: the pyramid level (2 for P2) with index 0 in formats that count from 0.
+        laterals: the number of lateral convolutions; mmdetection continues with P6 and P7.
         block_counts: blocks of each stage, 2 to 5.
     """
 
@@ -99,7 +99,7 @@ class Rule:
         self._neutral_pattern, self._neutral_fields = _compile(neutral)
 
     def read(self, key: str, context: Context) -> str | None:
-        """The neutral name of ``key``, or None where the template does not fit."""
+        """The neutral name of ``key``, or None if the template does not fit."""
         match = self._spelled_pattern.fullmatch(key)
         if match is None:
             return None
@@ -138,7 +138,7 @@ def _compile(template: str) -> tuple[re.Pattern[str], list[Field]]:
 
 
 def norm_rules(neutral: str, spelled: str, group: str | None = None, read_only: bool = False) -> tuple[Rule, Rule]:
-    """Rules of a batch norm's tensors and, spelled ``group`` or the same, of a group norm's."""
+    """Rules for a batch norm's tensors and for a group norm's, spelled ``group`` if given, else the same."""
     return (
         Rule(neutral + ".{leaf}", spelled + ".{leaf}", read_only),
         Rule(group_norm_name(neutral) + ".{leaf}", (group or spelled) + ".{leaf}", read_only),
@@ -146,5 +146,5 @@ def norm_rules(neutral: str, spelled: str, group: str | None = None, read_only: 
 
 
 def group_norm_name(name: str) -> str:
-    """``name`` as that of a group norm."""
+    """The neutral name of a group norm in place of the batch norm ``name``."""
     return re.sub(r"\.norm(?=[.{123]|$)", ".gn", name)
