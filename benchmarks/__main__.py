@@ -1,6 +1,6 @@
-"""``python -m benchmarks``: measures this package beside its peers in one run.
+"""``python -m benchmarks``: measures this package and its peers in one run.
 
-Every comparison first checks that the candidates' results agree. Writes a table to the terminal and JSON and plots to
+Every comparison first checks that the candidates' results agree. Prints a table, and writes JSON and plots to
 ``benchmarks/results/``.
 """
 

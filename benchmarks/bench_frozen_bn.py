@@ -1,8 +1,8 @@
-"""FrozenBatchNorm + residual + ReLU beside torchvision's layer and a plain copy of the same bytes.
+"""FrozenBatchNorm + residual + ReLU compared with torchvision's layer and with copies.
 
-Each variant has two copies beside it. The floor moves as many bytes as the variant, and allocates its result where the
-variant does. The machine's copy bandwidth is that of a copy larger than any cache, made before the first turn of a case
-and before every fifth one after it, since a shared machine's bandwidth changes.
+Each variant is compared with two copies. The baseline copies as many bytes as the variant moves, and allocates its
+result if the variant does. The machine's copy bandwidth is measured with a copy larger than any cache, before the first
+turn of a case and before every fifth one after it, since the bandwidth of a shared machine changes.
 """
 
 from __future__ import annotations

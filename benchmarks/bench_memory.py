@@ -1,6 +1,6 @@
-"""Activation memory: what a forward of the backbone stores for its backward, beside other libraries' modules.
+"""Activation memory: the bytes that a forward of the backbone stores for its backward, in this and other libraries.
 
-The frozen stem and C2 store nothing in any of them: the image needs no gradient. Counted by storages
+The frozen stem and C2 store nothing in any of them: the image needs no gradient. Distinct storages are counted
 (:mod:`benchmarks.stored`), so the figures are exact and the same on every device with the same operators.
 """
 

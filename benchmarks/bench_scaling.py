@@ -15,10 +15,10 @@ ONE_THREAD = ", 1 thread"
 
 
 def run(settings: Settings) -> Iterator[Callable[[], Row]]:
-    """One measurement per case and direction, each to be called; none where there is but one thread, or on CUDA.
+    """Yields one function per case and direction that measures it; none with a single thread, or on CUDA.
 
-    The matrix product beside ours says what the machine gives at the time: on a shared host the second core may have no
-    cache in common with the first, or other work of its own.
+    The matrix product shows what the machine allows at that time: on a shared host the second core may be busy, or may
+    share no cache with the first.
     """
     threads = torch.get_num_threads()
     if settings.device.type != "cpu" or threads == 1:

@@ -30,10 +30,10 @@ Panel = dict[str, float]  # milliseconds by candidate
 
 
 def panels(results: dict[str, Any]) -> dict[tuple[str, str], Panel]:
-    """The medians of the cases that are there, by network and size, in the order of the chart.
+    """The medians of the cases in the file, by network and size, in the order of the chart.
 
     Raises:
-        ValueError: where the file has none of them.
+        ValueError: if the file has none of them.
     """
     found = {}
     for part in NETWORKS:

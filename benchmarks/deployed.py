@@ -31,9 +31,9 @@ class _Levels(nn.Module):
 
 
 def export(backbone: nn.Module, image: Tensor, path: Path) -> list[str]:
-    """Writes ``path`` for images of exactly this size, without a choice that a runtime could not make itself.
+    """Exports to ``path`` for images of exactly this size; optimisation is left to the runtime.
 
-    Returns the levels' names, which are the outputs' in order.
+    Returns the levels' names, in the order of the outputs.
     """
     import onnx  # noqa: F401 - both exporters write with it
 

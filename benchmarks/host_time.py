@@ -1,7 +1,7 @@
-"""Microseconds that a call keeps the CPU busy, on tensors so small that the device's work is nothing beside it.
+"""Microseconds of CPU time per call, on tensors so small that the device's work is negligible.
 
-``python -m benchmarks.host_time [--device cuda]``. Ours beside torchvision's operator and the eager operations of
-FrozenBN. A network in eager mode is bound by this time where its kernels are short; a CUDA graph has none of it.
+``python -m benchmarks.host_time [--device cuda]``. Ours, torchvision's operator and the eager operations of FrozenBN. A
+network with short kernels is limited by this time in eager mode; a CUDA graph avoids it.
 """
 
 from __future__ import annotations

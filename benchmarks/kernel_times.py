@@ -17,7 +17,7 @@ FACTS = ("registers per thread", "shared memory", "grid", "block", "est. achieve
 def kernel_times(call: Callable[[], object], device: torch.device, repeats: int = 5) -> list[dict[str, object]]:
     """For each kernel, the longest first: name, microseconds, share and number of launches per call, launch shape.
 
-    Without a GPU: the operators, the outer ones with the inner ones in them.
+    Without a GPU: the same for operators, each including the operators that it calls.
     """
     for _ in range(2):
         call()

@@ -39,7 +39,7 @@ def host_seconds(calls: Sequence[Call], count: int, device: torch.device) -> tup
 def gpu_seconds(calls: Sequence[Call], count: int, wait: float = 0.0) -> float:
     """Seconds per call between two CUDA events around ``count`` calls.
 
-    A kernel that only waits, for ``wait`` seconds, goes first. The host launches the calls meanwhile, so that the GPU
+    They follow a kernel that only waits, for ``wait`` seconds. Meanwhile the host launches the calls, so that the GPU
     does not wait for the host between small kernels.
     """
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -56,10 +56,10 @@ def gpu_seconds(calls: Sequence[Call], count: int, wait: float = 0.0) -> float:
 
 @dataclass
 class Timing:
-    """Times of one candidate in milliseconds, and what else is known of a call.
+    """Times of one candidate in milliseconds, and further measurements of a call.
 
-    ``peak_megabytes``: the most memory that it added; ``stored_megabytes``: what a forward stores for its backward;
-    ``compile_seconds``: how long its first call took, in which it was compiled.
+    ``peak_megabytes``: the peak of the memory that it added; ``stored_megabytes``: the memory that a forward stores for
+    its backward; ``compile_seconds``: the time of its first call, in which it was compiled.
     """
 
     name: str
@@ -89,13 +89,13 @@ def compare(
     """Times one call of every candidate per turn, so that all see the same state of the machine.
 
     There are ``repeats`` turns. Short calls get up to ten times as many, until one candidate has used
-    ``ENOUGH_SECONDS``: a few samples do not settle their median. A candidate that has used ``budget_seconds`` drops
-    out, after its second turn at the earliest: a very slow peer does not decide how long the comparison takes.
+    ``ENOUGH_SECONDS``, since the median of a few samples is noisy. A candidate that has used ``budget_seconds`` drops
+    out, after its second turn at the earliest, so that a very slow peer does not prolong the comparison.
 
     ``own_threads``: some candidates have thread pools that spin for a while after a call and take cores from the next
     candidate; each timed call then follows an untimed one of the same candidate. ``interlude`` is called before the
-    first turn and before every fifth one after it. ``rotate``: each turn begins with the next candidate, so that none
-    always follows the same one.
+    first turn and before every fifth one after it. ``rotate``: each turn begins with the next candidate, so that no
+    candidate always follows the same one.
     """
     timings = {name: Timing(name) for name in candidates}
     for name, call in candidates.items():
@@ -141,10 +141,10 @@ class Candidate:
 def compare_blocks(
     candidates: Sequence[Candidate], device: torch.device, effort: Effort, l2_warm: bool = False
 ) -> dict[str, dict[str, object]]:
-    """Times blocks of calls; every round goes A, B, ..., A: the first candidate has two blocks a round.
+    """Times blocks of calls. A round is A, B, ..., A: the first candidate has two blocks per round.
 
-    Gives, by candidate, medians and ranges in microseconds per call: ``gpu_us`` between CUDA events, ``wall_us`` by the
-    host's clock up to a synchronisation. ``l2_warm`` also times the first set of arguments alone, which L2 may hold.
+    Returns by candidate medians and ranges in microseconds per call: ``gpu_us`` between CUDA events, ``wall_us`` by the
+    host's clock up to a synchronisation. ``l2_warm`` also times the first set of arguments alone, which may stay in L2.
     """
     counts, waits, samples = {}, {}, {}
     for one in candidates:

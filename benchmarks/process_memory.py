@@ -1,7 +1,8 @@
-"""The memory that a call adds, and where the C library gets the memory of results while CPU kernels are timed.
+"""The memory that a call adds, and the setting of the C library's allocator while CPU kernels are timed.
 
-By default glibc gives every large result back to the system and gets it anew, with a page fault per page: on a virtual
-machine that takes several times as long as writing the result, and memory-bound kernels could not be compared.
+By default glibc returns every large block to the system when it is freed, so that each new result costs a page fault
+per page. On a virtual machine that takes several times as long as writing the result, and would make memory-bound
+kernels incomparable.
 """
 
 from __future__ import annotations

@@ -134,9 +134,9 @@ def poison(device: torch.device) -> None:
 
 
 def verify(problem: Problem, device: torch.device, runs: int = 2) -> dict[str, object]:
-    """The worst error in units of the dtype's spacing, and whether all runs were the same to the last bit.
+    """The largest error in units of the dtype's spacing, and whether all runs gave the same bits.
 
-    Several runs are made on memory that held NaN.
+    Several runs are made, on memory that was filled with NaN before.
     """
     expected = run_problem(problem, problem.reference, torch.device("cpu"), torch.float64)
     results = []

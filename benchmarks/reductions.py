@@ -1,6 +1,6 @@
 """Rates of global reductions and atomics on 19 MB that stay in L2, by tiny Triton kernels.
 
-The PTX of a kernel says what was really measured.
+The kernels' PTX shows which instructions were measured.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""What a forward leaves alive for its backward, in bytes of distinct storages, whatever the allocator does.
+"""The memory that a forward keeps for its backward, in bytes of distinct storages, independent of the allocator.
 
-Autograd's hooks on saved tensors see all that a graph's nodes save, those of compiled functions included.
+Autograd's saved-tensor hooks see all tensors that a graph's nodes save, including those of compiled functions.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class _Saved:
 
 
 def stored(forward: Callable[[], Outputs], network: nn.Module, stages: Mapping[str, nn.Module] | None = None) -> Stored:
-    """What the graph of ``forward()`` holds while its result is there; parameters and buffers of ``network`` excluded.
+    """The bytes that the graph of ``forward()`` keeps with its result, without ``network``'s parameters and buffers.
 
-    ``stages`` are modules that run one after the other. A storage belongs to the one in which it is saved first. Images
-    must be so large that no feature map is a single pixel, which has the shape of a constant.
+    ``stages`` are modules that run in sequence. A storage counts for the stage in which it is first saved. Images must
+    be so large that no feature map is a single pixel, which would have the shape of a constant.
     """
     stage, seen = BEFORE_ALL, []
 
@@ -132,11 +132,11 @@ class _Needed(TorchFunctionMode):
 
 
 def needed(forward: Callable[[], Outputs], network: nn.Module, ends: Mapping[str, nn.Module]) -> int:
-    """The fewest bytes that torch's operators can do with for this network's backward.
+    """The lower bound: the least bytes that torch's operators need for this network's backward, without recomputation.
 
-    They are the inputs of convolutions that learn, most of them results of a ReLU, which its own backward reads, too;
-    the results of ``ends``, modules that end with a ReLU; offsets and masks; input and places of a max pooling that is
-    differentiated. No recomputation.
+    They are the inputs of convolutions that are trained, most of them results of a ReLU, whose backward reads them,
+    too; the results of ``ends``, modules that end with a ReLU; offsets and masks; input and indices of a max pooling
+    that is differentiated.
     """
     found = _Needed()
 

@@ -1,7 +1,7 @@
 """Builds the compiled part of resnet_cuda: finds the toolkits, plans, writes a ninja file, runs it.
 
-Used by ``setup.py`` only. It is not torch's ``BuildExtension``, which insists that the CUDA toolkit match the CUDA that
-torch was built with: on the stable ABI, with the CUDA runtime linked statically, they need not match.
+Used by ``setup.py`` only. torch's ``BuildExtension`` requires that the CUDA toolkit match the CUDA that torch was built
+with. With the stable ABI and a statically linked CUDA runtime they need not match, so it is not used.
 """
 
 from build_native.errors import BuildError

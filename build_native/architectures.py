@@ -31,10 +31,10 @@ _PATTERN = re.compile(r"^(\d+)\.(\d)([af]?)(\+PTX)?$")
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """``"8.0;9.0+PTX"`` (semicolons or spaces; names such as Hopper) as a tuple.
+    """Parses ``"8.0;9.0+PTX"`` (semicolons or spaces; also names such as Hopper) to a tuple.
 
     Raises:
-        BuildError: naming the entry that is no architecture.
+        BuildError: naming the entry that is not an architecture.
     """
     entries: list[str] = []
     for entry in re.split(r"[;\s]+", text.strip()):
@@ -78,9 +78,9 @@ def choose() -> tuple[tuple[str, ...], str]:
 
 
 def architectures_of(name: str, architectures: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of ``architectures`` that the source file ``name`` is compiled for.
+    """The ``architectures`` that the source file ``name`` is compiled for.
 
-    A file of its own architecture: that one, where its GPUs are among them, else none.
+    For a file of one architecture: that one if it is needed for ``architectures``, else none.
     """
     own = next((own for ending, own in OWN_ARCHITECTURE.items() if name.endswith(ending)), None)
     if own is None:

@@ -163,10 +163,10 @@ def find_ninja() -> str:
 
 
 def build(plan: Plan, version: str) -> dict[str, Path]:
-    """Compiles and links what the plan says; only what changed since the last time.
+    """Compiles and links according to the plan; only files that have changed since the last build.
 
     Returns:
-        The libraries by the name that they get in the package.
+        The libraries by their names in the package.
     """
     tag = re.sub(r"[^\w.]+", "-", f"{sysconfig.get_config_var('SOABI')}-torch{plan.torch.version}")
     folder = ROOT / "build" / "native" / tag

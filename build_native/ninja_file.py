@@ -15,7 +15,7 @@ def import_ninja() -> ModuleType:
     """The package of the ninja wheel, with its ``ninja_syntax``.
 
     Raises:
-        BuildError: where it is not installed; a ninja of the system alone has no ``ninja_syntax``.
+        BuildError: if it is not installed; the system's ninja alone has no ``ninja_syntax``.
     """
     try:
         import ninja

@@ -72,7 +72,7 @@ def user_flags(*variables: str) -> tuple[str, ...]:
     """The words of environment variables such as CXXFLAGS, in the order given.
 
     Raises:
-        BuildError: for quotes that do not end.
+        BuildError: for an unclosed quote.
     """
     words: list[str] = []
     for variable in variables:
@@ -121,11 +121,11 @@ def _release(version: str) -> tuple[int, int]:
 
 
 def make_plan() -> Plan:
-    """Looks around and decides.
+    """Inspects the environment and decides what is built and how.
 
     Raises:
-        BuildError: for a wrong variable, for what is missing to compile at all and, with RESNET_CUDA_BUILD=cuda, for a
-            missing CUDA toolkit.
+        BuildError: for an invalid variable, for a missing requirement of any build and, with RESNET_CUDA_BUILD=cuda,
+            for a missing CUDA toolkit.
     """
     chosen = choice()
     if chosen == "none":

@@ -80,7 +80,7 @@ def inspect(nvcc: Path) -> Toolkit:
     """The toolkit of one nvcc.
 
     Raises:
-        OSError: saying what of it is missing.
+        OSError: naming the missing part.
     """
     if not nvcc.exists():
         raise OSError("no such file")

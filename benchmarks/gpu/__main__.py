@@ -1,8 +1,8 @@
 """``python -m benchmarks.gpu``: build, first calls, tests, sanitizer and measurements, each with a deadline.
 
-Where the build, the import or a first small call of an operator fails, the run ends at once. Any other step that fails
-or hangs is ended, recorded and followed by the next one. This process imports no torch: nothing that happens on the GPU
-can end it. ``bash benchmarks/gpu_run.sh`` is the same with an outer limit.
+If the build, the import or a first small call of an operator fails, the run ends at once. Any other step that fails or
+hangs is ended and recorded, and the next one runs. This process does not import torch, so no failure on the GPU can end
+it. ``bash benchmarks/gpu_run.sh`` does the same with an outer time limit.
 """
 
 import argparse
@@ -56,9 +56,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(chosen: list[Step], places: Places, results: Results, total: float) -> list[tuple[Step, Outcome]]:
-    """Runs the steps in their order, all within ``total`` seconds from now, up to a vital one that fails.
+    """Runs the steps in order within ``total`` seconds from now; stops if a vital step fails.
 
-    A step may take its own budget and as much again of what earlier steps have left of theirs.
+    A step may use its own budget and as much again of the time that earlier steps left unused.
     """
     until, spare = time.monotonic() + total - steps.RESERVE_SECONDS, 0.0
     common = {"device": places.device, "quick": places.quick, "results": str(results.path)}

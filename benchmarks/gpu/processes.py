@@ -18,10 +18,10 @@ SITE = ROOT / "build" / "gpu_run"
 
 @dataclass(frozen=True)
 class Places:
-    """Where logs and results go, where children run, and what they import.
+    """The folders for logs and results, and for child processes and their imports.
 
-    ``imports``, where they run, holds ``benchmarks`` and nothing else: the checkout is never on their path, since a
-    package without libraries there would be measured in place of the installed one.
+    Child processes run in ``imports``, which contains only ``benchmarks``. The checkout is never on their path: its
+    package, which has no libraries, would be measured instead of the installed one.
     """
 
     output: Path
@@ -100,10 +100,10 @@ def run_commands(
 
 
 class Worker:
-    """A process that runs one step after the other: it imports everything once.
+    """A process that runs all steps and imports everything once.
 
-    It is started at the first step, and again at the next one after a step that hung, failed (its CUDA context may be
-    broken) or ended the process.
+    It is started at the first step, and restarted after a step that hung, failed (its CUDA context may be broken) or
+    ended the process.
     """
 
     def __init__(self, log: Path, environment: Mapping[str, str], folder: Path):

@@ -12,11 +12,11 @@ HALVES = (1, 2)
 
 @dataclass(frozen=True)
 class Step:
-    """``run`` is ``module:function``: called in the worker process, with a Context, where the step has a ``phase``;
-    else in this process, with places, seconds and results.
+    """``run`` is ``module:function``. A step with a ``phase`` is called in the worker process with a Context; any other
+    step in this process with places, seconds and results.
 
-    Every record of the step carries its ``phase``, by which the tables select. Where a ``vital`` step fails, the run
-    ends. An ``exact`` step takes none of the time that earlier steps have left.
+    Every record of the step has its ``phase``, by which the tables select. If a ``vital`` step fails, the run ends. An
+    ``exact`` step uses none of the time that earlier steps left unused.
     """
 
     name: str
@@ -61,10 +61,10 @@ STEPS = (
 def choose(
     only: Sequence[str] = (), skip: Sequence[str] = (), budgets: dict[str, float] | None = None, half: int | None = None
 ) -> list[Step]:
-    """The steps to run. Vital ones are left out only by ``skip``, the build also by ``only``.
+    """The steps to run. Vital steps are left out only by ``skip``, the build also by ``only``.
 
     Raises:
-        ValueError: for a name that is no step's.
+        ValueError: for an unknown step.
     """
     budgets = budgets or {}
     known = [step.name for step in STEPS]

@@ -1,7 +1,7 @@
-"""Whether this GPU does with wgmma, bulk copies and their barriers what the emulation of the tests does; and the
-forward built on them, which is off by default, beside the one with columns.
+"""Checks wgmma, bulk copies and their barriers on this GPU against exact results, as in the tests' emulation, and
+compares the fused forward, which is built on them and off by default, with the one by columns.
 
-In a process of its own: nothing else is built on it so far, and a kernel that hangs or faults ends nobody else.
+Runs in its own process, so that a kernel that hangs or faults ends nothing else.
 """
 
 import contextlib

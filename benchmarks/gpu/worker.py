@@ -1,6 +1,6 @@
-"""Runs the step that its argument asks for in JSON, or those that come in lines of JSON on stdin.
+"""Runs the step given in JSON as its argument, or the steps given in lines of JSON on stdin.
 
-The errors of these go to the pipe whose number is in RESNET_CUDA_ANSWERS, in JSON.
+Errors of the latter are written in JSON to the pipe whose number is in RESNET_CUDA_ANSWERS.
 """
 
 import contextlib

@@ -89,7 +89,7 @@ def load_content(
     pixels: str | Sequence[str] | None = None,
     compensate_mask: bool = True,
 ) -> LoadReport:
-    """:func:`load_weights` of content that has been read from ``label``; ``source_model``: the model that it is from."""
+    """:func:`load_weights` of content that has been read from ``label``; ``source_model``: the model it is from."""
     target = Target.of(model)
     given, report = Source.of(content, label, "load_weights", source_model, eps, target.checkpoint)
     given.checkpoint.tensors.update(converted_stem(given, pixels, report, "load_weights"))
