@@ -1,4 +1,4 @@
-"""torch.compile as a candidate: shapes are constants, and the time that the first call takes is told apart."""
+"""torch.compile as a candidate: shapes are constants, and the time of the first call is reported separately."""
 
 from __future__ import annotations
 

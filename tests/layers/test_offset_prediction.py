@@ -1,4 +1,4 @@
-"""A prediction taken apart into offsets and mask, and what a graph keeps of it."""
+"""Splitting a prediction into offsets and mask, and what a graph keeps of it."""
 
 import pytest
 import torch
