@@ -112,7 +112,7 @@ def test_frozen_bn_stands_beside_a_copy_of_its_size(half):
 def test_the_tables_show_no_number_of_it(half):
     _, _, file, records, _ = half
     text = file.with_suffix(".md").read_text()
-    table = text[text.index("| | predicted |") :].split("\n\n")[0]
+    table = text[text.index("| case | predicted |") :].split("\n\n")[0]
     assert table.splitlines()[2:] and all(f" {predictions.NOT_YET} " in line for line in table.splitlines()[2:])
     assert tables.gpu_results(records) == []
 
