@@ -14,11 +14,11 @@ from torch import nn
 
 from resnet_cuda.acceleration import restore
 from resnet_cuda.exact import untouched
-from resnet_cuda.inference import anatomies, blocks
-from resnet_cuda.inference.anatomy import Anatomy, Pair, become, in_sequence, is_nothing, is_relu
+from resnet_cuda.inference import blocks, patterns
 from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.folding import fold, has_norm_inside, is_plain_conv, without_norm
 from resnet_cuda.inference.norms import UnfoldableError, constants_of, is_norm
+from resnet_cuda.inference.pattern import Pair, Pattern, become, in_sequence, is_nothing, is_relu
 from resnet_cuda.inference.report import OptimizationReport
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
@@ -87,8 +87,8 @@ class _Optimization:
     def run(self) -> OptimizationReport:
         norms = [module for module in self.names if is_norm(module)]
         known = {module: found for module in self.names if (found := self._describe(module)) is not None}
-        for anatomy in known.values():
-            for pair in anatomy.pairs:
+        for pattern in known.values():
+            for pair in pattern.pairs:
                 self._fold(pair)
         for module in self.names:
             if has_norm_inside(module):
@@ -96,8 +96,8 @@ class _Optimization:
         for module in self.names:
             if is_plain_conv(module) and type(module) is not FoldedConv2d and untouched(module):
                 without_norm(module)
-        for module, anatomy in reversed(known.items()):  # children first
-            if anatomy.rewrite is not None and "forward" not in module.__dict__ and anatomy.rewrite():
+        for module, pattern in reversed(known.items()):  # children first
+            if pattern.rewrite is not None and "forward" not in module.__dict__ and pattern.rewrite():
                 self.report.fused.append(self.names[module])
         for module, name in self.names.items():
             if type(module) is nn.Sequential and self._is_stage(module):
@@ -109,10 +109,10 @@ class _Optimization:
         self.report.convolutions = [name for it, name in self.names.items() if type(it) is FoldedConv2d]
         return self.report
 
-    def _describe(self, module: nn.Module) -> Anatomy | None:
-        found = anatomies.describe(module)
+    def _describe(self, module: nn.Module) -> Pattern | None:
+        found = patterns.describe(module)
         if found is None and module is self.model and type(module) is nn.Sequential:
-            return Anatomy(list(_pairs_in_sequentials(module)))
+            return Pattern(list(_pairs_in_sequentials(module)))
         return found
 
     def _fold(self, pair: Pair) -> None:

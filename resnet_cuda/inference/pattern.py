@@ -28,8 +28,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """The description of one module.
+class Pattern:
+    """The fusion pattern of one module.
 
     Attributes:
         pairs: its convolutions with their norms; each is folded independently.
@@ -41,7 +41,7 @@ class Anatomy:
     rewrite: Callable[[], bool] | None = None
 
 
-Describe = Callable[[Any], Anatomy]
+Describe = Callable[[Any], Pattern]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from resnet_cuda.exact import peer_class
-from resnet_cuda.inference.anatomies.own import stem_pairs
-from resnet_cuda.inference.anatomy import Anatomy, Known, Pair, in_sequence, is_relu, residual, sequential_pairs
+from resnet_cuda.inference.pattern import Known, Pair, Pattern, in_sequence, is_relu, residual, sequential_pairs
+from resnet_cuda.inference.patterns.own import stem_pairs
 
 
-def _block(block: Any) -> Anatomy:
+def _block(block: Any) -> Pattern:
     names = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
     convs = {name: getattr(block, name) for name in names}
     pairs = [Pair(conv, getattr(block, f"bn{name[-1]}")) for name, conv in convs.items()]
@@ -19,7 +19,7 @@ def _block(block: Any) -> Anatomy:
     drop_path = None if _is_drop_path(block.drop_path) else block.drop_path
     nothing = [block.drop_block, block.aa, block.se, drop_path]
     rewrite = residual(block, convs, [it.norm for it in pairs], "downsample", relus, nothing)
-    return Anatomy([*pairs, *sequential_pairs(block.downsample)], rewrite)
+    return Pattern([*pairs, *sequential_pairs(block.downsample)], rewrite)
 
 
 def _is_drop_path(module: nn.Module | None) -> bool:
@@ -28,26 +28,26 @@ def _is_drop_path(module: nn.Module | None) -> bool:
     return module is not None and type(module) is known and not module.training
 
 
-def _resnet(network: Any) -> Anatomy:
+def _resnet(network: Any) -> Pattern:
     pairs = stem_pairs(network.conv1, network.bn1)
     if is_relu(network.act1):
         pairs[-1] = Pair(pairs[-1].conv, pairs[-1].norm, network.act1)
-    return Anatomy(pairs)
+    return Pattern(pairs)
 
 
-def _features(layers: Any) -> Anatomy:
+def _features(layers: Any) -> Pattern:
     """FeatureListNet and FeatureDictNet: modules one after the other, some of which are returned; of a ResNet only."""
     names = list(layers)
     if names[:3] != ["conv1", "bn1", "act1"] or {"conv1", "bn1"} & set(layers.return_layers):
-        return Anatomy()
+        return Pattern()
     pairs = stem_pairs(layers["conv1"], layers["bn1"])
     if is_relu(layers["act1"]):
         pairs[-1] = Pair(pairs[-1].conv, pairs[-1].norm, layers["act1"])
-    return Anatomy(pairs)
+    return Pattern(pairs)
 
 
-def _conv_norm_act(module: Any) -> Anatomy:
-    return Anatomy(in_sequence([module.conv, module.bn]))
+def _conv_norm_act(module: Any) -> Pattern:
+    return Pattern(in_sequence([module.conv, module.bn]))
 
 
 KNOWN = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from resnet_cuda.inference import blocks
-from resnet_cuda.inference.anatomy import (
-    Anatomy,
+from resnet_cuda.inference.pattern import (
     Known,
     Pair,
+    Pattern,
     in_sequence,
     is_relu,
     residual,
@@ -18,25 +18,25 @@ from resnet_cuda.inference.anatomy import (
 from resnet_cuda.layers import ModulatedDeformConv
 
 
-def _block(block: Any) -> Anatomy:
+def _block(block: Any) -> Pattern:
     names = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
     convs = {name: getattr(block, name) for name in names}
     pairs = [Pair(conv, getattr(block, f"norm{name[-1]}")) for name, conv in convs.items()]
     norms = [it.norm for it in pairs]
     everything = [*pairs, *sequential_pairs(block.downsample)]
     if getattr(block, "with_plugins", False):
-        return Anatomy(everything)
-    return Anatomy(everything, residual(block, convs, norms, "downsample", [block.relu]))
+        return Pattern(everything)
+    return Pattern(everything, residual(block, convs, norms, "downsample", [block.relu]))
 
 
-def _network(network: Any) -> Anatomy:
+def _network(network: Any) -> Pattern:
     if network.deep_stem:
-        return Anatomy(sequential_pairs(network.stem))
+        return Pattern(sequential_pairs(network.stem))
     relu = network.relu if is_relu(network.relu) else None
-    return Anatomy([Pair(network.conv1, network.norm1, relu)])
+    return Pattern([Pair(network.conv1, network.norm1, relu)])
 
 
-def _integration_block(block: Any) -> Anatomy:
+def _integration_block(block: Any) -> Pattern:
     convs = {conv: getattr(block, conv) for conv, _ in block.layers}
     pairs = [Pair(getattr(block, conv), getattr(block, norm)) for conv, norm in block.layers]
     norms = [it.norm for it in pairs]
@@ -44,7 +44,7 @@ def _integration_block(block: Any) -> Anatomy:
     conv2 = convs["conv2"]
     offset = getattr(conv2, "conv_offset", None)
     if offset is None:
-        return Anatomy(everything, residual(block, convs, norms, "downsample"))
+        return Pattern(everything, residual(block, convs, norms, "downsample"))
     modulated = isinstance(conv2, ModulatedDeformConv)
 
     def rewrite() -> bool:
@@ -53,13 +53,13 @@ def _integration_block(block: Any) -> Anatomy:
         conv2._modules.pop("conv_offset")  # its parent is the new layer
         return residual(block, {**convs, "conv2": with_offsets(offset, conv2, modulated)}, norms, "downsample")()
 
-    return Anatomy(everything, rewrite)
+    return Pattern(everything, rewrite)
 
 
-def _integration_network(network: Any) -> Anatomy:
+def _integration_network(network: Any) -> Pattern:
     if network.deep_stem:
-        return Anatomy(in_sequence(network.stem))
-    return Anatomy([Pair(network.conv1, getattr(network, network.norm1_name))])
+        return Pattern(in_sequence(network.stem))
+    return Pattern([Pair(network.conv1, getattr(network, network.norm1_name))])
 
 
 _THEIRS, _OURS = "mmdet.models.backbones", "resnet_cuda.integrations.mmdetection"

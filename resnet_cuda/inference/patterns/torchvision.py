@@ -6,32 +6,32 @@ from typing import Any
 
 from torch import nn
 
-from resnet_cuda.inference.anatomies.own import torchvision_pyramid
-from resnet_cuda.inference.anatomy import Anatomy, Known, Pair, in_sequence, is_relu, residual, sequential_pairs
+from resnet_cuda.inference.pattern import Known, Pair, Pattern, in_sequence, is_relu, residual, sequential_pairs
+from resnet_cuda.inference.patterns.own import torchvision_pyramid
 
 
-def _basic_block(block: Any) -> Anatomy:
+def _basic_block(block: Any) -> Pattern:
     convs = {"conv1": block.conv1, "conv2": block.conv2}
     return _block(block, convs, [block.bn1, block.bn2])
 
 
-def _bottleneck(block: Any) -> Anatomy:
+def _bottleneck(block: Any) -> Pattern:
     convs = {"conv1": block.conv1, "conv2": block.conv2, "conv3": block.conv3}
     return _block(block, convs, [block.bn1, block.bn2, block.bn3])
 
 
-def _block(block: Any, convs: dict[str, nn.Module], norms: list[nn.Module]) -> Anatomy:
+def _block(block: Any, convs: dict[str, nn.Module], norms: list[nn.Module]) -> Pattern:
     pairs = [Pair(conv, norm) for conv, norm in zip(convs.values(), norms, strict=True)]
     rewrite = residual(block, convs, norms, "downsample", [block.relu])
-    return Anatomy([*pairs, *sequential_pairs(block.downsample)], rewrite)
+    return Pattern([*pairs, *sequential_pairs(block.downsample)], rewrite)
 
 
-def _resnet(network: Any) -> Anatomy:
+def _resnet(network: Any) -> Pattern:
     relu = network.relu if is_relu(network.relu) else None
-    return Anatomy([Pair(network.conv1, network.bn1, relu)])
+    return Pattern([Pair(network.conv1, network.bn1, relu)])
 
 
-def _body(layers: Any) -> Anatomy:
+def _body(layers: Any) -> Pattern:
     """IntermediateLayerGetter: modules one after the other, the results of some of which are returned."""
     names = list(layers)
     pairs = []
@@ -40,11 +40,11 @@ def _body(layers: Any) -> Anatomy:
         if conv in layers.return_layers:
             continue
         pairs.append(Pair(pair.conv, pair.norm, None if norm in layers.return_layers else pair.relu))
-    return Anatomy(pairs)
+    return Pattern(pairs)
 
 
-def _conv_norm_activation(layers: Any) -> Anatomy:
-    return Anatomy(in_sequence(layers))
+def _conv_norm_activation(layers: Any) -> Pattern:
+    return Pattern(in_sequence(layers))
 
 
 KNOWN = (

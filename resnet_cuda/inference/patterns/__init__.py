@@ -1,12 +1,12 @@
-"""Descriptions of each library's modules, which tell the convolution and ReLU of each norm."""
+"""Fusion patterns of each library's modules: which convolution and ReLU belong to each norm."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from resnet_cuda.exact import peer_class, runs_as
-from resnet_cuda.inference.anatomies import detectron2, mmcv, mmdetection, own, timm, torchvision
-from resnet_cuda.inference.anatomy import Anatomy, Known
+from resnet_cuda.inference.pattern import Known, Pattern
+from resnet_cuda.inference.patterns import detectron2, mmcv, mmdetection, own, timm, torchvision
 
 _KNOWN: tuple[Known, ...] = (
     *own.KNOWN,
@@ -18,8 +18,8 @@ _KNOWN: tuple[Known, ...] = (
 )
 
 
-def describe(module: nn.Module) -> Anatomy | None:
-    """The description of ``module``; None if its forward is not that of a known class."""
+def describe(module: nn.Module) -> Pattern | None:
+    """The fusion pattern of ``module``; None if its forward is not that of a known class."""
     for known in _KNOWN:
         found = peer_class(known.path)
         if found is not None and isinstance(module, found) and runs_as(module, found, known.methods):

@@ -8,22 +8,22 @@ from typing import Any
 from torch import nn
 
 from resnet_cuda.inference import blocks
-from resnet_cuda.inference.anatomy import Anatomy, Known, Pair, residual, stem, with_offsets
+from resnet_cuda.inference.pattern import Known, Pair, Pattern, residual, stem, with_offsets
 from resnet_cuda.layers import ModulatedDeformConv
 
 
-def _block(block: Any) -> Anatomy:
+def _block(block: Any) -> Pattern:
     """Of detectron2's, where the norms are folded as each layer's own."""
-    return Anatomy((), _rewrite(block, _convs(block), []))
+    return Pattern((), _rewrite(block, _convs(block), []))
 
 
-def _integration_block(block: Any) -> Anatomy:
+def _integration_block(block: Any) -> Pattern:
     """Of the integration's: ``conv.norm`` is a child that ``conv`` does not call, but the block."""
     convs = _convs(block)
     layers = [*convs.values(), *([] if block.shortcut is None else [block.shortcut])]
     pairs = [Pair(conv, conv.norm) for conv in layers if conv.norm is not None]
     norms = [conv.norm for conv in convs.values() if conv.norm is not None]
-    return Anatomy(pairs, _rewrite(block, convs, norms))
+    return Pattern(pairs, _rewrite(block, convs, norms))
 
 
 def _convs(block: Any) -> dict[str, Any]:
@@ -46,13 +46,13 @@ def _rewrite(block: Any, convs: dict[str, nn.Module], norms: list[nn.Module]) ->
     return rewrite
 
 
-def _stem(module: Any) -> Anatomy:
-    return Anatomy((), stem(module, module.conv1, []))
+def _stem(module: Any) -> Pattern:
+    return Pattern((), stem(module, module.conv1, []))
 
 
-def _integration_stem(module: Any) -> Anatomy:
+def _integration_stem(module: Any) -> Pattern:
     pairs = [] if module.conv1.norm is None else [Pair(module.conv1, module.conv1.norm)]
-    return Anatomy(pairs, stem(module, module.conv1, [it.norm for it in pairs]))
+    return Pattern(pairs, stem(module, module.conv1, [it.norm for it in pairs]))
 
 
 _THEIRS, _OURS = "detectron2.modeling.backbone.resnet", "resnet_cuda.integrations.detectron2"

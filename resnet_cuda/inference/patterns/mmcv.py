@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from resnet_cuda.inference import blocks
-from resnet_cuda.inference.anatomy import Anatomy, Known, Pair, is_nothing, is_relu
 from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.norms import is_norm
+from resnet_cuda.inference.pattern import Known, Pair, Pattern, is_nothing, is_relu
 
 
-def _conv_module(module: Any) -> Anatomy:
+def _conv_module(module: Any) -> Pattern:
     if module.order != ("conv", "norm", "act") or not module.with_norm or not is_norm(module.norm):
-        return Anatomy()
+        return Pattern()
 
     def rewrite() -> bool:
         if not is_nothing(module.norm) or not blocks.is_folded(module.conv):
@@ -26,7 +26,7 @@ def _conv_module(module: Any) -> Anatomy:
         module.__class__ = FusedConvModule
         return True
 
-    return Anatomy([Pair(module.conv, module.norm)], rewrite)
+    return Pattern([Pair(module.conv, module.norm)], rewrite)
 
 
 KNOWN = (Known("mmcv.cnn.bricks.conv_module.ConvModule", _conv_module, ("forward", "norm")),)

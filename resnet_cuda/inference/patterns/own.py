@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from resnet_cuda.exact import why_touched
 from resnet_cuda.fpn import FPN, LastLevelP6P7
 from resnet_cuda.inference import blocks
-from resnet_cuda.inference.anatomy import (
-    Anatomy,
+from resnet_cuda.inference.pattern import (
     Known,
     Pair,
+    Pattern,
     in_sequence,
     residual,
     sequential_pairs,
@@ -24,24 +24,24 @@ from resnet_cuda.inference.anatomy import (
 from resnet_cuda.torchvision_body import TorchvisionBody
 
 
-def _bottleneck(block: Any) -> Anatomy:
+def _bottleneck(block: Any) -> Pattern:
     convs = {f"conv{index}": getattr(block, f"conv{index}") for index in (1, 2, 3)}
     return _residual_block(block, convs)
 
 
-def _basic_block(block: Any) -> Anatomy:
+def _basic_block(block: Any) -> Pattern:
     return _residual_block(block, {"conv1": block.conv1, "conv2": block.conv2})
 
 
-def _residual_block(block: Any, convs: dict[str, nn.Module]) -> Anatomy:
+def _residual_block(block: Any, convs: dict[str, nn.Module]) -> Pattern:
     pairs = [Pair(conv, getattr(block, f"bn{name[-1]}")) for name, conv in convs.items()]
-    return Anatomy(
+    return Pattern(
         [*pairs, *sequential_pairs(block.downsample)], residual(block, convs, [it.norm for it in pairs], "downsample")
     )
 
 
-def _stem(module: Any) -> Anatomy:
-    return Anatomy([Pair(module.conv1, module.bn1)], stem(module, module.conv1, [module.bn1]))
+def _stem(module: Any) -> Pattern:
+    return Pattern([Pair(module.conv1, module.bn1)], stem(module, module.conv1, [module.bn1]))
 
 
 class _FusedTorchvisionBody(TorchvisionBody):
@@ -70,7 +70,7 @@ def last_of_stem(conv1: Any) -> nn.Module:
     return conv1[-1] if isinstance(conv1, nn.Sequential) else conv1
 
 
-def _torchvision_body(body: Any) -> Anatomy:
+def _torchvision_body(body: Any) -> Pattern:
     def rewrite() -> bool:
         last = last_of_stem(body.conv1)
         if type(body.bn1) is not nn.Identity or not blocks.is_folded(last):
@@ -79,11 +79,11 @@ def _torchvision_body(body: Any) -> Anatomy:
         body.__class__ = _FusedTorchvisionBody
         return True
 
-    return Anatomy(stem_pairs(body.conv1, body.bn1), rewrite)
+    return Pattern(stem_pairs(body.conv1, body.bn1), rewrite)
 
 
-def _features(body: Any) -> Anatomy:  # timm's stem is a level of its own; its ReLU stays a pass by itself
-    return Anatomy(stem_pairs(body.conv1, body.bn1))
+def _features(body: Any) -> Pattern:  # timm's stem is a level of its own; its ReLU stays a pass by itself
+    return Pattern(stem_pairs(body.conv1, body.bn1))
 
 
 class _FusedPyramid(FPN):
@@ -104,7 +104,7 @@ class _FusedPyramid(FPN):
         return tuple(results)
 
 
-def _pyramid(fpn: Any) -> Anatomy:
+def _pyramid(fpn: Any) -> Pattern:
     inner = [getattr(fpn, f"fpn_inner{level}") for level in fpn.levels]
     outer = [getattr(fpn, f"fpn_layer{level}") for level in fpn.levels]
 
@@ -114,10 +114,10 @@ def _pyramid(fpn: Any) -> Anatomy:
             fpn.__class__ = _FusedPyramid
         return fused
 
-    return Anatomy([pair for module in (*inner, *outer) for pair in sequential_pairs(module)], rewrite)
+    return Pattern([pair for module in (*inner, *outer) for pair in sequential_pairs(module)], rewrite)
 
 
-def torchvision_pyramid(fpn: Any) -> Anatomy:
+def torchvision_pyramid(fpn: Any) -> Pattern:
     """The description of torchvision's FeaturePyramidNetwork or this package's."""
 
     def rewrite() -> bool:
@@ -127,7 +127,7 @@ def torchvision_pyramid(fpn: Any) -> Anatomy:
         return fused
 
     modules = (*fpn.inner_blocks, *fpn.layer_blocks)
-    return Anatomy([pair for module in modules for pair in sequential_pairs(module)], rewrite)
+    return Pattern([pair for module in modules for pair in sequential_pairs(module)], rewrite)
 
 
 KNOWN = (
