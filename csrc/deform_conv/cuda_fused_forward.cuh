@@ -1,10 +1,10 @@
-// The forward of the deformable convolution without columns in memory: a block samples them for 128 output pixels into
-// shared memory and multiplies them there, by the warpgroup layer. An implicit matrix product.
+// The forward of the deformable convolution without columns in memory: a block samples them for 128 or 64 output pixels
+// into shared memory and multiplies them there, by the warpgroup layer. An implicit matrix product.
 #pragma once
 
 #include "common/pack.cuh"
-#include "common/relu.h"
 #include "common/warpgroup.cuh"
+#include "deform_conv/cuda_epilogue.cuh"
 #include "deform_conv/cuda_fused_producer.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_strips.cuh"
@@ -77,23 +77,28 @@ struct FusedCall {
   FastDivision32 kernel_width;
   FastDivision32 tiles;         // column tiles of all groups: blocks of the same pixels
   FastDivision32 column_tiles;  // of a group
+  FastDivision32 splits;        // parts of K: blocks of the same pixels and columns
   int64_t pixels;               // of all images
   int slice_packs;              // 16-byte packs of an input pixel's channels of an offset group, in slices
 };
 
-// A block: 128 output pixels and kColumns output channels of one group. Two warpgroups multiply 64 pixels each; the
-// others sample, and start the copies of the weight. K is walked by sections of at most nine taps of one offset group,
-// whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps.
-template <typename T, int kColumns>
+// A block: kTilePixels output pixels, kColumns output channels of one group and a part of K. A warpgroup multiplies 64
+// pixels; others sample, and start the copies of the weight. K is walked by sections of at most nine taps of one offset
+// group, whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps.
+template <typename T, int kTilePixels, int kColumns>
 struct FusedForward {
+  static_assert(kTilePixels == 128 || (kTilePixels == 64 && kColumns == 128));
   static_assert(kColumns == 128 || kColumns == 256);
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
-  static constexpr int kPixels = 2 * device::kProductRows;
-  // With 256 columns the sums leave no registers for more than 384 threads.
-  static constexpr int kProducers = kColumns == 256 ? 128 : 256;
-  static constexpr int kConsumers = 2 * device::kWarpgroup;
+  static constexpr int kPixels = kTilePixels;
+  // With 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two blocks of 256 threads, so
+  // of 128 registers each, run at once.
+  static constexpr int kBlocksPerMultiprocessor = kPixels == 64 ? 2 : 1;
+  static constexpr int kProducers = kPixels == 64 || kColumns == 256 ? 128 : 256;
+  static constexpr int kConsumers = kPixels / device::kProductRows * device::kWarpgroup;
   static constexpr int kThreads = kConsumers + kProducers;
   static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
+  static constexpr bool kMovesRegisters = kPixels == 128;
   static constexpr int kConsumerRegisters = kColumns == 256 ? 176 : 152;
   static constexpr int kProducerRegisters = kColumns == 256 ? 152 : 96;
 
@@ -111,10 +116,11 @@ struct FusedForward {
   static constexpr int kSharedBytes = kBarriers + 2 * (kSampleStages + kWeightStages) * 8 + 8;
 
   FusedCall call;
-  const T* input;    // [images, H, W, C]
-  const T* weights;  // parts, see WeightParts
-  const T* bias;     // [O], or null
-  T* output;         // [images, Ho, Wo, O]
+  const T* input;     // [images, H, W, C]
+  const T* weights;   // parts, see WeightParts
+  const T* bias;      // [O], or null
+  T* output;          // [images, Ho, Wo, O]
+  float* split_sums;  // of the parts of K, [splits][images, Ho, Wo, O], for SumSplits; null where there is one part
   bool relu;
 
   RESNET_CUDA_BODY void operator()() const {
@@ -132,10 +138,14 @@ struct FusedForward {
     }
     RESNET_CUDA_SYNC_BLOCK();
     if (thread >= kConsumers) {
-      device::lower_registers<kProducerRegisters>();
+      if constexpr (kMovesRegisters) {
+        device::lower_registers<kProducerRegisters>();
+      }
       produce(thread - kConsumers);
     } else {
-      device::raise_registers<kConsumerRegisters>();
+      if constexpr (kMovesRegisters) {
+        device::raise_registers<kConsumerRegisters>();
+      }
       consume(thread);
     }
   }
@@ -165,22 +175,31 @@ struct FusedForward {
     int group;         // of the weight
     int first_column;  // in the group
     int number;        // among the tiles of the weight parts
+    int split;         // its part of K
+    int first_step;
+    int end_step;
   };
 
   RESNET_CUDA_BODY Tile tile() const {
-    const int64_t block = device::block();
-    const int64_t pixel_tile = block / call.tiles.divisor();
-    const auto number = static_cast<int>(block - pixel_tile * call.tiles.divisor());
-    const int64_t first = pixel_tile * kPixels;
+    const auto block = static_cast<int>(device::block());
+    const int whole = call.splits.quotient(block);
+    const int split = block - whole * call.splits.divisor();
+    const int pixel_tile = call.tiles.quotient(whole);
+    const int number = whole - pixel_tile * call.tiles.divisor();
+    const int64_t first = static_cast<int64_t>(pixel_tile) * kPixels;
     const int64_t image = first / call.image_pixels.divisor();
     const int group = call.column_tiles.quotient(number);
+    const auto steps = static_cast<int>(call.weight.tile_parts());
     return {
         image,
         static_cast<int>(first - image * call.image_pixels.divisor()),
         static_cast<int>(smaller(kPixels, call.pixels - first)),
         group,
         (number - group * call.column_tiles.divisor()) * kColumns,
-        number};
+        number,
+        split,
+        call.splits.quotient(split * steps),
+        call.splits.quotient((split + 1) * steps)};
   }
 
   struct Pixel {
@@ -191,6 +210,13 @@ struct FusedForward {
     const int counted = tile.first_pixel + index;
     const int image = call.image_pixels.quotient(counted);
     return {image, call.order.pixel(counted - image * call.image_pixels.divisor())};
+  }
+
+  // Of pixel `index` of the tile: its number in the output.
+  RESNET_CUDA_BODY int64_t output_pixel(const Tile& tile, int index) const {
+    const Pixel at = pixel(tile, index);
+    return (tile.image + at.image) * call.image_pixels.divisor() +
+           at.place.row * static_cast<int>(call.shape.out_width) + at.place.column;
   }
 
   // --- producers
@@ -206,10 +232,16 @@ struct FusedForward {
     const device::Shared<PlannedTap<float>> plan(kPlan, kMostPlannedTaps * kPixels);
     Samples samples(1);
     Weights weight_ring(1);
+    int step = 0;  // of the slice's first tap
     for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
       const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
       int planned_group = -1;
-      for (int slice = 0; slice < group_slices; ++slice) {
+      for (int slice = 0; slice < group_slices; ++slice, step += tap_count) {
+        const int begin_tap = here.first_step > step ? here.first_step - step : 0;
+        const int end_tap = here.end_step - step < tap_count ? here.end_step - step : tap_count;
+        if (begin_tap >= end_tap) {
+          continue;  // not in the block's part of K
+        }
         const int slice_pack = group_pack + slice * (kSliceChannels / N);
         const int offset_group = slice_pack / call.slice_packs;
         if (offset_group != planned_group) {
@@ -218,7 +250,7 @@ struct FusedForward {
           device::sync_threads(1, kProducers);
           planned_group = offset_group;
         }
-        for (int tap = 0; tap < tap_count; ++tap) {
+        for (int tap = begin_tap; tap < end_tap; ++tap) {
           if (thread == 0) {
             empty_weights(weight_ring.stage).wait(weight_ring.parity);
             const device::PhaseBarrier full = full_weights(weight_ring.stage);
@@ -280,7 +312,8 @@ struct FusedForward {
   RESNET_CUDA_BODY void consume(int thread) const {
     constexpr auto kDepth = device::Major::kDepth;
     const int warpgroup = thread / device::kWarpgroup;
-    const auto steps = static_cast<int>(call.weight.tile_parts());
+    const Tile here = tile();
+    const int steps = here.end_step - here.first_step;
     device::Sums<kColumns> sums;
     Samples samples(0);
     Weights weight_ring(0);
@@ -312,8 +345,36 @@ struct FusedForward {
       weight_ring.advance();
     }
     device::finish_products(sums);
+    if constexpr (kPixels == 64) {
+      if (split_sums != nullptr) {
+        write_sums(thread, sums);
+        return;
+      }
+    }
     device::sync_threads(2, kConsumers);  // both are done with the samples, whose memory the results now pass through
     write(thread, sums);
+  }
+
+  // A part's sums as they are. Four threads write 8 neighbouring columns of a pixel: a sector of 32 bytes.
+  RESNET_CUDA_BODY void write_sums(int thread, const device::Sums<kColumns>& sums) const {
+    const Tile here = tile();
+    const auto group_columns = static_cast<int>(call.shape.group_out_channels());
+    const int64_t first = here.split * call.pixels;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = device::result_row(thread, 2 * half);
+      if (row < here.pixels) {
+        float* to = split_sums + (first + output_pixel(here, row)) * call.shape.out_channels +
+                    here.group * group_columns + here.first_column;
+#pragma unroll
+        for (int i = 2 * half; i < kColumns / 2; i += 4) {
+          const int column = device::result_column(thread, i);
+          if (here.first_column + column < group_columns) {
+            store_pack(to + column, Pack<float, 2>{{sums.get(i), sums.get(i + 1)}});
+          }
+        }
+      }
+    }
   }
 
   // 128 columns at a time: rounded into shared memory, from there in packs of 16 bytes to the output.
@@ -321,7 +382,7 @@ struct FusedForward {
     constexpr int kAtOnce = 128;
     constexpr int kRowPacks = kAtOnce / N;
     constexpr int kRows = device::kProductRows;
-    static_assert(2 * kRows * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
+    static_assert(kPixels * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
     const int warpgroup = thread / device::kWarpgroup;
     const int in_group = thread % device::kWarpgroup;
     const Tile here = tile();
@@ -337,16 +398,8 @@ struct FusedForward {
         const int row = device::result_row(in_group, i);
         const int column = device::result_column(in_group, i);
         float value[2] = {sums.get(i), sums.get(i + 1)};
-        if (bias != nullptr && here.first_column + column < group_columns) {
-          float added[2];
-          unpack(load_constant_pack<2>(bias + first_channel + column), added);
-          value[0] += added[0];
-          value[1] += added[1];
-        }
-        if (relu) {
-          value[0] = relu_of(value[0]);
-          value[1] = relu_of(value[1]);
-        }
+        const bool biased = bias != nullptr && here.first_column + column < group_columns;
+        add_bias(biased ? bias + first_channel + column : nullptr, relu, value);
         const Pack<T, 2> pack = pack_of<T, 2>(value);
         uint32_t bits;
         memcpy(&bits, &pack, sizeof(bits));
@@ -361,11 +414,8 @@ struct FusedForward {
         const int column = first + index % kRowPacks * N;
         const int in_tile = warpgroup * kRows + row;
         if (in_tile < here.pixels && here.first_column + column < group_columns) {
-          const Pixel at = pixel(here, in_tile);
-          const int64_t out_pixel = (here.image + at.image) * call.image_pixels.divisor() +
-                                    at.place.row * static_cast<int>(call.shape.out_width) + at.place.column;
           store_pack(
-              output + out_pixel * call.shape.out_channels + first_channel + column,
+              output + output_pixel(here, in_tile) * call.shape.out_channels + first_channel + column,
               packs.get(row * kRowPacks + (index % kRowPacks ^ row % 8)));
         }
       }

@@ -7,10 +7,10 @@
 #include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/registration.h"
-#include "common/relu.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
+#include "deform_conv/cuda_epilogue.cuh"
 #include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
@@ -29,26 +29,22 @@ struct AddBias {
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
     using Real = RealOf<T>;
-    Real value[N], added[N];
+    Real value[N];
     unpack(load_pack<N>(rows + index * N), value);
-    if (bias != nullptr) {
-      unpack(load_constant_pack<N>(bias + row_packs.remainder(index) * N), added);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        value[i] += added[i];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      value[i] = relu ? relu_of(value[i]) : value[i];
-    }
+    add_bias(bias != nullptr ? bias + row_packs.remainder(index) * N : nullptr, relu, value);
     store_pack(rows + index * N, pack_of<T, N>(value));
   }
 };
 
 // `rows` are aligned, being memory of their own.
 template <typename T>
-void add_bias(const Launcher& launcher, const T* bias, bool relu, T* rows, int64_t row_count, int64_t out_channels) {
+void add_bias_to_rows(
+    const Launcher& launcher,
+    const T* bias,
+    bool relu,
+    T* rows,
+    int64_t row_count,
+    int64_t out_channels) {
   constexpr int kWide = kPackBytes / sizeof(T);
   const int64_t elements = row_count * out_channels;
   if (out_channels % kWide == 0 && reinterpret_cast<uintptr_t>(bias) % kPackBytes == 0) {
@@ -91,7 +87,7 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     }
     if (bias || relu) {
       const T* added = bias ? bias->const_data_ptr<T>() : nullptr;
-      add_bias(launcher, added, relu, rows, images * shape.out_pixels(), shape.out_channels);
+      add_bias_to_rows(launcher, added, relu, rows, images * shape.out_pixels(), shape.out_channels);
     }
     outputs.finish(image, images);
   }

@@ -1,12 +1,18 @@
 // The fused forward of the deformable convolution on CUDA, in bfloat16 and float16: packs the weight, then samples and
-// multiplies in one kernel.
+// multiplies in one kernel. Of a small batch several blocks share K, and a third kernel adds their sums.
 
+#include <cstdio>
+#include <cstdlib>
+
+#include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/launch.cuh"
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_fused_forward.cuh"
+#include "deform_conv/cuda_fused_tiles.h"
+#include "deform_conv/cuda_split_sums.cuh"
 
 namespace resnet_cuda {
 namespace {
@@ -31,14 +37,41 @@ bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bia
          images * shape.height * shape.width * (shape.channels / kPack) < kMostInt;
 }
 
-template <typename T, int kColumns>
+// What fused_tiles chooses, or RESNET_CUDA_FUSED_TILES, for measurements and tests: "64x128x3" are 64 pixels, 128
+// output channels and three parts of K.
+FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps, int multiprocessors) {
+  constexpr const char* kVariable = "RESNET_CUDA_FUSED_TILES";
+  const char* value = std::getenv(kVariable);
+  if (value == nullptr || *value == '\0') {
+    return fused_tiles(pixels, shape.groups, shape.group_out_channels(), steps, multiprocessors);
+  }
+  FusedTiles asked{};
+  char more;
+  bool known = false;
+  if (std::sscanf(value, "%dx%dx%d%c", &asked.pixels, &asked.columns, &asked.splits, &more) == 3) {
+    for (const FusedTileKind& kind : kFusedTileKinds) {
+      known = known || (asked.pixels == kind.pixels && asked.columns == kind.columns && asked.splits > 0 &&
+                        asked.splits <= smaller(kind.most_splits, steps));
+    }
+  }
+  RESNET_CUDA_CHECK_ARGUMENT(
+      known,
+      "deform_conv2d",
+      kVariable,
+      join("'", value, "'"),
+      join("128x256x1, 128x128x1 or 64x128x1 to 64x128x", smaller(kMostSplits, steps)));
+  return asked;
+}
+
+template <typename T, int kTilePixels, int kColumns>
 void run(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     bool relu,
+    int splits,
     const Tensor& output) {
-  using Body = FusedForward<T, kColumns>;
+  using Body = FusedForward<T, kTilePixels, kColumns>;
   const DeformConvShape& shape = arguments.shape;
   const int64_t column_tiles = ceil_div(shape.group_out_channels(), kColumns);
   const int64_t slices = shape.group_channels() / kSliceChannels;
@@ -73,30 +106,42 @@ void run(
       FastDivision32(static_cast<int>(shape.kernel_w)),
       FastDivision32(static_cast<int>(tiles)),
       FastDivision32(static_cast<int>(column_tiles)),
+      FastDivision32(splits),
       pixels,
       static_cast<int>(shape.offset_group_channels()) / Body::N};
+  const auto* added = bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
+  auto* rows = static_cast<T*>(output.mutable_data_ptr());
+  std::optional<Tensor> sums;
+  if (splits > 1) {
+    sums = empty_beside(output, {splits, output.numel()}, ScalarType::Float);
+  }
+  auto* split_sums = sums ? static_cast<float*>(sums->mutable_data_ptr()) : nullptr;
   launcher.launch(
-      ceil_div(pixels, Body::kPixels) * tiles,
-      Body{
-          call,
-          static_cast<const T*>(arguments.input.const_data_ptr()),
-          packed,
-          bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr,
-          static_cast<T*>(output.mutable_data_ptr()),
-          relu});
+      ceil_div(pixels, Body::kPixels) * tiles * splits,
+      Body{call, static_cast<const T*>(arguments.input.const_data_ptr()), packed, added, rows, split_sums, relu});
+  if (sums) {
+    using Sum = SumSplits<T>;
+    const FastDivision row_pairs(shape.out_channels / Sum::N);
+    launcher.run(output.numel() / Sum::N, Sum{split_sums, added, rows, output.numel(), splits, row_pairs, relu});
+  }
 }
 
 template <typename T>
-void run_columns(
+void run_tiles(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     bool relu,
     const Tensor& output) {
-  if (arguments.shape.group_out_channels() > 128) {
-    run<T, 256>(launcher, arguments, bias, relu, output);
+  const DeformConvShape& shape = arguments.shape;
+  const int64_t steps = shape.taps() * (shape.group_channels() / kSliceChannels);
+  const FusedTiles tiles = tiles_for(shape, shape.batch * shape.out_pixels(), steps, launcher.multiprocessors());
+  if (tiles.columns == 256) {
+    run<T, 128, 256>(launcher, arguments, bias, relu, tiles.splits, output);
+  } else if (tiles.pixels == 128) {
+    run<T, 128, 128>(launcher, arguments, bias, relu, tiles.splits, output);
   } else {
-    run<T, 128>(launcher, arguments, bias, relu, output);
+    run<T, 64, 128>(launcher, arguments, bias, relu, tiles.splits, output);
   }
 }
 
@@ -109,11 +154,11 @@ bool forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     return false;
   }
   if (output.scalar_type() == ScalarType::BFloat16) {
-    run_columns<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
+    run_tiles<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
     return true;
   }
 #if !defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs: one dtype compiles faster
-  run_columns<torch::headeronly::Half>(launcher, arguments, bias, relu, output);
+  run_tiles<torch::headeronly::Half>(launcher, arguments, bias, relu, output);
   return true;
 #else
   return false;

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_cuda import reference
 
 VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
+TILES = "RESNET_CUDA_FUSED_TILES"
 CASES = (
     # 130 pixels per image: tiles of 128 across the images, and a last one of 4.
     DeformCase("tiles_across_images", 2, 64, 128, (10, 13)),
@@ -26,6 +27,17 @@ CASES = (
     DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
 )
 NAMED = {case.name: case for case in CASES}
+# Pixels, output channels, and parts of K, as many at most as it has steps.
+TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128, 8))
+
+
+def k_steps(case: DeformCase) -> int:
+    return case.kernel[0] * case.kernel[1] * (case.channels // case.groups // 64)
+
+
+def tiles_text(kind: tuple[int, int, int], case: DeformCase) -> str:
+    pixels, columns, splits = kind
+    return f"{pixels}x{columns}x{min(splits, k_steps(case))}"
 
 
 def given(case: DeformCase, dtype: torch.dtype) -> dict[str, Tensor | None]:
@@ -67,12 +79,8 @@ def test_values(both, case, dtype):
     check(*both(case, given(case, dtype)))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_near_float64(emulated, monkeypatch, case):
-    """Alone, as the tests of planted bugs need it: the samples and the output are rounded to bfloat16."""
-    arguments = given(case, torch.bfloat16)
-    monkeypatch.setenv(VARIABLE, "require")
-    fused = deform_conv2d_of(emulated)(**arguments, **case.geometry)
+def check_near_float64(fused: Tensor, case: DeformCase, arguments: dict[str, Tensor | None]) -> None:
+    """Samples and output are rounded to bfloat16."""
     doubles = {name: value if value is None else value.double() for name, value in arguments.items()}
     exact = reference.deform_conv2d(**doubles, **case.geometry)
     assert not fused.isnan().any(), "output has NaN"
@@ -80,11 +88,33 @@ def test_near_float64(emulated, monkeypatch, case):
     assert off_by < 2**-8, f"output is off by {off_by}"
 
 
+@pytest.mark.parametrize("kind", TILE_KINDS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_near_float64(emulated, monkeypatch, case, kind):
+    """Alone, as the tests of planted bugs need it."""
+    arguments = given(case, torch.bfloat16)
+    monkeypatch.setenv(VARIABLE, "require")
+    monkeypatch.setenv(TILES, tiles_text(kind, case))
+    check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
+
+
+@pytest.mark.parametrize("kind", TILE_KINDS[:4], ids=str)
+@pytest.mark.parametrize("pixels", [63, 64, 65, 127, 128, 129])
+def test_pixels_around_those_of_a_tile(emulated, monkeypatch, pixels, kind):
+    case = DeformCase("row", 1, 64, 136, (1, pixels), kernel=(1, 3), padding=(0, 1))
+    arguments = given(case, torch.bfloat16)
+    monkeypatch.setenv(VARIABLE, "require")
+    monkeypatch.setenv(TILES, tiles_text(kind, case))
+    check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
+
+
+@pytest.mark.parametrize("tiles", ["128x256x1", "64x128x3"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch, dtype):
+def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch, dtype, tiles):
     case = NAMED["256_columns_some_empty"]
     arguments = given(case, dtype)
     monkeypatch.setenv(VARIABLE, "require")
+    monkeypatch.setenv(TILES, tiles)
     results = []
     for seed in range(3):
         monkeypatch.setenv("RESNET_CUDA_EMULATION_SEED", str(seed))
@@ -93,8 +123,50 @@ def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch, dtype):
         assert_bitwise_equal(result, results[0], "output")
 
 
+def test_tiles_of_another_size_sum_in_the_same_order(emulated, monkeypatch):
+    """So only the parts of K, which follow from the batch and the GPU, change bits."""
+    case = NAMED["two_column_tiles"]
+    arguments = given(case, torch.bfloat16)
+    monkeypatch.setenv(VARIABLE, "require")
+    results = []
+    for kind in TILE_KINDS[:3]:
+        monkeypatch.setenv(TILES, tiles_text(kind, case))
+        results.append(deform_conv2d_of(emulated)(**arguments, **case.geometry))
+    for result in results[1:]:
+        assert_bitwise_equal(result, results[0], "output")
+
+
+def test_the_tiles_are_those_of_the_function(emulated, index_operators, monkeypatch):
+    """4 multiprocessors, and 132: another number of parts of K, hence other bits."""
+    case = NAMED["offset_groups_2_25_taps"]
+    arguments = given(case, torch.float16)
+    monkeypatch.setenv(VARIABLE, "require")
+    results = []
+    for multiprocessors in (4, 132):
+        chosen = index_operators.fused_tiles(torch.empty(0), 72, 1, 16, k_steps(case), multiprocessors).tolist()
+        monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", str(multiprocessors))
+        own = deform_conv2d_of(emulated)(**arguments, **case.geometry)
+        monkeypatch.setenv(TILES, "x".join(map(str, chosen)))
+        assert_bitwise_equal(deform_conv2d_of(emulated)(**arguments, **case.geometry), own, "output")
+        monkeypatch.delenv(TILES)
+        results.append(own)
+    assert not torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    "value", ["128x256", "128x256x2", "128x128x2", "64x256x1", "64x128x0", "64x128x-1", "64x128x4", "64x128x1x", "0"]
+)
+def test_other_tiles_are_an_error(emulated, monkeypatch, value):
+    case = DeformCase("3_steps", 1, 64, 8, (3, 4), kernel=(1, 3))
+    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv(TILES, value)
+    with pytest.raises(RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, .* 64x128x1 to 64x128x3"):
+        deform_conv2d_of(emulated)(**given(case, torch.bfloat16), **case.geometry)
+
+
+@pytest.mark.parametrize("tiles", ["128x256x1", "64x128x2"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_relu_in_the_epilogue(emulated, monkeypatch, bias):
+def test_relu_in_the_epilogue(emulated, monkeypatch, bias, tiles):
     case = NAMED["two_column_tiles"]
     arguments = given(case, torch.bfloat16)
     arguments["offset"][0, 1, 1, 1] = float("nan")
@@ -103,6 +175,7 @@ def test_relu_in_the_epilogue(emulated, monkeypatch, bias):
     tensors = [arguments[name] for name in ("input", "weight", "offset", "mask", "bias")]
     geometry = (*case.stride, *case.padding, *case.dilation)
     monkeypatch.setenv(VARIABLE, "require")
+    monkeypatch.setenv(TILES, tiles)
     expected = emulated.deform_conv2d(*tensors, *geometry)
     assert (expected < 0).any() and expected.isnan().any()
     assert_bitwise_equal(emulated.deform_conv2d_relu(*tensors, *geometry), expected.relu(), "output")
