@@ -7,7 +7,7 @@
 
 namespace resnet_cuda {
 
-// Writes `output` as deform_conv2d_kernel does and gives true, or false where shapes, dtype, layout or GPU do not fit.
+// Writes `output` as deform_conv2d_kernel does and gives true, or false where shapes, dtype, alignment or GPU do not fit.
 using FusedForwardFunction =
     bool (*)(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, bool relu, const Tensor& output);
 

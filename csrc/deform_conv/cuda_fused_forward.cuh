@@ -78,6 +78,7 @@ struct FusedCall {
   FastDivision32 tiles;         // column tiles of all groups: blocks of the same pixels
   FastDivision32 column_tiles;  // of a group
   FastDivision32 splits;        // parts of K: blocks of the same pixels and columns
+  int64_t first_image;          // of the batch: that of the positions for the input's first one
   int64_t pixels;               // of all images
   int slice_packs;              // 16-byte packs of an input pixel's channels of an offset group, in slices
 };
@@ -295,7 +296,11 @@ struct FusedForward {
             call.positions.template sample<float>(
                 call.shape,
                 call.kernel_width,
-                {here.image + mine.image, mine.place.row, mine.place.column, offset_group, first_tap + tap}),
+                {call.first_image + here.image + mine.image,
+                 mine.place.row,
+                 mine.place.column,
+                 offset_group,
+                 first_tap + tap}),
             pixel_packs,
             false);
 #pragma unroll

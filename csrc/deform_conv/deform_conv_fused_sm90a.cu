@@ -1,6 +1,7 @@
 // The fused forward of the deformable convolution on CUDA, in bfloat16 and float16: packs the weight, then samples and
 // multiplies in one kernel. Of a small batch several blocks share K, and a third kernel adds their sums.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -13,6 +14,7 @@
 #include "deform_conv/cuda_fused_forward.cuh"
 #include "deform_conv/cuda_fused_tiles.h"
 #include "deform_conv/cuda_split_sums.cuh"
+#include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {
 namespace {
@@ -23,15 +25,26 @@ bool aligned_to(const Tensor& tensor, uintptr_t bytes) {
   return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
 }
 
+// Whether its images are read or written in packs: those of a buffer are.
+bool images_aligned(const Tensor& images) {
+  return needs_buffer(images) || aligned_to(images, kPackBytes);
+}
+
+// Images at once: all, or where they must be transposed as many as the workspace holds copies of.
+int64_t images_at_once(const DeformConvArguments& arguments, const Tensor& output) {
+  const int64_t bytes = buffer_bytes(arguments.input) + buffer_bytes(output);
+  const int64_t batch = arguments.shape.batch;
+  return bytes == 0 ? batch : even_part(batch, std::max<int64_t>(kWorkspaceBytes / 4 * 3 / bytes, 1));
+}
+
 bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output) {
   const DeformConvShape& shape = arguments.shape;
   const ScalarType dtype = output.scalar_type();
   constexpr int kPack = kPackBytes / 2;
   // A tile's 128 pixels may be of several images, whose corners are counted from the first one's beginning.
   const int64_t images = smaller(shape.batch, 127 / shape.out_pixels() + 2);
-  return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) && is_dense_channels_last(arguments.input) &&
-         is_dense_channels_last(output) && aligned_to(arguments.input, kPackBytes) && aligned_to(output, kPackBytes) &&
-         (!bias || aligned_to(*bias, 4)) && shape.group_channels() % kSliceChannels == 0 &&
+  return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) && images_aligned(arguments.input) &&
+         images_aligned(output) && (!bias || aligned_to(*bias, 4)) && shape.group_channels() % kSliceChannels == 0 &&
          shape.offset_group_channels() % kSliceChannels == 0 && shape.group_out_channels() % kPack == 0 &&
          shape.out_pixels() < kMostInt - 128 &&
          images * shape.height * shape.width * (shape.channels / kPack) < kMostInt;
@@ -69,6 +82,7 @@ void run(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     bool relu,
+    int64_t most_images,
     int splits,
     const Tensor& output) {
   using Body = FusedForward<T, kTilePixels, kColumns>;
@@ -96,8 +110,7 @@ void run(
           FastDivision(slices),
           FastDivision(column_tiles),
           FastDivision(layout.part_bytes() / kPackBytes)});
-  const int64_t pixels = shape.batch * shape.out_pixels();
-  const FusedCall call{
+  FusedCall call{
       shape,
       positions_of(arguments),
       layout,
@@ -107,22 +120,33 @@ void run(
       FastDivision32(static_cast<int>(tiles)),
       FastDivision32(static_cast<int>(column_tiles)),
       FastDivision32(splits),
-      pixels,
+      0,
+      0,
       static_cast<int>(shape.offset_group_channels()) / Body::N};
   const auto* added = bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
-  auto* rows = static_cast<T*>(output.mutable_data_ptr());
+  const SourceImages<T> inputs(launcher, arguments.input, most_images);
+  const TargetImages<T> outputs(launcher, output, most_images);
   std::optional<Tensor> sums;
   if (splits > 1) {
-    sums = empty_beside(output, {splits, output.numel()}, ScalarType::Float);
+    sums = empty_beside(output, {splits, most_images * shape.out_pixels() * shape.out_channels}, ScalarType::Float);
   }
   auto* split_sums = sums ? static_cast<float*>(sums->mutable_data_ptr()) : nullptr;
-  launcher.launch(
-      ceil_div(pixels, Body::kPixels) * tiles * splits,
-      Body{call, static_cast<const T*>(arguments.input.const_data_ptr()), packed, added, rows, split_sums, relu});
-  if (sums) {
-    using Sum = SumSplits<T>;
-    const FastDivision row_pairs(shape.out_channels / Sum::N);
-    launcher.run(output.numel() / Sum::N, Sum{split_sums, added, rows, output.numel(), splits, row_pairs, relu});
+  for (int64_t image = 0; image < shape.batch; image += most_images) {
+    const int64_t images = smaller(most_images, shape.batch - image);
+    const T* input = inputs.read(image, images);
+    T* rows = outputs.begin(image);
+    call.first_image = image;
+    call.pixels = images * shape.out_pixels();
+    launcher.launch(
+        ceil_div(call.pixels, Body::kPixels) * tiles * splits,
+        Body{call, input, packed, added, rows, split_sums, relu});
+    if (sums) {
+      using Sum = SumSplits<T>;
+      const int64_t elements = call.pixels * shape.out_channels;
+      const FastDivision row_pairs(shape.out_channels / Sum::N);
+      launcher.run(elements / Sum::N, Sum{split_sums, added, rows, elements, splits, row_pairs, relu});
+    }
+    outputs.finish(image, images);
   }
 }
 
@@ -134,14 +158,15 @@ void run_tiles(
     bool relu,
     const Tensor& output) {
   const DeformConvShape& shape = arguments.shape;
+  const int64_t images = images_at_once(arguments, output);
   const int64_t steps = shape.taps() * (shape.group_channels() / kSliceChannels);
-  const FusedTiles tiles = tiles_for(shape, shape.batch * shape.out_pixels(), steps, launcher.multiprocessors());
+  const FusedTiles tiles = tiles_for(shape, images * shape.out_pixels(), steps, launcher.multiprocessors());
   if (tiles.columns == 256) {
-    run<T, 128, 256>(launcher, arguments, bias, relu, tiles.splits, output);
+    run<T, 128, 256>(launcher, arguments, bias, relu, images, tiles.splits, output);
   } else if (tiles.pixels == 128) {
-    run<T, 128, 128>(launcher, arguments, bias, relu, tiles.splits, output);
+    run<T, 128, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);
   } else {
-    run<T, 64, 128>(launcher, arguments, bias, relu, tiles.splits, output);
+    run<T, 64, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);
   }
 }
 
