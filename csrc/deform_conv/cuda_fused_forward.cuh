@@ -12,9 +12,9 @@
 
 namespace resnet_cuda {
 
-// How the weight [O, C/groups, kh, kw] becomes a sequence of parts, each of kColumns output channels and 64 input
-// channels of one tap, K-major and swizzled as copy_bulk takes it: [groups][column tiles][slices][taps]. Output
-// channels past a group's last one are zeros.
+// How the weight [O, C/groups, kh, kw] becomes a sequence of parts, each of kColumns output channels and a slice of
+// input channels of one tap, 64 or in float32 32, K-major and swizzled as copy_bulk takes it: [groups][column
+// tiles][slices][taps]. Output channels past a group's last one are zeros.
 struct WeightParts {
   int columns;       // kColumns
   int column_tiles;  // of a group
@@ -33,7 +33,7 @@ struct WeightParts {
 template <typename T>
 struct PackWeightParts {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
-  static constexpr int kRowPacks = kSliceChannels / N;
+  static constexpr int kRowPacks = device::kSwizzledRow / kPackBytes;
 
   const T* weight;  // [O, C/groups, kh, kw], any strides
   T* parts;
@@ -52,7 +52,7 @@ struct PackWeightParts {
     const int64_t group = column_tiles.quotient(tile);
     const auto column =
         static_cast<int>(column_tiles.remainder(tile)) * layout.columns + in_part / kRowPacks;  // in the group
-    const int64_t channel = slice * kSliceChannels + in_part % kRowPacks * N;
+    const int64_t channel = slice * device::kRowElementsOf<T> + in_part % kRowPacks * N;
     const T* from =
         weight + (group * group_out_channels + column) * out_stride + channel * channel_stride + tap * tap_stride;
     Pack<T, N> pack{};
@@ -61,6 +61,7 @@ struct PackWeightParts {
       for (int i = 0; i < N; ++i) {
         pack.element[i] = from[i * channel_stride];
       }
+      device::round_operands(pack.element);
     }
     const int place = device::swizzled(in_part * kPackBytes) / static_cast<int>(sizeof(T));
     store_pack(parts + part * (layout.part_bytes() / static_cast<int>(sizeof(T))) + place, pack);
@@ -85,12 +86,14 @@ struct FusedCall {
 
 // A block: kTilePixels output pixels, kColumns output channels of one group and a part of K. A warpgroup multiplies 64
 // pixels; others sample, and start the copies of the weight. K is walked by sections of at most nine taps of one offset
-// group, whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps.
+// group, whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps. T float: in TF32,
+// by slices of 32 channels.
 template <typename T, int kTilePixels, int kColumns>
 struct FusedForward {
   static_assert(kTilePixels == 128 || (kTilePixels == 64 && kColumns == 128));
   static_assert(kColumns == 128 || kColumns == 256);
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  static constexpr int kRowPacks = device::kSwizzledRow / kPackBytes;  // of a slice
   static constexpr int kPixels = kTilePixels;
   // With 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two blocks of 256 threads, so
   // of 128 registers each, run at once.
@@ -227,7 +230,7 @@ struct FusedForward {
     const int pixel_packs = static_cast<int>(call.shape.channels) / N;
     const auto taps = static_cast<int>(call.shape.taps());
     const int group_slices = call.weight.slices;
-    const int group_pack = here.group * group_slices * (kSliceChannels / N);
+    const int group_pack = here.group * group_slices * kRowPacks;
     const T* image = input + here.image * call.shape.height * call.shape.width * call.shape.channels;
     const T* part = weights + here.number * call.weight.tile_parts() * (kWeightBytes / static_cast<int>(sizeof(T)));
     const device::Shared<PlannedTap<float>> plan(kPlan, kMostPlannedTaps * kPixels);
@@ -243,7 +246,7 @@ struct FusedForward {
         if (begin_tap >= end_tap) {
           continue;  // not in the block's part of K
         }
-        const int slice_pack = group_pack + slice * (kSliceChannels / N);
+        const int slice_pack = group_pack + slice * kRowPacks;
         const int offset_group = slice_pack / call.slice_packs;
         if (offset_group != planned_group) {
           device::sync_threads(1, kProducers);  // all are done with the plan before
@@ -316,6 +319,7 @@ struct FusedForward {
 
   RESNET_CUDA_BODY void consume(int thread) const {
     constexpr auto kDepth = device::Major::kDepth;
+    constexpr int kStep = device::kProductStep<kDepth>;
     const int warpgroup = thread / device::kWarpgroup;
     const Tile here = tile();
     const int steps = here.end_step - here.first_step;
@@ -333,8 +337,7 @@ struct FusedForward {
       const device::Descriptor right = device::operand_at<kDepth>(kWeights + weight_ring.stage * kWeightBytes);
       device::begin_products(sums);
 #pragma unroll
-      for (int part = 0; part < kSliceChannels / device::kProductDepth; ++part) {
-        constexpr int kStep = device::kProductStep<kDepth>;
+      for (int part = 0; part < device::kSwizzledRow / kStep; ++part) {
         device::multiply<T, kDepth, kDepth>(
             sums, left.advanced(part * kStep), right.advanced(part * kStep), step > 0 || part > 0);
       }
@@ -382,10 +385,11 @@ struct FusedForward {
     }
   }
 
-  // 128 columns at a time: rounded into shared memory, from there in packs of 16 bytes to the output.
+  // 128 columns at a time, in float32 64: rounded into shared memory, from there in packs of 16 bytes to the output.
   RESNET_CUDA_BODY void write(int thread, const device::Sums<kColumns>& sums) const {
-    constexpr int kAtOnce = 128;
-    constexpr int kRowPacks = kAtOnce / N;
+    constexpr int kAtOnce = 256 / static_cast<int>(sizeof(T));
+    constexpr int kAtOncePacks = kAtOnce / N;
+    using Pair = PackWord<T, 2>;
     constexpr int kRows = device::kProductRows;
     static_assert(kPixels * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
     const int warpgroup = thread / device::kWarpgroup;
@@ -394,8 +398,8 @@ struct FusedForward {
     const auto group_columns = static_cast<int>(call.shape.group_out_channels());
     const int first_channel = here.group * group_columns + here.first_column;
     const int place = kSamples + warpgroup * kRows * kAtOnce * static_cast<int>(sizeof(T));
-    const device::Shared<uint32_t> pairs(place, kRows * kAtOnce / 2);
-    const device::Shared<Pack<T, N>> packs(place, kRows * kRowPacks);
+    const device::Shared<Pair> pairs(place, kRows * kAtOnce / 2);
+    const device::Shared<Pack<T, N>> packs(place, kRows * kAtOncePacks);
 #pragma unroll
     for (int first = 0; first < kColumns; first += kAtOnce) {
 #pragma unroll
@@ -406,22 +410,22 @@ struct FusedForward {
         const bool biased = bias != nullptr && here.first_column + column < group_columns;
         add_bias(biased ? bias + first_channel + column : nullptr, relu, value);
         const Pack<T, 2> pack = pack_of<T, 2>(value);
-        uint32_t bits;
+        Pair bits;
         memcpy(&bits, &pack, sizeof(bits));
         // The packs of a row change places with its number, so that eight rows do not meet in the same banks.
         const int in_row = column - first;
-        pairs.set((row * kRowPacks + (in_row / N ^ row % 8)) * (N / 2) + in_row % N / 2, bits);
+        pairs.set((row * kAtOncePacks + (in_row / N ^ row % 8)) * (N / 2) + in_row % N / 2, bits);
       }
       device::sync_threads(3 + warpgroup, device::kWarpgroup);
 #pragma unroll 1
-      for (int index = in_group; index < kRows * kRowPacks; index += device::kWarpgroup) {
-        const int row = index / kRowPacks;
-        const int column = first + index % kRowPacks * N;
+      for (int index = in_group; index < kRows * kAtOncePacks; index += device::kWarpgroup) {
+        const int row = index / kAtOncePacks;
+        const int column = first + index % kAtOncePacks * N;
         const int in_tile = warpgroup * kRows + row;
         if (in_tile < here.pixels && here.first_column + column < group_columns) {
           store_pack(
               output + output_pixel(here, in_tile) * call.shape.out_channels + first_channel + column,
-              packs.get(row * kRowPacks + (index % kRowPacks ^ row % 8)));
+              packs.get(row * kAtOncePacks + (index % kAtOncePacks ^ row % 8)));
         }
       }
       device::sync_threads(3 + warpgroup, device::kWarpgroup);

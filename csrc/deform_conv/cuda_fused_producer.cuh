@@ -1,6 +1,8 @@
 // What the producers of the fused kernels do: they sample into shared memory, from where wgmma multiplies.
 #pragma once
 
+#include <type_traits>
+
 #include "common/pack.cuh"
 #include "common/warpgroup.cuh"
 #include "deform_conv/cuda_blend.cuh"
@@ -8,7 +10,7 @@
 
 namespace resnet_cuda {
 
-// Channels that are sampled at once, a slice: a row of 128 bytes.
+// Channels that are sampled at once, a slice: a row of 128 bytes. Of 16-bit types.
 constexpr int kSliceChannels = device::kRowElements;
 
 // A slice of one tap of kRows pixels, from `source` on, into swizzled rows of 128 bytes from byte `place` of shared
@@ -18,7 +20,7 @@ template <typename T, int kThreads, int kRows, int kInFlight>
 RESNET_CUDA_BODY void
 sample_slice(int thread, const T* source, const device::Shared<PlannedTap<float>>& plan, int first_planned, int place) {
   constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
-  constexpr int kRowThreads = kSliceChannels / N;
+  constexpr int kRowThreads = device::kSwizzledRow / kPackBytes;
   constexpr int kRowsAtOnce = kThreads / kRowThreads;
   static_assert(kRows % (kInFlight * kRowsAtOnce) == 0, "all threads have the same number of rows");
   const int row = thread / kRowThreads;
@@ -41,6 +43,9 @@ sample_slice(int thread, const T* source, const device::Shared<PlannedTap<float>
     for (int i = 0; i < kInFlight; ++i) {
       float sum[N];
       blend_corners<T>(weight[i], corner[i], sum);
+      if constexpr (std::is_same_v<T, float>) {
+        device::round_operands(sum);
+      }
       const int at = (row + first + i * kRowsAtOnce) * device::kSwizzledRow + chunk * kPackBytes;
       tile.set(device::swizzled(at) / kPackBytes, pack_of<T, N>(sum));
     }

@@ -94,7 +94,8 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
 }
 
 // No GPU has run the fused forward yet: off unless RESNET_CUDA_FUSED_FORWARD is 1 or, where a call that it does not fit
-// is to be an error, require. Gives whether it has written the output.
+// is to be an error, require. With tf32 or require-tf32 it multiplies float32 in TF32: the stable ABI does not show
+// torch's own flag, which decides for the product of the columns. Gives whether it has written the output.
 bool run_fused(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
@@ -105,15 +106,21 @@ bool run_fused(
   if (value == nullptr || *value == '\0' || std::strcmp(value, "0") == 0) {
     return false;
   }
-  const bool required = std::strcmp(value, "require") == 0;
+  const auto is = [value](const char* other) { return std::strcmp(value, other) == 0; };
+  const bool tf32 = is("tf32") || is("require-tf32");
+  const bool required = is("require") || is("require-tf32");
   RESNET_CUDA_CHECK_ARGUMENT(
-      required || std::strcmp(value, "1") == 0, "deform_conv2d", kVariable, join("'", value, "'"), "0, 1 or require");
-  const bool done = fused_forward != nullptr && fused_forward(arguments, bias, relu, output);
+      tf32 || required || is("1"),
+      "deform_conv2d",
+      kVariable,
+      join("'", value, "'"),
+      "0, 1, require, tf32 or require-tf32");
+  const bool done = fused_forward != nullptr && fused_forward(arguments, bias, relu, tf32, output);
   RESNET_CUDA_CHECK_ARGUMENT(
       done || !required,
       "deform_conv2d",
       kVariable,
-      "'require'",
+      join("'", value, "'"),
       "0 or 1 on this GPU, for these shapes, dtypes and layouts, or for a library without code for sm_90a");
   return done;
 }

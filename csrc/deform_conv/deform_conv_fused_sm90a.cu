@@ -1,5 +1,5 @@
-// The fused forward of the deformable convolution on CUDA, in bfloat16 and float16: packs the weight, then samples and
-// multiplies in one kernel. Of a small batch several blocks share K, and a third kernel adds their sums.
+// The fused forward of the deformable convolution on CUDA, in bfloat16, float16 and TF32: packs the weight, then
+// samples and multiplies in one kernel. Of a small batch several blocks share K, and a third kernel adds their sums.
 
 #include <algorithm>
 #include <cstdio>
@@ -37,17 +37,19 @@ int64_t images_at_once(const DeformConvArguments& arguments, const Tensor& outpu
   return bytes == 0 ? batch : even_part(batch, std::max<int64_t>(kWorkspaceBytes / 4 * 3 / bytes, 1));
 }
 
-bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output) {
+bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output, bool tf32) {
   const DeformConvShape& shape = arguments.shape;
   const ScalarType dtype = output.scalar_type();
-  constexpr int kPack = kPackBytes / 2;
+  const auto bytes = static_cast<int64_t>(output.element_size());
+  const int64_t pack = kPackBytes / bytes;
+  const int64_t slice = device::kSwizzledRow / bytes;
   // A tile's 128 pixels may be of several images, whose corners are counted from the first one's beginning.
   const int64_t images = smaller(shape.batch, 127 / shape.out_pixels() + 2);
-  return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) && images_aligned(arguments.input) &&
-         images_aligned(output) && (!bias || aligned_to(*bias, 4)) && shape.group_channels() % kSliceChannels == 0 &&
-         shape.offset_group_channels() % kSliceChannels == 0 && shape.group_out_channels() % kPack == 0 &&
-         shape.out_pixels() < kMostInt - 128 &&
-         images * shape.height * shape.width * (shape.channels / kPack) < kMostInt;
+  return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half || (tf32 && dtype == ScalarType::Float)) &&
+         images_aligned(arguments.input) && images_aligned(output) && (!bias || aligned_to(*bias, 2 * bytes)) &&
+         shape.group_channels() % slice == 0 && shape.offset_group_channels() % slice == 0 &&
+         shape.group_out_channels() % pack == 0 && shape.out_pixels() < kMostInt - 128 &&
+         images * shape.height * shape.width * (shape.channels / pack) < kMostInt;
 }
 
 // What fused_tiles chooses, or RESNET_CUDA_FUSED_TILES, for measurements and tests: "64x128x3" are 64 pixels, 128
@@ -88,7 +90,7 @@ void run(
   using Body = FusedForward<T, kTilePixels, kColumns>;
   const DeformConvShape& shape = arguments.shape;
   const int64_t column_tiles = ceil_div(shape.group_out_channels(), kColumns);
-  const int64_t slices = shape.group_channels() / kSliceChannels;
+  const int64_t slices = shape.group_channels() / device::kRowElementsOf<T>;
   const int64_t tiles = shape.groups * column_tiles;
   const WeightParts layout{
       kColumns, static_cast<int>(column_tiles), static_cast<int>(slices), static_cast<int>(shape.taps())};
@@ -159,7 +161,7 @@ void run_tiles(
     const Tensor& output) {
   const DeformConvShape& shape = arguments.shape;
   const int64_t images = images_at_once(arguments, output);
-  const int64_t steps = shape.taps() * (shape.group_channels() / kSliceChannels);
+  const int64_t steps = shape.taps() * (shape.group_channels() / device::kRowElementsOf<T>);
   const FusedTiles tiles = tiles_for(shape, images * shape.out_pixels(), steps, launcher.multiprocessors());
   if (tiles.columns == 256) {
     run<T, 128, 256>(launcher, arguments, bias, relu, images, tiles.splits, output);
@@ -170,8 +172,13 @@ void run_tiles(
   }
 }
 
-bool forward(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, bool relu, const Tensor& output) {
-  if (!fits(arguments, bias, output)) {
+bool forward(
+    const DeformConvArguments& arguments,
+    const std::optional<Tensor>& bias,
+    bool relu,
+    bool tf32,
+    const Tensor& output) {
+  if (!fits(arguments, bias, output, tf32)) {
     return false;
   }
   const Launcher launcher(arguments.input);
@@ -180,6 +187,10 @@ bool forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   }
   if (output.scalar_type() == ScalarType::BFloat16) {
     run_tiles<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
+    return true;
+  }
+  if (output.scalar_type() == ScalarType::Float) {
+    run_tiles<float>(launcher, arguments, bias, relu, output);
     return true;
   }
 #if !defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs: one dtype compiles faster

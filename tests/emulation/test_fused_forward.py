@@ -32,7 +32,8 @@ TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128
 
 
 def k_steps(case: DeformCase) -> int:
-    return case.kernel[0] * case.kernel[1] * (case.channels // case.groups // 64)
+    """Of 16-bit types; TF32 has twice as many."""
+    return case.kernel[0] * case.kernel[1] * max(case.channels // case.groups // 64, 1)
 
 
 def tiles_text(kind: tuple[int, int, int], case: DeformCase) -> str:
@@ -79,12 +80,17 @@ def test_values(both, case, dtype):
     check(*both(case, given(case, dtype)))
 
 
-def check_near_float64(fused: Tensor, case: DeformCase, arguments: dict[str, Tensor | None]) -> None:
-    """Samples and output are rounded to bfloat16."""
+def error_of(fused: Tensor, case: DeformCase, arguments: dict[str, Tensor | None]) -> float:
+    """Root mean square, relative to the result's in float64."""
     doubles = {name: value if value is None else value.double() for name, value in arguments.items()}
     exact = reference.deform_conv2d(**doubles, **case.geometry)
     assert not fused.isnan().any(), "output has NaN"
-    off_by = ((fused.double() - exact).square().mean() / exact.square().mean()).sqrt().item()
+    return ((fused.double() - exact).square().mean() / exact.square().mean()).sqrt().item()
+
+
+def check_near_float64(fused: Tensor, case: DeformCase, arguments: dict[str, Tensor | None]) -> None:
+    """Samples and output are rounded to bfloat16."""
+    off_by = error_of(fused, case, arguments)
     assert off_by < 2**-8, f"output is off by {off_by}"
 
 
@@ -96,6 +102,41 @@ def test_near_float64(emulated, monkeypatch, case, kind):
     monkeypatch.setenv(VARIABLE, "require")
     monkeypatch.setenv(TILES, tiles_text(kind, case))
     check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
+
+
+@pytest.mark.parametrize("kind", TILE_KINDS[:4], ids=str)
+@pytest.mark.parametrize("case", [*CASES, DeformCase("32_channels_per_group", 1, 64, 8, (3, 4), groups=2)], ids=str)
+def test_tf32(emulated, monkeypatch, case, kind):
+    """Samples and weight are rounded to TF32, that is by 2**-11 at most: less than that together, but not by nothing."""
+    arguments = given(case, torch.float32)
+    monkeypatch.setenv(VARIABLE, "require-tf32")
+    monkeypatch.setenv(TILES, tiles_text(kind, case))
+    off_by = error_of(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
+    assert 2**-15 < off_by < 2**-11, f"output is off by {off_by}"
+
+
+def test_tf32_in_any_order_of_threads(emulated, monkeypatch):
+    case = NAMED["groups_2"]
+    arguments = given(case, torch.float32)
+    monkeypatch.setenv(VARIABLE, "tf32")
+    results = []
+    for seed in range(3):
+        monkeypatch.setenv("RESNET_CUDA_EMULATION_SEED", str(seed))
+        results.append(deform_conv2d_of(emulated)(**arguments, **case.geometry))
+    for result in results[1:]:
+        assert_bitwise_equal(result, results[0], "output")
+    monkeypatch.setenv(VARIABLE, "1")
+    assert not torch.equal(deform_conv2d_of(emulated)(**arguments, **case.geometry), results[0])
+
+
+def test_tf32_contiguous_input(emulated, monkeypatch):
+    case = NAMED["tiles_across_images"]
+    arguments = given(case, torch.float32)
+    monkeypatch.setenv(VARIABLE, "require-tf32")
+    monkeypatch.setenv(TILES, "64x128x1")
+    expected = deform_conv2d_of(emulated)(**arguments, **case.geometry)
+    output = deform_conv2d_of(emulated)(**arguments | {"input": arguments["input"].contiguous()}, **case.geometry)
+    assert_bitwise_equal(output.contiguous(memory_format=torch.channels_last), expected, "output")
 
 
 @pytest.mark.parametrize("kind", TILE_KINDS[:4], ids=str)
@@ -291,5 +332,5 @@ def test_channels_that_do_not_fit(emulated, monkeypatch, case):
 def test_another_value_of_the_variable_is_an_error(emulated, monkeypatch):
     case = DeformCase("small", 1, 64, 8, (3, 4))
     monkeypatch.setenv(VARIABLE, "yes")
-    with pytest.raises(RuntimeError, match="RESNET_CUDA_FUSED_FORWARD is 'yes'; it must be 0, 1 or require"):
+    with pytest.raises(RuntimeError, match="RESNET_CUDA_FUSED_FORWARD is 'yes'; it must be 0, 1, require, tf32 or"):
         deform_conv2d_of(emulated)(**given(case, torch.bfloat16), **case.geometry)
