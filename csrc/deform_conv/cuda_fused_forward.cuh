@@ -385,9 +385,10 @@ struct FusedForward {
     }
   }
 
-  // 128 columns at a time, in float32 64: rounded into shared memory, from there in packs of 16 bytes to the output.
+  // 256 bytes of a row at a time: rounded into shared memory, from there in packs of 16 bytes to the output. Tiles of
+  // 64 pixels 128 bytes: the compiler loads the bias of all of it first, for which their registers do not suffice.
   RESNET_CUDA_BODY void write(int thread, const device::Sums<kColumns>& sums) const {
-    constexpr int kAtOnce = 256 / static_cast<int>(sizeof(T));
+    constexpr int kAtOnce = (kPixels == 64 ? 128 : 256) / static_cast<int>(sizeof(T));
     constexpr int kAtOncePacks = kAtOnce / N;
     using Pair = PackWord<T, 2>;
     constexpr int kRows = device::kProductRows;

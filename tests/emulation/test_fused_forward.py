@@ -104,10 +104,10 @@ def test_near_float64(emulated, monkeypatch, case, kind):
     check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
 
 
-@pytest.mark.parametrize("kind", TILE_KINDS[:4], ids=str)
+@pytest.mark.parametrize("kind", [TILE_KINDS[0], TILE_KINDS[3]], ids=str)
 @pytest.mark.parametrize("case", [*CASES, DeformCase("32_channels_per_group", 1, 64, 8, (3, 4), groups=2)], ids=str)
 def test_tf32(emulated, monkeypatch, case, kind):
-    """Samples and weight are rounded to TF32, that is by 2**-11 at most: less than that together, but not by nothing."""
+    """Samples and weight are rounded to TF32, by 2**-11 at most: together less than that, but not by nothing."""
     arguments = given(case, torch.float32)
     monkeypatch.setenv(VARIABLE, "require-tf32")
     monkeypatch.setenv(TILES, tiles_text(kind, case))
@@ -129,12 +129,14 @@ def test_tf32_in_any_order_of_threads(emulated, monkeypatch):
     assert not torch.equal(deform_conv2d_of(emulated)(**arguments, **case.geometry), results[0])
 
 
-def test_tf32_contiguous_input(emulated, monkeypatch):
+@pytest.mark.parametrize("kind", TILE_KINDS[1:3], ids=str)
+def test_tf32_contiguous_input(emulated, monkeypatch, kind):
     case = NAMED["tiles_across_images"]
     arguments = given(case, torch.float32)
     monkeypatch.setenv(VARIABLE, "require-tf32")
-    monkeypatch.setenv(TILES, "64x128x1")
+    monkeypatch.setenv(TILES, tiles_text(kind, case))
     expected = deform_conv2d_of(emulated)(**arguments, **case.geometry)
+    assert error_of(expected, case, arguments) < 2**-11
     output = deform_conv2d_of(emulated)(**arguments | {"input": arguments["input"].contiguous()}, **case.geometry)
     assert_bitwise_equal(output.contiguous(memory_format=torch.channels_last), expected, "output")
 
