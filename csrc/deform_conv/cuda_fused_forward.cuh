@@ -118,6 +118,8 @@ struct FusedForward {
   static constexpr int kBarriers =
       kPlan + kMostPlannedTaps * kPixels * static_cast<int>(sizeof(PlannedTap<float>));  // of 8 bytes each
   static constexpr int kSharedBytes = kBarriers + 2 * (kSampleStages + kWeightStages) * 8 + 8;
+  // A multiprocessor has 228 KiB, of which each block costs one more.
+  static_assert(kBlocksPerMultiprocessor * (kSharedBytes + 1024) <= 228 << 10);
 
   FusedCall call;
   const T* input;     // [images, H, W, C]
