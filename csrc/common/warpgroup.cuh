@@ -27,7 +27,8 @@ constexpr int kProductDepth = 16;  // k of one product, 16-bit types; 8 of TF32,
 // byte b of the rows at place swizzled(b). CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp: Swizzle<3, 4, 3>.
 constexpr int kSwizzledRow = 128;
 constexpr int kSwizzleAtom = 1024;
-constexpr int kRowElements = kSwizzledRow / 2;  // 16-bit types
+constexpr int kRowElements = kSwizzledRow / 2;              // 16-bit types
+constexpr int kRowProducts = kRowElements / kProductDepth;  // of TF32 as many
 template <typename T>
 constexpr int kRowElementsOf = kSwizzledRow / static_cast<int>(sizeof(T));
 

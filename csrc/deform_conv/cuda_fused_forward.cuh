@@ -339,7 +339,7 @@ struct FusedForward {
       const device::Descriptor right = device::operand_at<kDepth>(kWeights + weight_ring.stage * kWeightBytes);
       device::begin_products(sums);
 #pragma unroll
-      for (int part = 0; part < device::kSwizzledRow / kStep; ++part) {
+      for (int part = 0; part < device::kRowProducts; ++part) {
         device::multiply<T, kDepth, kDepth>(
             sums, left.advanced(part * kStep), right.advanced(part * kStep), step > 0 || part > 0);
       }

@@ -77,8 +77,6 @@ struct WarpgroupProduct {
   using B = SwizzledOperand<Bits, kMajorB, kColumns>;
   using Unit = UnitOf<Bits>;
 
-  static constexpr int kRowProducts = device::kSwizzledRow / device::kProductStep<device::Major::kDepth>;
-
   static constexpr int kStages = 2;
   static constexpr int kStagesA = 0;
   static constexpr int kStagesB = kStagesA + kStages * A::kBytes;
@@ -157,7 +155,7 @@ struct WarpgroupProduct {
       const device::Descriptor right = device::operand_at<kMajorB>(kStagesB + ring.stage * B::kBytes, B::kColumnBytes);
       device::begin_products(sums);
 #pragma unroll
-      for (int step = 0; step < kRowProducts; ++step) {
+      for (int step = 0; step < device::kRowProducts; ++step) {
         device::multiply<T, kMajorA, kMajorB>(
             sums,
             left.advanced(step * device::kProductStep<kMajorA>),
