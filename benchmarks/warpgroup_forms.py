@@ -13,7 +13,7 @@ FORMS: list[Form] = [
     for columns in (128, 256)
     for side_a in (False, True)
     for side_b in (False, True)
-]
+] + [(torch.float32, columns, False, False) for columns in (128, 256)]  # by wgmma in TF32
 
 
 def form_name(form: Form) -> str:
@@ -40,3 +40,25 @@ def largest_error(
     a, b = operands(dtype, columns, depth, device)
     exact = a.double().cpu() @ b.double().cpu().t()
     return (product(a, b, side_a, side_b).double().cpu() - exact).abs().max().item()
+
+
+def rounding_error(
+    product: Callable[[Tensor, Tensor, bool, bool], Tensor], device: torch.device | str = "cpu"
+) -> float:
+    """Of float32 that TF32 does not hold, among them halves of its last bit: each is multiplied by 1 and by nothing."""
+    depth = 32
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 128, generator=generator)
+    values[:, :64] = 1 + (2 * torch.arange(128).reshape(2, 64) + 1) * 2.0**-11
+    rows = torch.arange(128)
+    ones, given = torch.zeros(128, depth), torch.zeros(2, 128, depth)
+    ones[rows, rows % depth] = 1
+    given[:, rows, rows % depth] = values
+    bits = values.view(torch.int32)
+    bits = (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF
+    expected = torch.where((rows % depth)[:, None] == rows % depth, bits.view(torch.float32)[:, :, None], 0)
+    left, right = given.to(device)
+    ones = ones.to(device)
+    found = product(left, ones, False, False), product(ones, right, False, False)
+    errors = [found[0].cpu() - expected[0], found[1].cpu() - expected[1].t()]
+    return max(error.abs().max().item() for error in errors)

@@ -19,10 +19,13 @@ from benchmarks.gpu.context import Context
 from benchmarks.gpu.processes import Outcome, Places, run_command
 from benchmarks.measure import tf32
 from benchmarks.records import FIRST_CALLS, Results
-from benchmarks.warpgroup_forms import FORMS, form_name, largest_error
+from benchmarks.warpgroup_forms import FORMS, form_name, largest_error, rounding_error
 
 ITEM = "warpgroup_product"
 VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
+TILES = "RESNET_CUDA_FUSED_TILES"
+# Beside those that the forward chooses.
+OTHER_TILES = ("128x256x1", "128x128x1", "64x128x1", "64x128x2", "64x128x3")
 
 
 def step(places: Places, seconds: float, results: Results) -> Outcome:
@@ -51,23 +54,29 @@ def run(context: Context) -> None:
             print(f"{'right' if right else 'WRONG'} {item}: off by {errors}", flush=True)
             if not right:
                 context.failures.append(f"{item}: off by {errors}")
+    error = rounding_error(product, context.device)
+    context.write("check", item=f"{ITEM}, rounding to TF32", right=error == 0, error=error)
+    if error != 0:
+        context.failures.append(f"{ITEM}, rounding to TF32: off by {error}")
     context.check()  # nothing is built on what is wrong
-    for stage in ("C4", "C3", "C5"):
-        for batch in (1, 8):
-            if context.enough_time(f"fused forward, {stage}, batch {batch}"):
-                fused(context, stage, batch)
+    for dtype in (torch.bfloat16, torch.float32):
+        for stage in ("C4", "C3", "C5"):
+            for batch in (1, 2, 8):
+                if context.enough_time(f"fused forward, {stage}, batch {batch}, {dtype}"):
+                    fused(context, stage, batch, dtype)
 
 
 @contextlib.contextmanager
-def _variable(value: str) -> Iterator[None]:
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = value
+def _variables(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE)
-        if before is not None:
-            os.environ[VARIABLE] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _microseconds(call: Callable[[], object]) -> float:
@@ -84,23 +93,28 @@ def _microseconds(call: Callable[[], object]) -> float:
     return statistics.median(times[1:])
 
 
-def fused(context: Context, stage: str, batch: int) -> None:
-    """bfloat16: the same bits twice, and no further from float32 than the forward with columns."""
+def fused(context: Context, stage: str, batch: int, dtype: torch.dtype) -> None:
+    """The same bits twice, and no further from float32 than the forward with columns; by all tiles. float32 in TF32."""
     case = layer(stage, batch, context.quick)
-    given = make_deform_conv(case, context.device, torch.bfloat16, True, offset_pixels=2.0)
+    given = make_deform_conv(case, context.device, dtype, True, offset_pixels=2.0)
 
-    def call(dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    def call(dtype: torch.dtype = dtype) -> Tensor:
         tensors = (one.to(dtype) for one in (given.input, given.weight, given.offset, given.mask))
         return torch.ops.resnet_cuda.deform_conv2d(*tensors, None, 1, 1, 1, 1, 1, 1)
 
-    with _variable("0"), tf32(False):
-        exact, columns, columns_us = call(torch.float32), call(), _microseconds(call)
-    with _variable("require"):
-        ours, again, fused_us = call(), call(), _microseconds(call)
+    with _variables(**{VARIABLE: "0"}), tf32(False):
+        exact = call(torch.float32)
+    with _variables(**{VARIABLE: "0"}), tf32(True):
+        columns, columns_us = call(), _microseconds(call)
     size = exact.square().mean().sqrt()
-    own, other = (((found - exact).square().mean().sqrt() / size).item() for found in (ours, columns))
-    right, item = torch.equal(ours, again) and own <= 1.02 * other, f"fused forward, {case.name}"
-    context.write("check", item=item, right=right, same_twice=torch.equal(ours, again), error=own, by_columns=other)
-    context.write("fused forward", item=item, fused_us=fused_us, columns_us=columns_us)
-    if not right:
-        context.failures.append(f"{item}: off by {own}, by columns {other}, same twice: {torch.equal(ours, again)}")
+    for tiles in ("", *OTHER_TILES):
+        with _variables(**{VARIABLE: "require-tf32", TILES: tiles}):
+            ours, again, fused_us = call(), call(), _microseconds(call)
+        own, other = (((found - exact).square().mean().sqrt() / size).item() for found in (ours, columns))
+        same = torch.equal(ours, again)
+        right = same and own <= 1.02 * other
+        item = f"fused forward, {case.name}, {dtype}, {tiles or 'its own tiles'}"
+        context.write("check", item=item, right=right, same_twice=same, error=own, by_columns=other)
+        context.write("fused forward", item=item, fused_us=fused_us, columns_us=columns_us)
+        if not right:
+            context.failures.append(f"{item}: off by {own}, by columns {other}, same twice: {same}")

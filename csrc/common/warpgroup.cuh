@@ -21,13 +21,16 @@ namespace device {
 
 constexpr int kWarpgroup = 128;  // threads
 constexpr int kProductRows = 64;
-constexpr int kProductDepth = 16;  // k of one product, 16-bit types
+constexpr int kProductDepth = 16;  // k of one product, 16-bit types; 8 of TF32, as many bytes
 
 // An operand in shared memory consists of rows of 128 bytes, eight of which are an atom: aligned to 1024 bytes, it has
 // byte b of the rows at place swizzled(b). CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp: Swizzle<3, 4, 3>.
 constexpr int kSwizzledRow = 128;
 constexpr int kSwizzleAtom = 1024;
-constexpr int kRowElements = kSwizzledRow / 2;
+constexpr int kRowElements = kSwizzledRow / 2;              // 16-bit types
+constexpr int kRowProducts = kRowElements / kProductDepth;  // of TF32 as many
+template <typename T>
+constexpr int kRowElementsOf = kSwizzledRow / static_cast<int>(sizeof(T));
 
 // Bits 4 to 6 of a place are its 16 bytes' number in the row; bits 7 to 9, the row's number in the atom, are added to
 // them by exclusive or.
@@ -220,26 +223,41 @@ __device__ __forceinline__ void begin_products(Sums<kColumns>& sums) {
   asm volatile("wgmma.fence.sync.aligned;" : : : "memory");
 }
 
-// sums = a b^T, added to what they were where `accumulate`: a is 64 x 16, b is kColumns x 16, T is BFloat16 or Half.
-// The whole warpgroup takes part. Runs on until finish_products; the operands and `sums` must be left alone till then.
+// Nearest number of TF32, which has float32's exponent and 10 bits behind the point; to even where two are as near.
+// PTX ISA 7.8, "cvt".
+__device__ __forceinline__ float rounded_to_tf32(float value) {
+  uint32_t bits;
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return __uint_as_float(bits);
+}
+
+// sums = a b^T, added to what they were where `accumulate`: a is 64 x 16, b is kColumns x 16, T is BFloat16 or Half; or
+// a is 64 x 8, b is kColumns x 8, T is float: TF32, of which wgmma takes the bits without rounding, both kDepth. The
+// whole warpgroup takes part. Runs on until finish_products; the operands and `sums` must be left alone till then.
 template <typename T, Major kMajorA, Major kMajorB, int kColumns>
 __device__ __forceinline__ void
 multiply(Sums<kColumns>& sums, const Descriptor& a, const Descriptor& b, bool accumulate) {
   static_assert(kColumns == 128 || kColumns == 256);
   constexpr bool kBFloat16 = std::is_same_v<T, torch::headeronly::BFloat16>;
-  static_assert(kBFloat16 || std::is_same_v<T, torch::headeronly::Half>);
-  constexpr int kTransA = static_cast<int>(kMajorA);
-  constexpr int kTransB = static_cast<int>(kMajorB);
+  constexpr bool kTf32 = std::is_same_v<T, float>;
+  static_assert(kBFloat16 || kTf32 || std::is_same_v<T, torch::headeronly::Half>);
+  static_assert(!kTf32 || (kMajorA == Major::kDepth && kMajorB == Major::kDepth));
+  [[maybe_unused]] constexpr int kTransA = static_cast<int>(kMajorA);
+  [[maybe_unused]] constexpr int kTransB = static_cast<int>(kMajorB);
   float(&value)[Sums<kColumns>::kCount] = sums.value;
   const int scale = accumulate ? 1 : 0;
   if constexpr (kColumns == 128) {
-    if constexpr (kBFloat16) {
+    if constexpr (kTf32) {
+      RESNET_CUDA_WGMMA_128_TF32();
+    } else if constexpr (kBFloat16) {
       RESNET_CUDA_WGMMA_128("bf16.bf16");
     } else {
       RESNET_CUDA_WGMMA_128("f16.f16");
     }
   } else {
-    if constexpr (kBFloat16) {
+    if constexpr (kTf32) {
+      RESNET_CUDA_WGMMA_256_TF32();
+    } else if constexpr (kBFloat16) {
       RESNET_CUDA_WGMMA_256("bf16.bf16");
     } else {
       RESNET_CUDA_WGMMA_256("f16.f16");
@@ -272,3 +290,20 @@ __device__ __forceinline__ void finish_products(Sums<kColumns>& sums) {
 }  // namespace resnet_cuda
 
 #endif
+
+namespace resnet_cuda {
+namespace device {
+
+// As wgmma is to find them in shared memory: float rounded to TF32.
+template <typename T, int N>
+RESNET_CUDA_BODY void round_operands(T (&value)[N]) {
+  if constexpr (std::is_same_v<T, float>) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      value[i] = rounded_to_tf32(value[i]);
+    }
+  }
+}
+
+}  // namespace device
+}  // namespace resnet_cuda

@@ -1,5 +1,5 @@
 // The operands of wgmma's assembly: 64 or 128 registers of results, two descriptors, predicate, which operand is
-// transposed. For common/warpgroup.cuh, whose `multiply` has the names used here.
+// transposed; TF32 has no transposed ones. For common/warpgroup.cuh, whose `multiply` has the names used here.
 #pragma once
 
 #define RESNET_CUDA_REGISTERS_64                                                     \
@@ -40,3 +40,19 @@
       "%128, %129, p, 1, 1, %131, %132;\n\t}"                                             \
       : RESNET_CUDA_RESULTS_64(0), RESNET_CUDA_RESULTS_64(64)                             \
       : "l"(a.bits), "l"(b.bits), "r"(scale), "n"(kTransA), "n"(kTransB))
+#define RESNET_CUDA_WGMMA_128_TF32()                                                    \
+  asm volatile(                                                                         \
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %66, 0;\n\t"                                \
+      "wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32 {" RESNET_CUDA_REGISTERS_64 \
+      "}, "                                                                             \
+      "%64, %65, p, 1, 1;\n\t}"                                                         \
+      : RESNET_CUDA_RESULTS_64(0)                                                       \
+      : "l"(a.bits), "l"(b.bits), "r"(scale))
+#define RESNET_CUDA_WGMMA_256_TF32()                                                     \
+  asm volatile(                                                                          \
+      "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %130, 0;\n\t"                                \
+      "wgmma.mma_async.sync.aligned.m64n256k8.f32.tf32.tf32 {" RESNET_CUDA_REGISTERS_128 \
+      "}, "                                                                              \
+      "%128, %129, p, 1, 1;\n\t}"                                                        \
+      : RESNET_CUDA_RESULTS_64(0), RESNET_CUDA_RESULTS_64(64)                            \
+      : "l"(a.bits), "l"(b.bits), "r"(scale))

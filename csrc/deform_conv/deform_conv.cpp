@@ -202,15 +202,23 @@ DeformConvGradients zero_gradients(
   return gradients;
 }
 
-Tensor forward(
+}  // namespace
+
+template <bool kRelu>
+Tensor deform_conv2d_forward(
     const Tensor& input,
     const Tensor& weight,
     const Tensor& offset,
     const std::optional<Tensor>& mask,
     const std::optional<Tensor>& bias,
-    const DeformConvShape& parameters,
-    bool relu) {
-  const DeformConvShape shape = checked_shape(input, weight, offset, mask, parameters);
+    int64_t stride_h,
+    int64_t stride_w,
+    int64_t pad_h,
+    int64_t pad_w,
+    int64_t dilation_h,
+    int64_t dilation_w) {
+  const DeformConvShape shape =
+      checked_shape(input, weight, offset, mask, geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w));
   if (bias) {
     check_beside(kOp, "bias", *bias, input, input.scalar_type(), input.scalar_type());
     RESNET_CUDA_CHECK_ARGUMENT(
@@ -232,43 +240,12 @@ Tensor forward(
   if (bias) {
     dense_bias = as_dense(*bias, MemoryFormat::Contiguous);
   }
-  deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, relu, output);
+  deform_conv2d_kernel(dense_arguments(input, weight, offset, mask, shape), dense_bias, kRelu, output);
   return output;
 }
 
-}  // namespace
-
-Tensor deform_conv2d(
-    const Tensor& input,
-    const Tensor& weight,
-    const Tensor& offset,
-    const std::optional<Tensor>& mask,
-    const std::optional<Tensor>& bias,
-    int64_t stride_h,
-    int64_t stride_w,
-    int64_t pad_h,
-    int64_t pad_w,
-    int64_t dilation_h,
-    int64_t dilation_w) {
-  const auto parameters = geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w);
-  return forward(input, weight, offset, mask, bias, parameters, false);
-}
-
-Tensor deform_conv2d_relu(
-    const Tensor& input,
-    const Tensor& weight,
-    const Tensor& offset,
-    const std::optional<Tensor>& mask,
-    const std::optional<Tensor>& bias,
-    int64_t stride_h,
-    int64_t stride_w,
-    int64_t pad_h,
-    int64_t pad_w,
-    int64_t dilation_h,
-    int64_t dilation_w) {
-  const auto parameters = geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w);
-  return forward(input, weight, offset, mask, bias, parameters, true);
-}
+template decltype(deform_conv2d_forward<false>) deform_conv2d_forward<false>;
+template decltype(deform_conv2d_forward<true>) deform_conv2d_forward<true>;
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     const Tensor& grad,

@@ -61,7 +61,9 @@ DeformConvGradients
 deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs);
 
 // The operators, as registered; see csrc/registration.cpp for the schemas.
-Tensor deform_conv2d(
+
+template <bool kRelu>
+Tensor deform_conv2d_forward(
     const Tensor& input,
     const Tensor& weight,
     const Tensor& offset,
@@ -74,18 +76,9 @@ Tensor deform_conv2d(
     int64_t dilation_h,
     int64_t dilation_w);
 
-Tensor deform_conv2d_relu(
-    const Tensor& input,
-    const Tensor& weight,
-    const Tensor& offset,
-    const std::optional<Tensor>& mask,
-    const std::optional<Tensor>& bias,
-    int64_t stride_h,
-    int64_t stride_w,
-    int64_t pad_h,
-    int64_t pad_w,
-    int64_t dilation_h,
-    int64_t dilation_w);
+// Names of their own, since RESNET_CUDA_BOX puts them into the texts of errors.
+inline constexpr auto& deform_conv2d = deform_conv2d_forward<false>;
+inline constexpr auto& deform_conv2d_relu = deform_conv2d_forward<true>;
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     const Tensor& grad,

@@ -7,10 +7,10 @@
 #include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/registration.h"
-#include "common/relu.h"
 #include "common/torch_stable.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
+#include "deform_conv/cuda_epilogue.cuh"
 #include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
@@ -29,26 +29,22 @@ struct AddBias {
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
     using Real = RealOf<T>;
-    Real value[N], added[N];
+    Real value[N];
     unpack(load_pack<N>(rows + index * N), value);
-    if (bias != nullptr) {
-      unpack(load_constant_pack<N>(bias + row_packs.remainder(index) * N), added);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        value[i] += added[i];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      value[i] = relu ? relu_of(value[i]) : value[i];
-    }
+    add_bias(bias != nullptr ? bias + row_packs.remainder(index) * N : nullptr, relu, value);
     store_pack(rows + index * N, pack_of<T, N>(value));
   }
 };
 
 // `rows` are aligned, being memory of their own.
 template <typename T>
-void add_bias(const Launcher& launcher, const T* bias, bool relu, T* rows, int64_t row_count, int64_t out_channels) {
+void add_bias_to_rows(
+    const Launcher& launcher,
+    const T* bias,
+    bool relu,
+    T* rows,
+    int64_t row_count,
+    int64_t out_channels) {
   constexpr int kWide = kPackBytes / sizeof(T);
   const int64_t elements = row_count * out_channels;
   if (out_channels % kWide == 0 && reinterpret_cast<uintptr_t>(bias) % kPackBytes == 0) {
@@ -91,14 +87,15 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     }
     if (bias || relu) {
       const T* added = bias ? bias->const_data_ptr<T>() : nullptr;
-      add_bias(launcher, added, relu, rows, images * shape.out_pixels(), shape.out_channels);
+      add_bias_to_rows(launcher, added, relu, rows, images * shape.out_pixels(), shape.out_channels);
     }
     outputs.finish(image, images);
   }
 }
 
 // No GPU has run the fused forward yet: off unless RESNET_CUDA_FUSED_FORWARD is 1 or, where a call that it does not fit
-// is to be an error, require. Gives whether it has written the output.
+// is to be an error, require. With tf32 or require-tf32 it multiplies float32 in TF32: the stable ABI does not show
+// torch's own flag, which decides for the product of the columns. Gives whether it has written the output.
 bool run_fused(
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
@@ -109,15 +106,21 @@ bool run_fused(
   if (value == nullptr || *value == '\0' || std::strcmp(value, "0") == 0) {
     return false;
   }
-  const bool required = std::strcmp(value, "require") == 0;
+  const auto is = [value](const char* other) { return std::strcmp(value, other) == 0; };
+  const bool tf32 = is("tf32") || is("require-tf32");
+  const bool required = is("require") || is("require-tf32");
   RESNET_CUDA_CHECK_ARGUMENT(
-      required || std::strcmp(value, "1") == 0, "deform_conv2d", kVariable, join("'", value, "'"), "0, 1 or require");
-  const bool done = fused_forward != nullptr && fused_forward(arguments, bias, relu, output);
+      tf32 || required || is("1"),
+      "deform_conv2d",
+      kVariable,
+      join("'", value, "'"),
+      "0, 1, require, tf32 or require-tf32");
+  const bool done = fused_forward != nullptr && fused_forward(arguments, bias, relu, tf32, output);
   RESNET_CUDA_CHECK_ARGUMENT(
       done || !required,
       "deform_conv2d",
       kVariable,
-      "'require'",
+      join("'", value, "'"),
       "0 or 1 on this GPU, for these shapes, dtypes and layouts, or for a library without code for sm_90a");
   return done;
 }

@@ -1,12 +1,20 @@
-// The fused forward of the deformable convolution on CUDA, in bfloat16 and float16: packs the weight, then samples and
-// multiplies in one kernel.
+// The fused forward of the deformable convolution on CUDA, in bfloat16, float16 and TF32: packs the weight, then
+// samples and multiplies in one kernel. Of a small batch several blocks share K, and a third kernel adds their sums.
 
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/launch.cuh"
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_fused_forward.cuh"
+#include "deform_conv/cuda_fused_tiles.h"
+#include "deform_conv/cuda_split_sums.cuh"
+#include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {
 namespace {
@@ -17,31 +25,72 @@ bool aligned_to(const Tensor& tensor, uintptr_t bytes) {
   return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
 }
 
-bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output) {
-  const DeformConvShape& shape = arguments.shape;
-  const ScalarType dtype = output.scalar_type();
-  constexpr int kPack = kPackBytes / 2;
-  // A tile's 128 pixels may be of several images, whose corners are counted from the first one's beginning.
-  const int64_t images = smaller(shape.batch, 127 / shape.out_pixels() + 2);
-  return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) && is_dense_channels_last(arguments.input) &&
-         is_dense_channels_last(output) && aligned_to(arguments.input, kPackBytes) && aligned_to(output, kPackBytes) &&
-         (!bias || aligned_to(*bias, 4)) && shape.group_channels() % kSliceChannels == 0 &&
-         shape.offset_group_channels() % kSliceChannels == 0 && shape.group_out_channels() % kPack == 0 &&
-         shape.out_pixels() < kMostInt - 128 &&
-         images * shape.height * shape.width * (shape.channels / kPack) < kMostInt;
+// Whether its images are read or written in packs: those of a buffer are.
+bool images_aligned(const Tensor& images) {
+  return needs_buffer(images) || aligned_to(images, kPackBytes);
 }
 
-template <typename T, int kColumns>
+// Images at once: all, or where they must be transposed as many as the workspace holds copies of.
+int64_t images_at_once(const DeformConvArguments& arguments, const Tensor& output) {
+  const int64_t bytes = buffer_bytes(arguments.input) + buffer_bytes(output);
+  const int64_t batch = arguments.shape.batch;
+  return bytes == 0 ? batch : even_part(batch, std::max<int64_t>(kWorkspaceBytes / 4 * 3 / bytes, 1));
+}
+
+bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, const Tensor& output, bool tf32) {
+  const DeformConvShape& shape = arguments.shape;
+  const ScalarType dtype = output.scalar_type();
+  const auto bytes = static_cast<int64_t>(output.element_size());
+  const int64_t pack = kPackBytes / bytes;
+  const int64_t slice = device::kSwizzledRow / bytes;
+  // A tile's 128 pixels may be of several images, whose corners are counted from the first one's beginning.
+  const int64_t images = smaller(shape.batch, 127 / shape.out_pixels() + 2);
+  return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half || (tf32 && dtype == ScalarType::Float)) &&
+         images_aligned(arguments.input) && images_aligned(output) && (!bias || aligned_to(*bias, 2 * bytes)) &&
+         shape.group_channels() % slice == 0 && shape.offset_group_channels() % slice == 0 &&
+         shape.group_out_channels() % pack == 0 && shape.out_pixels() < kMostInt - 128 &&
+         images * shape.height * shape.width * (shape.channels / pack) < kMostInt;
+}
+
+// What fused_tiles chooses, or RESNET_CUDA_FUSED_TILES, for measurements and tests: "64x128x3" are 64 pixels, 128
+// output channels and three parts of K.
+FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps, int multiprocessors) {
+  constexpr const char* kVariable = "RESNET_CUDA_FUSED_TILES";
+  const char* value = std::getenv(kVariable);
+  if (value == nullptr || *value == '\0') {
+    return fused_tiles(pixels, shape.groups, shape.group_out_channels(), steps, multiprocessors);
+  }
+  FusedTiles asked{};
+  char more;
+  bool known = false;
+  if (std::sscanf(value, "%dx%dx%d%c", &asked.pixels, &asked.columns, &asked.splits, &more) == 3) {
+    for (const FusedTileKind& kind : kFusedTileKinds) {
+      known = known || (asked.pixels == kind.pixels && asked.columns == kind.columns && asked.splits > 0 &&
+                        asked.splits <= smaller(kind.most_splits, steps));
+    }
+  }
+  RESNET_CUDA_CHECK_ARGUMENT(
+      known,
+      "deform_conv2d",
+      kVariable,
+      join("'", value, "'"),
+      join("128x256x1, 128x128x1 or 64x128x1 to 64x128x", smaller(kMostSplits, steps)));
+  return asked;
+}
+
+template <typename T, int kTilePixels, int kColumns>
 void run(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     bool relu,
+    int64_t most_images,
+    int splits,
     const Tensor& output) {
-  using Body = FusedForward<T, kColumns>;
+  using Body = FusedForward<T, kTilePixels, kColumns>;
   const DeformConvShape& shape = arguments.shape;
   const int64_t column_tiles = ceil_div(shape.group_out_channels(), kColumns);
-  const int64_t slices = shape.group_channels() / kSliceChannels;
+  const int64_t slices = shape.group_channels() / device::kRowElementsOf<T>;
   const int64_t tiles = shape.groups * column_tiles;
   const WeightParts layout{
       kColumns, static_cast<int>(column_tiles), static_cast<int>(slices), static_cast<int>(shape.taps())};
@@ -63,8 +112,7 @@ void run(
           FastDivision(slices),
           FastDivision(column_tiles),
           FastDivision(layout.part_bytes() / kPackBytes)});
-  const int64_t pixels = shape.batch * shape.out_pixels();
-  const FusedCall call{
+  FusedCall call{
       shape,
       positions_of(arguments),
       layout,
@@ -73,35 +121,64 @@ void run(
       FastDivision32(static_cast<int>(shape.kernel_w)),
       FastDivision32(static_cast<int>(tiles)),
       FastDivision32(static_cast<int>(column_tiles)),
-      pixels,
+      FastDivision32(splits),
+      0,
+      0,
       static_cast<int>(shape.offset_group_channels()) / Body::N};
-  launcher.launch(
-      ceil_div(pixels, Body::kPixels) * tiles,
-      Body{
-          call,
-          static_cast<const T*>(arguments.input.const_data_ptr()),
-          packed,
-          bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr,
-          static_cast<T*>(output.mutable_data_ptr()),
-          relu});
+  const auto* added = bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
+  const SourceImages<T> inputs(launcher, arguments.input, most_images);
+  const TargetImages<T> outputs(launcher, output, most_images);
+  std::optional<Tensor> sums;
+  if (splits > 1) {
+    sums = empty_beside(output, {splits, most_images * shape.out_pixels() * shape.out_channels}, ScalarType::Float);
+  }
+  auto* split_sums = sums ? static_cast<float*>(sums->mutable_data_ptr()) : nullptr;
+  for (int64_t image = 0; image < shape.batch; image += most_images) {
+    const int64_t images = smaller(most_images, shape.batch - image);
+    const T* input = inputs.read(image, images);
+    T* rows = outputs.begin(image);
+    call.first_image = image;
+    call.pixels = images * shape.out_pixels();
+    launcher.launch(
+        ceil_div(call.pixels, Body::kPixels) * tiles * splits,
+        Body{call, input, packed, added, rows, split_sums, relu});
+    if (sums) {
+      using Sum = SumSplits<T>;
+      const int64_t elements = call.pixels * shape.out_channels;
+      const FastDivision row_pairs(shape.out_channels / Sum::N);
+      launcher.run(elements / Sum::N, Sum{split_sums, added, rows, elements, splits, row_pairs, relu});
+    }
+    outputs.finish(image, images);
+  }
 }
 
 template <typename T>
-void run_columns(
+void run_tiles(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
     bool relu,
     const Tensor& output) {
-  if (arguments.shape.group_out_channels() > 128) {
-    run<T, 256>(launcher, arguments, bias, relu, output);
+  const DeformConvShape& shape = arguments.shape;
+  const int64_t images = images_at_once(arguments, output);
+  const int64_t steps = shape.taps() * (shape.group_channels() / device::kRowElementsOf<T>);
+  const FusedTiles tiles = tiles_for(shape, images * shape.out_pixels(), steps, launcher.multiprocessors());
+  if (tiles.columns == 256) {
+    run<T, 128, 256>(launcher, arguments, bias, relu, images, tiles.splits, output);
+  } else if (tiles.pixels == 128) {
+    run<T, 128, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);
   } else {
-    run<T, 128>(launcher, arguments, bias, relu, output);
+    run<T, 64, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);
   }
 }
 
-bool forward(const DeformConvArguments& arguments, const std::optional<Tensor>& bias, bool relu, const Tensor& output) {
-  if (!fits(arguments, bias, output)) {
+bool forward(
+    const DeformConvArguments& arguments,
+    const std::optional<Tensor>& bias,
+    bool relu,
+    bool tf32,
+    const Tensor& output) {
+  if (!fits(arguments, bias, output, tf32)) {
     return false;
   }
   const Launcher launcher(arguments.input);
@@ -109,11 +186,15 @@ bool forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
     return false;
   }
   if (output.scalar_type() == ScalarType::BFloat16) {
-    run_columns<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
+    run_tiles<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
+    return true;
+  }
+  if (output.scalar_type() == ScalarType::Float) {
+    run_tiles<float>(launcher, arguments, bias, relu, output);
     return true;
   }
 #if !defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs: one dtype compiles faster
-  run_columns<torch::headeronly::Half>(launcher, arguments, bias, relu, output);
+  run_tiles<torch::headeronly::Half>(launcher, arguments, bias, relu, output);
   return true;
 #else
   return false;

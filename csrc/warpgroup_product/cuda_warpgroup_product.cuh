@@ -1,35 +1,46 @@
 // A matrix product that uses all of common/warpgroup.cuh, to show that a GPU understands it as the emulation does.
 #pragma once
 
+#include <type_traits>
+
 #include "common/warpgroup.cuh"
 
 namespace resnet_cuda {
 
-struct alignas(16) Unit {
-  uint16_t element[8];
+// 16-bit elements are only moved, so their type does not matter.
+template <typename T>
+using ElementBits = std::conditional_t<sizeof(T) == 2, uint16_t, T>;
+
+template <typename T>
+struct alignas(16) UnitOf {
+  static constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+  T element[kElements];
 };
 
 // How an operand of kSide rows of `depth` elements lies in shared memory and, for bulk copies, in global memory: per
-// 64 of k a part of kSide * 128 bytes. T has 16 bits.
-template <device::Major kMajor, int kSide>
+// row of k, 64 of 16 bits or 32 of TF32, a part of kSide * 128 bytes.
+template <typename T, device::Major kMajor, int kSide>
 struct SwizzledOperand {
+  using Unit = UnitOf<T>;
+  static constexpr int kRow = device::kRowElementsOf<T>;
   static constexpr int kBytes = kSide * device::kSwizzledRow;  // of a part
   static constexpr int kUnits = kBytes / static_cast<int>(sizeof(Unit));
-  // Of a column of rows: 64 elements of k, all of m or n; or 64 of m or n, 64 of k.
+  // Of a column of rows: kRow elements of k, all of m or n; or 64 of m or n, 64 of k.
   static constexpr int kColumnBytes = kMajor == device::Major::kDepth ? kBytes : 64 * device::kSwizzledRow;
 
   // Unit number `index` of a part, 0 to kUnits - 1, in the order of rows, taken from the matrix [kSide, depth]; and its
   // byte in the part.
-  RESNET_CUDA_HOST_DEVICE static Unit unit(const uint16_t* matrix, int depth, int part, int index) {
+  RESNET_CUDA_BODY static Unit unit(const T* matrix, int depth, int part, int index) {
     const int row = index / 8;
     const int chunk = index % 8;
     Unit unit;
-    for (int i = 0; i < 8; ++i) {
-      const int in_row = chunk * 8 + i;
+    for (int i = 0; i < Unit::kElements; ++i) {
+      const int in_row = chunk * Unit::kElements + i;
       const int side = kMajor == device::Major::kDepth ? row : row / 64 * 64 + in_row;
       const int of_depth = kMajor == device::Major::kDepth ? in_row : row % 64;
-      unit.element[i] = matrix[side * depth + part * 64 + of_depth];
+      unit.element[i] = matrix[side * depth + part * kRow + of_depth];
     }
+    device::round_operands(unit.element);
     return unit;
   }
   RESNET_CUDA_HOST_DEVICE static int place(int index) {
@@ -38,10 +49,11 @@ struct SwizzledOperand {
 };
 
 // Index: unit of `image`, the operand as copy_bulk takes it.
-template <device::Major kMajor, int kSide>
+template <typename T, device::Major kMajor, int kSide>
 struct PackOperand {
-  using Operand = SwizzledOperand<kMajor, kSide>;
-  const uint16_t* matrix;  // [kSide, depth]
+  using Operand = SwizzledOperand<T, kMajor, kSide>;
+  using Unit = UnitOf<T>;
+  const T* matrix;  // [kSide, depth]
   unsigned char* image;
   int depth;
 
@@ -60,8 +72,10 @@ struct WarpgroupProduct {
   static constexpr int kWarpgroups = 3;
   static constexpr int kThreads = kWarpgroups * device::kWarpgroup;
   static constexpr int kRows = 2 * device::kProductRows;
-  using A = SwizzledOperand<kMajorA, kRows>;
-  using B = SwizzledOperand<kMajorB, kColumns>;
+  using Bits = ElementBits<T>;
+  using A = SwizzledOperand<Bits, kMajorA, kRows>;
+  using B = SwizzledOperand<Bits, kMajorB, kColumns>;
+  using Unit = UnitOf<Bits>;
 
   static constexpr int kStages = 2;
   static constexpr int kStagesA = 0;
@@ -74,10 +88,10 @@ struct WarpgroupProduct {
   static constexpr int kConsumers = kThreads - device::kWarpgroup;
   static constexpr int kConsumerWarps = kConsumers / device::kWarp;
 
-  const uint16_t* a;       // [kRows, depth]
+  const Bits* a;           // [kRows, depth]
   const unsigned char* b;  // PackOperand's image of [kColumns, depth]
   float* result;           // [kRows, kColumns]
-  int depth;               // a multiple of 64
+  int depth;               // a multiple of A::kRow
 
   RESNET_CUDA_BODY void operator()() const {
     const int thread = device::thread();
@@ -108,7 +122,7 @@ struct WarpgroupProduct {
 
   RESNET_CUDA_BODY void produce(int thread) const {
     device::Ring<kStages> ring(1);
-    for (int part = 0; part < depth / 64; ++part) {
+    for (int part = 0; part < depth / A::kRow; ++part) {
       empty(ring.stage).wait(ring.parity);
       if (thread == 0) {
         full(ring.stage).arrive_and_expect(B::kBytes);
@@ -133,7 +147,7 @@ struct WarpgroupProduct {
     device::Sums<kColumns> sums;
     device::Ring<kStages> ring(0);
     int last = -1;  // the stage before
-    for (int part = 0; part < depth / 64; ++part) {
+    for (int part = 0; part < depth / A::kRow; ++part) {
       full(ring.stage).wait(ring.parity);
       // Of a each warpgroup has 64 rows, or one column of 64.
       const int place = kStagesA + ring.stage * A::kBytes + warpgroup * device::kProductRows * device::kSwizzledRow;
@@ -141,7 +155,7 @@ struct WarpgroupProduct {
       const device::Descriptor right = device::operand_at<kMajorB>(kStagesB + ring.stage * B::kBytes, B::kColumnBytes);
       device::begin_products(sums);
 #pragma unroll
-      for (int step = 0; step < device::kRowElements / device::kProductDepth; ++step) {
+      for (int step = 0; step < device::kRowProducts; ++step) {
         device::multiply<T, kMajorA, kMajorB>(
             sums,
             left.advanced(step * device::kProductStep<kMajorA>),

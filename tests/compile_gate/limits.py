@@ -106,23 +106,32 @@ LIMITS = (
 LIMITS_SM90A = (
     Limit(r"ForEachIndex<PackOperand<.*>>", 36),
     Limit(
-        r"WarpgroupProduct<(Half|BFloat16), (128|256), .*>",
+        r"WarpgroupProduct<(Half|BFloat16|float), (128|256), .*>",
         168,
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
-    Limit(r"ForEachIndex<PackWeightParts<(Half|BFloat16)>>", 34, wide={"STG": 1}),
-    # Registers of 384 and of 512 threads, which is what ptxas goes by. Corners of eight rows, and of four.
+    Limit(r"ForEachIndex<PackWeightParts<(Half|BFloat16|float)>>", 34, wide={"STG": 1}),
+    Limit(r"ForEachIndex<PackGradientParts<(Half|BFloat16)>>", 40, wide={"LDG": 1, "STG": 1}),
+    Limit(r"Transpose<unsigned (short|int)>", 64),
+    Limit(r"ForEachIndex<SumSplits<(Half|BFloat16|float)>>", 58),
+    # Registers of 384, 512 and twice 256 threads, which is what ptxas goes by. Corners of eight rows, and of four.
     Limit(
-        r"FusedForward<(Half|BFloat16), 256>",
+        r"FusedForward<(Half|BFloat16|float), 128, 256>",
         168,
         wide={"LDG": 32, "STG": 2, "LDS": 18, "STS": 10},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
     Limit(
-        r"FusedForward<(Half|BFloat16), 128>",
+        r"FusedForward<(Half|BFloat16|float), 128, 128>",
         128,
         wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
+    ),
+    Limit(
+        r"FusedForward<(Half|BFloat16|float), 64, 128>",
+        128,
+        wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "UBLKCP": 1},
     ),
 )
 

@@ -1,7 +1,8 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
 // grid of csrc/frozen_bn/cuda_grid.h, the strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of
 // csrc/deform_conv/cuda_workspace.h, the parts of csrc/deform_conv/cuda_tap_block.cuh, the blocks and position types of
-// csrc/deform_conv/cuda_call.cuh, and csrc/deform_conv/cuda_countable.h.
+// csrc/deform_conv/cuda_call.cuh, csrc/deform_conv/cuda_countable.h, and the fused forward's tiles of
+// csrc/deform_conv/cuda_fused_tiles.h.
 
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
+#include "deform_conv/cuda_fused_tiles.h"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_workspace.h"
 #include "frozen_bn/cuda_contiguous.cuh"
@@ -176,6 +178,23 @@ Tensor blocks_of_chunk(
   return result;
 }
 
+// [3]: pixels and columns of the fused forward's tiles, parts of K.
+Tensor fused_tiles_of(
+    const Tensor& beside,
+    int64_t pixels,
+    int64_t groups,
+    int64_t group_out_channels,
+    int64_t steps,
+    int64_t multiprocessors) {
+  const FusedTiles tiles = fused_tiles(pixels, groups, group_out_channels, steps, static_cast<int>(multiprocessors));
+  const Tensor result = empty_beside(beside, {3}, ScalarType::Long);
+  auto* numbers = static_cast<int64_t*>(result.mutable_data_ptr());
+  numbers[0] = tiles.pixels;
+  numbers[1] = tiles.columns;
+  numbers[2] = tiles.splits;
+  return result;
+}
+
 // Raises the error of sizes that the kernels cannot count: C, H, W, Ho, Wo, kernel, padding, offset groups.
 void countable(const Tensor&, std::vector<int64_t> sizes) {
   DeformConvShape shape{};
@@ -217,6 +236,9 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
   m.def(
       "blocks_of_chunk(Tensor beside, int channels, int groups, int offset_groups, int kernel_h, int kernel_w, "
       "int images, int rows, int width, int pack, int pack_bytes, int at_once) -> Tensor");
+  m.def(
+      "fused_tiles(Tensor beside, int pixels, int groups, int group_out_channels, int steps, int multiprocessors) "
+      "-> Tensor");
   m.def("countable(Tensor beside, int[] sizes) -> ()");
   m.def("type_of_offset(Tensor offset, Tensor input) -> int");
 }
@@ -232,6 +254,7 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("parts_of_taps", TORCH_BOX(&resnet_cuda::parts_of_taps));
   m.impl("taps_of_waves", TORCH_BOX(&resnet_cuda::taps_of_waves));
   m.impl("blocks_of_chunk", TORCH_BOX(&resnet_cuda::blocks_of_chunk));
+  m.impl("fused_tiles", TORCH_BOX(&resnet_cuda::fused_tiles_of));
   m.impl("countable", TORCH_BOX(&resnet_cuda::countable));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
 }

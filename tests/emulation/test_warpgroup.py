@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.warpgroup_forms import FORMS, form_name, largest_error, operands
+from benchmarks.warpgroup_forms import FORMS, form_name, largest_error, operands, rounding_error
 
 
 @pytest.mark.parametrize("form", FORMS, ids=form_name)
@@ -18,14 +18,15 @@ def test_product(emulated, form):
 @pytest.mark.parametrize("depth", [64, 192])
 def test_in_any_order_of_threads_and_copies(emulated, monkeypatch, seed, depth):
     monkeypatch.setenv("RESNET_CUDA_EMULATION_SEED", str(seed))
-    for form in (FORMS[0], FORMS[7]):
+    for form in (FORMS[0], FORMS[7], FORMS[-1]):
         assert largest_error(emulated.warpgroup_product, form, depth) == 0
 
 
 @pytest.mark.parametrize(
     ("a", "b", "word"),
     [
-        (torch.zeros(128, 64), torch.zeros(128, 64), "a is torch.float32; it must be torch.bfloat16 or torch.float16"),
+        (torch.zeros(128, 64).double(), torch.zeros(128, 64).double(), "a is torch.float64; it must be torch.bfloat16"),
+        (torch.zeros(128, 48), torch.zeros(128, 48), "a is of shape (128, 48)"),
         (torch.zeros(64, 64).half(), torch.zeros(128, 64).half(), "a is of shape (64, 64)"),
         (torch.zeros(128, 65).half(), torch.zeros(128, 65).half(), "a is of shape (128, 65)"),
         (torch.zeros(128, 64).half(), torch.zeros(192, 64).half(), "b is of shape (192, 64)"),
@@ -36,6 +37,17 @@ def test_bad_arguments(emulated, a, b, word):
     with pytest.raises(RuntimeError) as raised:
         emulated.warpgroup_product(a, b, False, False)
     assert f"warpgroup_product: {word}" in str(raised.value)
+
+
+def test_tf32_has_one_form(emulated):
+    a = torch.zeros(128, 32)
+    for sides in ((True, False), (False, True)):
+        with pytest.raises(RuntimeError, match="side_a or side_b is True; it must be False for float32"):
+            emulated.warpgroup_product(a, a, *sides)
+
+
+def test_rounding_to_tf32(emulated):
+    assert rounding_error(emulated.warpgroup_product) == 0
 
 
 def test_an_error_would_be_seen():

@@ -5,9 +5,9 @@
 // after it without a barrier; a write to bytes that a wgmma may still read, that is, before all four warps have waited
 // for it and the writer for them; sums that are read before they were waited for, or multiplied into without
 // begin_products since they were; a phase that is waited for twice or out of turn, and one arrival too many;
-// descriptors that lead elsewhere, since they are taken apart bit by bit; more registers than a block has; a deadlock,
-// with what each barrier lacks. When a bulk copy ends depends on the seed. Not seen: what other swizzles do, clusters,
-// timing.
+// descriptors that lead elsewhere, since they are taken apart bit by bit; float32 that is not rounded to TF32; more
+// registers than a block has; a deadlock, with what each barrier lacks. When a bulk copy ends depends on the seed. Not
+// seen: what other swizzles do, clusters, timing.
 #pragma once
 
 #include <cmath>
@@ -140,6 +140,8 @@ void multiply(
     const char* file = __builtin_FILE(),
     int line = __builtin_LINE()) {
   static_assert(kColumns == 128 || kColumns == 256);
+  static_assert(sizeof(T) == 2 || (kMajorA == Major::kDepth && kMajorB == Major::kDepth));
+  constexpr int kDepth = emulation::kProductDepth<T>;
   using Multiply = emulation::Grid::Multiply;
   emulation::Grid& grid = emulation::Grid::here();
   const emulation::Line at{file, line};
@@ -153,15 +155,19 @@ void multiply(
       for (int column = 0; column < kColumns; ++column) {
         const emulation::Holder holder = emulation::holder_of(row, column);
         float& sum = of_thread[holder.thread].sums[holder.index];
-        const float* left_row = a_elements.data() + row * kProductDepth;
-        const float* right_row = b_elements.data() + column * kProductDepth;
-        sum = emulation::dot(left_row, right_row, accumulate ? sum : 0.0f);
+        const float* left_row = a_elements.data() + row * kDepth;
+        const float* right_row = b_elements.data() + column * kDepth;
+        sum = emulation::dot(left_row, right_row, kDepth, accumulate ? sum : 0.0f);
       }
     }
     return units;
   };
   grid.multiply({a.bits, b.bits, accumulate, sums.multiplied(accumulate, at)}, at, product);
   sums.set_product(grid.products());
+}
+
+inline float rounded_to_tf32(float value) {
+  return emulation::rounded_to_tf32(value);
 }
 
 inline void commit_products(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {

@@ -14,7 +14,31 @@ namespace emulation {
 // Where shared memory begins, as descriptors have it: not at 0, so that a place is not taken for an address.
 constexpr uint32_t kSharedAddress = 1024;
 
-constexpr int kProductDepth = 16;
+// k of one product: 32 bytes of a row.
+template <typename T>
+constexpr int kProductDepth = 32 / static_cast<int>(sizeof(T));
+
+// To nearest even, with 10 bits behind the point.
+inline float rounded_to_tf32(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x7f800000) == 0x7f800000) {
+    return value;  // infinite, or NaN
+  }
+  bits += 0x0fff + (bits >> 13 & 1);  // past half of the last bit, or at half where that is odd: carries into it
+  bits &= ~uint32_t{0x1fff};
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// wgmma would drop the lower 13 bits of a float32, so that the result would be off by up to a bit of TF32's.
+inline void check_rounded(float value, const Line& line) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x1fff) != 0 && value == value) {
+    fail("wgmma in ", line, " reads ", value, ", which was not rounded to TF32");
+  }
+}
 
 // A descriptor, taken apart again. PTX ISA, "Matrix Descriptor Format" and "Strides" of wgmma.
 class Operand {
@@ -37,11 +61,12 @@ class Operand {
     }
   }
 
-  // The byte of an element, `side` of m or n and `depth` of k, in shared memory.
-  int place(int side, int depth) const {
+  // The byte of an element of `bytes` bytes, `side` of m or n and `depth` of k, in shared memory. Of m or n in a row
+  // there are only 16-bit elements.
+  int place(int side, int depth, int bytes) const {
     const int address = side_major_
                             ? start_ + side % 64 * 2 + side / 64 * leading_ + depth % 8 * 128 + depth / 8 * stride_
-                            : start_ + side % 8 * 128 + side / 8 * stride_ + depth * 2;
+                            : start_ + side % 8 * 128 + side / 8 * stride_ + depth * bytes;
     return (address ^ (address >> 7 & 7) << 4) - static_cast<int>(kSharedAddress);
   }
 
@@ -52,7 +77,7 @@ class Operand {
   int stride_;
 };
 
-// The elements of an operand, [sides][kProductDepth], for the warpgroup whose first thread is `first`. The 16 bytes
+// The elements of an operand, [sides][kProductDepth<T>], for the warpgroup whose first thread is `first`. The 16 bytes
 // that hold them go to `units`.
 template <typename T>
 std::vector<float> read_operand(
@@ -62,11 +87,12 @@ std::vector<float> read_operand(
     int first,
     const Line& line,
     std::vector<int>& units) {
-  std::vector<float> elements(static_cast<std::size_t>(sides) * kProductDepth);
+  constexpr int kDepth = kProductDepth<T>;
+  std::vector<float> elements(static_cast<std::size_t>(sides) * kDepth);
   std::vector<const unsigned char*> seen((shared.bytes() + 15) / 16, nullptr);
   for (int side = 0; side < sides; ++side) {
-    for (int depth = 0; depth < kProductDepth; ++depth) {
-      const int place = operand.place(side, depth);
+    for (int depth = 0; depth < kDepth; ++depth) {
+      const int place = operand.place(side, depth, sizeof(T));
       const bool inside = place >= 0 && place / 16 < static_cast<int>(seen.size());
       const unsigned char* unit = inside ? seen[place / 16] : nullptr;
       if (unit == nullptr) {
@@ -76,7 +102,10 @@ std::vector<float> read_operand(
       }
       T element;
       std::memcpy(&element, unit + place % 16, sizeof(element));
-      elements[static_cast<std::size_t>(side) * kProductDepth + depth] = static_cast<float>(element);
+      elements[static_cast<std::size_t>(side) * kDepth + depth] = static_cast<float>(element);
+      if constexpr (sizeof(T) == 4) {
+        check_rounded(element, line);
+      }
     }
   }
   return elements;
@@ -94,8 +123,8 @@ inline Holder holder_of(int row, int column) {
 }
 
 // Products are exact in float32 and added in the order of k; a GPU adds with fewer bits than that.
-inline float dot(const float* a, const float* b, float sum) {
-  for (int depth = 0; depth < kProductDepth; ++depth) {
+inline float dot(const float* a, const float* b, int depths, float sum) {
+  for (int depth = 0; depth < depths; ++depth) {
     sum += a[depth] * b[depth];
   }
   return sum;

@@ -13,6 +13,9 @@ _fused = partial(
     library="operators/deform_conv/own",
     tests=("test_fused_forward.py", "-k", "near_float64"),
 )
+_tf32 = partial(_fused, tests=("test_fused_forward.py", "-k", "test_tf32"))
+NOT_ROUNDED = r"wgmma in \S+:\d+ reads \S+, which was not rounded to TF32"
+_sums = partial(_fused, file="deform_conv/cuda_split_sums.cuh")
 _OFF = r"AssertionError: output (is off by|has NaN)"
 
 BUGS = (
@@ -54,6 +57,7 @@ BUGS = (
     ),
     _fused(
         "fused_swizzle_of_one_row",
+        file="deform_conv/cuda_fused_producer.cuh",
         old="tile.set(device::swizzled(at) / kPackBytes,",
         new="tile.set((at / device::kSwizzledRow == 5 ? at : device::swizzled(at)) / kPackBytes,",
         report=_OFF,
@@ -77,6 +81,13 @@ BUGS = (
         report=_OFF,
     ),
     _fused(
+        "fused_positions_of_the_first_images",
+        old="{call.first_image + here.image",
+        new="{here.image",
+        tests=("test_fused_forward.py", "-k", "test_contiguous_input"),
+        report=r"AssertionError: output differs",
+    ),
+    _fused(
         "fused_weight_of_the_first_column_tile",
         old="weights + here.number * call",
         new="weights + here.group * call.column_tiles.divisor() * call",
@@ -94,10 +105,71 @@ BUGS = (
         new="    // both",
         report=EARLY_WRITE,
     ),
+    _tf32(
+        "fused_tf32_samples_not_rounded",
+        file="deform_conv/cuda_fused_producer.cuh",
+        old="        device::round_operands(sum);\n",
+        new="",
+        report=NOT_ROUNDED,
+    ),
+    _tf32(
+        "fused_tf32_weight_not_rounded",
+        old="      device::round_operands(pack.element);\n",
+        new="",
+        report=NOT_ROUNDED,
+    ),
+    _tf32(
+        "fused_tf32_slices_of_64_channels",
+        old="slice * device::kRowElementsOf<T> + in_part",
+        new="slice * device::kRowElements + in_part",
+        report=_OFF,
+    ),
+    _sums(
+        "fused_last_part_of_k_left_out",
+        old="split < splits; ++split",
+        new="split < splits - 1; ++split",
+        report=_OFF,
+    ),
+    _sums(
+        "fused_first_part_of_k_twice",
+        old="int split = 1;",
+        new="int split = 0;",
+        report=_OFF,
+    ),
+    _sums(
+        "fused_bias_of_the_first_channels",
+        old="bias + row_pairs.remainder(index) * N",
+        new="bias",
+        report=_OFF,
+    ),
+    _fused(
+        "fused_a_step_in_two_parts_of_k",
+        old="        call.splits.quotient(split * steps),",
+        new="        call.splits.quotient(split * steps) - (split > 0 ? 1 : 0),",
+        report=_OFF,
+    ),
+    _fused(
+        "fused_a_step_in_no_part_of_k",
+        old="call.splits.quotient((split + 1) * steps)};",
+        new="call.splits.quotient((split + 1) * steps) - (split == 0 && steps > 3 ? 1 : 0)};",
+        report=_OFF,
+    ),
+    _fused(
+        "fused_consumers_of_a_part_take_all_steps",
+        old="const int steps = here.end_step - here.first_step;",
+        new="const int steps = here.end_step - 0 * here.first_step;",
+        report=r"deadlock: .*at the barrier at byte \d+, whose phase \d+ lacks \d of \d arrivals",
+    ),
+    _fused(
+        "fused_all_parts_of_k_into_one",
+        old="const int64_t first = here.split * call.pixels;",
+        new="const int64_t first = 0 * call.pixels;",
+        report=_OFF,
+    ),
     _fused(
         "fused_packs_of_the_results_in_their_old_places",
-        old="packs.get(row * kRowPacks + (index % kRowPacks ^ row % 8))",
-        new="packs.get(row * kRowPacks + index % kRowPacks)",
+        old="packs.get(row * kAtOncePacks + (index % kAtOncePacks ^ row % 8))",
+        new="packs.get(row * kAtOncePacks + index % kAtOncePacks)",
         report=_OFF,
     ),
 )

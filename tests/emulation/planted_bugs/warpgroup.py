@@ -187,6 +187,13 @@ BUGS = (
         new="    return index / 8 == 5 ? index * 16 : device::swizzled(index * 16);",
         report=_OFF,
     ),
+    _product(
+        "tf32_operands_not_rounded",
+        old="    device::round_operands(unit.element);\n",
+        new="",
+        tests=("test_warpgroup.py", "-k", "rounding_to_tf32"),
+        report=r"wgmma in \S+:\d+ reads \S+, which was not rounded to TF32",
+    ),
     _layer(
         "descriptor_of_another_swizzle",
         old="constexpr uint64_t kSwizzle128 = 1;",
