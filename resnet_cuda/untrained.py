@@ -16,6 +16,7 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from resnet_cuda.layers import FrozenBatchNorm2d
 
@@ -36,12 +37,14 @@ def warn_at_first_training_step(body: nn.Module) -> None:
 
 def _check(body: nn.Module, arguments: tuple[Tensor]) -> None:
     if not torch.jit.is_scripting():  # TorchScript compiles hooks; a scripted network has none of this
-        _check_once(body)
+        _check_once(body, arguments)
 
 
-def _check_once(body: nn.Module) -> None:
+def _check_once(body: nn.Module, arguments: tuple[Tensor | Proxy, ...]) -> None:
     # Evaluation may be for shapes or speed; the check stays for a training that follows.
     if not body.training or _cannot_read_values():
+        return
+    if any(isinstance(it, Proxy) for it in arguments):  # torch.fx: torchvision traces a copy in training mode, too
         return
     for key, hook in list(body._forward_pre_hooks.items()):
         if hook is _check:

@@ -9,7 +9,7 @@ from torch import nn
 
 from resnet_cuda.backbones import build_backbone
 from resnet_cuda.config import get_cfg
-from resnet_cuda.export.onnx_file import EXPORTERS, OPSET, export_onnx
+from resnet_cuda.export.onnx_file import EXPORTERS, OPSET, export_onnx, need_packages
 from resnet_cuda.torchvision_backbone import resnet_fpn_backbone
 from resnet_cuda.weights import load_weights
 
@@ -38,11 +38,14 @@ def add_export(commands: argparse._SubParsersAction) -> None:
 def run_export(chosen: argparse.Namespace) -> int:
     """Returns the exit status: 1, with one sentence on stderr, if the file could not be written."""
     try:
+        need_packages(chosen.exporter)
         model = _network(chosen)
         if chosen.weights is None:
             print("resnet_cuda: no --weights: the file has random ones", file=sys.stderr)
         else:
             print(load_weights(model, chosen.weights))
+        checked = "" if chosen.no_check else ", then checking the file"
+        print(f"resnet_cuda: exporting{checked}; this takes about a minute", file=sys.stderr)
         report = export_onnx(
             model,
             chosen.out,

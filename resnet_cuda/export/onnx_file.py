@@ -99,7 +99,7 @@ def export_onnx(
     dynamic, check = flag(_WHERE, "dynamic", dynamic), flag(_WHERE, "check", check)
     signature = signature_of(_WHERE, model, pair(_WHERE, "size", size, 1), example, dynamic)
     exporter = _exporter(exporter, model, signature)
-    _need("onnx", *(["onnxscript"] if exporter == "dynamo" else []))
+    need_packages(exporter)
     _check_dtype(model)
     if opset < _onnx.OPSET and _is_deformable(model):
         raise ValueError(f"{_WHERE}: opset is {opset}; it must be at least {_onnx.OPSET}, the first with DeformConv")
@@ -183,7 +183,9 @@ def _tensor(example: Example) -> Tensor:
     return example if isinstance(example, Tensor) else example[0]
 
 
-def _need(*packages: str) -> None:
+def need_packages(exporter: str | None) -> None:
+    """Raises ImportError where the packages of ``exporter`` are not installed; None is "dynamo"."""
+    packages = ["onnx"] if exporter == "torchscript" else ["onnx", "onnxscript"]
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"{_WHERE} needs {' and '.join(missing)}: pip install {' '.join(missing)}")

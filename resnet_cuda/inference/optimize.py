@@ -68,7 +68,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     if report.left:
         lines = "\n  ".join(report.reasons())
         warnings.warn(
-            f"optimize_for_inference: {len(report.left)} norms are not folded:\n  {lines}",
+            f"optimize_for_inference: norms that are not folded, {len(report.left)} in all:\n  {lines}",
             stacklevel=2,
         )
     return optimized

@@ -120,7 +120,7 @@ class _WithOffsetGroups(DeformConv2d):
         if torch.jit.is_scripting():
             assert offset.shape[1] == expected, "offset must have 2 * deformable_groups * kh * kw channels"
             return
-        if isinstance(offset, Proxy):  # torch.fx, which knows no shapes
+        if isinstance(offset, Proxy) or torch.jit.is_tracing():  # no shapes; the operator checks them at each call
             return
         if offset.dim() != 4 or offset.shape[1] != expected:
             raise ValueError(

@@ -94,8 +94,11 @@ def convert(
     given, report = Source.of(content, label, "convert", model, eps)
     checkpoint = given.checkpoint
     target = TORCHVISION if to == "timm" else FORMATS[to]
-    checkpoint.tensors.update(converted_stem(given, pixels, report, "convert"))
+    stem = converted_stem(given, pixels, report, "convert")
+    checkpoint.tensors.update(stem)
     has_stem = any(name.startswith("stem.") for name in checkpoint.tensors)
+    if has_stem and pixels is not None and not stem:
+        report.notes.append(f"input: the weights are for {PIXELS[pixels]} already; the stem is unchanged")
     if has_stem and pixels is None and PIXELS[given.pixels] != PIXELS[target.pixels]:
         report.notes.append(
             f"input: the weights are for {PIXELS[given.pixels]}, {target.name}'s mostly for {PIXELS[target.pixels]}; "

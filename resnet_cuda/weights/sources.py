@@ -69,7 +69,8 @@ def _of_text(source: str, backbone_name: str | None, argument: str) -> tuple[Map
         hint = ""
         if _BARE_NAME.fullmatch(source):
             hint = f"; of torchvision's weights give the full name, such as 'ResNet50_Weights.{source}'"
-        raise files.FileError.about(source, f"{argument} is no file{hint}")
+        folder = "" if os.path.isabs(source) else f"; the current folder is {os.getcwd()}"
+        raise files.FileError.about(source, f"{argument} is no file{folder}{hint}")
     return files.read(source), source
 
 

@@ -54,6 +54,7 @@ def test_mistakes_are_one_sentence(arguments, message, tmp_path, capsys, monkeyp
     (tmp_path / "narrow.yaml").write_text(YAML)
     assert main(["export", *arguments, "--out", "model.onnx"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if "no --weights" not in line]
+    assert not any("exporting" in line for line in lines)
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "model.onnx").exists()
@@ -70,7 +71,8 @@ def test_missing_packages_are_named(missing, tmp_path, capsys, monkeypatch):
     out = str(tmp_path / "model.onnx")
     assert main(["export", "--backbone", "resnet18", "--out", out]) == 1
     names = " and ".join(sorted(missing))
-    assert f"export_onnx needs {names}: pip install {' '.join(sorted(missing))}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error == f"resnet_cuda: export_onnx needs {names}: pip install {' '.join(sorted(missing))}\n"
 
 
 def test_the_package_is_reached_without_an_import_of_its_own():

@@ -23,7 +23,7 @@ def image(*shape):
 @torch.no_grad()
 def optimized_and_same(model, x, expected_left):
     model = model.eval().double()
-    with pytest.warns(UserWarning, match="norms are not folded"):
+    with pytest.warns(UserWarning, match="norms that are not folded"):
         optimized = optimize_for_inference(model)
     for one, right in zip(_tensors(optimized(x)), _tensors(model(x)), strict=True):
         torch.testing.assert_close(one, right, rtol=1e-11, atol=1e-11, equal_nan=True)
