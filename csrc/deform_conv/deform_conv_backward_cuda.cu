@@ -89,6 +89,12 @@ class Backward {
     return needs_.offset || needs_.mask;
   }
 
+  PositionGradientPlanes position_planes() const {
+    return {
+        plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
+        plane_of(gradients_.mask, real_dtype(), "gradient for mask")};
+  }
+
   // Whether the input is read.
   bool samples() const {
     return needs_positions() || needs_.weight;
@@ -176,8 +182,7 @@ class Backward {
           AtPositions{
               chunk,
               positions_of(arguments_),
-              plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
-              plane_of(gradients_.mask, real_dtype(), "gradient for mask"),
+              position_planes(),
               input,
               column_data(),
               needs_.weight,
