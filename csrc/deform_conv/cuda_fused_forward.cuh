@@ -5,15 +5,12 @@
 #include "common/pack.cuh"
 #include "common/relu.h"
 #include "common/warpgroup.cuh"
-#include "deform_conv/cuda_blend.cuh"
+#include "deform_conv/cuda_fused_producer.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
 
 namespace resnet_cuda {
-
-// Channels of a K step: a row of 128 bytes.
-constexpr int kSliceChannels = device::kRowElements;
 
 // How the weight [O, C/groups, kh, kw] becomes a sequence of parts, each of kColumns output channels and 64 input
 // channels of one tap, K-major and swizzled as copy_bulk takes it: [groups][column tiles][slices][taps]. Output
@@ -232,7 +229,9 @@ struct FusedForward {
             weight_ring.advance();
           }
           empty_samples(samples.stage).wait(samples.parity);
-          sample(thread, image + slice_pack * N, tap, samples.stage, plan);
+          constexpr int kInFlight = kColumns == 256 ? 4 : 2;
+          sample_slice<T, kProducers, kPixels, kInFlight>(
+              thread, image + slice_pack * N, plan, tap * kPixels, kSamples + samples.stage * kSamplesBytes);
           device::fence_async_proxy();
           RESNET_CUDA_SYNC_WARP();
           if (thread % device::kWarp == 0) {
@@ -273,38 +272,6 @@ struct FusedForward {
         }
       }
       plan.set(tap * kPixels + index, planned);
-    }
-  }
-
-  // 64 channels of one tap of all pixels, from `source` on: 8 threads share a row of 128 bytes.
-  RESNET_CUDA_BODY void
-  sample(int thread, const T* source, int tap, int stage, const device::Shared<PlannedTap<float>>& plan) const {
-    constexpr int kRowThreads = kSliceChannels / N;
-    constexpr int kRowsAtOnce = kProducers / kRowThreads;
-    constexpr int kInFlight = kColumns == 256 ? 4 : 2;  // rows whose corners a thread loads before it blends
-    const int row = thread / kRowThreads;
-    const int chunk = thread % kRowThreads;
-    const device::Shared<Pack<T, N>> tile(kSamples + stage * kSamplesBytes, kSamplesBytes / kPackBytes);
-#pragma unroll
-    for (int first = 0; first < kPixels; first += kInFlight * kRowsAtOnce) {
-      Pack<T, N> corner[kInFlight][4];
-      float weight[kInFlight][4];
-#pragma unroll
-      for (int i = 0; i < kInFlight; ++i) {
-        const PlannedTap<float> planned = plan.get(tap * kPixels + row + first + i * kRowsAtOnce);
-        load_corners(source + chunk * N, planned.corner, corner[i]);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          weight[i][j] = planned.weight[j];
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kInFlight; ++i) {
-        float sum[N];
-        blend_corners<T>(weight[i], corner[i], sum);
-        const int at = (row + first + i * kRowsAtOnce) * device::kSwizzledRow + chunk * kPackBytes;
-        tile.set(device::swizzled(at) / kPackBytes, pack_of<T, N>(sum));
-      }
     }
   }
 

@@ -111,6 +111,7 @@ LIMITS_SM90A = (
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
     Limit(r"ForEachIndex<PackWeightParts<(Half|BFloat16)>>", 34, wide={"STG": 1}),
+    Limit(r"ForEachIndex<PackGradientParts<(Half|BFloat16)>>", 40, wide={"LDG": 1, "STG": 1}),
     # Registers of 384 and of 512 threads, which is what ptxas goes by. Corners of eight rows, and of four.
     Limit(
         r"FusedForward<(Half|BFloat16), 256>",

@@ -46,6 +46,12 @@ def tap_order(libraries_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def gradient_parts(libraries_folder: Path):
+    """The output's gradient in parts, by ``csrc/deform_conv/cuda_gradient_parts.cuh``, emulated."""
+    return _operators("gradient_parts", "resnet_cuda_emulated_gradient_parts", libraries_folder).pack
+
+
+@pytest.fixture(scope="session")
 def index_operators(libraries_folder: Path):
     """Index arithmetic, and how the kernels' work is divided (``index_op.cpp``)."""
     return _operators("index", "resnet_cuda_emulated_index", libraries_folder)

@@ -54,6 +54,7 @@ BUGS = (
     ),
     _fused(
         "fused_swizzle_of_one_row",
+        file="deform_conv/cuda_fused_producer.cuh",
         old="tile.set(device::swizzled(at) / kPackBytes,",
         new="tile.set((at / device::kSwizzledRow == 5 ? at : device::swizzled(at)) / kPackBytes,",
         report=_OFF,

@@ -1,0 +1,134 @@
+// The output's gradient as wgmma's operand: its pixels in strip order, in parts that bulk copies bring into shared
+// memory as they are.
+#pragma once
+
+#include "common/fast_division.h"
+#include "common/launch.cuh"
+#include "common/pack.cuh"
+#include "common/tensors.h"
+#include "common/warpgroup.cuh"
+#include "deform_conv/cuda_channels_last.cuh"
+#include "deform_conv/cuda_strips.cuh"
+#include "deform_conv/deform_conv_math.h"
+
+namespace resnet_cuda {
+
+// [pixels / 64][channel_parts][64 pixels][64 output channels]: a part is 64 swizzled rows of 128 bytes, eight atoms.
+// Pixels are counted in strip order, image after image, and filled up to a multiple of 128; the channels of each weight
+// group to a multiple of 64. What is filled up is 0. The same bytes are an operand of kSide, where the pixels are k,
+// and one of kDepth, where the output channels are. All channels of 64 pixels lie behind one another.
+struct GradientParts {
+  static constexpr int kPixels = 64;
+  static constexpr int kChannels = device::kRowElements;
+  static constexpr int kBytes = kPixels * device::kSwizzledRow;
+  static constexpr int kPixelMultiple = 128;
+
+  int64_t pixels;   // of all images
+  int groups;       // of the weight
+  int group_parts;  // of a group's output channels
+
+  GradientParts(const DeformConvShape& shape, int64_t images)
+      : pixels(images * shape.out_pixels()),
+        groups(static_cast<int>(shape.groups)),
+        group_parts(static_cast<int>(ceil_div(shape.group_out_channels(), kChannels))) {
+  }
+
+  RESNET_CUDA_HOST_DEVICE int channel_parts() const {
+    return groups * group_parts;
+  }
+  RESNET_CUDA_HOST_DEVICE int64_t count() const {
+    return ceil_div(pixels, kPixelMultiple) * (kPixelMultiple / kPixels) * channel_parts();
+  }
+  RESNET_CUDA_HOST_DEVICE int64_t bytes() const {
+    return count() * kBytes;
+  }
+};
+
+// Index: 16 bytes of the parts. Neighbouring threads read neighbouring channels of a pixel where `channels_first`, else
+// neighbouring pixels of a channel.
+template <typename T>
+struct PackGradientParts {
+  static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  static constexpr int kRowPacks = GradientParts::kChannels / N;
+  static constexpr int kPartPacks = GradientParts::kPixels * kRowPacks;
+
+  const T* grad;  // [images, O, Ho, Wo] of any layout
+  T* parts;
+  GradientParts layout;
+  PixelStrides strides;  // of `grad`
+  int group_out_channels;
+  int out_width;
+  bool channels_first;
+  bool packs;  // 16 bytes of channels may be read at once
+  StripOrder order;
+  FastDivision image_pixels;
+  FastDivision channel_parts;
+  FastDivision32 group_parts;
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    const int64_t part = index / kPartPacks;
+    const auto in_part = static_cast<int>(index % kPartPacks);
+    const int row = channels_first ? in_part / kRowPacks : in_part % GradientParts::kPixels;
+    const int chunk = channels_first ? in_part % kRowPacks : in_part / GradientParts::kPixels;
+    const int64_t block = channel_parts.quotient(part);
+    const auto channel_part = static_cast<int>(part - block * channel_parts.divisor());
+    const int group = group_parts.quotient(channel_part);
+    const int channel =
+        (channel_part - group * group_parts.divisor()) * GradientParts::kChannels + chunk * N;  // in the group
+    const int64_t pixel = block * GradientParts::kPixels + row;
+    Pack<T, N> pack{};
+    if (pixel < layout.pixels && channel < group_out_channels) {
+      const int64_t image = image_pixels.quotient(pixel);
+      const StripPixel at = order.pixel(static_cast<int>(pixel - image * image_pixels.divisor()));
+      const T* from = grad + image * strides.image + (at.row * out_width + at.column) * strides.pixel +
+                      static_cast<int64_t>(group * group_out_channels + channel) * strides.channel;
+      if (packs) {
+        pack = load_constant_pack<N>(from);
+      } else {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          if (channel + i < group_out_channels) {
+            pack.element[i] = from[i * strides.channel];
+          }
+        }
+      }
+    }
+    const int place = device::swizzled(row * device::kSwizzledRow + chunk * kPackBytes);
+    store_pack(parts + (part * GradientParts::kBytes + place) / static_cast<int64_t>(sizeof(T)), pack);
+  }
+};
+
+// Packs `images` images of `grad`, dense in either layout, from `first_image` on, into `parts`: GradientParts::bytes().
+template <typename T>
+void pack_gradient_parts(
+    const Launcher& launcher,
+    const Tensor& grad,
+    const DeformConvShape& shape,
+    int64_t first_image,
+    int64_t images,
+    T* parts) {
+  using Body = PackGradientParts<T>;
+  const GradientParts layout(shape, images);
+  const bool channels_last = is_dense_channels_last(grad);
+  const PixelStrides strides = pixel_strides(grad, channels_last);
+  const T* first = static_cast<const T*>(grad.const_data_ptr()) + first_image * strides.image;
+  const bool packs = channels_last && shape.group_out_channels() % Body::N == 0 &&
+                     reinterpret_cast<uintptr_t>(first) % kPackBytes == 0;
+  launcher.run(
+      layout.count() * Body::kPartPacks,
+      Body{
+          first,
+          parts,
+          layout,
+          strides,
+          static_cast<int>(shape.group_out_channels()),
+          static_cast<int>(shape.out_width),
+          channels_last,
+          packs,
+          StripOrder(static_cast<int>(shape.out_height), static_cast<int>(shape.out_width)),
+          FastDivision(shape.out_pixels()),
+          FastDivision(layout.channel_parts()),
+          FastDivision32(layout.group_parts)});
+}
+
+}  // namespace resnet_cuda
