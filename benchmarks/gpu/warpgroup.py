@@ -1,5 +1,5 @@
 """Whether this GPU does with wgmma, bulk copies and their barriers what the emulation of the tests does; and the
-forward built on them, which is off by default, beside the one with columns.
+forward and the columns' gradient built on them, which are off by default, beside those without.
 
 In a process of its own: nothing else is built on it so far, and a kernel that hangs or faults ends nobody else.
 """
@@ -23,6 +23,7 @@ from benchmarks.warpgroup_forms import FORMS, form_name, largest_error
 
 ITEM = "warpgroup_product"
 VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
+COLUMN_GRADIENT = "RESNET_CUDA_FUSED_COLUMN_GRADIENT"
 
 
 def step(places: Places, seconds: float, results: Results) -> Outcome:
@@ -56,18 +57,20 @@ def run(context: Context) -> None:
         for batch in (1, 8):
             if context.enough_time(f"fused forward, {stage}, batch {batch}"):
                 fused(context, stage, batch)
+            if context.enough_time(f"fused columns' gradient, {stage}, batch {batch}"):
+                column_gradient(context, stage, batch)
 
 
 @contextlib.contextmanager
-def _variable(value: str) -> Iterator[None]:
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = value
+def _variable(value: str, name: str = VARIABLE) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE)
+        os.environ.pop(name)
         if before is not None:
-            os.environ[VARIABLE] = before
+            os.environ[name] = before
 
 
 def _microseconds(call: Callable[[], object]) -> float:
@@ -104,3 +107,29 @@ def fused(context: Context, stage: str, batch: int) -> None:
     context.write("fused forward", item=item, fused_us=fused_us, columns_us=columns_us)
     if not right:
         context.failures.append(f"{item}: off by {own}, by columns {other}, same twice: {torch.equal(ours, again)}")
+
+
+def column_gradient(context: Context, stage: str, batch: int) -> None:
+    """bfloat16, all gradients: the same bits twice, and no further from float32 than without the fused kernel."""
+    case = layer(stage, batch, context.quick)
+    given = make_deform_conv(case, context.device, torch.bfloat16, True, offset_pixels=2.0)
+
+    def call(dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, ...]:
+        tensors = (one.to(dtype) for one in (given.grad, given.input, given.weight, given.offset, given.mask))
+        return torch.ops.resnet_cuda.deform_conv2d_backward(*tensors, 1, 1, 1, 1, 1, 1, *[True] * 5)
+
+    with _variable("0", COLUMN_GRADIENT), tf32(False):
+        exact, plain, plain_us = call(torch.float32), call(), _microseconds(call)
+    with _variable("require", COLUMN_GRADIENT):
+        ours, again, fused_us = call(), call(), _microseconds(call)
+    item = f"fused columns' gradient, {case.name}"
+    same = all(map(torch.equal, ours, again))
+    errors = {}
+    for name, truth, *found in zip(("input", "weight", "offset", "mask", "bias"), exact, ours, plain, strict=True):
+        size = truth.square().mean().sqrt()
+        errors[name] = [((one - truth).square().mean().sqrt() / size).item() for one in found]
+    right = same and all(own <= 1.02 * other for own, other in errors.values())
+    context.write("check", item=item, right=right, same_twice=same, errors=errors)
+    context.write("fused columns' gradient", item=item, fused_us=fused_us, plain_us=plain_us)
+    if not right:
+        context.failures.append(f"{item}: off by {errors}, same twice: {same}")

@@ -67,9 +67,12 @@ Tensor column_gradient(
       store ? columns.mutable_data_ptr() : nullptr};
   if (input.scalar_type() == ScalarType::BFloat16) {
     run<torch::headeronly::BFloat16>(arguments, given);
-  } else {
+  }
+#if !defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs: one dtype compiles faster
+  if (input.scalar_type() == ScalarType::Half) {
     run<torch::headeronly::Half>(arguments, given);
   }
+#endif
   return columns;
 }
 

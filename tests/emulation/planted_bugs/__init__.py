@@ -7,6 +7,7 @@ no longer apply.
 from __future__ import annotations
 
 from emulation.planted_bugs import (
+    column_gradient,
     deform_conv,
     frozen_bn,
     fused_forward,
@@ -21,6 +22,7 @@ from emulation.planted_bugs.bug import PlantedBug
 __all__ = ["BUGS", "PlantedBug"]
 
 BUGS = (
+    *column_gradient.BUGS,
     *deform_conv.BUGS,
     *frozen_bn.BUGS,
     *fused_forward.BUGS,
