@@ -53,8 +53,7 @@ struct SharedBytes<Body, std::enable_if_t<(Body::kSharedBytes > 0)>> {
   static constexpr int value = Body::kSharedBytes;
 };
 
-// `kWarpgroups` of the body, 0 where it has none: a body written against warpgroup.cuh. Up to three further warps may
-// stand beside them; then no warpgroup changes its registers.
+// `kWarpgroups` of the body, 0 where it has none: a body written against warpgroup.cuh.
 template <typename Body, typename = void>
 struct Warpgroups {
   static constexpr int value = 0;
@@ -62,7 +61,7 @@ struct Warpgroups {
 template <typename Body>
 struct Warpgroups<Body, std::enable_if_t<(Body::kWarpgroups > 0)>> {
   static constexpr int value = Body::kWarpgroups;
-  static_assert(Body::kThreads / 128 == Body::kWarpgroups, "a warpgroup has 128 threads");
+  static_assert(Body::kThreads == Body::kWarpgroups * 128, "a warpgroup has 128 threads");
 };
 
 #if !defined(RESNET_CUDA_EMULATE)

@@ -115,19 +115,25 @@ struct ColumnGradientCall {
 };
 
 // Two warpgroups multiply 64 pixels each, tile after tile of kColumns columns, by the output's gradient of at most
-// kMostSlices * 64 output channels, which stays in shared memory; a warp starts the copies of the weight. Where the
-// weight of a whole tile has room too, the warpgroups take turns: one multiplies while the other is in its epilogue.
+// kMostSlices * 64 output channels, which stays in shared memory. A third one, of which a single thread starts the
+// copies, hands its registers to them. Where the weight of a whole tile has room too, the two take turns: one
+// multiplies while the other is in its epilogue.
 template <typename T, int kColumns, int kMostSlices>
 struct FusedColumnGradient {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
   static constexpr int kPixels = 2 * device::kProductRows;
-  static constexpr int kWarpgroups = 2;
-  static constexpr int kConsumers = kWarpgroups * device::kWarpgroup;
+  static constexpr int kWarpgroups = 3;
+  static constexpr int kConsumerGroups = 2;
+  static constexpr int kConsumers = kConsumerGroups * device::kWarpgroup;
   static constexpr int kConsumerWarps = kConsumers / device::kWarp;
-  static constexpr int kThreads = kConsumers + device::kWarp;
+  static constexpr int kThreads = kConsumers + device::kWarpgroup;
   static_assert(kPixels == GradientParts::kPixelMultiple && device::kProductRows == GradientParts::kPixels);
 
-  static constexpr int kSliceBytes = kWarpgroups * GradientParts::kBytes;
+  // ptxas goes by setmaxnreg here; 288 threads without it would get 168 registers, as few as 384 do.
+  static constexpr int kConsumerRegisters = 240;
+  static constexpr int kCopyRegisters = 24;
+
+  static constexpr int kSliceBytes = kConsumerGroups * GradientParts::kBytes;
   static constexpr int kWeightBytes = kColumns * device::kSwizzledRow;
   static constexpr int kWeightStages = kMostSlices <= 4 ? 4 : 3;
   static constexpr bool kTurns = kMostSlices <= kWeightStages;
@@ -135,8 +141,12 @@ struct FusedColumnGradient {
   static constexpr int kGradients = 0;
   static constexpr int kWeights = kGradients + kMostSlices * kSliceBytes;
   static constexpr int kBarriers = kWeights + kWeightStages * kWeightBytes;  // of 8 bytes each
-  static constexpr int kBarrierCount = 2 * kWeightStages + kMostSlices + 1 + kWarpgroups;
-  static constexpr int kSharedBytes = kBarriers + (kBarrierCount + 1) / 2 * 16;
+  static constexpr int kBarrierCount = 2 * kWeightStages + kMostSlices + 1 + kConsumerGroups;
+  // Of each pixel; there are no registers for it: the row of the columns, -1 past the chunk's last pixel; and what the
+  // end of a tap needs of its plan.
+  static constexpr int kRows = kBarriers + (kBarrierCount + 1) / 2 * 16;
+  static constexpr int kSlopes = kRows + kPixels * static_cast<int>(sizeof(int));
+  static constexpr int kSharedBytes = kSlopes + kPixels * static_cast<int>(sizeof(TapSlope<float>));
 
   ColumnGradientCall call;
   const T* grad;     // the output's gradient of the chunk, see GradientParts
@@ -155,16 +165,20 @@ struct FusedColumnGradient {
         full_gradients(slice).init(1);
       }
       empty_gradients().init(kConsumerWarps);
-      for (int warpgroup = 0; warpgroup < kWarpgroups; ++warpgroup) {
+      for (int warpgroup = 0; warpgroup < kConsumerGroups; ++warpgroup) {
         turn(warpgroup).init(device::kWarpgroup / device::kWarp);
       }
       device::publish_barriers();
     }
     RESNET_CUDA_SYNC_BLOCK();
     if (thread < kConsumers) {
+      device::raise_registers<kConsumerRegisters>();
       consume(thread);
-    } else if (thread == kConsumers) {
-      copy();
+    } else {
+      device::lower_registers<kCopyRegisters>();
+      if (thread == kConsumers) {
+        copy();
+      }
     }
   }
 
@@ -192,6 +206,13 @@ struct FusedColumnGradient {
     return barrier(2 * kWeightStages + kMostSlices + 1 + warpgroup);
   }
 
+  RESNET_CUDA_BODY static device::Shared<int> rows() {
+    return device::Shared<int>(kRows, kPixels);
+  }
+  RESNET_CUDA_BODY static device::Shared<TapSlope<float>> slopes() {
+    return device::Shared<TapSlope<float>>(kSlopes, kPixels);
+  }
+
   // What the block works on.
   struct Part {
     int64_t pixel_tile;
@@ -213,6 +234,10 @@ struct FusedColumnGradient {
   RESNET_CUDA_BODY bool begins_gradients(const Part& here, int tap, int tile) const {
     return call.tiles.group_tiles.remainder(tile) == 0 && (!has_one_group() || tap == here.first_tap);
   }
+  // How often it was another one before.
+  RESNET_CUDA_BODY int gradients_phase(const Part& here, int tap, int tile) const {
+    return (tap - here.first_tap) * static_cast<int>(call.chunk.shape.groups) + call.tiles.group_tiles.quotient(tile);
+  }
   RESNET_CUDA_BODY bool ends_gradients(int tile) const {
     return call.tiles.group_tiles.remainder(tile + 1) == 0 && !has_one_group();
   }
@@ -227,22 +252,20 @@ struct FusedColumnGradient {
         weights + static_cast<int64_t>(here.first_tap) * tiles * slices * (kWeightBytes / static_cast<int>(sizeof(T)));
     const int channel_parts = call.tiles.group_tiles.quotient(tiles) * slices;
     constexpr int kPartElements = GradientParts::kBytes / static_cast<int>(sizeof(T));
-    const T* pixels = grad + here.pixel_tile * kWarpgroups * channel_parts * kPartElements;
+    const T* pixels = grad + here.pixel_tile * kConsumerGroups * channel_parts * kPartElements;
     Weights ring(1);
-    device::Ring<1> gradients(1);
     for (int tap = here.first_tap; tap < here.end_tap; ++tap) {
       for (int tile = 0; tile < tiles; ++tile) {
         const bool begins = begins_gradients(here, tap, tile);
         if (begins) {
-          empty_gradients().wait(gradients.parity);
-          gradients.advance();
+          empty_gradients().wait((gradients_phase(here, tap, tile) + 1) & 1);
         }
         const T* of_group = pixels + call.tiles.group_tiles.quotient(tile) * slices * kPartElements;
         for (int slice = 0; slice < slices; ++slice) {
           if (begins) {
             const device::PhaseBarrier full = full_gradients(slice);
             full.arrive_and_expect(kSliceBytes);
-            for (int warpgroup = 0; warpgroup < kWarpgroups; ++warpgroup) {
+            for (int warpgroup = 0; warpgroup < kConsumerGroups; ++warpgroup) {
               device::copy_bulk(
                   kGradients + slice * kSliceBytes + warpgroup * GradientParts::kBytes,
                   of_group + (warpgroup * channel_parts + slice) * kPartElements,
@@ -266,30 +289,27 @@ struct FusedColumnGradient {
   // A thread has sums of two rows of its warpgroup's 64, eight apart; the four threads of a quad share them.
   static constexpr int kThreadRows = 2;
 
+  // Of the chunk, in strip order.
+  RESNET_CUDA_BODY BlockPixel pixel(int index) const {
+    const int image = call.image_pixels.quotient(index);
+    const StripPixel place = call.order.pixel(index - image * call.image_pixels.divisor());
+    return {image, place.row, place.column, image < call.chunk.images};
+  }
+
   RESNET_CUDA_BODY void consume(int thread) const {
     const int warpgroup = thread / device::kWarpgroup;
     const int in_quad = thread % 4;
     const Part here = part();
     const int first_pixel = static_cast<int>(here.pixel_tile) * kPixels + warpgroup * device::kProductRows;
-    // The rows of the columns; and of every even thread of a quad the first pixel's place, of the others the second's.
-    int row[kThreadRows];
-    BlockPixel own{0, 0, 0, false};
-#pragma unroll
-    for (int i = 0; i < kThreadRows; ++i) {
-      const int in_chunk = first_pixel + device::result_row(thread, 2 * i);
-      const int image = call.image_pixels.quotient(in_chunk);
-      const StripPixel place = call.order.pixel(in_chunk - image * call.image_pixels.divisor());
-      const bool inside = image < call.chunk.images;
-      row[i] = inside ? call.chunk.row_of(image, place.row, place.column) : -1;
-      if (in_quad % kThreadRows == i) {
-        own = {image, place.row, place.column, inside};
-      }
+    // Of the even threads of a quad the first row's pixel, of the others the second's.
+    const int own = first_pixel + device::result_row(thread, in_quad % kThreadRows * 2);
+    if (in_quad < kThreadRows) {
+      const BlockPixel at = pixel(own);
+      rows().set(own % kPixels, at.inside ? call.chunk.row_of(at.image, at.row, at.column) : -1);
     }
+    RESNET_CUDA_SYNC_WARP();
     device::Sums<kColumns> sums;
     Weights ring(0);
-    device::Ring<1> my_turn(warpgroup == 0 ? 1 : 0);
-    device::Ring<1> gradients(0);
-    TapSlope<float> slope{};
     int corner[kThreadRows][4];
     Dots dots[kThreadRows];
 #pragma unroll 1
@@ -297,21 +317,18 @@ struct FusedColumnGradient {
 #pragma unroll 1
       for (int tile = 0; tile < call.tiles.tiles; ++tile) {
         if constexpr (kTurns) {
-          turn(warpgroup).wait(my_turn.parity);
-          my_turn.advance();
+          // The first warpgroup does not wait for its first tile.
+          turn(warpgroup).wait(((tap - here.first_tap) * call.tiles.tiles + tile + 1 - warpgroup) & 1);
         }
-        const bool begins = begins_gradients(here, tap, tile);
-        const int last = multiply(warpgroup, thread, begins ? gradients.parity : -1, ring, sums);
-        if (begins) {
-          gradients.advance();
-        }
+        const int parity = begins_gradients(here, tap, tile) ? gradients_phase(here, tap, tile) & 1 : -1;
+        const int last = multiply(warpgroup, thread, parity, ring, sums);
         if (kTurns && thread % device::kWarp == 0) {
           turn(1 - warpgroup).arrive();
         }
         // While the last products run.
         const int offset_group = call.tiles.offset_group_tiles.quotient(tile);
         if (tile == offset_group * call.tiles.offset_group_tiles.divisor()) {
-          plan(own, offset_group, tap, slope, corner);
+          plan(own, offset_group, tap, corner);
 #pragma unroll
           for (int i = 0; i < kThreadRows; ++i) {
             dots[i] = Dots{};
@@ -324,9 +341,9 @@ struct FusedColumnGradient {
             empty_gradients().arrive();
           }
         }
-        use(tap, tile, in_quad, row, corner, sums, dots);
+        use(thread, tap, tile, corner, sums, dots);
         if (tile + 1 == (offset_group + 1) * call.tiles.offset_group_tiles.divisor()) {
-          write(own, offset_group, tap, in_quad, slope, dots);
+          write(own, offset_group, tap, in_quad, dots);
         }
       }
     }
@@ -365,10 +382,16 @@ struct FusedColumnGradient {
     return last;
   }
 
+  // The same number. The compiler does not know that, and so keeps nothing that follows from it in registers from tap
+  // to tap: there are none left.
+  RESNET_CUDA_BODY static int hidden(int number) {
+    return RESNET_CUDA_SHUFFLE(number, device::thread() % device::kWarp);
+  }
+
   // Each thread of a quad plans one of its two rows; corners go to all of them.
-  RESNET_CUDA_BODY void
-  plan(const BlockPixel& own, int offset_group, int tap, TapSlope<float>& slope, int (&corner)[kThreadRows][4]) const {
+  RESNET_CUDA_BODY void plan(int own_pixel, int offset_group, int tap, int (&corner)[kThreadRows][4]) const {
     const Chunk& chunk = call.chunk;
+    const BlockPixel own = pixel(hidden(own_pixel));
     int planned[4] = {-1, -1, -1, -1};
     if (own.inside) {
       const int pixel_packs = static_cast<int>(chunk.shape.channels) / N;
@@ -376,7 +399,9 @@ struct FusedColumnGradient {
           chunk.shape,
           call.kernel_width,
           {chunk.first_image + own.image, chunk.first_row + own.row, own.column, offset_group, tap});
-      slope = tap_slope(sample);
+      if (device::thread() % 4 < kThreadRows) {
+        slopes().set(own_pixel % kPixels, tap_slope(sample));
+      }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int at = sample.sample.corner[i];
@@ -395,71 +420,66 @@ struct FusedColumnGradient {
 
   // Adds a tile's channels to the dot products, and stores them where the columns' gradient is asked for.
   RESNET_CUDA_BODY void use(
+      int thread,
       int tap,
       int tile,
-      int in_quad,
-      const int (&row)[kThreadRows],
       const int (&corner)[kThreadRows][4],
       const device::Sums<kColumns>& sums,
       Dots (&dots)[kThreadRows]) const {
-    constexpr int kAtOnce = 64;  // columns, whose corners are loaded together
-    constexpr int kParts = kAtOnce / kPermutedColumns;
-    const int first = call.tiles.first_channel(tile) + in_quad * N;
+    const int first = call.tiles.first_channel(tile) + thread % 4 * N;
     const int channels = call.tiles.channels(tile);
     const int group = call.tiles.group_tiles.quotient(tile);
     const T* source = input + first;
+    const int64_t group_rows =
+        static_cast<int64_t>(group) * (call.chunk.pixels() * static_cast<int>(call.chunk.shape.taps()));
     T* target[kThreadRows];
+    bool stored[kThreadRows];
 #pragma unroll
     for (int i = 0; i < kThreadRows; ++i) {
-      const int64_t rows =
-          static_cast<int64_t>(group) * (call.chunk.pixels() * static_cast<int>(call.chunk.shape.taps()));
+      const int row =
+          rows().get(thread / device::kWarpgroup * device::kProductRows + device::result_row(thread, 2 * i));
       target[i] =
-          columns + (rows + row[i] + tap) * call.chunk.group_channels + (first - group * call.chunk.group_channels);
+          columns + (group_rows + row + tap) * call.chunk.group_channels + (first - group * call.chunk.group_channels);
+      stored[i] = row >= 0 && columns != nullptr;
     }
+    // Columns past the tile's channels have sums of zeros: nothing is read and nothing stored. The number of channels
+    // is a multiple of 64.
+    constexpr int kAtOnce = 64;
 #pragma unroll
-    for (int column = 0; column < kColumns; column += kAtOnce) {
-      if (column < channels) {
-        Pack<T, N> value[kParts][kThreadRows][4];
+    for (int first_column = 0; first_column < kColumns; first_column += kAtOnce) {
+      if (first_column < channels) {
+        // Per 32 columns and row of the thread the four corners of 8 channels, all asked for before the first is used.
+        constexpr int kSteps = kAtOnce / kPermutedColumns * kThreadRows;
+        Pack<T, N> value[kSteps][4];
 #pragma unroll
-        for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-          for (int i = 0; i < kThreadRows; ++i) {
-            load_corners(source + column + part * kPermutedColumns, corner[i], value[part][i]);
-          }
+        for (int step = 0; step < kSteps; ++step) {
+          const int column = first_column + step / kThreadRows * kPermutedColumns;
+          load_corners(source + column, corner[step % kThreadRows], value[step]);
         }
 #pragma unroll
-        for (int part = 0; part < kParts; ++part) {
+        for (int step = 0; step < kSteps; ++step) {
+          const int column = first_column + step / kThreadRows * kPermutedColumns;
+          const int i = step % kThreadRows;
+          float gradient[N];
 #pragma unroll
-          for (int i = 0; i < kThreadRows; ++i) {
-            const int at = column + part * kPermutedColumns;
-            float gradient[N];
+          for (int j = 0; j < N; ++j) {
+            gradient[j] = sums.get((column / 8 + j / 2) * 4 + 2 * i + j % 2);
+          }
+          for_each_corner_value<float>(value[step], [&](int number, const float(&values)[N]) {
 #pragma unroll
             for (int j = 0; j < N; ++j) {
-              gradient[j] = sums.get((at / 8 + j / 2) * 4 + 2 * i + j % 2);
+              dots[i].corner[number] += gradient[j] * values[j];
             }
-            for_each_corner_value<float>(value[part][i], [&](int number, const float(&values)[N]) {
-#pragma unroll
-              for (int j = 0; j < N; ++j) {
-                dots[i].corner[number] += gradient[j] * values[j];
-              }
-            });
-            if (columns != nullptr && row[i] >= 0) {
-              store_pack(target[i] + at, pack_of<T, N>(gradient));
-            }
-          }
+          });
+          store_pack_if(stored[i], target[i] + column, pack_of<T, N>(gradient));
         }
       }
     }
   }
 
   // The gradients of a tap and offset group.
-  RESNET_CUDA_BODY void write(
-      const BlockPixel& own,
-      int offset_group,
-      int tap,
-      int in_quad,
-      const TapSlope<float>& slope,
-      const Dots (&dots)[kThreadRows]) const {
+  RESNET_CUDA_BODY void write(int own_pixel, int offset_group, int tap, int in_quad, const Dots (&dots)[kThreadRows])
+      const {
     Dots sum;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -472,11 +492,12 @@ struct FusedColumnGradient {
       }
       sum.corner[j] = in_quad % kThreadRows == 0 ? of_row[0] : of_row[1];
     }
+    const BlockPixel own = pixel(hidden(own_pixel));
     if (own.inside && in_quad < kThreadRows) {
       const Chunk& chunk = call.chunk;
-      const int pixel = (chunk.first_row + own.row) * static_cast<int>(chunk.shape.out_width) + own.column;
+      const int in_image = (chunk.first_row + own.row) * static_cast<int>(chunk.shape.out_width) + own.column;
       const int channel = offset_group * static_cast<int>(chunk.shape.taps()) + tap;
-      call.grads.write(chunk.first_image + own.image, pixel, channel, slope, sum);
+      call.grads.write(chunk.first_image + own.image, in_image, channel, slopes().get(own_pixel % kPixels), sum);
     }
   }
 };

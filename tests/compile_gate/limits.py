@@ -125,6 +125,20 @@ LIMITS_SM90A = (
         wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
+    Limit(r"ForEachIndex<PackTransposedWeight<(Half|BFloat16)>>", 44, wide={"STG": 1}),
+    # Per 16 bytes of a thread's columns four corners and a store. Of the three copies two are of the output's gradient.
+    Limit(
+        r"FusedColumnGradient<(Half|BFloat16), 256, [48]>",
+        168,
+        wide={"LDG": 64, "STG": 16},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 3},
+    ),
+    Limit(
+        r"FusedColumnGradient<(Half|BFloat16), 128, 4>",
+        168,
+        wide={"LDG": 32, "STG": 8},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 3},
+    ),
 )
 
 

@@ -123,7 +123,7 @@ def test_taps_of_a_block(column_gradient, monkeypatch, multiprocessors):
         assert_bitwise_equal(value, expected[kind], kind)
 
 
-@pytest.mark.parametrize("part", [(1, 2, 0, 6), (0, 1, 2, 3), (2, 1, 5, 1)], ids=["images", "rows", "last_row"])
+@pytest.mark.parametrize("part", [(1, 2, 0, 9), (0, 1, 2, 3), (2, 1, 5, 1)], ids=["images", "rows", "last_row"])
 def test_a_part_of_a_call(column_gradient, part):
     """Images of a batch or rows of an image: the same bits there, and nothing else is written."""
     case = replace(NAMED["groups_2_offset_groups_4"], batch=3, kernel=(1, 2))
