@@ -45,7 +45,7 @@ BUGS = (
     ),
     _bug(
         "column_gradient_pixels_overwritten_early",
-        old="          empty_gradients().wait(gradients.parity);\n",
+        old="          empty_gradients().wait((gradients_phase(here, tap, tile) + 1) & 1);\n",
         new="",
         report=EARLY_WRITE + r"|of its phase \d+ have arrived|" + EARLY_READ,
     ),
@@ -54,6 +54,18 @@ BUGS = (
         old="      if (slice > 0 && thread % device::kWarp == 0) {\n        empty_weights(last).arrive();",
         new="      if (slice > 0 && thread % device::kWarp == 0) {\n        empty_weights(ring.stage).arrive();",
         report=EARLY_WRITE + r"|deadlock: |of its phase \d+ have arrived",
+    ),
+    _bug(
+        "column_gradient_first_warpgroup_waits_for_its_first_turn",
+        old="+ tile + 1 - warpgroup) & 1);",
+        new="+ tile + warpgroup) & 1);",
+        report=_DEADLOCK + r"|the parity no longer says which|of its phase \d+ have arrived",
+    ),
+    _bug(
+        "column_gradient_rows_read_by_others_without_a_barrier",
+        old="    RESNET_CUDA_SYNC_WARP();\n    device::Sums",
+        new="    device::Sums",
+        report=r"race on word \d+ of shared memory|, which no thread has set",
     ),
     _bug(
         "column_gradient_last_stage_never_released",
@@ -94,8 +106,8 @@ BUGS = (
     ),
     _bug(
         "column_gradient_rows_of_a_thread_exchanged",
-        old="sums.get((at / 8 + j / 2) * 4 + 2 * i + j % 2)",
-        new="sums.get((at / 8 + j / 2) * 4 + 2 * (1 - i) + j % 2)",
+        old="sums.get((column / 8 + j / 2) * 4 + 2 * i + j % 2)",
+        new="sums.get((column / 8 + j / 2) * 4 + 2 * (1 - i) + j % 2)",
         report=_OFF,
     ),
     _bug(
@@ -137,7 +149,7 @@ BUGS = (
     ),
     _bug(
         "column_gradient_channels_past_a_tile",
-        old="      if (column < channels) {\n",
+        old="      if (first_column < channels) {\n",
         new="      if (channels > 0) {\n",
         report=r"AddressSanitizer: heap-buffer-overflow",
         sanitize=True,
@@ -162,14 +174,14 @@ BUGS = (
     ),
     _bug(
         "column_gradient_pixels_of_the_first_tile",
-        old="grad + here.pixel_tile * kWarpgroups",
-        new="grad + 0 * kWarpgroups",
+        old="grad + here.pixel_tile * kConsumerGroups",
+        new="grad + 0 * kConsumerGroups",
         report=_OFF,
     ),
     _bug(
         "column_gradient_stored_by_group_without_its_rows",
-        old="(rows + row[i] + tap) * call.chunk.group_channels",
-        new="(row[i] + tap) * call.chunk.group_channels",
+        old="(group_rows + row + tap) * call.chunk.group_channels",
+        new="int64_t{row + tap} * call.chunk.group_channels",
         report=_OFF_COLUMNS,
     ),
 )
