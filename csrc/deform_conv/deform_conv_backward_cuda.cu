@@ -1,7 +1,8 @@
 // Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; from
 // it the input's gradient (col2im by lists) and the gradients of offsets and masks, whose kernel overwrites the
-// columns' gradient with the columns; from the columns the weight's gradient by another product. Only gradients that
-// are asked for; no floating-point atomics.
+// columns' gradient with the columns; from the columns the weight's gradient by another product. Or, where that is
+// asked for and fits, the weight's gradient by the fused kernel. Only gradients that are asked for; no floating-point
+// atomics.
 
 #include <algorithm>
 
@@ -11,6 +12,7 @@
 #include "deform_conv/cuda_bias_sums.cuh"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
+#include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"
 #include "deform_conv/cuda_position_gradients.cuh"
@@ -250,16 +252,31 @@ class Backward {
 
 }  // namespace
 
+FusedWeightGradientFunction fused_weight_gradient = nullptr;
+
 DeformConvGradients
 deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs) {
   check_countable(arguments.shape);
   DeformConvGradients gradients;
-  dispatch_dtype(grad.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
-      gradients = Backward<T, decltype(pack)::value>(arguments, grad, needs).run();
+  DeformConvNeeds rest = needs;
+  std::optional<Tensor> weight;
+  if (needs.weight) {
+    rest.weight = !run_fused_if_asked("RESNET_CUDA_FUSED_WEIGHT_GRADIENT", [&] {
+      weight = fused_weight_gradient != nullptr ? fused_weight_gradient(arguments, grad) : std::nullopt;
+      return weight.has_value();
     });
-  });
+  }
+  if (rest.input || rest.weight || rest.offset || rest.mask || rest.bias) {
+    dispatch_dtype(grad.scalar_type(), [&](auto element) {
+      using T = decltype(element);
+      dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
+        gradients = Backward<T, decltype(pack)::value>(arguments, grad, rest).run();
+      });
+    });
+  }
+  if (weight) {
+    gradients.weight = weight;
+  }
   return gradients;
 }
 
