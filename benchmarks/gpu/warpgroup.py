@@ -1,5 +1,5 @@
 """Whether this GPU does with wgmma, bulk copies and their barriers what the emulation of the tests does; and the
-forward and the columns' gradient built on them, which are off by default, beside those without.
+forward and the gradients built on them, which are off by default, beside those with columns.
 
 In a process of its own: nothing else is built on it so far, and a kernel that hangs or faults ends nobody else.
 """
@@ -22,7 +22,8 @@ from benchmarks.records import FIRST_CALLS, Results
 from benchmarks.warpgroup_forms import FORMS, form_name, largest_error
 
 ITEM = "warpgroup_product"
-VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
+FORWARD = "RESNET_CUDA_FUSED_FORWARD"
+WEIGHT_GRADIENT = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT"
 COLUMN_GRADIENT = "RESNET_CUDA_FUSED_COLUMN_GRADIENT"
 
 
@@ -57,12 +58,14 @@ def run(context: Context) -> None:
         for batch in (1, 8):
             if context.enough_time(f"fused forward, {stage}, batch {batch}"):
                 fused(context, stage, batch)
+            if context.enough_time(f"fused gradient for the weight, {stage}, batch {batch}"):
+                fused_weight_gradient(context, stage, batch)
             if context.enough_time(f"fused columns' gradient, {stage}, batch {batch}"):
                 column_gradient(context, stage, batch)
 
 
 @contextlib.contextmanager
-def _variable(value: str, name: str = VARIABLE) -> Iterator[None]:
+def _variable(name: str, value: str) -> Iterator[None]:
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -96,15 +99,39 @@ def fused(context: Context, stage: str, batch: int) -> None:
         tensors = (one.to(dtype) for one in (given.input, given.weight, given.offset, given.mask))
         return torch.ops.resnet_cuda.deform_conv2d(*tensors, None, 1, 1, 1, 1, 1, 1)
 
-    with _variable("0"), tf32(False):
+    _compare(context, "fused forward", case.name, FORWARD, call)
+
+
+def fused_weight_gradient(context: Context, stage: str, batch: int) -> None:
+    """bfloat16: the same bits twice, and no further from float32 than the gradient for the weight from columns; then
+    the time of all gradients."""
+    case = layer(stage, batch, context.quick)
+    given = make_deform_conv(case, context.device, torch.bfloat16, True, offset_pixels=2.0)
+
+    def call(dtype: torch.dtype = torch.bfloat16, others: bool = False) -> Tensor:
+        tensors = (one.to(dtype) for one in (given.grad, given.input, given.weight, given.offset, given.mask))
+        needs = (others, True, others, others, others)
+        return torch.ops.resnet_cuda.deform_conv2d_backward(*tensors, 1, 1, 1, 1, 1, 1, *needs)[1]
+
+    _compare(context, "fused gradient for the weight", case.name, WEIGHT_GRADIENT, call)
+    times = {}
+    for name, value in (("fused_us", "require"), ("columns_us", "0")):
+        with _variable(WEIGHT_GRADIENT, value):
+            times[name] = _microseconds(lambda: call(others=True))
+    context.write("backward", item=f"backward with a fused gradient for the weight, {case.name}", **times)
+
+
+def _compare(context: Context, what: str, case: str, variable: str, call: Callable[..., Tensor]) -> None:
+    """The result and the time of ``call``, fused and by columns; its argument is a dtype."""
+    with _variable(variable, "0"), tf32(False):
         exact, columns, columns_us = call(torch.float32), call(), _microseconds(call)
-    with _variable("require"):
+    with _variable(variable, "require"):
         ours, again, fused_us = call(), call(), _microseconds(call)
     size = exact.square().mean().sqrt()
     own, other = (((found - exact).square().mean().sqrt() / size).item() for found in (ours, columns))
-    right, item = torch.equal(ours, again) and own <= 1.02 * other, f"fused forward, {case.name}"
+    right, item = torch.equal(ours, again) and own <= 1.02 * other, f"{what}, {case}"
     context.write("check", item=item, right=right, same_twice=torch.equal(ours, again), error=own, by_columns=other)
-    context.write("fused forward", item=item, fused_us=fused_us, columns_us=columns_us)
+    context.write(what, item=item, fused_us=fused_us, columns_us=columns_us)
     if not right:
         context.failures.append(f"{item}: off by {own}, by columns {other}, same twice: {torch.equal(ours, again)}")
 
@@ -118,9 +145,9 @@ def column_gradient(context: Context, stage: str, batch: int) -> None:
         tensors = (one.to(dtype) for one in (given.grad, given.input, given.weight, given.offset, given.mask))
         return torch.ops.resnet_cuda.deform_conv2d_backward(*tensors, 1, 1, 1, 1, 1, 1, *[True] * 5)
 
-    with _variable("0", COLUMN_GRADIENT), tf32(False):
+    with _variable(COLUMN_GRADIENT, "0"), tf32(False):
         exact, plain, plain_us = call(torch.float32), call(), _microseconds(call)
-    with _variable("require", COLUMN_GRADIENT):
+    with _variable(COLUMN_GRADIENT, "require"):
         ours, again, fused_us = call(), call(), _microseconds(call)
     item = f"fused columns' gradient, {case.name}"
     same = all(map(torch.equal, ours, again))

@@ -1,8 +1,8 @@
 // Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; from
 // it the input's gradient (col2im by lists) and the gradients of offsets and masks, whose kernel overwrites the
-// columns' gradient with the columns; from the columns the weight's gradient by another product. Only gradients that
-// are asked for; no floating-point atomics. Where that is asked for and fits, the fused kernel computes the columns'
-// gradient and the gradients of offsets and masks at once.
+// columns' gradient with the columns; from the columns the weight's gradient by another product. Or, where that is
+// asked for and fits, the weight's gradient by a fused kernel; the columns' gradient and those of offsets and masks by
+// another one. Only gradients that are asked for; no floating-point atomics.
 
 #include <algorithm>
 
@@ -13,7 +13,6 @@
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_fused.h"
-#include "deform_conv/cuda_fused_choice.h"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"
 #include "deform_conv/cuda_position_gradients.cuh"
@@ -85,10 +84,9 @@ class Backward {
  private:
   // Of the columns' gradient; null where that is not fused.
   const FusedColumnGradientFunctions* fused_functions() const {
-    const FusedChoice choice("RESNET_CUDA_FUSED_COLUMN_GRADIENT");
-    const bool fits =
-        choice.wanted() &&
-        choice.checked(fused_column_gradient != nullptr && fused_column_gradient->fits(launcher_, arguments_));
+    const bool fits = run_fused_if_asked("RESNET_CUDA_FUSED_COLUMN_GRADIENT", [&] {
+      return fused_column_gradient != nullptr && fused_column_gradient->fits(launcher_, arguments_);
+    });
     return fits ? fused_column_gradient : nullptr;
   }
 
@@ -287,18 +285,32 @@ class Backward {
 
 }  // namespace
 
+FusedWeightGradientFunction fused_weight_gradient = nullptr;
 const FusedColumnGradientFunctions* fused_column_gradient = nullptr;
 
 DeformConvGradients
 deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs) {
   check_countable(arguments.shape);
   DeformConvGradients gradients;
-  dispatch_dtype(grad.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
-      gradients = Backward<T, decltype(pack)::value>(arguments, grad, needs).run();
+  DeformConvNeeds rest = needs;
+  std::optional<Tensor> weight;
+  if (needs.weight) {
+    rest.weight = !run_fused_if_asked("RESNET_CUDA_FUSED_WEIGHT_GRADIENT", [&] {
+      weight = fused_weight_gradient != nullptr ? fused_weight_gradient(arguments, grad) : std::nullopt;
+      return weight.has_value();
     });
-  });
+  }
+  if (rest.input || rest.weight || rest.offset || rest.mask || rest.bias) {
+    dispatch_dtype(grad.scalar_type(), [&](auto element) {
+      using T = decltype(element);
+      dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
+        gradients = Backward<T, decltype(pack)::value>(arguments, grad, rest).run();
+      });
+    });
+  }
+  if (weight) {
+    gradients.weight = weight;
+  }
   return gradients;
 }
 

@@ -9,7 +9,6 @@
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_fused.h"
-#include "deform_conv/cuda_fused_choice.h"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
 #include "deform_conv/cuda_workspace.h"
@@ -95,16 +94,6 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   }
 }
 
-// Gives whether it has written the output.
-bool run_fused(
-    const DeformConvArguments& arguments,
-    const std::optional<Tensor>& bias,
-    bool relu,
-    const Tensor& output) {
-  const FusedChoice choice("RESNET_CUDA_FUSED_FORWARD");
-  return choice.wanted() && choice.checked(fused_forward != nullptr && fused_forward(arguments, bias, relu, output));
-}
-
 }  // namespace
 
 FusedForwardFunction fused_forward = nullptr;
@@ -115,7 +104,10 @@ void deform_conv2d_kernel(
     bool relu,
     const Tensor& output) {
   check_countable(arguments.shape);
-  if (run_fused(arguments, bias, relu, output)) {
+  const bool done = run_fused_if_asked("RESNET_CUDA_FUSED_FORWARD", [&] {
+    return fused_forward != nullptr && fused_forward(arguments, bias, relu, output);
+  });
+  if (done) {
     return;
   }
   dispatch_dtype(output.scalar_type(), [&](auto element) {

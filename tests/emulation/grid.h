@@ -341,11 +341,13 @@ class Grid {
     ready_.insert(ready_.end(), woken.begin(), woken.end());
   }
 
-  // Now and then a copy ends; where nobody can go on, as many as it takes.
+  // Now and then a copy ends; where nobody can go on, as many as that takes.
   void end_copies(Random& random) {
-    while (async_ && async_->copying() && (ready_.empty() || random.below(kStepsPerCopy) == 0)) {
-      async_->end_copy(random);
-      wake();
+    if (async_ && async_->copying() && (ready_.empty() || random.below(kStepsPerCopy) == 0)) {
+      do {
+        async_->end_copy(random);
+        wake();
+      } while (ready_.empty() && async_->copying());
     }
   }
 
