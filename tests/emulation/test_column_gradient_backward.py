@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_cuda import reference
 
 VARIABLE = "RESNET_CUDA_FUSED_COLUMN_GRADIENT"
+WEIGHT = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT"
 CASES = (
     # The tests' workspace holds 17 pixels of 64 channels and nine taps: several chunks, of images or of rows.
     DeformCase("chunks_of_images", 5, 64, 24, (3, 2)),
@@ -103,6 +104,21 @@ def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch):
     for result in results[1:]:
         for name, value in result.items():
             assert_bitwise_equal(value, results[0][name], name)
+
+
+@pytest.mark.parametrize("name", ["chunks_of_images", "groups_2_offset_groups_4"])
+def test_beside_the_fused_gradient_for_the_weight(emulated, monkeypatch, name):
+    """Both at once give the bits of each."""
+    case = NAMED[name]
+    arguments = given(case)
+    monkeypatch.setenv(VARIABLE, "require")
+    columns = gradients(emulated, case, arguments)
+    monkeypatch.setenv(WEIGHT, "require")
+    both = gradients(emulated, case, arguments)
+    monkeypatch.delenv(VARIABLE)
+    weight = gradients(emulated, case, arguments)
+    for one, value in both.items():
+        assert_bitwise_equal(value, (weight if one == "weight" else columns)[one], one)
 
 
 def shifted(tensor: Tensor) -> Tensor:
