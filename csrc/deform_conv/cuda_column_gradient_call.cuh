@@ -128,7 +128,14 @@ class ColumnGradientCalls {
         slices_};
     launcher_.launch(
         pixel_tiles * tap_parts,
-        Body{call, data(grad_), data(weight_), static_cast<const T*>(given.input), static_cast<T*>(given.columns)});
+        Body{
+            call,
+            data(grad_),
+            data(weight_),
+            static_cast<const T*>(given.input),
+            // Any memory where nothing is stored: nothing may be added to a null pointer.
+            given.columns != nullptr ? static_cast<T*>(given.columns) : data(grad_),
+            given.columns != nullptr});
   }
 
   const Launcher& launcher_;

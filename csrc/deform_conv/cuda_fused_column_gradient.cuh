@@ -152,7 +152,8 @@ struct FusedColumnGradient {
   const T* grad;     // the output's gradient of the chunk, see GradientParts
   const T* weights;  // see PackTransposedWeight
   const T* input;    // [images, H, W, C]
-  T* columns;        // [groups][pixels][taps][C/groups], or null
+  T* columns;        // [groups][pixels][taps][C/groups]
+  bool stores;       // else nothing is written there
 
   RESNET_CUDA_BODY void operator()() const {
     const int thread = device::thread();
@@ -440,7 +441,7 @@ struct FusedColumnGradient {
           rows().get(thread / device::kWarpgroup * device::kProductRows + device::result_row(thread, 2 * i));
       target[i] =
           columns + (group_rows + row + tap) * call.chunk.group_channels + (first - group * call.chunk.group_channels);
-      stored[i] = row >= 0 && columns != nullptr;
+      stored[i] = row >= 0 && stores;
     }
     // Columns past the tile's channels have sums of zeros: nothing is read and nothing stored. The number of channels
     // is a multiple of 64.
