@@ -1,5 +1,5 @@
 """Checks wgmma, bulk copies and their barriers on this GPU against exact results, as in the tests' emulation, and
-compares the fused forward, which is built on them and off by default, with the one by columns.
+compares the fused forward and gradients, which are built on them and off by default, with those by columns.
 
 Runs in its own process, so that a kernel that hangs or faults ends nothing else.
 """
@@ -22,10 +22,12 @@ from benchmarks.records import FIRST_CALLS, Results
 from benchmarks.warpgroup_forms import FORMS, form_name, largest_error, rounding_error
 
 ITEM = "warpgroup_product"
-VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
+FORWARD = "RESNET_CUDA_FUSED_FORWARD"
 TILES = "RESNET_CUDA_FUSED_TILES"
 # Beside those that the forward chooses.
 OTHER_TILES = ("128x256x1", "128x128x1", "64x128x1", "64x128x2", "64x128x3")
+WEIGHT_GRADIENT = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT"
+COLUMN_GRADIENT = "RESNET_CUDA_FUSED_COLUMN_GRADIENT"
 
 
 def step(places: Places, seconds: float, results: Results) -> Outcome:
@@ -59,11 +61,17 @@ def run(context: Context) -> None:
     if error != 0:
         context.failures.append(f"{ITEM}, rounding to TF32: off by {error}")
     context.check()  # nothing is built on what is wrong
-    for dtype in (torch.bfloat16, torch.float32):
-        for stage in ("C4", "C3", "C5"):
-            for batch in (1, 2, 8):
+    for stage in ("C4", "C3", "C5"):
+        for batch in (1, 2, 8):
+            for dtype in (torch.bfloat16, torch.float32):
                 if context.enough_time(f"fused forward, {stage}, batch {batch}, {dtype}"):
                     fused(context, stage, batch, dtype)
+            if batch == 2:
+                continue
+            if context.enough_time(f"fused gradient for the weight, {stage}, batch {batch}"):
+                fused_weight_gradient(context, stage, batch)
+            if context.enough_time(f"fused columns' gradient, {stage}, batch {batch}"):
+                column_gradient(context, stage, batch)
 
 
 @contextlib.contextmanager
@@ -102,19 +110,71 @@ def fused(context: Context, stage: str, batch: int, dtype: torch.dtype) -> None:
         tensors = (one.to(dtype) for one in (given.input, given.weight, given.offset, given.mask))
         return torch.ops.resnet_cuda.deform_conv2d(*tensors, None, 1, 1, 1, 1, 1, 1)
 
-    with _variables(**{VARIABLE: "0"}), tf32(False):
-        exact = call(torch.float32)
-    with _variables(**{VARIABLE: "0"}), tf32(True):
-        columns, columns_us = call(), _microseconds(call)
-    size = exact.square().mean().sqrt()
+    with _variables(**{FORWARD: "0"}), tf32(False):
+        exact = [call(torch.float32)]
+    with _variables(**{FORWARD: "0"}), tf32(True):
+        columns, columns_us = [call()], _microseconds(call)
     for tiles in ("", *OTHER_TILES):
-        with _variables(**{VARIABLE: "require-tf32", TILES: tiles}):
-            ours, again, fused_us = call(), call(), _microseconds(call)
-        own, other = (((found - exact).square().mean().sqrt() / size).item() for found in (ours, columns))
-        same = torch.equal(ours, again)
-        right = same and own <= 1.02 * other
+        with _variables(**{FORWARD: "require-tf32", TILES: tiles}):
+            ours, again, fused_us = [call()], [call()], _microseconds(call)
         item = f"fused forward, {case.name}, {dtype}, {tiles or 'its own tiles'}"
-        context.write("check", item=item, right=right, same_twice=same, error=own, by_columns=other)
+        _check(context, item, ["output"], exact, (ours, again), columns)
         context.write("fused forward", item=item, fused_us=fused_us, columns_us=columns_us)
-        if not right:
-            context.failures.append(f"{item}: off by {own}, by columns {other}, same twice: {same}")
+
+
+def fused_weight_gradient(context: Context, stage: str, batch: int) -> None:
+    """bfloat16: the same bits twice, and no further from float32 than the gradient for the weight from columns; then
+    the time of all gradients."""
+    _compare_gradients(context, "fused gradient for the weight", stage, batch, WEIGHT_GRADIENT, only_weight=True)
+
+
+def column_gradient(context: Context, stage: str, batch: int) -> None:
+    """bfloat16, all gradients: the same bits twice, and no further from float32 than without the fused kernel."""
+    _compare_gradients(context, "fused columns' gradient", stage, batch, COLUMN_GRADIENT, only_weight=False)
+
+
+def _compare_gradients(context: Context, what: str, stage: str, batch: int, variable: str, only_weight: bool) -> None:
+    """The values of the gradients that the fused kernel changes, and the time of the weight's alone and of all."""
+    case = layer(stage, batch, context.quick)
+    given = make_deform_conv(case, context.device, torch.bfloat16, True, offset_pixels=2.0)
+
+    def call(others: bool, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor | None, ...]:
+        tensors = (one.to(dtype) for one in (given.grad, given.input, given.weight, given.offset, given.mask))
+        needs = (others, True, others, others, others)
+        return torch.ops.resnet_cuda.deform_conv2d_backward(*tensors, 1, 1, 1, 1, 1, 1, *needs)
+
+    def values(dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
+        gradients = call(not only_weight, dtype)
+        return [gradients[1]] if only_weight else list(gradients)
+
+    names = ["weight"] if only_weight else ["input", "weight", "offset", "mask", "bias"]
+    item = f"{what}, {case.name}"
+    times = {}
+    with _variables(**{variable: "0"}), tf32(False):
+        exact, columns = values(torch.float32), values()
+        times |= {"columns_us": _microseconds(values), "columns_all_us": _microseconds(lambda: call(True))}
+    with _variables(**{variable: "require"}):
+        found = values(), values()
+        times |= {"fused_us": _microseconds(values), "fused_all_us": _microseconds(lambda: call(True))}
+    _check(context, item, names, exact, found, columns)
+    context.write(what, item=item, **times)
+
+
+def _check(
+    context: Context,
+    item: str,
+    names: list[str],
+    exact: list[Tensor],
+    found: tuple[list[Tensor], list[Tensor]],
+    columns: list[Tensor],
+) -> None:
+    """Fails where two calls gave different bits, or errors larger than those by columns."""
+    same = all(map(torch.equal, *found))
+    errors = {}
+    for name, truth, *results in zip(names, exact, found[0], columns, strict=True):
+        size = truth.square().mean().sqrt()
+        errors[name] = [((one - truth).square().mean().sqrt() / size).item() for one in results]
+    right = same and all(own <= 1.02 * other for own, other in errors.values())
+    context.write("check", item=item, right=right, same_twice=same, errors=errors)
+    if not right:
+        context.failures.append(f"{item}: off by {errors} (fused, by columns), same twice: {same}")

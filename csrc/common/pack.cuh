@@ -165,6 +165,29 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
 #endif
 }
 
+// store_pack where `wanted`: one predicated instruction, since a branch would keep the loads before and after it from
+// being in flight together.
+template <typename T, int N>
+RESNET_CUDA_BODY void store_pack_if(bool wanted, T* target, const Pack<T, N>& pack) {
+#if defined(RESNET_CUDA_EMULATE)
+  if (wanted) {
+    store_pack(target, pack);
+  }
+#else
+  static_assert(sizeof(pack) == kPackBytes, "16 bytes so far");
+  const uint4 word = *reinterpret_cast<const uint4*>(&pack);
+  asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.s32 p, %5, 0;\n\t@p st.global.v4.u32 [%0], {%1, %2, %3, %4};\n\t}"
+               :
+               : "l"(__cvta_generic_to_global(target)),
+                 "r"(word.x),
+                 "r"(word.y),
+                 "r"(word.z),
+                 "r"(word.w),
+                 "r"(static_cast<int>(wanted))
+               : "memory");
+#endif
+}
+
 // The elements of a pack in the type that they are computed in.
 template <typename T, int N, typename Real>
 RESNET_CUDA_BODY void unpack(const Pack<T, N>& pack, Real (&value)[N]) {

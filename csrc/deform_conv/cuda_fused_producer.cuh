@@ -13,6 +13,14 @@ namespace resnet_cuda {
 // Channels that are sampled at once, a slice: a row of 128 bytes. Of 16-bit types.
 constexpr int kSliceChannels = device::kRowElements;
 
+// Row number `index` of those that the threads of a warp sample, kRows / (kThreads / 32) in all: see sample_slice.
+template <int kThreads>
+RESNET_CUDA_HOST_DEVICE constexpr int sampled_row(int warp, int index) {
+  constexpr int kRowThreads = kSliceChannels * 2 / kPackBytes;
+  constexpr int kWarpRows = device::kWarp / kRowThreads;  // at once
+  return warp * kWarpRows + index % kWarpRows + index / kWarpRows * (kThreads / kRowThreads);
+}
+
 // A slice of one tap of kRows pixels, from `source` on, into swizzled rows of 128 bytes from byte `place` of shared
 // memory on. Of row i the plan is number first_planned + i. kThreads take part, 8 of them share a row; each loads the
 // corners of kInFlight rows before it blends.

@@ -4,6 +4,7 @@
 #include "common/pack.cuh"
 #include "deform_conv/cuda_blend.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
+#include "deform_conv/cuda_tap_slopes.cuh"
 
 namespace resnet_cuda {
 
@@ -14,26 +15,17 @@ struct PositionGradients {
   static constexpr int kThreads = kBlockThreads;
   static constexpr int kBlocksPerMultiprocessor = 2;
 
-  // What the derivatives of a tap need beside its dot products.
-  struct alignas(16) Slope {
-    TapKind kind;
-    Real fraction_y;
-    Real fraction_x;
-    Real mask;
-  };
-  struct alignas(16) Dots {
-    Real corner[4];
-  };
+  using Slope = TapSlope<Real>;
+  using Dots = CornerDots<Real>;
   static constexpr int kSlopes = kMostPlanned * static_cast<int>(sizeof(PlannedTap<Real>));
   static constexpr int kDots = kSlopes + kMostPlanned * static_cast<int>(sizeof(Slope));
   static constexpr int kSharedBytes = kDots + kMostPlanned * static_cast<int>(sizeof(Dots));
 
   Chunk chunk;
   Positions positions;
-  PositionPlane grad_offset;  // data may be null
-  PositionPlane grad_mask;    // data may be null
-  const T* input;             // [images, H, W, C]
-  T* columns;                 // their gradient; with `resample` overwritten with the columns themselves
+  PositionGradientPlanes grads;
+  const T* input;  // [images, H, W, C]
+  T* columns;      // their gradient; with `resample` overwritten with the columns themselves
   bool resample;
   TapDivision division;
 
@@ -45,7 +37,7 @@ struct PositionGradients {
     const int pixel_packs = static_cast<int>(chunk.shape.channels) / N;
     block.template for_each_tap<Real>(chunk, division, positions, [&](int place, const MaskedSample<Real>& tap) {
       plan.set(place, planned_tap(tap, pixel_packs, true));
-      slopes.set(place, {tap.sample.kind, tap.sample.fraction_y, tap.sample.fraction_x, tap.mask});
+      slopes.set(place, tap_slope(tap));
     });
     RESNET_CUDA_SYNC_BLOCK();
 
@@ -215,37 +207,11 @@ struct PositionGradients {
     }
     const int64_t image = chunk.first_image + pixel.image;
     const int in_image = (chunk.first_row + pixel.row) * static_cast<int>(chunk.shape.out_width) + pixel.column;
-    const int64_t first_offset = grad_offset.first(image, in_image);
-    const int64_t first_mask = grad_mask.first(image, in_image);
     const int first_channel = block.offset_group * static_cast<int>(chunk.shape.taps()) + block.first_tap;
     for (int tap = device::thread() / device::kWarp; tap < block.tap_count; tap += kThreads / device::kWarp) {
-      const Slope slope = slopes.get(tap * kBlockPixels + lane);
-      const Dots dot = dots.get(tap * kBlockPixels + lane);
-      const int channel = first_channel + tap;
-      const bool is_nan = slope.kind == TapKind::kNan;
-      if (grad_offset.data != nullptr) {
-        const Real y = is_nan ? not_a_number<Real>() : slope.mask * slope_y(slope, dot.corner);
-        const Real x = is_nan ? not_a_number<Real>() : slope.mask * slope_x(slope, dot.corner);
-        grad_offset.write(grad_offset.element(first_offset, 2 * channel), y);
-        grad_offset.write(grad_offset.element(first_offset, 2 * channel + 1), x);
-      }
-      if (grad_mask.data != nullptr) {
-        grad_mask.write(grad_mask.element(first_mask, channel), is_nan ? not_a_number<Real>() : value(slope, dot));
-      }
+      const int place = tap * kBlockPixels + lane;
+      grads.write(image, in_image, first_channel + tap, slopes.get(place), dots.get(place));
     }
-  }
-
-  // The gradient for the mask: the dot product of the tap's sample with the columns' gradient.
-  RESNET_CUDA_BODY static Real value(const Slope& slope, const Dots& dot) {
-    if (slope.kind != TapKind::kInside) {
-      return Real(0);
-    }
-    Real sum = Real(0);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      sum += bilinear_weight(slope.fraction_y, slope.fraction_x, i) * dot.corner[i];
-    }
-    return sum;
   }
 };
 

@@ -75,24 +75,44 @@ struct TapPlace {
   int tap;
 };
 
+// What moves a tap, and its mask.
+template <typename Real>
+struct TapOffset {
+  Real y;
+  Real x;
+  Real mask;  // 1 for v1
+};
+
 struct Positions {
   PositionPlane offset;  // [N, 2*G*K, Ho, Wo]
   PositionPlane mask;    // [N, G*K, Ho, Wo]
 
+  template <typename Real>
+  RESNET_CUDA_HOST_DEVICE TapOffset<Real> read(const DeformConvShape& shape, const TapPlace& place) const {
+    const int pixel = place.row * static_cast<int>(shape.out_width) + place.column;
+    const int channel = place.offset_group * static_cast<int>(shape.taps()) + place.tap;
+    const int64_t vertical = offset.element(offset.first(place.image, pixel), 2 * channel);
+    const Real value =
+        mask.data == nullptr ? Real(1) : mask.read<Real>(mask.element(mask.first(place.image, pixel), channel));
+    return {offset.read<Real>(vertical), offset.read<Real>(vertical + offset.channel), value};
+  }
+
   // `kernel_width` divides by kernel_w.
+  template <typename Real>
+  RESNET_CUDA_HOST_DEVICE static MaskedSample<Real> sample_at(
+      const DeformConvShape& shape,
+      const FastDivision32& kernel_width,
+      const TapPlace& place,
+      const TapOffset<Real>& by) {
+    const int kernel_row = kernel_width.quotient(place.tap);
+    const int kernel_column = place.tap - kernel_row * kernel_width.divisor();
+    return {sample_tap<Real>(shape, place.row, place.column, kernel_row, kernel_column, by.y, by.x), by.mask};
+  }
+
   template <typename Real>
   RESNET_CUDA_HOST_DEVICE MaskedSample<Real>
   sample(const DeformConvShape& shape, const FastDivision32& kernel_width, const TapPlace& place) const {
-    const int pixel = place.row * static_cast<int>(shape.out_width) + place.column;
-    const int kernel_row = kernel_width.quotient(place.tap);
-    const int kernel_column = place.tap - kernel_row * kernel_width.divisor();
-    const int channel = place.offset_group * static_cast<int>(shape.taps()) + place.tap;
-    const int64_t vertical = offset.element(offset.first(place.image, pixel), 2 * channel);
-    const Real offset_y = offset.read<Real>(vertical);
-    const Real offset_x = offset.read<Real>(vertical + offset.channel);
-    const Real value =
-        mask.data == nullptr ? Real(1) : mask.read<Real>(mask.element(mask.first(place.image, pixel), channel));
-    return {sample_tap<Real>(shape, place.row, place.column, kernel_row, kernel_column, offset_y, offset_x), value};
+    return sample_at<Real>(shape, kernel_width, place, read<Real>(shape, place));
   }
 };
 

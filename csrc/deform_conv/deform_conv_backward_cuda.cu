@@ -1,7 +1,8 @@
 // Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; from
 // it the input's gradient (col2im by lists) and the gradients of offsets and masks, whose kernel overwrites the
-// columns' gradient with the columns; from the columns the weight's gradient by another product. Only gradients that
-// are asked for; no floating-point atomics.
+// columns' gradient with the columns; from the columns the weight's gradient by another product. Or, where that is
+// asked for and fits, the weight's gradient by a fused kernel; the columns' gradient and those of offsets and masks by
+// another one. Only gradients that are asked for; no floating-point atomics.
 
 #include <algorithm>
 
@@ -11,6 +12,7 @@
 #include "deform_conv/cuda_bias_sums.cuh"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
+#include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_gather_input.cuh"
 #include "deform_conv/cuda_list_storage.cuh"
 #include "deform_conv/cuda_position_gradients.cuh"
@@ -47,10 +49,9 @@ class Backward {
         grad_(grad),
         needs_(needs),
         launcher_(arguments.input),
-        sizes_(chunk_sizes(
-            shape_,
-            backward_needs<T, Real>(shape_, buffer_bytes(grad) + 2 * buffer_bytes(arguments.input)))),
-        weight_(column_ordered<T>(launcher_, arguments.weight, shape_)) {
+        fused_(fused_functions()),
+        sizes_(chunk_sizes(shape_, workspace_needs())),
+        weight_(fused_ != nullptr ? arguments.weight : column_ordered<T>(launcher_, arguments.weight, shape_)) {
     const auto beside = [&](const Tensor& like) {
       return empty_beside(grad, size_of(like), like.scalar_type(), output_memory_format(like));
     };
@@ -81,6 +82,24 @@ class Backward {
   }
 
  private:
+  // Of the columns' gradient; null where that is not fused.
+  const FusedColumnGradientFunctions* fused_functions() const {
+    const bool fits = run_fused_if_asked("RESNET_CUDA_FUSED_COLUMN_GRADIENT", [&] {
+      return fused_column_gradient != nullptr && fused_column_gradient->fits(launcher_, arguments_);
+    });
+    return fits ? fused_column_gradient : nullptr;
+  }
+
+  WorkspaceNeeds workspace_needs() const {
+    const int64_t copies = buffer_bytes(grad_) + 2 * buffer_bytes(arguments_.input);
+    WorkspaceNeeds needs = backward_needs<T, Real>(shape_, copies);
+    if (fused_ != nullptr) {
+      needs.per_call += fused_->call_bytes(shape_);
+      needs.per_pixel += fused_->pixel_bytes(shape_);
+    }
+    return needs;
+  }
+
   ScalarType real_dtype() const {
     return compute_dtype(grad_.scalar_type());
   }
@@ -89,14 +108,24 @@ class Backward {
     return needs_.offset || needs_.mask;
   }
 
+  PositionGradientPlanes position_planes() const {
+    return {
+        plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
+        plane_of(gradients_.mask, real_dtype(), "gradient for mask")};
+  }
+
+  bool needs_column_gradient() const {
+    return needs_positions() || needs_.input;
+  }
+
   // Whether the input is read.
   bool samples() const {
-    return needs_positions() || needs_.weight;
+    return needs_positions() || needs_.weight || (fused_ != nullptr && needs_.input);
   }
 
   // Whether the columns' storage is used: for the columns, or for their gradient.
   bool needs_columns() const {
-    return needs_positions() || needs_.input || needs_.weight;
+    return needs_column_gradient() || needs_.weight;
   }
 
   void run_chunks() {
@@ -114,6 +143,9 @@ class Backward {
       if (!whole_images) {
         input_total_ = zeros_beside(grad_, {shape_.height * shape_.width * shape_.channels}, real_dtype());
       }
+    }
+    if (fused_ != nullptr && needs_column_gradient()) {
+      column_gradient_ = fused_->make(launcher_, arguments_, most_pixels);
     }
     if (needs_columns()) {
       columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
@@ -162,22 +194,23 @@ class Backward {
 
   void run_chunk(const Chunk& chunk, const T* rows, const T* input, T* grad_input) {
     const Tensor columns = column_matrices(*columns_, chunk);
-    if (needs_positions() || needs_.input) {
+    if (column_gradient_) {
+      column_gradient_({chunk, rows, input, position_planes(), needs_.input ? column_data() : nullptr});
+    } else if (needs_column_gradient()) {
       batched_product(row_matrices(rows, chunk, grad_), weight_matrices(weight_, shape_), columns);
     }
     if (needs_.input) {
       gather_input(chunk, grad_input);
     }
     // Overwrites the columns' gradient.
-    if (needs_positions()) {
+    if (needs_positions() && !column_gradient_) {
       const TapBlocks blocks = position_blocks(launcher_, chunk, N, AtPositions::kBlocksPerMultiprocessor);
       launcher_.launch(
           blocks.blocks,
           AtPositions{
               chunk,
               positions_of(arguments_),
-              plane_of(gradients_.offset, real_dtype(), "gradient for offset"),
-              plane_of(gradients_.mask, real_dtype(), "gradient for mask"),
+              position_planes(),
               input,
               column_data(),
               needs_.weight,
@@ -234,15 +267,17 @@ class Backward {
   const Tensor& grad_;
   const DeformConvNeeds needs_;
   const Launcher launcher_;
+  const FusedColumnGradientFunctions* const fused_;
   const ChunkSizes sizes_;
-  const Tensor weight_;  // [O, taps, C/groups]
+  const Tensor weight_;  // [O, taps, C/groups]; where the columns' gradient is fused, as it was given
   DeformConvGradients gradients_;
   std::optional<ListStorage<Real>> list_storage_;
   std::optional<InputLists<Real>> lists_;
   int64_t first_list_image_ = 0;
   std::optional<BiasSums<T, Real>> bias_sums_;
   std::optional<Tensor> columns_;
-  std::optional<Tensor> input_total_;  // [H, W, C]
+  ColumnGradientFunction column_gradient_;  // empty where the columns' gradient is not fused
+  std::optional<Tensor> input_total_;       // [H, W, C]
   // One of these: [O, taps, C/groups] where the call is one chunk, else sums.
   std::optional<Tensor> weight_product_;
   std::optional<WeightSums<T, Real>> weight_sums_;
@@ -250,16 +285,32 @@ class Backward {
 
 }  // namespace
 
+FusedWeightGradientFunction fused_weight_gradient = nullptr;
+const FusedColumnGradientFunctions* fused_column_gradient = nullptr;
+
 DeformConvGradients
 deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs) {
   check_countable(arguments.shape);
   DeformConvGradients gradients;
-  dispatch_dtype(grad.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
-      gradients = Backward<T, decltype(pack)::value>(arguments, grad, needs).run();
+  DeformConvNeeds rest = needs;
+  std::optional<Tensor> weight;
+  if (needs.weight) {
+    rest.weight = !run_fused_if_asked("RESNET_CUDA_FUSED_WEIGHT_GRADIENT", [&] {
+      weight = fused_weight_gradient != nullptr ? fused_weight_gradient(arguments, grad) : std::nullopt;
+      return weight.has_value();
     });
-  });
+  }
+  if (rest.input || rest.weight || rest.offset || rest.mask || rest.bias) {
+    dispatch_dtype(grad.scalar_type(), [&](auto element) {
+      using T = decltype(element);
+      dispatch_pack<T>(arguments.shape, arguments.input, [&](auto pack) {
+        gradients = Backward<T, decltype(pack)::value>(arguments, grad, rest).run();
+      });
+    });
+  }
+  if (weight) {
+    gradients.weight = weight;
+  }
   return gradients;
 }
 

@@ -1,9 +1,6 @@
 // Forward of the deformable convolution on CUDA: im2col with sampling, a chunk of pixels at a time, then ATen's matrix
 // product straight into the output; or, where that is asked for and fits, the fused kernel. Registers CUDA.
 
-#include <cstdlib>
-#include <cstring>
-
 #include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/registration.h"
@@ -93,38 +90,6 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
   }
 }
 
-// No GPU has run the fused forward yet: off unless RESNET_CUDA_FUSED_FORWARD is 1 or, where a call that it does not fit
-// is to be an error, require. With tf32 or require-tf32 it multiplies float32 in TF32: the stable ABI does not show
-// torch's own flag, which decides for the product of the columns. Gives whether it has written the output.
-bool run_fused(
-    const DeformConvArguments& arguments,
-    const std::optional<Tensor>& bias,
-    bool relu,
-    const Tensor& output) {
-  constexpr const char* kVariable = "RESNET_CUDA_FUSED_FORWARD";
-  const char* value = std::getenv(kVariable);
-  if (value == nullptr || *value == '\0' || std::strcmp(value, "0") == 0) {
-    return false;
-  }
-  const auto is = [value](const char* other) { return std::strcmp(value, other) == 0; };
-  const bool tf32 = is("tf32") || is("require-tf32");
-  const bool required = is("require") || is("require-tf32");
-  RESNET_CUDA_CHECK_ARGUMENT(
-      tf32 || required || is("1"),
-      "deform_conv2d",
-      kVariable,
-      join("'", value, "'"),
-      "0, 1, require, tf32 or require-tf32");
-  const bool done = fused_forward != nullptr && fused_forward(arguments, bias, relu, tf32, output);
-  RESNET_CUDA_CHECK_ARGUMENT(
-      done || !required,
-      "deform_conv2d",
-      kVariable,
-      join("'", value, "'"),
-      "0 or 1 on this GPU, for these shapes, dtypes and layouts, or for a library without code for sm_90a");
-  return done;
-}
-
 }  // namespace
 
 FusedForwardFunction fused_forward = nullptr;
@@ -135,7 +100,11 @@ void deform_conv2d_kernel(
     bool relu,
     const Tensor& output) {
   check_countable(arguments.shape);
-  if (run_fused(arguments, bias, relu, output)) {
+  // The stable ABI does not show torch's own flag for TF32, which decides for the product of the columns.
+  const bool done = run_fused_if_asked("RESNET_CUDA_FUSED_FORWARD", [&](bool tf32) {
+    return fused_forward != nullptr && fused_forward(arguments, bias, relu, tf32, output);
+  });
+  if (done) {
     return;
   }
   dispatch_dtype(output.scalar_type(), [&](auto element) {

@@ -133,6 +133,34 @@ LIMITS_SM90A = (
         wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "UBLKCP": 1},
     ),
+    # Stores of 64 and of 128 sums. The operand in two and in four parts of 64 output channels.
+    Limit(
+        r"FusedWeightGradient<(Half|BFloat16), 128>",
+        128,
+        wide={"LDG": 16, "STG": 16, "LDS": 8, "STS": 8},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 2},
+    ),
+    Limit(
+        r"FusedWeightGradient<(Half|BFloat16), 256>",
+        168,
+        wide={"LDG": 32, "STG": 32, "LDS": 16, "STS": 12},
+        exactly={"HGMMA": 8, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "USETMAXREG": 2, "UBLKCP": 4},
+    ),
+    Limit(r"ForEachIndex<SumTiles<(float|Half|BFloat16), (128|256)>>", 44, wide={"LDG": 7}),
+    Limit(r"ForEachIndex<PackTransposedWeight<(Half|BFloat16)>>", 44, wide={"STG": 1}),
+    # Per 16 bytes of a thread's columns four corners and a store. Of the three copies two are of the output's gradient.
+    Limit(
+        r"FusedColumnGradient<(Half|BFloat16), 256, [48]>",
+        168,
+        wide={"LDG": 64, "STG": 16},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 3},
+    ),
+    Limit(
+        r"FusedColumnGradient<(Half|BFloat16), 128, 4>",
+        168,
+        wide={"LDG": 32, "STG": 8},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 3},
+    ),
 )
 
 

@@ -64,6 +64,12 @@ def lists_operators(libraries_folder: Path):
 
 
 @pytest.fixture(scope="session")
+def column_gradient(libraries_folder: Path):
+    """The fused columns' gradient of a chunk, emulated (``column_gradient_op.cpp``)."""
+    return _operators("column_gradient", "resnet_cuda_emulated_column_gradient", libraries_folder).column_gradient
+
+
+@pytest.fixture(scope="session")
 def self_test(libraries_folder: Path):
     """Kernels that keep or break the rules that the emulation checks."""
     return _operators("self_test", "resnet_cuda_emulation_self_test", libraries_folder)

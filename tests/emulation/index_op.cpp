@@ -1,9 +1,10 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
 // grid of csrc/frozen_bn/cuda_grid.h, the strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of
 // csrc/deform_conv/cuda_workspace.h, the parts of csrc/deform_conv/cuda_tap_block.cuh, the blocks and position types of
-// csrc/deform_conv/cuda_call.cuh, csrc/deform_conv/cuda_countable.h, and the fused forward's tiles of
-// csrc/deform_conv/cuda_fused_tiles.h.
+// csrc/deform_conv/cuda_call.cuh, csrc/deform_conv/cuda_countable.h, the fused forward's tiles of
+// csrc/deform_conv/cuda_fused_tiles.h, and csrc/deform_conv/cuda_stream_k.cuh.
 
+#include <algorithm>
 #include <vector>
 
 #include "common/registration.h"
@@ -11,6 +12,7 @@
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_fused_tiles.h"
+#include "deform_conv/cuda_stream_k.cuh"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_workspace.h"
 #include "frozen_bn/cuda_contiguous.cuh"
@@ -216,6 +218,36 @@ int64_t type_of_offset(const Tensor& offset, const Tensor& input) {
   return static_cast<int64_t>(position_type(offset.scalar_type(), compute_dtype(input.scalar_type()), "offset"));
 }
 
+// [parts, 5]: block, tile, first step, end, and place of the sums, of every part in the order of the list.
+Tensor stream_parts(const Tensor& beside, int64_t tiles, int64_t steps, int64_t most_blocks) {
+  const StreamK stream(tiles, steps, most_blocks);
+  std::vector<int64_t> numbers;
+  for (int64_t block = 0; block < stream.blocks(); ++block) {
+    const int64_t end = stream.begin(block + 1);
+    StreamK::Part part;
+    for (int64_t place = stream.begin(block); place < end; place += part.end - part.first) {
+      part = stream.part(place, end);
+      numbers.insert(numbers.end(), {block, part.tile, part.first, part.end, StreamK::place(block, part.tile)});
+    }
+  }
+  const Tensor result = empty_beside(beside, {static_cast<int64_t>(numbers.size() / 5), 5}, ScalarType::Long);
+  std::copy(numbers.begin(), numbers.end(), static_cast<int64_t*>(result.mutable_data_ptr()));
+  return result;
+}
+
+// [tiles, 3]: of each tile the first and the last block, and how many places there are for sums.
+Tensor stream_blocks(const Tensor& beside, int64_t tiles, int64_t steps, int64_t most_blocks) {
+  const StreamK stream(tiles, steps, most_blocks);
+  const Tensor result = empty_beside(beside, {tiles, 3}, ScalarType::Long);
+  auto* numbers = static_cast<int64_t*>(result.mutable_data_ptr());
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    numbers[3 * tile] = stream.first_block(tile);
+    numbers[3 * tile + 1] = stream.last_block(tile);
+    numbers[3 * tile + 2] = StreamK::places(tiles, most_blocks);
+  }
+  return result;
+}
+
 }  // namespace
 }  // namespace resnet_cuda
 
@@ -241,6 +273,8 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
       "-> Tensor");
   m.def("countable(Tensor beside, int[] sizes) -> ()");
   m.def("type_of_offset(Tensor offset, Tensor input) -> int");
+  m.def("stream_parts(Tensor beside, int tiles, int steps, int most_blocks) -> Tensor");
+  m.def("stream_blocks(Tensor beside, int tiles, int steps, int most_blocks) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
@@ -257,4 +291,6 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("fused_tiles", TORCH_BOX(&resnet_cuda::fused_tiles_of));
   m.impl("countable", TORCH_BOX(&resnet_cuda::countable));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
+  m.impl("stream_parts", TORCH_BOX(&resnet_cuda::stream_parts));
+  m.impl("stream_blocks", TORCH_BOX(&resnet_cuda::stream_blocks));
 }

@@ -19,7 +19,7 @@ AGAIN = sorted({path.name for path in HERE.glob("test_*.py")} - BUILDING)
 REPORT = re.compile("AddressSanitizer|runtime error:")
 
 
-LIBRARIES = ("operators", "index", "lists", "self_test", "tap_order", "transpose")
+LIBRARIES = ("operators", "column_gradient", "gradient_parts", "index", "lists", "self_test", "tap_order", "transpose")
 
 
 def build_all(folder: Path) -> None:

@@ -7,9 +7,11 @@ no longer apply.
 from __future__ import annotations
 
 from emulation.planted_bugs import (
+    column_gradient,
     deform_conv,
     frozen_bn,
     fused_forward,
+    fused_weight_gradient,
     input_lists,
     tap_blocks,
     tap_order,
@@ -21,9 +23,11 @@ from emulation.planted_bugs.bug import PlantedBug
 __all__ = ["BUGS", "PlantedBug"]
 
 BUGS = (
+    *column_gradient.BUGS,
     *deform_conv.BUGS,
     *frozen_bn.BUGS,
     *fused_forward.BUGS,
+    *fused_weight_gradient.BUGS,
     *input_lists.BUGS,
     *tap_blocks.BUGS,
     *tap_order.BUGS,

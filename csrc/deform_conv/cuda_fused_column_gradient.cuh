@@ -1,0 +1,506 @@
+// The columns' gradient by a matrix product of the output's gradient with the weight, whose epilogue also takes the
+// gradients of offsets and masks from it, in float32 and before it is rounded. By the warpgroup layer.
+#pragma once
+
+#include <numeric>
+
+#include "common/pack.cuh"
+#include "common/warpgroup.cuh"
+#include "deform_conv/cuda_blend.cuh"
+#include "deform_conv/cuda_chunk.cuh"
+#include "deform_conv/cuda_gradient_parts.cuh"
+#include "deform_conv/cuda_positions.cuh"
+#include "deform_conv/cuda_strips.cuh"
+#include "deform_conv/cuda_tap_block.cuh"
+#include "deform_conv/cuda_tap_slopes.cuh"
+
+namespace resnet_cuda {
+
+// How the columns' channels are divided into tiles of kColumns columns, each of one tap, one weight group and one
+// offset group; columns past a tile's channels are zeros.
+struct ChannelTiles {
+  int columns;        // kColumns
+  int span_channels;  // in one weight group and one offset group
+  int tiles;          // of all channels
+  FastDivision32 span_tiles;
+  FastDivision32 group_tiles;         // of a weight group
+  FastDivision32 offset_group_tiles;  // of an offset group
+
+  ChannelTiles(const DeformConvShape& shape, int tile_columns)
+      : columns(tile_columns),
+        span_channels(static_cast<int>(std::gcd(shape.group_channels(), shape.offset_group_channels()))) {
+    const auto in_span = static_cast<int>(ceil_div(span_channels, columns));
+    const auto tiles_of = [&](int64_t channels) { return static_cast<int>(channels / span_channels) * in_span; };
+    tiles = tiles_of(shape.channels);
+    span_tiles = FastDivision32(in_span);
+    group_tiles = FastDivision32(tiles_of(shape.group_channels()));
+    offset_group_tiles = FastDivision32(tiles_of(shape.offset_group_channels()));
+  }
+
+  RESNET_CUDA_HOST_DEVICE int first_channel(int tile) const {
+    const int span = span_tiles.quotient(tile);
+    return span * span_channels + (tile - span * span_tiles.divisor()) * columns;
+  }
+  RESNET_CUDA_HOST_DEVICE int channels(int tile) const {
+    const int left = span_channels - span_tiles.remainder(tile) * columns;
+    return left < columns ? left : columns;
+  }
+};
+
+// The channel of a tile's column. Of 32 columns a thread has eight sums per row, which are of eight neighbouring
+// channels: see result_column.
+constexpr int kPermutedColumns = 32;
+RESNET_CUDA_HOST_DEVICE constexpr int channel_of_column(int column) {
+  const int in_part = column % kPermutedColumns;
+  return column - in_part + in_part % 8 / 2 * 8 + in_part / 8 * 2 + in_part % 2;
+}
+
+// The weight [O, C/groups, kh, kw] transposed into a sequence of parts, each of kColumns columns and 64 output
+// channels, K-major and swizzled as copy_bulk takes it: [taps][tiles][slices of a group's output channels]. Output
+// channels past a group's last one are zeros. Index: 16 bytes of the parts; neighbouring threads have neighbouring
+// columns.
+template <typename T>
+struct PackTransposedWeight {
+  static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+
+  const T* weight;  // [O, C/groups, kh, kw], any strides
+  T* parts;
+  ChannelTiles tiles;
+  int64_t out_stride, channel_stride, tap_stride;  // of `weight`
+  int group_channels;
+  int group_out_channels;
+  FastDivision part_packs, slices, tile_count;
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    const int64_t part = part_packs.quotient(index);
+    const auto in_part = static_cast<int>(part_packs.remainder(index));
+    const int64_t tap_tile = slices.quotient(part);
+    const auto slice = static_cast<int>(slices.remainder(part));
+    const int64_t tap = tile_count.quotient(tap_tile);
+    const auto tile = static_cast<int>(tile_count.remainder(tap_tile));
+    const int column = in_part % tiles.columns;
+    const int chunk = in_part / tiles.columns;
+    const int in_tile = channel_of_column(column);
+    const int group = tiles.group_tiles.quotient(tile);
+    const int channel = tiles.first_channel(tile) - group * group_channels + in_tile;  // in the group
+    const int first = slice * device::kRowElements + chunk * N;                        // output channel in the group
+    const T* from = weight + (static_cast<int64_t>(group) * group_out_channels + first) * out_stride +
+                    channel * channel_stride + tap * tap_stride;
+    Pack<T, N> pack{};
+    if (in_tile < tiles.channels(tile)) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        if (first + i < group_out_channels) {
+          pack.element[i] = from[i * out_stride];
+        }
+      }
+    }
+    const int place = device::swizzled(column * device::kSwizzledRow + chunk * kPackBytes);
+    store_pack(parts + (part * part_packs.divisor() * kPackBytes + place) / static_cast<int64_t>(sizeof(T)), pack);
+  }
+};
+
+// How a chunk's work is divided: a block has 128 pixels in strip order and some of the taps.
+struct ColumnGradientCall {
+  Chunk chunk;
+  Positions positions;
+  PositionGradientPlanes grads;
+  ChannelTiles tiles;
+  StripOrder order;  // of an image's pixels in the chunk
+  FastDivision32 image_pixels;
+  FastDivision32 kernel_width;
+  FastDivision32 tap_parts;  // blocks of the same pixels
+  int block_taps;
+  int slices;  // of a group's output channels
+};
+
+// Two warpgroups multiply 64 pixels each, tile after tile of kColumns columns, by the output's gradient of at most
+// kMostSlices * 64 output channels, which stays in shared memory. A third one, of which a single thread starts the
+// copies, hands its registers to them. Where the weight of a whole tile has room too, the two take turns: one
+// multiplies while the other is in its epilogue.
+template <typename T, int kColumns, int kMostSlices>
+struct FusedColumnGradient {
+  static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  static constexpr int kPixels = 2 * device::kProductRows;
+  static constexpr int kWarpgroups = 3;
+  static constexpr int kConsumerGroups = 2;
+  static constexpr int kConsumers = kConsumerGroups * device::kWarpgroup;
+  static constexpr int kConsumerWarps = kConsumers / device::kWarp;
+  static constexpr int kThreads = kConsumers + device::kWarpgroup;
+  static_assert(kPixels == GradientParts::kPixelMultiple && device::kProductRows == GradientParts::kPixels);
+
+  // ptxas goes by setmaxnreg here; 288 threads without it would get 168 registers, as few as 384 do.
+  static constexpr int kConsumerRegisters = 240;
+  static constexpr int kCopyRegisters = 24;
+
+  static constexpr int kSliceBytes = kConsumerGroups * GradientParts::kBytes;
+  static constexpr int kWeightBytes = kColumns * device::kSwizzledRow;
+  static constexpr int kWeightStages = kMostSlices <= 4 ? 4 : 3;
+  static constexpr bool kTurns = kMostSlices <= kWeightStages;
+
+  static constexpr int kGradients = 0;
+  static constexpr int kWeights = kGradients + kMostSlices * kSliceBytes;
+  static constexpr int kBarriers = kWeights + kWeightStages * kWeightBytes;  // of 8 bytes each
+  static constexpr int kBarrierCount = 2 * kWeightStages + kMostSlices + 1 + kConsumerGroups;
+  // Of each pixel; there are no registers for it: the row of the columns, -1 past the chunk's last pixel; and what the
+  // end of a tap needs of its plan.
+  static constexpr int kRows = kBarriers + (kBarrierCount + 1) / 2 * 16;
+  static constexpr int kSlopes = kRows + kPixels * static_cast<int>(sizeof(int));
+  static constexpr int kSharedBytes = kSlopes + kPixels * static_cast<int>(sizeof(TapSlope<float>));
+
+  ColumnGradientCall call;
+  const T* grad;     // the output's gradient of the chunk, see GradientParts
+  const T* weights;  // see PackTransposedWeight
+  const T* input;    // [images, H, W, C]
+  T* columns;        // [groups][pixels][taps][C/groups]
+  bool stores;       // else nothing is written there
+
+  RESNET_CUDA_BODY void operator()() const {
+    const int thread = device::thread();
+    if (thread == 0) {
+      for (int stage = 0; stage < kWeightStages; ++stage) {
+        full_weights(stage).init(1);
+        empty_weights(stage).init(kConsumerWarps);
+      }
+      for (int slice = 0; slice < kMostSlices; ++slice) {
+        full_gradients(slice).init(1);
+      }
+      empty_gradients().init(kConsumerWarps);
+      for (int warpgroup = 0; warpgroup < kConsumerGroups; ++warpgroup) {
+        turn(warpgroup).init(device::kWarpgroup / device::kWarp);
+      }
+      device::publish_barriers();
+    }
+    RESNET_CUDA_SYNC_BLOCK();
+    if (thread < kConsumers) {
+      device::raise_registers<kConsumerRegisters>();
+      consume(thread);
+    } else {
+      device::lower_registers<kCopyRegisters>();
+      if (thread == kConsumers) {
+        copy();
+      }
+    }
+  }
+
+ private:
+  using Weights = device::Ring<kWeightStages>;
+  using Dots = CornerDots<float>;
+
+  RESNET_CUDA_BODY static device::PhaseBarrier barrier(int number) {
+    return device::PhaseBarrier(kBarriers + number * 8);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier full_weights(int stage) {
+    return barrier(stage);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier empty_weights(int stage) {
+    return barrier(kWeightStages + stage);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier full_gradients(int slice) {
+    return barrier(2 * kWeightStages + slice);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier empty_gradients() {
+    return barrier(2 * kWeightStages + kMostSlices);
+  }
+  // Ends a phase when the warpgroup may multiply its next tile.
+  RESNET_CUDA_BODY static device::PhaseBarrier turn(int warpgroup) {
+    return barrier(2 * kWeightStages + kMostSlices + 1 + warpgroup);
+  }
+
+  RESNET_CUDA_BODY static device::Shared<int> rows() {
+    return device::Shared<int>(kRows, kPixels);
+  }
+  RESNET_CUDA_BODY static device::Shared<TapSlope<float>> slopes() {
+    return device::Shared<TapSlope<float>>(kSlopes, kPixels);
+  }
+
+  // What the block works on.
+  struct Part {
+    int64_t pixel_tile;
+    int first_tap;
+    int end_tap;
+  };
+  RESNET_CUDA_BODY Part part() const {
+    const auto block = static_cast<int>(device::block());
+    const int pixel_tile = call.tap_parts.quotient(block);
+    const int first_tap = (block - pixel_tile * call.tap_parts.divisor()) * call.block_taps;
+    const auto taps = static_cast<int>(call.chunk.shape.taps());
+    return {pixel_tile, first_tap, first_tap + call.block_taps < taps ? first_tap + call.block_taps : taps};
+  }
+
+  RESNET_CUDA_BODY bool has_one_group() const {
+    return call.tiles.group_tiles.divisor() == call.tiles.tiles;
+  }
+  // Whether the output's gradient in shared memory is of another weight group from this tile on; with one group, once.
+  RESNET_CUDA_BODY bool begins_gradients(const Part& here, int tap, int tile) const {
+    return call.tiles.group_tiles.remainder(tile) == 0 && (!has_one_group() || tap == here.first_tap);
+  }
+  // How often it was another one before.
+  RESNET_CUDA_BODY int gradients_phase(const Part& here, int tap, int tile) const {
+    return (tap - here.first_tap) * static_cast<int>(call.chunk.shape.groups) + call.tiles.group_tiles.quotient(tile);
+  }
+  RESNET_CUDA_BODY bool ends_gradients(int tile) const {
+    return call.tiles.group_tiles.remainder(tile + 1) == 0 && !has_one_group();
+  }
+
+  // --- copies, by one thread
+
+  RESNET_CUDA_BODY void copy() const {
+    const Part here = part();
+    const int tiles = call.tiles.tiles;
+    const int slices = call.slices;
+    const T* weight =
+        weights + static_cast<int64_t>(here.first_tap) * tiles * slices * (kWeightBytes / static_cast<int>(sizeof(T)));
+    const int channel_parts = call.tiles.group_tiles.quotient(tiles) * slices;
+    constexpr int kPartElements = GradientParts::kBytes / static_cast<int>(sizeof(T));
+    const T* pixels = grad + here.pixel_tile * kConsumerGroups * channel_parts * kPartElements;
+    Weights ring(1);
+    for (int tap = here.first_tap; tap < here.end_tap; ++tap) {
+      for (int tile = 0; tile < tiles; ++tile) {
+        const bool begins = begins_gradients(here, tap, tile);
+        if (begins) {
+          empty_gradients().wait((gradients_phase(here, tap, tile) + 1) & 1);
+        }
+        const T* of_group = pixels + call.tiles.group_tiles.quotient(tile) * slices * kPartElements;
+        for (int slice = 0; slice < slices; ++slice) {
+          if (begins) {
+            const device::PhaseBarrier full = full_gradients(slice);
+            full.arrive_and_expect(kSliceBytes);
+            for (int warpgroup = 0; warpgroup < kConsumerGroups; ++warpgroup) {
+              device::copy_bulk(
+                  kGradients + slice * kSliceBytes + warpgroup * GradientParts::kBytes,
+                  of_group + (warpgroup * channel_parts + slice) * kPartElements,
+                  GradientParts::kBytes,
+                  full);
+            }
+          }
+          empty_weights(ring.stage).wait(ring.parity);
+          const device::PhaseBarrier full = full_weights(ring.stage);
+          full.arrive_and_expect(kWeightBytes);
+          device::copy_bulk(kWeights + ring.stage * kWeightBytes, weight, kWeightBytes, full);
+          weight += kWeightBytes / static_cast<int>(sizeof(T));
+          ring.advance();
+        }
+      }
+    }
+  }
+
+  // --- products and their epilogues
+
+  // A thread has sums of two rows of its warpgroup's 64, eight apart; the four threads of a quad share them.
+  static constexpr int kThreadRows = 2;
+
+  // Of the chunk, in strip order.
+  RESNET_CUDA_BODY BlockPixel pixel(int index) const {
+    const int image = call.image_pixels.quotient(index);
+    const StripPixel place = call.order.pixel(index - image * call.image_pixels.divisor());
+    return {image, place.row, place.column, image < call.chunk.images};
+  }
+
+  RESNET_CUDA_BODY void consume(int thread) const {
+    const int warpgroup = thread / device::kWarpgroup;
+    const int in_quad = thread % 4;
+    const Part here = part();
+    const int first_pixel = static_cast<int>(here.pixel_tile) * kPixels + warpgroup * device::kProductRows;
+    // Of the even threads of a quad the first row's pixel, of the others the second's.
+    const int own = first_pixel + device::result_row(thread, in_quad % kThreadRows * 2);
+    if (in_quad < kThreadRows) {
+      const BlockPixel at = pixel(own);
+      rows().set(own % kPixels, at.inside ? call.chunk.row_of(at.image, at.row, at.column) : -1);
+    }
+    RESNET_CUDA_SYNC_WARP();
+    device::Sums<kColumns> sums;
+    Weights ring(0);
+    int corner[kThreadRows][4];
+    Dots dots[kThreadRows];
+#pragma unroll 1
+    for (int tap = here.first_tap; tap < here.end_tap; ++tap) {
+#pragma unroll 1
+      for (int tile = 0; tile < call.tiles.tiles; ++tile) {
+        if constexpr (kTurns) {
+          // The first warpgroup does not wait for its first tile.
+          turn(warpgroup).wait(((tap - here.first_tap) * call.tiles.tiles + tile + 1 - warpgroup) & 1);
+        }
+        const int parity = begins_gradients(here, tap, tile) ? gradients_phase(here, tap, tile) & 1 : -1;
+        const int last = multiply(warpgroup, thread, parity, ring, sums);
+        if (kTurns && thread % device::kWarp == 0) {
+          turn(1 - warpgroup).arrive();
+        }
+        // While the last products run.
+        const int offset_group = call.tiles.offset_group_tiles.quotient(tile);
+        if (tile == offset_group * call.tiles.offset_group_tiles.divisor()) {
+          plan(own, offset_group, tap, corner);
+#pragma unroll
+          for (int i = 0; i < kThreadRows; ++i) {
+            dots[i] = Dots{};
+          }
+        }
+        device::finish_products(sums);
+        if (thread % device::kWarp == 0) {
+          empty_weights(last).arrive();
+          if (ends_gradients(tile)) {
+            empty_gradients().arrive();
+          }
+        }
+        use(thread, tap, tile, corner, sums, dots);
+        if (tile + 1 == (offset_group + 1) * call.tiles.offset_group_tiles.divisor()) {
+          write(own, offset_group, tap, in_quad, dots);
+        }
+      }
+    }
+  }
+
+  // Starts the products of a tile and waits for all but those of the last slice, in the stage that it gives. Waits for
+  // the output's gradient where `parity` is not negative.
+  RESNET_CUDA_BODY int multiply(int warpgroup, int thread, int parity, Weights& ring, device::Sums<kColumns>& sums)
+      const {
+    constexpr auto kDepth = device::Major::kDepth;
+    int last = 0;
+#pragma unroll 1
+    for (int slice = 0; slice < call.slices; ++slice) {
+      if (parity >= 0) {
+        full_gradients(slice).wait(parity);
+      }
+      full_weights(ring.stage).wait(ring.parity);
+      const device::Descriptor left =
+          device::operand_at<kDepth>(kGradients + slice * kSliceBytes + warpgroup * GradientParts::kBytes);
+      const device::Descriptor right = device::operand_at<kDepth>(kWeights + ring.stage * kWeightBytes);
+      device::begin_products(sums);
+#pragma unroll
+      for (int part = 0; part < device::kRowElements / device::kProductDepth; ++part) {
+        constexpr int kStep = device::kProductStep<kDepth>;
+        device::multiply<T, kDepth, kDepth>(
+            sums, left.advanced(part * kStep), right.advanced(part * kStep), slice > 0 || part > 0);
+      }
+      device::commit_products();
+      device::wait_products<1>();
+      if (slice > 0 && thread % device::kWarp == 0) {
+        empty_weights(last).arrive();
+      }
+      last = ring.stage;
+      ring.advance();
+    }
+    return last;
+  }
+
+  // The same number. The compiler does not know that, and so keeps nothing that follows from it in registers from tap
+  // to tap: there are none left.
+  RESNET_CUDA_BODY static int hidden(int number) {
+    return RESNET_CUDA_SHUFFLE(number, device::thread() % device::kWarp);
+  }
+
+  // Each thread of a quad plans one of its two rows; corners go to all of them.
+  RESNET_CUDA_BODY void plan(int own_pixel, int offset_group, int tap, int (&corner)[kThreadRows][4]) const {
+    const Chunk& chunk = call.chunk;
+    const BlockPixel own = pixel(hidden(own_pixel));
+    int planned[4] = {-1, -1, -1, -1};
+    if (own.inside) {
+      const int pixel_packs = static_cast<int>(chunk.shape.channels) / N;
+      const MaskedSample<float> sample = call.positions.template sample<float>(
+          chunk.shape,
+          call.kernel_width,
+          {chunk.first_image + own.image, chunk.first_row + own.row, own.column, offset_group, tap});
+      if (device::thread() % 4 < kThreadRows) {
+        slopes().set(own_pixel % kPixels, tap_slope(sample));
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int at = sample.sample.corner[i];
+        planned[i] = at < 0 ? -1 : (own.image * chunk.input_pixels() + at) * pixel_packs;
+      }
+    }
+    const int first_lane = device::thread() % device::kWarp / 4 * 4;
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        corner[i][j] = RESNET_CUDA_SHUFFLE(planned[j], first_lane + i);
+      }
+    }
+  }
+
+  // Adds a tile's channels to the dot products, and stores them where the columns' gradient is asked for.
+  RESNET_CUDA_BODY void use(
+      int thread,
+      int tap,
+      int tile,
+      const int (&corner)[kThreadRows][4],
+      const device::Sums<kColumns>& sums,
+      Dots (&dots)[kThreadRows]) const {
+    const int first = call.tiles.first_channel(tile) + thread % 4 * N;
+    const int channels = call.tiles.channels(tile);
+    const int group = call.tiles.group_tiles.quotient(tile);
+    const T* source = input + first;
+    const int64_t group_rows =
+        static_cast<int64_t>(group) * (call.chunk.pixels() * static_cast<int>(call.chunk.shape.taps()));
+    T* target[kThreadRows];
+    bool stored[kThreadRows];
+#pragma unroll
+    for (int i = 0; i < kThreadRows; ++i) {
+      const int row =
+          rows().get(thread / device::kWarpgroup * device::kProductRows + device::result_row(thread, 2 * i));
+      target[i] =
+          columns + (group_rows + row + tap) * call.chunk.group_channels + (first - group * call.chunk.group_channels);
+      stored[i] = row >= 0 && stores;
+    }
+    // Columns past the tile's channels have sums of zeros: nothing is read and nothing stored. The number of channels
+    // is a multiple of 64.
+    constexpr int kAtOnce = 64;
+#pragma unroll
+    for (int first_column = 0; first_column < kColumns; first_column += kAtOnce) {
+      if (first_column < channels) {
+        // Per 32 columns and row of the thread the four corners of 8 channels, all asked for before the first is used.
+        constexpr int kSteps = kAtOnce / kPermutedColumns * kThreadRows;
+        Pack<T, N> value[kSteps][4];
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+          const int column = first_column + step / kThreadRows * kPermutedColumns;
+          load_corners(source + column, corner[step % kThreadRows], value[step]);
+        }
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+          const int column = first_column + step / kThreadRows * kPermutedColumns;
+          const int i = step % kThreadRows;
+          float gradient[N];
+#pragma unroll
+          for (int j = 0; j < N; ++j) {
+            gradient[j] = sums.get((column / 8 + j / 2) * 4 + 2 * i + j % 2);
+          }
+          for_each_corner_value<float>(value[step], [&](int number, const float(&values)[N]) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) {
+              dots[i].corner[number] += gradient[j] * values[j];
+            }
+          });
+          store_pack_if(stored[i], target[i] + column, pack_of<T, N>(gradient));
+        }
+      }
+    }
+  }
+
+  // The gradients of a tap and offset group.
+  RESNET_CUDA_BODY void write(int own_pixel, int offset_group, int tap, int in_quad, const Dots (&dots)[kThreadRows])
+      const {
+    Dots sum;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      float of_row[kThreadRows];
+#pragma unroll
+      for (int i = 0; i < kThreadRows; ++i) {
+        of_row[i] = dots[i].corner[j];
+        of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 1);
+        of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);
+      }
+      sum.corner[j] = in_quad % kThreadRows == 0 ? of_row[0] : of_row[1];
+    }
+    const BlockPixel own = pixel(hidden(own_pixel));
+    if (own.inside && in_quad < kThreadRows) {
+      const Chunk& chunk = call.chunk;
+      const int in_image = (chunk.first_row + own.row) * static_cast<int>(chunk.shape.out_width) + own.column;
+      const int channel = offset_group * static_cast<int>(chunk.shape.taps()) + tap;
+      call.grads.write(chunk.first_image + own.image, in_image, channel, slopes().get(own_pixel % kPixels), sum);
+    }
+  }
+};
+
+}  // namespace resnet_cuda

@@ -1,0 +1,420 @@
+// The weight's gradient of the deformable convolution without columns in memory, by the warpgroup layer: an implicit
+// matrix product, over the pixels, of the output's gradient with samples that each block makes in shared memory.
+#pragma once
+
+#include "common/pack.cuh"
+#include "common/warpgroup.cuh"
+#include "deform_conv/cuda_fused_producer.cuh"
+#include "deform_conv/cuda_gradient_parts.cuh"
+#include "deform_conv/cuda_positions.cuh"
+#include "deform_conv/cuda_stream_k.cuh"
+#include "deform_conv/cuda_strips.cuh"
+#include "deform_conv/cuda_tap_block.cuh"
+
+namespace resnet_cuda {
+
+// A unit is a slice of 64 input channels of one tap; those of a weight group are [taps][slices]. A tile has the output
+// channels of some parts of a group and two units; past the last one the last once more, for nothing.
+struct WeightUnit {
+  int tap;
+  int slice;  // of the group's
+};
+struct WeightTile {
+  int group;
+  int first_part;  // of 64 output channels, in the group
+  int first_unit;
+};
+constexpr int kTileUnits = 2;
+constexpr int kTileColumns = kTileUnits * kSliceChannels;
+
+// A call for some images, the chunk. Pixels are counted in strip order, image after image, from the chunk's first one.
+struct WeightGradientCall {
+  DeformConvShape shape;
+  Positions positions;
+  GradientParts parts;
+  StreamK stream;  // tiles [groups][row tiles][column tiles], steps of 64 pixels
+  StripOrder order;
+  FastDivision32 image_pixels;  // of the output
+  FastDivision32 kernel_width;
+  FastDivision32 slices;         // of a weight group's input channels
+  FastDivision32 offset_slices;  // of an offset group's
+  FastDivision32 column_tiles;   // of a weight group
+  FastDivision32 row_tiles;      // of a weight group
+  int64_t first_image;
+  int units;  // of a weight group
+
+  template <int kRows>
+  RESNET_CUDA_HOST_DEVICE WeightTile tile(int number) const {
+    const int rows = column_tiles.quotient(number);
+    const int group = row_tiles.quotient(rows);
+    return {
+        group,
+        (rows - group * row_tiles.divisor()) * (kRows / GradientParts::kChannels),
+        (number - rows * column_tiles.divisor()) * kTileUnits};
+  }
+  RESNET_CUDA_HOST_DEVICE WeightUnit unit(int index) const {
+    const int tap = slices.quotient(index);
+    return {tap, index - tap * slices.divisor()};
+  }
+};
+
+// How a block's sums of a tile lie in memory: [64 rows each][four elements of each thread's][threads], as the
+// accumulators have them.
+template <int kRows>
+struct TileSums {
+  static constexpr int kRowBlocks = kRows / device::kProductRows;
+  static constexpr int kQuads = kTileColumns / 2 / 4;  // of a thread, per 64 rows
+  static constexpr int kTileQuads = kRowBlocks * kQuads * device::kWarpgroup;
+  static constexpr int kElements = kTileQuads * 4;
+
+  RESNET_CUDA_HOST_DEVICE static int quad(int row_block, int of_thread, int thread) {
+    return (row_block * kQuads + of_thread) * device::kWarpgroup + thread;
+  }
+};
+
+// A block sums its part of the list of all tiles' steps. A step: 64 pixels, kRows output channels, two units. Both
+// operands are of kSide: a row has one pixel. Two warpgroups multiply kRows / 2 output channels each; the others plan
+// and sample, and start the copies of the output's gradient.
+template <typename T, int kRows>
+struct FusedWeightGradient {
+  static_assert(kRows == 128 || kRows == 256);
+  static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  static constexpr int kPixels = GradientParts::kPixels;
+  // With 256 rows the sums leave no registers for more than 384 threads.
+  static constexpr int kProducers = kRows == 256 ? 128 : 256;
+  static constexpr int kConsumers = 2 * device::kWarpgroup;
+  static constexpr int kThreads = kConsumers + kProducers;
+  static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
+  static constexpr int kConsumerRegisters = kRows == 256 ? 176 : 152;
+  static constexpr int kProducerRegisters = kRows == 256 ? 152 : 96;
+  static constexpr int kProducts = kRows / 2 / device::kProductRows;  // of a warpgroup
+
+  static constexpr int kRowParts = kRows / GradientParts::kChannels;
+  static constexpr int kGradBytes = kRowParts * GradientParts::kBytes;
+  static constexpr int kSliceBytes = kPixels * device::kSwizzledRow;
+  static constexpr int kStageBytes = kGradBytes + kTileUnits * kSliceBytes;
+  static constexpr int kStages = 3;
+
+  // A warp plans the pixels that it samples itself, of as many steps at once as it has lanes for.
+  static constexpr int kWarpRows = kPixels / (kProducers / device::kWarp);
+  static constexpr int kPlannedSteps = device::kWarp / kWarpRows;
+  static constexpr int kPlanned = kPlannedSteps * kTileUnits * kPixels;
+
+  static constexpr int kPlan = kStages * kStageBytes;
+  static constexpr int kBarriers = kPlan + kPlanned * static_cast<int>(sizeof(PlannedTap<float>));  // of 8 bytes each
+  static constexpr int kSharedBytes = kBarriers + 2 * kStages * 8;
+
+  WeightGradientCall call;
+  const T* input;  // [images, H, W, C], of the chunk
+  const T* grads;  // parts, see GradientParts
+  float* sums;     // [places of the stream][TileSums]
+
+  RESNET_CUDA_BODY void operator()() const {
+    const int thread = device::thread();
+    if (thread == 0) {
+      for (int stage = 0; stage < kStages; ++stage) {
+        full(stage).init(kProducers / device::kWarp + 1);
+        empty(stage).init(kConsumers / device::kWarp);
+      }
+      device::publish_barriers();
+    }
+    RESNET_CUDA_SYNC_BLOCK();
+    if (thread >= kConsumers) {
+      device::lower_registers<kProducerRegisters>();
+      produce(thread - kConsumers);
+    } else {
+      device::raise_registers<kConsumerRegisters>();
+      consume(thread);
+    }
+  }
+
+ private:
+  using Stages = device::Ring<kStages>;
+  using Part = StreamK::Part;
+
+  RESNET_CUDA_BODY static device::PhaseBarrier full(int stage) {
+    return device::PhaseBarrier(kBarriers + stage * 8);
+  }
+  RESNET_CUDA_BODY static device::PhaseBarrier empty(int stage) {
+    return device::PhaseBarrier(kBarriers + (kStages + stage) * 8);
+  }
+  RESNET_CUDA_BODY static constexpr int grads_at(int stage) {
+    return stage * kStageBytes;
+  }
+  RESNET_CUDA_BODY static constexpr int samples_at(int stage) {
+    return stage * kStageBytes + kGradBytes;
+  }
+
+  // --- producers
+
+  // Of a tile, what its samples are taken from.
+  struct Source {
+    WeightTile tile;
+    int tap[kTileUnits];
+    int offset_group[kTileUnits];
+    const T* channels[kTileUnits];  // of the chunk's first pixel
+    int plans;                      // 1 where both units read the same positions
+  };
+  // A lane's pixel of a later step, and its offsets, which are read while others are sampled.
+  struct Ahead {
+    int image;  // of the chunk
+    StripPixel place;
+    bool inside;
+    TapOffset<float> by[kTileUnits];
+  };
+
+  RESNET_CUDA_BODY void produce(int thread) const {
+    const int64_t end = call.stream.begin(device::block() + 1);
+    Stages ring(1);
+    Part part;
+    for (int64_t place = call.stream.begin(device::block()); place < end; place += part.end - part.first) {
+      part = call.stream.part(place, end);
+      produce_part(thread, part, source_of(part.tile), ring);
+    }
+  }
+
+  RESNET_CUDA_BODY Source source_of(int number) const {
+    Source source;
+    source.tile = call.tile<kRows>(number);
+#pragma unroll
+    for (int i = 0; i < kTileUnits; ++i) {
+      const int unit = source.tile.first_unit + i;
+      const WeightUnit at = call.unit(unit < call.units ? unit : call.units - 1);
+      const int slice = source.tile.group * call.slices.divisor() + at.slice;
+      source.tap[i] = at.tap;
+      source.offset_group[i] = call.offset_slices.quotient(slice);
+      source.channels[i] = input + slice * kSliceChannels;
+    }
+    const bool same = source.tap[0] == source.tap[1] && source.offset_group[0] == source.offset_group[1];
+    source.plans = same ? 1 : kTileUnits;
+    return source;
+  }
+
+  RESNET_CUDA_BODY void produce_part(int thread, const Part& part, const Source& source, Stages& ring) const {
+    constexpr int kInFlight = kRows == 256 ? 4 : 2;
+    const device::Shared<PlannedTap<float>> plan(kPlan, kPlanned);
+    const int lane = thread % device::kWarp;
+    const int row = sampled_row<kProducers>(thread / device::kWarp, lane % kWarpRows);
+    const int lane_step = lane / kWarpRows;
+    Ahead ahead = read_ahead(source, part.first + lane_step, row);
+#pragma unroll 1
+    for (int first = part.first; first < part.end; first += kPlannedSteps) {
+      // All lanes are done with the plan before: each step ends with a barrier of the warp.
+      set_plan(source, ahead, lane_step * kTileUnits * kPixels + row, plan);
+      RESNET_CUDA_SYNC_WARP();
+      ahead = read_ahead(source, first + kPlannedSteps + lane_step, row);
+      const int steps = part.end - first < kPlannedSteps ? part.end - first : kPlannedSteps;
+#pragma unroll 1
+      for (int step = 0; step < steps; ++step) {
+        empty(ring.stage).wait(ring.parity);
+        if (thread == 0) {
+          copy_grads(source.tile, first + step, ring.stage);
+        }
+#pragma unroll
+        for (int i = 0; i < kTileUnits; ++i) {
+          const int planned = step * kTileUnits + (source.plans == 1 ? 0 : i);
+          sample_slice<T, kProducers, kPixels, kInFlight>(
+              thread, source.channels[i], plan, planned * kPixels, samples_at(ring.stage) + i * kSliceBytes);
+        }
+        device::fence_async_proxy();
+        RESNET_CUDA_SYNC_WARP();
+        if (lane == 0) {
+          full(ring.stage).arrive();
+        }
+        ring.advance();
+      }
+    }
+  }
+
+  RESNET_CUDA_BODY Ahead read_ahead(const Source& source, int step, int row) const {
+    Ahead ahead{};
+    const int pixel = step * kPixels + row;
+    ahead.inside = pixel < call.parts.pixels;
+    if (ahead.inside) {
+      ahead.image = call.image_pixels.quotient(pixel);
+      ahead.place = call.order.pixel(pixel - ahead.image * call.image_pixels.divisor());
+#pragma unroll
+      for (int i = 0; i < kTileUnits; ++i) {
+        if (i < source.plans) {
+          ahead.by[i] = call.positions.template read<float>(call.shape, place_of(source, ahead, i));
+        }
+      }
+    }
+    return ahead;
+  }
+
+  RESNET_CUDA_BODY TapPlace place_of(const Source& source, const Ahead& ahead, int unit) const {
+    return {
+        call.first_image + ahead.image,
+        ahead.place.row,
+        ahead.place.column,
+        source.offset_group[unit],
+        source.tap[unit]};
+  }
+
+  // Of a pixel past the last one the plan reads nothing.
+  RESNET_CUDA_BODY void
+  set_plan(const Source& source, const Ahead& ahead, int at, const device::Shared<PlannedTap<float>>& plan) const {
+    const int pixel_packs = static_cast<int>(call.shape.channels) / N;
+    const int first = ahead.image * static_cast<int>(call.shape.height * call.shape.width) * pixel_packs;
+#pragma unroll
+    for (int i = 0; i < kTileUnits; ++i) {
+      if (i < source.plans) {
+        PlannedTap<float> planned{{-1, -1, -1, -1}, {0, 0, 0, 0}};
+        if (ahead.inside) {
+          planned = planned_tap(
+              Positions::sample_at<float>(call.shape, call.kernel_width, place_of(source, ahead, i), ahead.by[i]),
+              pixel_packs,
+              false);
+#pragma unroll
+          for (int corner = 0; corner < 4; ++corner) {
+            planned.corner[corner] = planned.corner[corner] < 0 ? -1 : planned.corner[corner] + first;
+          }
+        }
+        plan.set(at + i * kPixels, planned);
+      }
+    }
+  }
+
+  // Past a group's last part its last one once more, for rows that nobody reads.
+  RESNET_CUDA_BODY void copy_grads(const WeightTile& tile, int step, int stage) const {
+    constexpr int kPartElements = GradientParts::kBytes / static_cast<int>(sizeof(T));
+    const device::PhaseBarrier full_stage = full(stage);
+    full_stage.arrive_and_expect(kGradBytes);
+    const int64_t first = static_cast<int64_t>(step) * call.parts.channel_parts() + tile.group * call.parts.group_parts;
+#pragma unroll
+    for (int i = 0; i < kRowParts; ++i) {
+      const int part = tile.first_part + i;
+      const T* source =
+          grads + (first + (part < call.parts.group_parts ? part : call.parts.group_parts - 1)) * kPartElements;
+      device::copy_bulk(grads_at(stage) + i * GradientParts::kBytes, source, GradientParts::kBytes, full_stage);
+    }
+  }
+
+  // --- consumers
+
+  RESNET_CUDA_BODY void consume(int thread) const {
+    constexpr auto kSide = device::Major::kSide;
+    const int warpgroup = thread / device::kWarpgroup;
+    const int64_t end = call.stream.begin(device::block() + 1);
+    device::Sums<kTileColumns> own[kProducts];
+    Stages ring(0);
+    Part part;
+#pragma unroll 1
+    for (int64_t place = call.stream.begin(device::block()); place < end; place += part.end - part.first) {
+      part = call.stream.part(place, end);
+      int last = 0;  // the stage before
+#pragma unroll 1
+      for (int step = part.first; step < part.end; ++step) {
+        full(ring.stage).wait(ring.parity);
+        const device::Descriptor left = device::operand_at<kSide>(
+            grads_at(ring.stage) + warpgroup * kProducts * GradientParts::kBytes, GradientParts::kBytes);
+        const device::Descriptor right = device::operand_at<kSide>(samples_at(ring.stage), kSliceBytes);
+#pragma unroll
+        for (int i = 0; i < kProducts; ++i) {
+          device::begin_products(own[i]);
+        }
+#pragma unroll
+        for (int pixels = 0; pixels < kPixels / device::kProductDepth; ++pixels) {
+          constexpr int kStep = device::kProductStep<kSide>;
+#pragma unroll
+          for (int i = 0; i < kProducts; ++i) {
+            device::multiply<T, kSide, kSide>(
+                own[i],
+                left.advanced(i * GradientParts::kBytes + pixels * kStep),
+                right.advanced(pixels * kStep),
+                step > part.first || pixels > 0);
+          }
+        }
+        device::commit_products();
+        device::wait_products<1>();
+        if (step > part.first && thread % device::kWarp == 0) {
+          empty(last).arrive();
+        }
+        last = ring.stage;
+        ring.advance();
+      }
+#pragma unroll
+      for (int i = 0; i < kProducts; ++i) {
+        device::finish_products(own[i]);
+      }
+      if (thread % device::kWarp == 0) {
+        empty(last).arrive();
+      }
+      write(thread, part.tile, own);
+    }
+  }
+
+  RESNET_CUDA_BODY void write(int thread, int tile, const device::Sums<kTileColumns> (&own)[kProducts]) const {
+    using Layout = TileSums<kRows>;
+    const int warpgroup = thread / device::kWarpgroup;
+    const int in_group = thread % device::kWarpgroup;
+    float* target = sums + StreamK::place(device::block(), tile) * Layout::kElements;
+#pragma unroll
+    for (int i = 0; i < kProducts; ++i) {
+#pragma unroll
+      for (int quad = 0; quad < Layout::kQuads; ++quad) {
+        Pack<float, 4> pack;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          pack.element[j] = own[i].get(quad * 4 + j);
+        }
+        store_pack(target + Layout::quad(warpgroup * kProducts + i, quad, in_group) * 4, pack);
+      }
+    }
+  }
+};
+
+// Index: four sums of a tile, which are added over the blocks in their order, and to those of the chunks before.
+template <typename To, int kRows>
+struct SumTiles {
+  using Layout = TileSums<kRows>;
+
+  WeightGradientCall call;
+  const float* sums;    // see FusedWeightGradient
+  const float* before;  // of the chunks before, with the target's strides; or null
+  To* target;           // [O, C/groups, taps]
+  int64_t out_stride, channel_stride, tap_stride;
+
+  RESNET_CUDA_BODY void operator()(int64_t index) const {
+    const auto number = static_cast<int>(index / Layout::kTileQuads);
+    const auto in_tile = static_cast<int>(index % Layout::kTileQuads);
+    const WeightTile tile = call.tile<kRows>(number);
+    const int thread = in_tile % device::kWarpgroup;
+    const int first_element = in_tile / device::kWarpgroup % Layout::kQuads * 4;
+    const int row_block = in_tile / (device::kWarpgroup * Layout::kQuads);
+    const int column = device::result_column(thread, first_element);
+    const int unit = tile.first_unit + column / kSliceChannels;
+    const auto group_outputs = static_cast<int>(call.shape.group_out_channels());
+    const int first_output = tile.first_part * GradientParts::kChannels + row_block * device::kProductRows +
+                             device::result_row(thread, first_element);
+    if (unit >= call.units || first_output >= group_outputs) {
+      return;
+    }
+    float sum[4] = {0, 0, 0, 0};
+    const int64_t first = call.stream.first_block(number);
+    const int64_t last = call.stream.last_block(number);
+#pragma unroll 4
+    for (int64_t block = first; block <= last; ++block) {
+      const int64_t place = StreamK::place(block, number) * Layout::kTileQuads + in_tile;
+      const Pack<float, 4> pack = load_constant_pack<4>(sums + place * 4);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        sum[i] += pack.element[i];
+      }
+    }
+    const WeightUnit at = call.unit(unit);
+    const int64_t channel = at.slice * kSliceChannels + column % kSliceChannels;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int output = first_output + device::result_row(0, i);
+      if (output < group_outputs) {
+        const int64_t place = (static_cast<int64_t>(tile.group) * group_outputs + output) * out_stride +
+                              (channel + device::result_column(0, i)) * channel_stride + at.tap * tap_stride;
+        target[place] = static_cast<To>(before == nullptr ? sum[i] : before[place] + sum[i]);
+      }
+    }
+  }
+};
+
+}  // namespace resnet_cuda
