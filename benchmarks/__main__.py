@@ -41,7 +41,7 @@ PARTS = {
     "inference": bench_inference.run,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path("runs/benchmarks")
 REFERENCE_ASKED = f"{_backend.ENVIRONMENT_VARIABLE}=reference"
 
 
@@ -65,7 +65,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help=f"measure the PyTorch reference where nothing is compiled for the device, as {REFERENCE_ASKED} does",
     )
-    parser.add_argument("--output", type=Path, help="files to write, without ending; a dated name by default")
+    parser.add_argument(
+        "--output", type=Path, help="files to write, without ending; a dated name in runs/benchmarks by default"
+    )
     chosen = parser.parse_args(arguments)
     unknown = [part for part in chosen.parts if part not in PARTS]
     if unknown:

@@ -151,3 +151,12 @@ def test_data_parallel_warns_once(tmp_path):
             sum(level.sum() for level in model(x()).values()).backward()
 
         assert [warned(step), warned(step)] == [1, 0]
+
+
+def test_symbolic_traces_do_not_warn():
+    """torchvision's create_feature_extractor traces in training mode, too, whatever mode the network is in."""
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model = narrow_fpn().eval()
+    assert warned(lambda: extraction.create_feature_extractor(model, {"body.layer1": "c2"})) == 0
+    assert warned(lambda: torch.fx.symbolic_trace(model.train())) == 0
+    assert warned(model, x()) == 1
