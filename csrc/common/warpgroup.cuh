@@ -1,5 +1,5 @@
-// What sm_90a adds, behind a layer as thin as device.cuh: matrix products by a warpgroup (wgmma), barriers in shared
-// memory (mbarrier), bulk copies into it, named barriers, registers that warpgroups hand to each other.
+// Thin wrappers of sm_90a's instructions: matrix products by a warpgroup (wgmma), barriers in shared memory (mbarrier),
+// bulk copies into shared memory, named barriers, reallocation of registers between warpgroups (setmaxnreg).
 //
 // For kernels in files named *_sm90a.cu, which are compiled for sm_90a only. Their bodies have
 // `static constexpr int kWarpgroups`; they may have more than 48 KiB of shared memory. In the emulation
@@ -42,19 +42,19 @@ RESNET_CUDA_HOST_DEVICE constexpr int swizzled(int byte) {
 // one k. The values are those of wgmma's imm-trans-a and imm-trans-b.
 enum class Major : int { kDepth = 0, kSide = 1 };
 
-// Tells wgmma where an operand lies. Bits 0-13 the address, 16-29 the leading and 32-45 the stride byte offset, each
-// without its lowest four bits; 62-63 the swizzle, 1 for 128 bytes. CUTLASS, cute/arch/mma_sm90_desc.hpp.
+// wgmma's matrix descriptor of an operand. Bits 0-13 the address, 16-29 the leading and 32-45 the stride byte offset,
+// each without its lowest four bits; 62-63 the swizzle, 1 for 128 bytes. CUTLASS, cute/arch/mma_sm90_desc.hpp.
 struct Descriptor {
   uint64_t bits;
 
-  // The same operand `bytes` further on, a multiple of 16 within shared memory.
+  // The descriptor with its address advanced by `bytes`, a multiple of 16 within shared memory.
   RESNET_CUDA_HOST_DEVICE Descriptor advanced(int bytes) const {
     return {bits + static_cast<uint64_t>(bytes >> 4)};
   }
 };
 
-// Bytes from one product's part of an operand to the next one's, kProductDepth of k further: in the same rows, whose
-// swizzle goes by the address, or 16 rows further. CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp: DescriptorIterator.
+// Bytes between the parts of an operand that two successive products read, kProductDepth of k apart: in the same rows
+// (their swizzle depends on the address), or 16 rows further. CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp: DescriptorIterator.
 template <Major kMajor>
 constexpr int kProductStep = kMajor == Major::kDepth ? kProductDepth * 2 : kProductDepth * kSwizzledRow;
 
@@ -133,7 +133,7 @@ class PhaseBarrier {
   __device__ __forceinline__ void arrive() const {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" : : "r"(address_) : "memory");
   }
-  // Arrives, and announces that copy_bulk will bring so many bytes in this phase.
+  // Arrives, and adds `bytes` to the bytes that copy_bulk must bring in this phase.
   __device__ __forceinline__ void arrive_and_expect(int bytes) const {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" : : "r"(address_), "r"(bytes) : "memory");
   }
@@ -181,7 +181,7 @@ __device__ __forceinline__ void sync_threads(int number, int threads) {
   asm volatile("bar.sync %0, %1;" : : "r"(number), "r"(threads) : "memory");
 }
 
-// The warps of a warpgroup hand registers back, or wait for as many as they ask for, per thread: a multiple of 8 from
+// The warps of a warpgroup release registers, or wait until they get them; the number per thread: a multiple of 8 from
 // 24 to 256. CUTLASS, cutlass/arch/reg_reconfig.h.
 template <int kRegisters>
 __device__ __forceinline__ void lower_registers() {
@@ -192,8 +192,8 @@ __device__ __forceinline__ void raise_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(kRegisters));
 }
 
-// Of an operand at byte `place`, which lies in an atom's first row. kSide: `column_bytes` lead from 64 elements of m or
-// n to the next 64.
+// The descriptor of an operand at byte `place`, which lies in an atom's first row. kSide: `column_bytes` lead from 64
+// elements of m or n to the next 64.
 template <Major kMajor>
 __device__ __forceinline__ Descriptor operand_at(int place, int column_bytes = 0) {
   return {warpgroup_detail::descriptor_bits<kMajor>(shared_address(place), column_bytes)};
@@ -233,7 +233,7 @@ __device__ __forceinline__ float rounded_to_tf32(float value) {
 
 // sums = a b^T, added to what they were where `accumulate`: a is 64 x 16, b is kColumns x 16, T is BFloat16 or Half; or
 // a is 64 x 8, b is kColumns x 8, T is float: TF32, of which wgmma takes the bits without rounding, both kDepth. The
-// whole warpgroup takes part. Runs on until finish_products; the operands and `sums` must be left alone till then.
+// whole warpgroup takes part. Runs on until finish_products; the operands and `sums` must not be written until then.
 template <typename T, Major kMajorA, Major kMajorB, int kColumns>
 __device__ __forceinline__ void
 multiply(Sums<kColumns>& sums, const Descriptor& a, const Descriptor& b, bool accumulate) {

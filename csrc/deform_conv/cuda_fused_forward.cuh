@@ -1,5 +1,5 @@
 // The forward of the deformable convolution without columns in memory: a block samples them for 128 or 64 output pixels
-// into shared memory and multiplies them there, by the warpgroup layer. An implicit matrix product.
+// into shared memory and multiplies them there by wgmma: an implicit matrix product (implicit GEMM).
 #pragma once
 
 #include "common/pack.cuh"
@@ -13,7 +13,7 @@
 namespace resnet_cuda {
 
 // How the weight [O, C/groups, kh, kw] becomes a sequence of parts, each of kColumns output channels and a slice of
-// input channels of one tap, 64 or in float32 32, K-major and swizzled as copy_bulk takes it: [groups][column
+// input channels of one tap, 64 or in float32 32, K-major and swizzled as they lie in shared memory: [groups][column
 // tiles][slices][taps]. Output channels past a group's last one are zeros.
 struct WeightParts {
   int columns;       // kColumns
@@ -29,7 +29,7 @@ struct WeightParts {
   }
 };
 
-// Index: 16 bytes of the parts.
+// Packs the weight. Index: 16 bytes of the parts.
 template <typename T>
 struct PackWeightParts {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
@@ -415,7 +415,7 @@ struct FusedForward {
         const Pack<T, 2> pack = pack_of<T, 2>(value);
         Pair bits;
         memcpy(&bits, &pack, sizeof(bits));
-        // The packs of a row change places with its number, so that eight rows do not meet in the same banks.
+        // The packs of a row are XOR-swizzled by its number against bank conflicts between rows.
         const int in_row = column - first;
         pairs.set((row * kAtOncePacks + (in_row / N ^ row % 8)) * (N / 2) + in_row % N / 2, bits);
       }

@@ -21,7 +21,7 @@ struct DeformConvArguments {
   std::optional<Tensor> mask;  // [N, G*K, Ho, Wo], input's dtype or float32
 };
 
-// For the text of an error that is about the output's size.
+// For the texts of errors about the output's size.
 inline std::string size_and_output(const DeformConvShape& shape) {
   return join(
       "of size ",
@@ -47,7 +47,7 @@ struct DeformConvNeeds {
   bool input, weight, offset, mask, bias;
 };
 
-// The gradients that were needed, each of its argument's size, in any floating dtype and layout.
+// The gradients that were needed, each with the size of its argument, in any floating dtype and layout.
 struct DeformConvGradients {
   std::optional<Tensor> input;
   std::optional<Tensor> weight;

@@ -1,8 +1,10 @@
-// Backward of the deformable convolution on CUDA, chunk by chunk: the columns' gradient by ATen's matrix product; from
-// it the input's gradient (col2im by lists) and the gradients of offsets and masks, whose kernel overwrites the
-// columns' gradient with the columns; from the columns the weight's gradient by another product. Or, where that is
-// asked for and fits, the weight's gradient by a fused kernel; the columns' gradient and those of offsets and masks by
-// another one. Only gradients that are asked for; no floating-point atomics.
+// Backward of the deformable convolution on CUDA, chunk by chunk:
+// 1. the columns' gradient, by ATen's matrix product;
+// 2. from it the input's gradient (col2im by lists);
+// 3. the gradients of offsets and masks; this kernel overwrites the columns' gradient with the columns;
+// 4. from the columns the weight's gradient, by another product.
+// Where they are asked for and fit, fused kernels replace 1 and 3, and 4. Only the gradients that are needed are
+// computed; there are no floating-point atomics.
 
 #include <algorithm>
 
@@ -278,7 +280,7 @@ class Backward {
   std::optional<Tensor> columns_;
   ColumnGradientFunction column_gradient_;  // empty where the columns' gradient is not fused
   std::optional<Tensor> input_total_;       // [H, W, C]
-  // One of these: [O, taps, C/groups] where the call is one chunk, else sums.
+  // Only one of the two: [O, taps, C/groups] where the call is one chunk; else float32 sums over the chunks.
   std::optional<Tensor> weight_product_;
   std::optional<WeightSums<T, Real>> weight_sums_;
 };

@@ -1,4 +1,4 @@
-// A matrix product that uses all of common/warpgroup.cuh, to show that a GPU understands it as the emulation does.
+// A matrix product that uses all of common/warpgroup.cuh, to check a GPU against the emulation.
 #pragma once
 
 #include <type_traits>
@@ -25,7 +25,7 @@ struct SwizzledOperand {
   static constexpr int kRow = device::kRowElementsOf<T>;
   static constexpr int kBytes = kSide * device::kSwizzledRow;  // of a part
   static constexpr int kUnits = kBytes / static_cast<int>(sizeof(Unit));
-  // Of a column of rows: kRow elements of k, all of m or n; or 64 of m or n, 64 of k.
+  // Of what one row of 128 bytes spans: kRow elements of k, for all of m or n; or 64 of m or n, for 64 of k.
   static constexpr int kColumnBytes = kMajor == device::Major::kDepth ? kBytes : 64 * device::kSwizzledRow;
 
   // Unit number `index` of a part, 0 to kUnits - 1, in the order of rows, taken from the matrix [kSide, depth]; and its
@@ -149,7 +149,7 @@ struct WarpgroupProduct {
     int last = -1;  // the stage before
     for (int part = 0; part < depth / A::kRow; ++part) {
       full(ring.stage).wait(ring.parity);
-      // Of a each warpgroup has 64 rows, or one column of 64.
+      // Each warpgroup multiplies 64 rows of a, or one column of 64.
       const int place = kStagesA + ring.stage * A::kBytes + warpgroup * device::kProductRows * device::kSwizzledRow;
       const device::Descriptor left = device::operand_at<kMajorA>(place, A::kColumnBytes);
       const device::Descriptor right = device::operand_at<kMajorB>(kStagesB + ring.stage * B::kBytes, B::kColumnBytes);

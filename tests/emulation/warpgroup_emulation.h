@@ -1,13 +1,16 @@
 // The second half of csrc/common/warpgroup.cuh on the CPU, for tests.
 //
-// Reported besides what device_emulation.h names: an access to bytes that a bulk copy is about to write, or has written
-// without the thread having waited for it; wgmma or a bulk copy on bytes that a thread wrote without a fence since, or
-// after it without a barrier; a write to bytes that a wgmma may still read, that is, before all four warps have waited
-// for it and the writer for them; sums that are read before they were waited for, or multiplied into without
-// begin_products since they were; a phase that is waited for twice or out of turn, and one arrival too many;
-// descriptors that lead elsewhere, since they are taken apart bit by bit; float32 that is not rounded to TF32; more
-// registers than a block has; a deadlock, with what each barrier lacks. When a bulk copy ends depends on the seed. Not
-// seen: what other swizzles do, clusters, timing.
+// Reported besides the errors that device_emulation.h lists:
+// - an access to bytes that a pending bulk copy writes, or that it has written and the thread has not waited for;
+// - wgmma or a bulk copy on bytes that a thread has written without a fence afterwards, or with no barrier after it;
+// - a write to bytes that a wgmma may still read: before all four warps have waited for it, and the writer for them;
+// - sums that are read before a wait, or multiplied into without begin_products after one;
+// - a phase that is waited for twice or out of order, and an arrival too many;
+// - a wrong descriptor: its bit fields are decoded;
+// - float32 operands that are not rounded to TF32;
+// - more registers than a thread block has;
+// - a deadlock, with what each barrier waits for.
+// The seed decides when a bulk copy ends. Not emulated: other swizzles, clusters, timing.
 #pragma once
 
 #include <cmath>

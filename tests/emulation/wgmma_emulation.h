@@ -1,4 +1,4 @@
-// wgmma on the CPU: it finds its operands by the very bits of their descriptors.
+// wgmma on the CPU. Operands are found by decoding the bit fields of their descriptors.
 #pragma once
 
 #include <cstdint>
@@ -111,9 +111,10 @@ std::vector<float> read_operand(
   return elements;
 }
 
-// Who holds a sum: element `index` of `thread`'s. PTX ISA, figure "accumulator D" of wgmma: a warp has 16 rows, whose
-// first and second eight alternate in pairs of elements; four threads share a row, with two columns of every eight.
-// Written the other way round than result_row and result_column of warpgroup.cuh, so that these can be wrong.
+// Which thread has which sum: element `index` of `thread`'s. PTX ISA, figure "accumulator D" of wgmma: a warp has 16
+// rows, whose first and second eight alternate in pairs of elements; four threads share a row, with two columns of
+// every eight. Written the other way round than result_row and result_column of warpgroup.cuh, so that these can be
+// wrong.
 struct Holder {
   int thread;
   int index;
