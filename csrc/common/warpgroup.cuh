@@ -54,7 +54,8 @@ struct Descriptor {
 };
 
 // Bytes between the parts of an operand that two successive products read, kProductDepth of k apart: in the same rows
-// (their swizzle depends on the address), or 16 rows further. CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp: DescriptorIterator.
+// (their swizzle depends on the address), or 16 rows further. CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp:
+// DescriptorIterator.
 template <Major kMajor>
 constexpr int kProductStep = kMajor == Major::kDepth ? kProductDepth * 2 : kProductDepth * kSwizzledRow;
 
