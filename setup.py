@@ -8,11 +8,15 @@ from __future__ import annotations
 import ast
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+
+# Known, and explained in pyproject.toml; setuptools' texts are longer than all that a build says.
+warnings.filterwarnings("ignore", message=r"\s*(License classifiers are deprecated|Editable installation)")
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "resnet_cuda"
