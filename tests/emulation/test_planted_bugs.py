@@ -14,7 +14,7 @@ import pytest
 from emulation.build import CSRC, HERE
 from emulation.child import SANITIZER_EXIT, Forked, run_tests, sanitizer_runtimes
 from emulation.libraries import build_library
-from emulation.planted_bugs import BUGS, PlantedBug
+from emulation.planted_bugs import ALL_BUGS, BUGS, PlantedBug
 from helpers.shared import run_folder
 
 FLOAT32_ONLY = ("-DRESNET_CUDA_FLOAT32_ONLY",)  # dispatch.h; compiles faster
@@ -49,6 +49,13 @@ def run_copy(bug: PlantedBug, folder: Path, known: Path, forked: Forked) -> subp
     test_file, *options = bug.tests
     arguments = [str(HERE / test_file), "-x", *options]
     return run_tests(arguments, folder, sanitize=True) if bug.sanitize else forked.run_tests(arguments, folder)
+
+
+def test_all_bugs_can_be_planted():
+    """Those, too, that this run does not plant."""
+    counts = {bug.name: (CSRC / bug.file).read_text().count(bug.old) for bug in ALL_BUGS}
+    assert len(counts) == len(ALL_BUGS)
+    assert not {name: count for name, count in counts.items() if count != 1}
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.skipif(sanitizer_runtimes() is None, reason="this compi
 
 BUILDING = {"test_sanitized.py", "test_planted_bugs.py", "test_launch_shapes.py", "test_ucontext.py"}
 AGAIN = sorted({path.name for path in HERE.glob("test_*.py")} - BUILDING)
+# Slow ones, whose accesses are the same for both 16-bit types: bfloat16 only.
+ONE_DTYPE = {"test_column_gradient.py", "test_column_gradient_backward.py", "test_fused_weight_gradient.py"}
+ONE_DTYPE |= {"test_fused_forward.py"}
 REPORT = re.compile("AddressSanitizer|runtime error:")
 
 
@@ -36,10 +39,11 @@ def sanitized(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", AGAIN)
 def test_again(sanitized, name):
     # In another order of threads and blocks than the tests' own process has.
-    child = run_tests([str(HERE / name)], sanitized, sanitize=True, RESNET_CUDA_EMULATION_SEED="1")
+    options = ["-k", "not torch.float16"] if name in ONE_DTYPE else []
+    child = run_tests([str(HERE / name), *options], sanitized, sanitize=True, RESNET_CUDA_EMULATION_SEED="1")
     assert child.returncode == 0, child.stdout
     assert not REPORT.search(child.stdout), child.stdout
-    assert re.search(r"^\d+ passed in ", child.stdout, re.MULTILINE), child.stdout
+    assert re.search(r"^\d+ passed(, \d+ deselected)? in ", child.stdout, re.MULTILINE), child.stdout
 
 
 CALL = """
