@@ -1,8 +1,8 @@
 // Images of a dense tensor, contiguous or channels_last, as the kernels read and write them: channels last (NHWC).
 #pragma once
 
+#include "common/launch.cuh"
 #include "common/tensors.h"
-#include "common/transpose.cuh"
 
 namespace resnet_cuda {
 
@@ -20,6 +20,17 @@ inline int64_t buffer_bytes(const Tensor& dense) {
   const int64_t elements = dense.size(1) * dense.size(2) * dense.size(3);
   return needs_buffer(dense) ? elements * static_cast<int64_t>(dense.element_size()) : 0;
 }
+
+// Transposes [images][rows][columns] of elements of 2, 4 or 8 bytes. Not a template: where files for sm_90a and others
+// instantiated the same kernel, the linker would keep one of the two, perhaps the one without code for other GPUs.
+void transpose_images(
+    const Launcher& launcher,
+    const void* source,
+    void* target,
+    size_t element_bytes,
+    int64_t images,
+    int64_t rows,
+    int64_t columns);
 
 // Images of a tensor with a buffer for at most `most_images` of them, where they must be transposed.
 class BufferedImages {
@@ -52,7 +63,7 @@ class SourceImages : BufferedImages {
       return source;
     }
     auto* target = static_cast<T*>(buffer_->mutable_data_ptr());
-    transpose(launcher_, source, target, images, channels_, pixels_);
+    transpose_images(launcher_, source, target, sizeof(T), images, channels_, pixels_);
     return target;
   }
 
@@ -77,7 +88,8 @@ class TargetImages : BufferedImages {
   void finish(int64_t first, int64_t images) const {
     if (buffer_) {
       const auto* source = static_cast<const T*>(buffer_->const_data_ptr());
-      transpose(launcher_, source, data_ + first * channels_ * pixels_, images, pixels_, channels_);
+      T* target = data_ + first * channels_ * pixels_;
+      transpose_images(launcher_, source, target, sizeof(T), images, pixels_, channels_);
     }
   }
 

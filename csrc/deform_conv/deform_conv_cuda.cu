@@ -5,6 +5,7 @@
 #include "common/fast_division.h"
 #include "common/registration.h"
 #include "common/torch_stable.h"
+#include "common/transpose.cuh"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_epilogue.cuh"
@@ -93,6 +94,27 @@ void forward(const DeformConvArguments& arguments, const std::optional<Tensor>& 
 }  // namespace
 
 FusedForwardFunction fused_forward = nullptr;
+
+void transpose_images(
+    const Launcher& launcher,
+    const void* source,
+    void* target,
+    size_t element_bytes,
+    int64_t images,
+    int64_t rows,
+    int64_t columns) {
+  const auto run = [&](auto word) {
+    using Word = decltype(word);
+    transpose(launcher, static_cast<const Word*>(source), static_cast<Word*>(target), images, rows, columns);
+  };
+  if (element_bytes == sizeof(uint16_t)) {
+    run(uint16_t{});
+  } else if (element_bytes == sizeof(uint32_t)) {
+    run(uint32_t{});
+  } else {
+    run(uint64_t{});
+  }
+}
 
 void deform_conv2d_kernel(
     const DeformConvArguments& arguments,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
 from compile_gate.checks import row_faults
 from compile_gate.kernels import short_name
-from compile_gate.limits import Limit
+from compile_gate.limits import Limit, limits_on
 from compile_gate.ptxas_report import Resources, parse_report, warnings_in
 from compile_gate.sass import (
     count_wide,
@@ -178,3 +179,13 @@ def test_rows():
         "MySample<Half> must match one row of limits.py, but matches 0: none",
         r"Sample<float> must match one row of limits.py, but matches 2: 'Sample<\\w+>', 'Sample<float>|Place'",
     ]
+
+
+def test_no_kernel_is_in_files_for_sm_90a_and_in_others():
+    """Of two files that launch the same kernel the linker keeps one launch: perhaps the one for sm_90a alone."""
+
+    def names(architecture):
+        return {re.match(r"\w+", limit.kernel.removeprefix("ForEachIndex<"))[0] for limit in limits_on(architecture)}
+
+    assert len(names("9.0a")) > 8
+    assert not names("9.0a") & names("9.0")
