@@ -1,6 +1,6 @@
 // How forward and backward find their fused variants, which are compiled for sm_90a only (*_sm90a.cu), and whether they
-// are asked for. No GPU has run them yet: each is off unless a variable of its own is 1 or, where a call that it does
-// not fit is to be an error, require.
+// are asked for. They are not faster in all cases: each is off unless a variable of its own is 1 or, where a call that
+// it does not fit is to be an error, require.
 #pragma once
 
 #include <cstdlib>

@@ -89,8 +89,12 @@ def test_expanded_input_and_residual(backend):
     one = conv2d_winograd(**arguments)
     for name in ("input", "residual"):
         arguments[name] = arguments[name].expand(3, -1, -1, -1)
-    for image in conv2d_winograd(**arguments):
-        assert_bitwise_equal(image, one[0], "image")
+    result = conv2d_winograd(**arguments)
+    if backend == "reference":  # torch's products, whose bits may depend on the batch
+        copies = {name: arguments[name].contiguous() for name in ("input", "residual")}
+        one = conv2d_winograd(**arguments | copies)
+    for image, expected in zip(result, one.expand_as(result), strict=True):
+        assert_bitwise_equal(image, expected, "image")
 
 
 def test_empty_batch(backend):
