@@ -295,6 +295,22 @@ __device__ __forceinline__ void finish_products(Sums<kColumns>& sums) {
 namespace resnet_cuda {
 namespace device {
 
+// From the registers that the launch gave a thread: raises or lowers them. All warps of a warpgroup.
+template <int kLaunched, int kRegisters>
+RESNET_CUDA_BODY void take_registers() {
+  if constexpr (kRegisters > kLaunched) {
+    raise_registers<kRegisters>();
+  } else {
+    lower_registers<kRegisters>();
+  }
+}
+
+// Registers of a multiprocessor, of which a launch gives all threads as many: a multiple of 8.
+constexpr int kMultiprocessorRegisters = 1 << 16;
+constexpr int launched_registers(int threads) {
+  return kMultiprocessorRegisters / threads / 8 * 8;
+}
+
 // As wgmma is to find them in shared memory: float rounded to TF32.
 template <typename T, int N>
 RESNET_CUDA_BODY void round_operands(T (&value)[N]) {

@@ -3,10 +3,13 @@
 // threads and thread blocks are added in double.
 #pragma once
 
+#include <algorithm>
+
 #include "common/launch.cuh"
 #include "common/pack.cuh"
 #include "common/storage_types.h"
 #include "common/tensors.h"
+#include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {
 
@@ -63,7 +66,7 @@ struct SumRows {
   }
 };
 
-// Index: channel. Sums the partial sums in their order.
+// Index: channel. Sums the partial sums in a fixed order.
 template <typename T>
 struct FinishBiasGradient {
   const double* partial;  // [count][channels]
@@ -72,25 +75,40 @@ struct FinishBiasGradient {
   int64_t channels;
 
   RESNET_CUDA_BODY void operator()(int64_t index) const {
-    double sum = 0;
-#pragma unroll 8
-    for (int i = 0; i < count; ++i) {
-      sum += partial[i * channels + index];
+    // Several sums side by side, then a tree: rounding adds up over an eighth of the partial sums.
+    constexpr int kSums = 8;
+    double sum[kSums] = {};
+    for (int first = 0; first < count; first += kSums) {
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) {
+        sum[i] += first + i < count ? partial[(first + i) * channels + index] : 0.0;
+      }
     }
-    gradient[index] = static_cast<T>(static_cast<RealOf<T>>(sum));
+#pragma unroll
+    for (int half = kSums / 2; half > 0; half /= 2) {
+#pragma unroll
+      for (int i = 0; i < half; ++i) {
+        sum[i] += sum[i + half];
+      }
+    }
+    gradient[index] = static_cast<T>(static_cast<RealOf<T>>(sum[0]));
   }
 };
 
 template <typename T, typename Real>
 class BiasSums {
  public:
-  // Whatever the GPU, so that the sums are the same on all. About as many as a large one has multiprocessors.
-  static constexpr int kBlocks = 128;
+  static constexpr int kMostBlocks = 128;  // about as many as a large GPU has multiprocessors
+
+  static int64_t bytes(int64_t channels, int64_t workspace = kWorkspaceBytes) {
+    return blocks(channels, workspace) * channels * static_cast<int64_t>(sizeof(double));
+  }
 
   BiasSums(const Launcher& launcher, const Tensor& beside, int64_t channels)
       : launcher_(launcher),
         channels_(channels),
-        partial_(empty_beside(beside, {kBlocks * channels}, ScalarType::Double)) {
+        blocks_(blocks(channels)),
+        partial_(empty_beside(beside, {blocks_ * channels}, ScalarType::Double)) {
   }
 
   // `rows` [row_count, channels] of the next images.
@@ -107,13 +125,20 @@ class BiasSums {
   // Writes `gradient`, [channels].
   void finish(const Tensor& gradient) const {
     launcher_.run(
-        channels_, FinishBiasGradient<T>{data(), static_cast<T*>(gradient.mutable_data_ptr()), kBlocks, channels_});
+        channels_, FinishBiasGradient<T>{data(), static_cast<T*>(gradient.mutable_data_ptr()), blocks_, channels_});
   }
 
  private:
   template <int N>
   void launch(const T* rows, int64_t row_count) const {
-    launcher_.launch(kBlocks, SumRows<T, Real, N>{rows, data(), row_count, static_cast<int>(channels_ / N), first_});
+    launcher_.launch(blocks_, SumRows<T, Real, N>{rows, data(), row_count, static_cast<int>(channels_ / N), first_});
+  }
+
+  // Whatever the GPU, so that the sums are the same on all; fewer where their partial sums took more than a 64th of the
+  // workspace.
+  static int blocks(int64_t channels, int64_t workspace = kWorkspaceBytes) {
+    const int64_t fit = workspace / 64 / (channels * static_cast<int64_t>(sizeof(double)));
+    return static_cast<int>(std::clamp<int64_t>(fit, 1, kMostBlocks));
   }
 
   double* data() const {
@@ -122,6 +147,7 @@ class BiasSums {
 
   const Launcher& launcher_;
   int64_t channels_;
+  int blocks_;
   Tensor partial_;
   bool first_ = true;
 };

@@ -76,12 +76,12 @@ struct FusedCall {
   StripOrder order;
   FastDivision32 image_pixels;  // of the output
   FastDivision32 kernel_width;
-  FastDivision32 tiles;         // column tiles of all groups: blocks of the same pixels
-  FastDivision32 column_tiles;  // of a group
-  FastDivision32 splits;        // parts of K: blocks of the same pixels and columns
-  int64_t first_image;          // of the batch: that of the positions for the input's first one
-  int64_t pixels;               // of all images
-  int slice_packs;              // 16-byte packs of an input pixel's channels of an offset group, in slices
+  FastDivision32 tiles;          // column tiles of all groups: blocks of the same pixels
+  FastDivision32 column_tiles;   // of a group
+  FastDivision32 splits;         // parts of K: blocks of the same pixels and columns
+  FastDivision32 offset_slices;  // of an offset group's channels
+  int64_t first_image;           // of the batch: that of the positions for the input's first one
+  int64_t pixels;                // of all images
 };
 
 // A block: kTilePixels output pixels, kColumns output channels of one group and a part of K. A warpgroup multiplies 64
@@ -102,9 +102,12 @@ struct FusedForward {
   static constexpr int kConsumers = kPixels / device::kProductRows * device::kWarpgroup;
   static constexpr int kThreads = kConsumers + kProducers;
   static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
-  static constexpr bool kMovesRegisters = kPixels == 128;
-  static constexpr int kConsumerRegisters = kColumns == 256 ? 176 : 152;
-  static constexpr int kProducerRegisters = kColumns == 256 ? 152 : 96;
+  static constexpr int kLaunchedRegisters = device::launched_registers(kBlocksPerMultiprocessor * kThreads);
+  static constexpr int kConsumerRegisters = kColumns == 256 ? 176 : 112;
+  static constexpr int kProducerRegisters = kColumns == 256 ? 152 : 144;
+  static_assert(
+      kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <=
+      device::kMultiprocessorRegisters / kBlocksPerMultiprocessor);
 
   static constexpr int kSamplesBytes = kPixels * device::kSwizzledRow;
   static constexpr int kWeightBytes = kColumns * device::kSwizzledRow;
@@ -144,14 +147,10 @@ struct FusedForward {
     }
     RESNET_CUDA_SYNC_BLOCK();
     if (thread >= kConsumers) {
-      if constexpr (kMovesRegisters) {
-        device::lower_registers<kProducerRegisters>();
-      }
+      device::take_registers<kLaunchedRegisters, kProducerRegisters>();
       produce(thread - kConsumers);
     } else {
-      if constexpr (kMovesRegisters) {
-        device::raise_registers<kConsumerRegisters>();
-      }
+      device::take_registers<kLaunchedRegisters, kConsumerRegisters>();
       consume(thread);
     }
   }
@@ -227,93 +226,179 @@ struct FusedForward {
 
   // --- producers
 
+  // Of a slice of one tap.
+  struct SliceStep : SliceThread<T, kProducers, kPixels> {
+    using Thread = SliceThread<T, kProducers, kPixels>;
+
+    const T* channels;  // of the tile's first image
+    int first_planned;
+    int stage;  // byte of shared memory
+
+    RESNET_CUDA_BODY SliceStep(const Thread& thread, const T* slice, int planned, int at)
+        : Thread(thread), channels(slice + thread.chunk * N), first_planned(planned), stage(at) {
+    }
+    RESNET_CUDA_BODY const T* source(int) const {
+      return channels;
+    }
+    RESNET_CUDA_BODY int planned(int row) const {
+      return first_planned + this->row(row);
+    }
+    RESNET_CUDA_BODY int place(int row) const {
+      return stage + this->byte(row);
+    }
+  };
+
   RESNET_CUDA_BODY void produce(int thread) const {
     const Tile here = tile();
-    const int pixel_packs = static_cast<int>(call.shape.channels) / N;
     const auto taps = static_cast<int>(call.shape.taps());
-    const int group_slices = call.weight.slices;
-    const int group_pack = here.group * group_slices * kRowPacks;
-    const T* image = input + here.image * call.shape.height * call.shape.width * call.shape.channels;
+    const int first_slice = here.group * call.weight.slices;
     const T* part = weights + here.number * call.weight.tile_parts() * (kWeightBytes / static_cast<int>(sizeof(T)));
     const device::Shared<PlannedTap<float>> plan(kPlan, kMostPlannedTaps * kPixels);
     Samples samples(1);
     Weights weight_ring(1);
-    int step = 0;  // of the slice's first tap
+    int step = 0;  // of the section's first tap of the slice
     for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
       const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
-      int planned_group = -1;
-      for (int slice = 0; slice < group_slices; ++slice, step += tap_count) {
-        const int begin_tap = here.first_step > step ? here.first_step - step : 0;
-        const int end_tap = here.end_step - step < tap_count ? here.end_step - step : tap_count;
-        if (begin_tap >= end_tap) {
-          continue;  // not in the block's part of K
-        }
-        const int slice_pack = group_pack + slice * kRowPacks;
-        const int offset_group = slice_pack / call.slice_packs;
-        if (offset_group != planned_group) {
+      for (int slice = 0; slice < call.weight.slices;) {
+        // The slices of an offset group, whose taps have the same plan.
+        const int offset_group = call.offset_slices.quotient(first_slice + slice);
+        const int group_end = (offset_group + 1) * call.offset_slices.divisor() - first_slice;
+        const int end_slice = group_end < call.weight.slices ? group_end : call.weight.slices;
+        const int count = (end_slice - slice) * tap_count;
+        // Of these, the steps in the block's part of K.
+        const int begin = here.first_step > step ? here.first_step - step : 0;
+        const int end = here.end_step - step < count ? here.end_step - step : count;
+        if (begin < end) {
           device::sync_threads(1, kProducers);  // all are done with the plan before
-          plan_taps(thread, here, offset_group, first_tap, tap_count, pixel_packs, plan);
+          plan_taps(thread, here, offset_group, first_tap, tap_count, plan);
           device::sync_threads(1, kProducers);
-          planned_group = offset_group;
+          const int64_t first_part = static_cast<int64_t>(slice) * taps + first_tap;
+          produce_steps(
+              thread,
+              {begin, end, tap_count, taps},
+              input_slice(here, first_slice + slice),
+              part + first_part * (kWeightBytes / static_cast<int>(sizeof(T))),
+              plan,
+              samples,
+              weight_ring);
         }
-        for (int tap = begin_tap; tap < end_tap; ++tap) {
-          if (thread == 0) {
-            empty_weights(weight_ring.stage).wait(weight_ring.parity);
-            const device::PhaseBarrier full = full_weights(weight_ring.stage);
-            full.arrive_and_expect(kWeightBytes);
-            const int64_t number = static_cast<int64_t>(slice) * taps + first_tap + tap;
-            const T* source = part + number * (kWeightBytes / static_cast<int>(sizeof(T)));
-            device::copy_bulk(kWeights + weight_ring.stage * kWeightBytes, source, kWeightBytes, full);
-            weight_ring.advance();
-          }
-          empty_samples(samples.stage).wait(samples.parity);
-          constexpr int kInFlight = kColumns == 256 ? 4 : 2;
-          sample_slice<T, kProducers, kPixels, kInFlight>(
-              thread, image + slice_pack * N, plan, tap * kPixels, kSamples + samples.stage * kSamplesBytes);
-          device::fence_async_proxy();
-          RESNET_CUDA_SYNC_WARP();
-          if (thread % device::kWarp == 0) {
-            full_samples(samples.stage).arrive();
-          }
-          samples.advance();
-        }
+        slice = end_slice;
+        step += count;
       }
     }
   }
 
-  // The plan of all pixels; those past the last one read nothing.
+  RESNET_CUDA_BODY const T* input_slice(const Tile& here, int slice) const {
+    const int64_t pixels = here.image * call.shape.height * call.shape.width;
+    return input + pixels * call.shape.channels + slice * device::kRowElementsOf<T>;
+  }
+
+  // Steps that have one plan, slice by slice, in a slice tap by tap.
+  struct Steps {
+    int begin;
+    int end;
+    int tap_count;  // of a slice
+    int taps;       // of all sections: parts of the weight from one slice to the next
+  };
+
+  // `source` and `part` are those of step 0.
+  RESNET_CUDA_BODY void produce_steps(
+      int thread,
+      const Steps& steps,
+      const T* source,
+      const T* part,
+      const device::Shared<PlannedTap<float>>& plan,
+      Samples& samples,
+      Weights& weight_ring) const {
+    constexpr int kPartElements = kWeightBytes / static_cast<int>(sizeof(T));
+    const typename SliceStep::Thread mine(thread);
+    int slice = steps.begin / steps.tap_count;
+    int tap = steps.begin - slice * steps.tap_count;
+    const auto step_at = [&](int stage) {
+      return SliceStep(
+          mine, source + slice * device::kRowElementsOf<T>, tap * kPixels, kSamples + stage * kSamplesBytes);
+    };
+    RowSampler<T> sampler(plan);
+    SliceStep next = step_at(samples.stage);
+    sampler.begin(next);
+#pragma unroll 1
+    for (int step = steps.begin; step < steps.end; ++step) {
+      if (thread == 0) {
+        empty_weights(weight_ring.stage).wait(weight_ring.parity);
+        const device::PhaseBarrier full = full_weights(weight_ring.stage);
+        full.arrive_and_expect(kWeightBytes);
+        const int64_t number = static_cast<int64_t>(slice) * steps.taps + tap;
+        device::copy_bulk(
+            kWeights + weight_ring.stage * kWeightBytes, part + number * kPartElements, kWeightBytes, full);
+        weight_ring.advance();
+      }
+      empty_samples(samples.stage).wait(samples.parity);
+      const int stage = samples.stage;
+      samples.advance();
+      const SliceStep now = next;
+      if (step + 1 < steps.end) {
+        if (++tap == steps.tap_count) {
+          tap = 0;
+          ++slice;
+        }
+        next = step_at(samples.stage);
+      }
+      sampler.sample(now, next);
+      device::fence_async_proxy();
+      RESNET_CUDA_SYNC_WARP();
+      if (thread % device::kWarp == 0) {
+        full_samples(stage).arrive();
+      }
+    }
+  }
+
+  // The plan of all pixels; those past the last one read nothing. A thread reads the offsets of several taps before it
+  // plans the first of them.
   RESNET_CUDA_BODY void plan_taps(
       int thread,
       const Tile& here,
       int offset_group,
       int first_tap,
       int tap_count,
-      int pixel_packs,
       const device::Shared<PlannedTap<float>>& plan) const {
+    constexpr int kTogether = 3;
+    constexpr int kTapStep = kProducers / kPixels;
     const int index = thread % kPixels;
     const Pixel mine = pixel(here, index);
-    const int image_packs = static_cast<int>(call.shape.height * call.shape.width) * pixel_packs;
+    const bool inside = index < here.pixels;
+    const int pixel_packs = static_cast<int>(call.shape.channels) / N;
+    const int image = mine.image * static_cast<int>(call.shape.height * call.shape.width) * pixel_packs;
+    const auto place = [&](int tap) {
+      return TapPlace{
+          call.first_image + here.image + mine.image, mine.place.row, mine.place.column, offset_group, first_tap + tap};
+    };
 #pragma unroll 1
-    for (int tap = thread / kPixels; tap < tap_count; tap += kProducers / kPixels) {
-      PlannedTap<float> planned{{-1, -1, -1, -1}, {0, 0, 0, 0}};
-      if (index < here.pixels) {
-        planned = planned_tap(
-            call.positions.template sample<float>(
-                call.shape,
-                call.kernel_width,
-                {call.first_image + here.image + mine.image,
-                 mine.place.row,
-                 mine.place.column,
-                 offset_group,
-                 first_tap + tap}),
-            pixel_packs,
-            false);
+    for (int first = thread / kPixels; first < tap_count; first += kTogether * kTapStep) {
+      TapOffset<float> by[kTogether];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          planned.corner[i] = planned.corner[i] < 0 ? -1 : planned.corner[i] + mine.image * image_packs;
+      for (int i = 0; i < kTogether; ++i) {
+        const int tap = first + i * kTapStep;
+        by[i] = {0, 0, 0};
+        if (inside && tap < tap_count) {
+          by[i] = call.positions.template read<float>(call.shape, place(tap));
         }
       }
-      plan.set(tap * kPixels + index, planned);
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        const int tap = first + i * kTapStep;
+        if (tap < tap_count) {
+          PlannedTap<float> planned{{-1, -1, -1, -1}, {0, 0, 0, 0}};
+          if (inside) {
+            planned = planned_tap(
+                Positions::sample_at<float>(call.shape, call.kernel_width, place(tap), by[i]), pixel_packs, false);
+#pragma unroll
+            for (int corner = 0; corner < 4; ++corner) {
+              planned.corner[corner] = planned.corner[corner] < 0 ? -1 : planned.corner[corner] + image;
+            }
+          }
+          plan.set(tap * kPixels + index, planned);
+        }
+      }
     }
   }
 
@@ -328,8 +413,6 @@ struct FusedForward {
     device::Sums<kColumns> sums;
     Samples samples(0);
     Weights weight_ring(0);
-    int last_samples = 0;
-    int last_weights = 0;
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       full_samples(samples.stage).wait(samples.parity);
@@ -344,13 +427,12 @@ struct FusedForward {
             sums, left.advanced(part * kStep), right.advanced(part * kStep), step > 0 || part > 0);
       }
       device::commit_products();
-      device::wait_products<1>();
-      if (step > 0 && thread % device::kWarp == 0) {
-        empty_samples(last_samples).arrive();
-        empty_weights(last_weights).arrive();
+      // Not until the next step's samples are there, which take longer: the copy of the weight can begin.
+      device::wait_products<0>();
+      if (thread % device::kWarp == 0) {
+        empty_samples(samples.stage).arrive();
+        empty_weights(weight_ring.stage).arrive();
       }
-      last_samples = samples.stage;
-      last_weights = weight_ring.stage;
       samples.advance();
       weight_ring.advance();
     }

@@ -85,8 +85,11 @@ struct FusedWeightGradient {
   static constexpr int kConsumers = 2 * device::kWarpgroup;
   static constexpr int kThreads = kConsumers + kProducers;
   static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
-  static constexpr int kConsumerRegisters = kRows == 256 ? 176 : 152;
-  static constexpr int kProducerRegisters = kRows == 256 ? 152 : 96;
+  static constexpr int kLaunchedRegisters = device::launched_registers(kThreads);
+  static constexpr int kConsumerRegisters = kRows == 256 ? 176 : 112;
+  static constexpr int kProducerRegisters = kRows == 256 ? 152 : 144;
+  static_assert(
+      kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <= device::kMultiprocessorRegisters);
   static constexpr int kProducts = kRows / 2 / device::kProductRows;  // of a warpgroup
 
   static constexpr int kRowParts = kRows / GradientParts::kChannels;
@@ -98,7 +101,9 @@ struct FusedWeightGradient {
   // A warp plans the pixels that it samples itself, of as many steps at once as it has lanes for.
   static constexpr int kWarpRows = kPixels / (kProducers / device::kWarp);
   static constexpr int kPlannedSteps = device::kWarp / kWarpRows;
-  static constexpr int kPlanned = kPlannedSteps * kTileUnits * kPixels;
+  // Twice: while the last of these steps are sampled, loads for the next ones begin.
+  static constexpr int kPlanEntries = kPlannedSteps * kTileUnits * kPixels;
+  static constexpr int kPlanned = 2 * kPlanEntries;
 
   static constexpr int kPlan = kStages * kStageBytes;
   static constexpr int kBarriers = kPlan + kPlanned * static_cast<int>(sizeof(PlannedTap<float>));  // of 8 bytes each
@@ -120,10 +125,10 @@ struct FusedWeightGradient {
     }
     RESNET_CUDA_SYNC_BLOCK();
     if (thread >= kConsumers) {
-      device::lower_registers<kProducerRegisters>();
+      device::take_registers<kLaunchedRegisters, kProducerRegisters>();
       produce(thread - kConsumers);
     } else {
-      device::raise_registers<kConsumerRegisters>();
+      device::take_registers<kLaunchedRegisters, kConsumerRegisters>();
       consume(thread);
     }
   }
@@ -190,38 +195,77 @@ struct FusedWeightGradient {
     return source;
   }
 
+  // 64 pixels of both units.
+  struct PixelStep : SliceThread<T, kProducers, kPixels> {
+    using Thread = SliceThread<T, kProducers, kPixels>;
+    static constexpr int kUnitCount = Thread::kCount;
+    static constexpr int kCount = kTileUnits * kUnitCount;
+
+    const T* channels[kTileUnits];  // of the chunk's first pixel
+    int first_planned;
+    int unit_plan;  // from the first unit's plan to the second's
+    int stage;      // byte of shared memory
+
+    RESNET_CUDA_BODY PixelStep(const Thread& thread, const Source& source, int planned, int at)
+        : Thread(thread), first_planned(planned), unit_plan(source.plans == 1 ? 0 : kPixels), stage(at) {
+#pragma unroll
+      for (int i = 0; i < kTileUnits; ++i) {
+        channels[i] = source.channels[i] + thread.chunk * N;
+      }
+    }
+    RESNET_CUDA_BODY const T* source(int row) const {
+      return channels[row / kUnitCount];
+    }
+    RESNET_CUDA_BODY int planned(int row) const {
+      return first_planned + row / kUnitCount * unit_plan + this->row(row % kUnitCount);
+    }
+    RESNET_CUDA_BODY int place(int row) const {
+      return stage + row / kUnitCount * kSliceBytes + this->byte(row % kUnitCount);
+    }
+  };
+
   RESNET_CUDA_BODY void produce_part(int thread, const Part& part, const Source& source, Stages& ring) const {
-    constexpr int kInFlight = kRows == 256 ? 4 : 2;
     const device::Shared<PlannedTap<float>> plan(kPlan, kPlanned);
     const int lane = thread % device::kWarp;
     const int row = sampled_row<kProducers>(thread / device::kWarp, lane % kWarpRows);
     const int lane_step = lane / kWarpRows;
-    Ahead ahead = read_ahead(source, part.first + lane_step, row);
-#pragma unroll 1
-    for (int first = part.first; first < part.end; first += kPlannedSteps) {
-      // All lanes are done with the plan before: each step ends with a barrier of the warp.
-      set_plan(source, ahead, lane_step * kTileUnits * kPixels + row, plan);
+    const typename PixelStep::Thread mine(thread);
+    int buffer = 0;  // of the plan
+    const auto set_plan_of = [&](const Ahead& ahead) {
+      set_plan(source, ahead, buffer * kPlanEntries + lane_step * kTileUnits * kPixels + row, plan);
       RESNET_CUDA_SYNC_WARP();
-      ahead = read_ahead(source, first + kPlannedSteps + lane_step, row);
-      const int steps = part.end - first < kPlannedSteps ? part.end - first : kPlannedSteps;
+    };
+    const auto step_at = [&](int step, int stage) {
+      return PixelStep(mine, source, buffer * kPlanEntries + step * kTileUnits * kPixels, samples_at(stage));
+    };
+    set_plan_of(read_ahead(source, part.first + lane_step, row));
+    Ahead ahead = read_ahead(source, part.first + kPlannedSteps + lane_step, row);
+    RowSampler<T> sampler(plan);
+    PixelStep next = step_at(0, ring.stage);
+    sampler.begin(next);
+    int in_plan = 0;  // of the steps that are planned at once
 #pragma unroll 1
-      for (int step = 0; step < steps; ++step) {
-        empty(ring.stage).wait(ring.parity);
-        if (thread == 0) {
-          copy_grads(source.tile, first + step, ring.stage);
-        }
-#pragma unroll
-        for (int i = 0; i < kTileUnits; ++i) {
-          const int planned = step * kTileUnits + (source.plans == 1 ? 0 : i);
-          sample_slice<T, kProducers, kPixels, kInFlight>(
-              thread, source.channels[i], plan, planned * kPixels, samples_at(ring.stage) + i * kSliceBytes);
-        }
-        device::fence_async_proxy();
-        RESNET_CUDA_SYNC_WARP();
-        if (lane == 0) {
-          full(ring.stage).arrive();
-        }
-        ring.advance();
+    for (int step = part.first; step < part.end; ++step) {
+      empty(ring.stage).wait(ring.parity);
+      if (thread == 0) {
+        copy_grads(source.tile, step, ring.stage);
+      }
+      const int stage = ring.stage;
+      ring.advance();
+      const PixelStep now = next;
+      if (++in_plan == kPlannedSteps) {
+        in_plan = 0;
+        buffer ^= 1;
+        // What lay there was last read in the step before: each ends with a barrier of the warp.
+        set_plan_of(ahead);
+        ahead = read_ahead(source, step + 1 + kPlannedSteps + lane_step, row);
+      }
+      next = step_at(in_plan, ring.stage);
+      sampler.sample(now, next);
+      device::fence_async_proxy();
+      RESNET_CUDA_SYNC_WARP();
+      if (lane == 0) {
+        full(stage).arrive();
       }
     }
   }

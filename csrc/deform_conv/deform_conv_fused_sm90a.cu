@@ -122,9 +122,9 @@ void run(
       FastDivision32(static_cast<int>(tiles)),
       FastDivision32(static_cast<int>(column_tiles)),
       FastDivision32(splits),
+      FastDivision32(static_cast<int>(shape.offset_group_channels()) / device::kRowElementsOf<T>),
       0,
-      0,
-      static_cast<int>(shape.offset_group_channels()) / Body::N};
+      0};
   const auto* added = bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr;
   const SourceImages<T> inputs(launcher, arguments.input, most_images);
   const TargetImages<T> outputs(launcher, output, most_images);

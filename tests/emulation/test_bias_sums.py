@@ -20,11 +20,12 @@ def bias_gradient(emulated, grad: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("multiprocessors", ["1", "4", "50"])
+@pytest.mark.parametrize("size", [(1, 2), (3, 7)], ids=str)
 @pytest.mark.parametrize("outputs", OUTPUTS)
-def test_sums_of_whole_numbers_are_exact(emulated, monkeypatch, outputs, multiprocessors, memory_format):
-    """Each pixel once, whatever the number of blocks: more than there are pixels, too."""
+def test_sums_of_whole_numbers_are_exact(emulated, monkeypatch, outputs, size, multiprocessors, memory_format):
+    """Each pixel once, whatever the number of blocks, 52 to 1 in this workspace: more than there are pixels, too."""
     monkeypatch.setenv("RESNET_CUDA_EMULATION_MULTIPROCESSORS", multiprocessors)
-    grad = torch.randint(-8, 9, (3, outputs, 3, 7)).float().contiguous(memory_format=memory_format)
+    grad = torch.randint(-8, 9, (3, outputs, *size)).float().contiguous(memory_format=memory_format)
     assert torch.equal(bias_gradient(emulated, grad), grad.sum((0, 2, 3)))
 
 
@@ -44,3 +45,10 @@ def test_rows_that_are_not_aligned(emulated):
     grad = room[1:].view(2, 3, 5, 8).permute(0, 3, 1, 2)
     assert grad.data_ptr() % 16 != 0
     assert torch.equal(bias_gradient(emulated, grad), grad.sum((0, 2, 3)))
+
+
+def test_rounding_does_not_add_up_over_the_partial_sums(emulated):
+    """1, then 50 numbers that are each lost beside it but not all together; a row per block."""
+    grad = torch.full((3, 1, 1, 17), 2.0**-53, dtype=torch.float64)
+    grad[0, 0, 0, 0] = 1
+    assert 40 * 2.0**-53 <= bias_gradient(emulated, grad).item() - 1 <= 50 * 2.0**-53

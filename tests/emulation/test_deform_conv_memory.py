@@ -47,7 +47,7 @@ def test_memory_has_a_bound_whatever_the_batch(emulated, case, dtype, layout):
     assert output.nbytes < used <= output.nbytes + WORKSPACE_BYTES
 
     gradients, used = allocated(
-        lambda: emulated.deform_conv2d_backward(arguments["grad"], *tensors, *geometry, *[True] * 4, False)
+        lambda: emulated.deform_conv2d_backward(arguments["grad"], *tensors, *geometry, *[True] * 5)
     )
     results = sum(gradient.nbytes for gradient in gradients)
     # What is a gradient in float32 before it gets its own dtype and layout: the weight's.
