@@ -107,5 +107,13 @@ constexpr int kMostSharedBytes = 48 << 10;
 // What it may ask for on sm_90.
 constexpr int kMostSharedBytesSm90 = 227 << 10;
 
+// Of a multiprocessor.
+constexpr int kMultiprocessorRegisters = 1 << 16;
+// The most that a thread has where so many threads are to run on a multiprocessor at once: a multiple of 8.
+constexpr int launched_registers(int threads) {
+  const int registers = kMultiprocessorRegisters / threads / 8 * 8;
+  return registers < 256 ? registers : 256;
+}
+
 }  // namespace device
 }  // namespace resnet_cuda

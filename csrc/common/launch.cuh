@@ -130,8 +130,10 @@ class Launcher {
       return;
     }
 #if defined(RESNET_CUDA_EMULATE)
-    const bool warpgroups = device::Warpgroups<Body>::value > 0;
-    device::emulate_launch(blocks, Body::kThreads, kSharedBytes, warpgroups, [&] { body(); });
+    constexpr int kResident = device::BlocksPerMultiprocessor<Body>::value;
+    constexpr int kRegisters = device::launched_registers(Body::kThreads * (kResident > 0 ? kResident : 1));
+    constexpr bool kHasWarpgroups = device::Warpgroups<Body>::value > 0;
+    device::emulate_launch(blocks, Body::kThreads, kSharedBytes, kHasWarpgroups ? kRegisters : 0, [&] { body(); });
 #else
     if constexpr (kSharedBytes > device::kMostSharedBytes) {
       allow_shared_bytes<Body>(kSharedBytes);

@@ -305,12 +305,6 @@ RESNET_CUDA_BODY void take_registers() {
   }
 }
 
-// Registers of a multiprocessor, of which a launch gives all threads as many: a multiple of 8.
-constexpr int kMultiprocessorRegisters = 1 << 16;
-constexpr int launched_registers(int threads) {
-  return kMultiprocessorRegisters / threads / 8 * 8;
-}
-
 // As wgmma is to find them in shared memory: float rounded to TF32.
 template <typename T, int N>
 RESNET_CUDA_BODY void round_operands(T (&value)[N]) {

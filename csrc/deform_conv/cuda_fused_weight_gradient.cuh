@@ -238,8 +238,9 @@ struct FusedWeightGradient {
     const auto step_at = [&](int step, int stage) {
       return PixelStep(mine, source, buffer * kPlanEntries + step * kTileUnits * kPixels, samples_at(stage));
     };
-    set_plan_of(read_ahead(source, part.first + lane_step, row));
+    const Ahead at_first = read_ahead(source, part.first + lane_step, row);
     Ahead ahead = read_ahead(source, part.first + kPlannedSteps + lane_step, row);
+    set_plan_of(at_first);
     RowSampler<T> sampler(plan);
     PixelStep next = step_at(0, ring.stage);
     sampler.begin(next);
@@ -256,7 +257,7 @@ struct FusedWeightGradient {
       if (++in_plan == kPlannedSteps) {
         in_plan = 0;
         buffer ^= 1;
-        // What lay there was last read in the step before: each ends with a barrier of the warp.
+        // What lies there was last read before the step before: each ends with a barrier of the warp.
         set_plan_of(ahead);
         ahead = read_ahead(source, step + 1 + kPlannedSteps + lane_step, row);
       }

@@ -17,8 +17,8 @@ namespace emulation {
 
 class AsyncBlock {
  public:
-  AsyncBlock(Clocks& clocks, SharedMemory& shared, int threads)
-      : barriers(clocks), clocks_(clocks), shared_(shared), threads_(threads) {
+  AsyncBlock(Clocks& clocks, SharedMemory& shared, int threads, int registers)
+      : barriers(clocks), clocks_(clocks), shared_(shared), threads_(threads), registers_(registers) {
   }
 
   void begin_block() {
@@ -26,10 +26,8 @@ class AsyncBlock {
     barriers.begin_block();
     copies_.clear();
     warps_.assign(threads_ / kWarp, Warp{});
-    // What the compiler may give each thread of a block of so many; all of it is the block's.
-    const int each = (1 << 16) / threads_ / 8 * 8;
     for (Warp& warp : warps_) {
-      warp.registers = each < 256 ? each : 256;
+      warp.registers = registers_;
     }
     spare_registers_ = 0;
   }
@@ -162,6 +160,7 @@ class AsyncBlock {
   Clocks& clocks_;
   SharedMemory& shared_;
   int threads_;
+  int registers_;  // of a thread at first
   std::deque<Copy> copies_;
   std::vector<Warp> warps_;
   int spare_registers_ = 0;  // per thread, of one warp

@@ -173,11 +173,11 @@ std::string kernel_name() {
 
 // Runs `body` for every thread of the grid; returns, or throws, when all have ended.
 template <typename Callable>
-void emulate_launch(int64_t blocks, int threads, int shared_bytes, bool warpgroups, const Callable& body) {
+void emulate_launch(int64_t blocks, int threads, int shared_bytes, int registers, const Callable& body) {
   if (shared_bytes % 4 != 0) {
     throw std::runtime_error("resnet_cuda emulation: shared memory of " + std::to_string(shared_bytes) + " bytes");
   }
-  emulation::Grid(kernel_name<Callable>(), blocks, threads, shared_bytes, warpgroups, [&body] { body(); }).run();
+  emulation::Grid(kernel_name<Callable>(), blocks, threads, shared_bytes, registers, [&body] { body(); }).run();
 }
 
 }  // namespace device

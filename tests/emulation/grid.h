@@ -25,15 +25,15 @@ namespace emulation {
 
 class Grid {
  public:
-  // `warpgroups`: a body written against warpgroup.cuh.
-  Grid(std::string kernel, int64_t blocks, int threads, int shared_bytes, bool warpgroups, std::function<void()> body)
+  // `registers`: that the launch gives a thread, of a body written against warpgroup.cuh; 0 of others.
+  Grid(std::string kernel, int64_t blocks, int threads, int shared_bytes, int registers, std::function<void()> body)
       : kernel_(std::move(kernel)),
         blocks_(blocks),
         threads_(threads),
         body_(std::move(body)),
-        clocks_(warpgroups ? std::make_unique<Clocks>(threads, PhaseBarriers::kMost) : nullptr),
+        clocks_(registers > 0 ? std::make_unique<Clocks>(threads, PhaseBarriers::kMost) : nullptr),
         shared_(shared_bytes, threads, clocks_.get()),
-        async_(warpgroups ? std::make_unique<AsyncBlock>(*clocks_, shared_, threads) : nullptr),
+        async_(registers > 0 ? std::make_unique<AsyncBlock>(*clocks_, shared_, threads, registers) : nullptr),
         thread_(threads),
         warp_(threads / kWarp),
         warpgroup_(threads / (4 * kWarp)) {

@@ -147,7 +147,7 @@ def onto_one_pixel(case: DeformCase, dtype: torch.dtype):
     return arguments
 
 
-BATCHES = DeformCase("batches", batch=7, channels=24, out_channels=4, size=(7, 7), kernel=(1, 1), padding=(0, 0))
+BATCHES = DeformCase("batches", batch=7, channels=16, out_channels=8, size=(7, 7), kernel=(1, 1), padding=(0, 0))
 LONG = DeformCase("long_lists", batch=1, channels=24, out_channels=4, size=(11, 12), offset_groups=2)
 
 

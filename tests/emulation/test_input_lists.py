@@ -271,7 +271,7 @@ def test_the_order_does_not_depend_on_the_seed(lists_operators, monkeypatch):
 
 
 # Channels, outputs, size, images per chunk, images per batch of lists: layers of ResNet at 800 x 1344, channels_last.
-STAGES = {"C3": (128, 128, (100, 168), 1, 4), "C4": (256, 256, (50, 84), 2, 8), "C5": (512, 512, (25, 42), 4, 8)}
+STAGES = {"C3": (128, 128, (100, 168), 1, 3), "C4": (256, 256, (50, 84), 2, 8), "C5": (512, 512, (25, 42), 4, 4)}
 
 
 def sizes_of(
@@ -303,8 +303,8 @@ def test_sizes_of_the_layers(lists_operators, stage):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_tests_take_several_batches_of_lists(lists_operators, dtype):
     """BATCHES of test_deform_conv.py: several chunks in a batch, several batches, the last one smaller."""
-    copies = (4 + 2 * 24) * 49 * dtype.itemsize
-    images, rows, list_images, *_ = sizes_of(lists_operators, 7, 24, 4, (7, 7), 1, copies, dtype=dtype)
+    copies = (8 + 2 * 16) * 49 * dtype.itemsize
+    images, rows, list_images, *_ = sizes_of(lists_operators, 7, 16, 8, (7, 7), 1, copies, dtype=dtype)
     assert rows == 7
     assert images < list_images < 7
     assert 7 % list_images != 0

@@ -27,7 +27,7 @@ _parts = partial(
 BUGS = (
     _fused(
         "weight_gradient_without_a_fence",
-        old="        device::fence_async_proxy();\n",
+        old="      device::fence_async_proxy();\n",
         new="",
         report=NO_FENCE,
     ),
@@ -45,13 +45,13 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_a_step_past_the_end",
-        old="step < part.end; ++step",
-        new="step <= part.end; ++step",
+        old="      int last = 0;  // the stage before\n#pragma unroll 1\n      for (int step = part.first; step < part.end;",
+        new="      int last = 0;\n#pragma unroll 1\n      for (int step = part.first; step <= part.end;",
         report=r"deadlock: .*at the barrier at byte \d+, whose phase \d+ lacks \d+ of \d+ arrivals|" + _OFF,
     ),
     _fused(
         "weight_gradient_stage_overwritten_early",
-        old="        empty(ring.stage).wait(ring.parity);\n",
+        old="      empty(ring.stage).wait(ring.parity);\n",
         new="",
         report=EARLY_WRITE + r"|of its phase \d+ have arrived|" + EARLY_READ,
     ),
@@ -75,15 +75,21 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_warp_not_waited_for",
-        old="        RESNET_CUDA_SYNC_WARP();\n        if (lane",
-        new="        if (lane",
+        old="      RESNET_CUDA_SYNC_WARP();\n      if (lane",
+        new="      if (lane",
         report=r"race on word \d+ of shared memory|without a fence_async_proxy|" + EARLY_READ,
     ),
     _fused(
         "weight_gradient_plan_read_early",
-        old="      RESNET_CUDA_SYNC_WARP();\n      ahead",
-        new="      ahead",
+        old="      RESNET_CUDA_SYNC_WARP();\n    };",
+        new="    };",
         report=r"race on word \d+ of shared memory|, which no thread has set",
+    ),
+    _fused(
+        "weight_gradient_plan_overwritten_early",
+        old="        buffer ^= 1;\n",
+        new="",
+        report=_OFF + r"|race on word \d+ of shared memory",
     ),
     _fused(
         "weight_gradient_sums_go_on_into_the_next_tile",
@@ -94,13 +100,13 @@ BUGS = (
     _fused(
         "weight_gradient_samples_in_rows_not_swizzled",
         file="deform_conv/cuda_fused_producer.cuh",
-        old="tile.set(device::swizzled(at) / kPackBytes,",
-        new="tile.set((at / device::kSwizzledRow == 5 ? at : device::swizzled(at)) / kPackBytes,",
+        old="return first_byte + index",
+        new="return (first_row == 5 ? first_row * device::kSwizzledRow + chunk * kPackBytes : first_byte) + index",
         report=_OFF,
     ),
     _fused(
         "weight_gradient_both_units_of_one_plan",
-        old="source.plans == 1 ? 0 : i",
+        old="source.plans == 1 ? 0 : kPixels",
         new="0",
         report=_OFF,
     ),
@@ -118,8 +124,8 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_positions_one_step_late",
-        old="first + kPlannedSteps + lane_step, row);",
-        new="first + lane_step, row);",
+        old="step + 1 + kPlannedSteps + lane_step, row);",
+        new="step + kPlannedSteps + lane_step, row);",
         report=_OFF,
     ),
     _fused(
