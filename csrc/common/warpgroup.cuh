@@ -163,7 +163,9 @@ __device__ __forceinline__ void publish_barriers() {
 }
 
 // What this thread has written into shared memory becomes visible to wgmma and to bulk copies, for those who
-// synchronise with it afterwards.
+// synchronise with it afterwards; and what others have written, with whom this thread has synchronised, to those that
+// it starts. It waits for this thread's loads, too (MEMBAR.ALL.CTA): threads that have loads under way leave the fence
+// to those who start wgmma.
 __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
 }

@@ -344,7 +344,6 @@ struct FusedForward {
         next = step_at(samples.stage);
       }
       sampler.sample(now, next);
-      device::fence_async_proxy();
       RESNET_CUDA_SYNC_WARP();
       if (thread % device::kWarp == 0) {
         full_samples(stage).arrive();
@@ -416,6 +415,7 @@ struct FusedForward {
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
       full_samples(samples.stage).wait(samples.parity);
+      device::fence_async_proxy();  // here, not after the samples are written: the producers have loads under way
       full_weights(weight_ring.stage).wait(weight_ring.parity);
       const device::Descriptor left = device::operand_at<kDepth>(
           kSamples + samples.stage * kSamplesBytes + warpgroup * device::kProductRows * device::kSwizzledRow);

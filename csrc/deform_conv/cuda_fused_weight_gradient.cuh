@@ -88,8 +88,7 @@ struct FusedWeightGradient {
   static constexpr int kLaunchedRegisters = device::launched_registers(kThreads);
   static constexpr int kConsumerRegisters = kRows == 256 ? 176 : 112;
   static constexpr int kProducerRegisters = kRows == 256 ? 152 : 144;
-  static_assert(
-      kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <= device::kMultiprocessorRegisters);
+  static_assert(kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <= device::kMultiprocessorRegisters);
   static constexpr int kProducts = kRows / 2 / device::kProductRows;  // of a warpgroup
 
   static constexpr int kRowParts = kRows / GradientParts::kChannels;
@@ -263,7 +262,6 @@ struct FusedWeightGradient {
       }
       next = step_at(in_plan, ring.stage);
       sampler.sample(now, next);
-      device::fence_async_proxy();
       RESNET_CUDA_SYNC_WARP();
       if (lane == 0) {
         full(stage).arrive();
@@ -352,6 +350,7 @@ struct FusedWeightGradient {
 #pragma unroll 1
       for (int step = part.first; step < part.end; ++step) {
         full(ring.stage).wait(ring.parity);
+        device::fence_async_proxy();  // here, not after the samples are written: the producers have loads under way
         const device::Descriptor left = device::operand_at<kSide>(
             grads_at(ring.stage) + warpgroup * kProducts * GradientParts::kBytes, GradientParts::kBytes);
         const device::Descriptor right = device::operand_at<kSide>(samples_at(ring.stage), kSliceBytes);

@@ -15,7 +15,12 @@ namespace emulation {
 class AsyncMemory {
  public:
   AsyncMemory(int bytes, int threads, const Clocks& clocks)
-      : clocks_(clocks), words_(bytes / 4), units_((bytes + 15) / 16), warps_(threads / 32), fences_(threads) {
+      : clocks_(clocks),
+        words_(bytes / 4),
+        units_((bytes + 15) / 16),
+        warps_(threads / 32),
+        fences_(threads),
+        last_fence_(threads) {
   }
 
   void begin_block() {
@@ -24,6 +29,9 @@ class AsyncMemory {
     read_.assign(static_cast<std::size_t>(units_) * warps_, Read{});
     for (auto& times : fences_) {
       times.clear();
+    }
+    for (auto& known : last_fence_) {
+      known.clear();
     }
   }
 
@@ -99,9 +107,15 @@ class AsyncMemory {
 
   void fence(int thread) {
     fences_[thread].push_back(clocks_.now(thread));
+    last_fence_[thread] = clocks_.of(thread);
   }
-  // Whether what `writer` wrote at `time` was passed on by a fence that `reader` knows of.
+  // Whether what `writer` wrote at `time` was passed on: by a fence of the reader that followed, or by one of the
+  // writer that the reader knows of. (Both are on the path from the write to the read: PTX ISA, "Causality order";
+  // Lustig et al., "Mixed-proxy extensions for the NVIDIA PTX memory consistency model", 2022.)
   bool passed_on(int writer, uint32_t time, int reader) const {
+    if (!last_fence_[reader].empty() && last_fence_[reader][writer] >= time) {
+      return true;
+    }
     const auto& times = fences_[writer];
     const auto next = std::lower_bound(times.begin(), times.end(), time);
     return next != times.end() && clocks_.saw(reader, writer, *next);
@@ -133,6 +147,7 @@ class AsyncMemory {
   std::vector<Unit> unit_;                     // [units of 16 bytes]
   std::vector<Read> read_;                     // [units, warps]
   std::vector<std::vector<uint32_t>> fences_;  // [threads], times in ascending order
+  std::vector<Clocks::Clock> last_fence_;      // [threads], what the thread knew at its last fence; empty before
 };
 
 }  // namespace emulation

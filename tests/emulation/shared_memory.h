@@ -198,7 +198,7 @@ class SharedMemory {
     return read_time_[static_cast<std::size_t>(word) * threads_ + thread];
   }
 
-  // What threads wrote, wgmma and bulk copies see only after the writer's fence.
+  // What threads wrote, wgmma and bulk copies see only after a fence, of the writer or of the reader.
   void check_passed_on(int word, int reader, const char* what, const Line& line) const {
     const Written& written = written_[word];
     const bool by_thread = written.epoch >= begin_epoch_ && written.thread < threads_;
@@ -213,7 +213,7 @@ class SharedMemory {
           written.thread,
           " wrote in ",
           written.line,
-          ", without a fence_async_proxy() of that thread in between");
+          ", without a fence_async_proxy() in between");
     }
   }
 

@@ -21,8 +21,14 @@ _OFF = r"AssertionError: output (is off by|has NaN)"
 BUGS = (
     _fused(
         "fused_without_a_fence",
-        old="      device::fence_async_proxy();\n",
-        new="",
+        old="      device::fence_async_proxy();",
+        new="     ",
+        report=NO_FENCE,
+    ),
+    _fused(
+        "fused_fence_before_the_samples_are_there",
+        old="      full_samples(samples.stage).wait(samples.parity);\n      device::fence_async_proxy();",
+        new="      device::fence_async_proxy();\n      full_samples(samples.stage).wait(samples.parity);",
         report=NO_FENCE,
     ),
     _fused(

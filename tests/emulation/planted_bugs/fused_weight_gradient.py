@@ -27,8 +27,8 @@ _parts = partial(
 BUGS = (
     _fused(
         "weight_gradient_without_a_fence",
-        old="      device::fence_async_proxy();\n",
-        new="",
+        old="        device::fence_async_proxy();",
+        new="       ",
         report=NO_FENCE,
     ),
     _fused(

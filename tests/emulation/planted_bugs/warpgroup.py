@@ -23,7 +23,7 @@ EARLY_READ = (
     r"(, which nobody has set|has not waited for the copy of|while the copy of \S+ is under way"
     r"|race on word \d+ of shared memory: thread \d+ reads, by wgmma, it)"
 )
-NO_FENCE = r"reads, by wgmma, word \d+ of .*, which thread \d+ wrote in .* without a fence_async_proxy\(\)"
+NO_FENCE = r"reads, by wgmma, word \d+ of .*, which thread \d+ wrote in .* without a fence_async_proxy\(\) in between"
 
 BUGS = (
     _product(
