@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ class Recorded(script.Matrix):
         self.steps.append(what)
         words = [str(word) for word in command]
         if what == "operators' tests":
-            self.left_out.append(words[words.index("loadfile") + 1 : words.index(script.TESTS[0])])
+            arguments = words[words.index("loadfile") + 1 :]
+            self.left_out.append([word for word in arguments if not word.startswith("tests/")])
+            self.tested_files.append([word for word in arguments if word.startswith("tests/")])
         version = next(word for word in map(str, words) if "torch-" in word).split("torch-")[1].split("/")[0]
         if self.broken and self.broken in f"{version}: {what}":
             raise script.StepError(f"{what} failed: because")
@@ -50,7 +53,7 @@ class Recorded(script.Matrix):
 def matrix(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "copytree", lambda *arguments, **others: None)
     made = Recorded(tmp_path, "8.0", keep=False)
-    made.steps, made.left_out, made.cuda = [], [], "native"
+    made.steps, made.left_out, made.tested_files, made.cuda = [], [], [], "native"
     return made
 
 
@@ -80,6 +83,30 @@ def test_what_make_test_has_tested_is_built_and_looked_at_only(matrix):
     matrix.rows.clear()
     matrix.of_all(["newest"])
     assert not matrix.rows[0].ok
+
+
+def test_quick(matrix):
+    """No slow tests; of the crossed wheels values only."""
+    matrix.quick = True
+    matrix.of_all(["2.10.0", "newest"])
+    assert matrix.left_out == [["-m", "not slow"]] * 2 + [["-m", "not reference and not slow"]] * 2
+    assert [tuple(files) for files in matrix.tested_files] == [script.TESTS] * 2 + [script.CROSSED_TESTS] * 2
+
+
+def test_the_tests_are_there():
+    for path in (*script.TESTS, *script.CROSSED_TESTS):
+        assert (script.ROOT / path).exists(), path
+
+
+def test_the_packages_of_another_environment(tmp_path):
+    """Found behind its own, which are installed in front of them."""
+    made = script.Matrix(tmp_path, "8.0", keep=False, newest_of=Path(sys.executable))
+    python = made.environment("newest")
+    paths = made.run([python, "-c", "import sys; print(sys.path)"], "paths")
+    own, borrowed = f"{tmp_path}/torch-newest", sysconfig.get_path("purelib")
+    assert repr(borrowed) in paths
+    assert paths.index(own) < paths.index(repr(borrowed))
+    assert made.environment("newest") == python
 
 
 def test_one_version_alone(matrix):

@@ -45,8 +45,8 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_a_step_past_the_end",
-        old="      int last = 0;  // the stage before\n#pragma unroll 1\n      for (int step = part.first; step < part.end;",
-        new="      int last = 0;\n#pragma unroll 1\n      for (int step = part.first; step <= part.end;",
+        old="the stage before\n#pragma unroll 1\n      for (int step = part.first; step < part.end;",
+        new="the stage before\n#pragma unroll 1\n      for (int step = part.first; step <= part.end;",
         report=r"deadlock: .*at the barrier at byte \d+, whose phase \d+ lacks \d+ of \d+ arrivals|" + _OFF,
     ),
     _fused(
