@@ -6,6 +6,7 @@ RESNET_CUDA_BUILD=auto|cpu|cuda|none chooses what is compiled, see README.md.
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import sys
 import warnings
@@ -29,6 +30,20 @@ def version() -> str:
     """The version, read without importing the package."""
     module = ast.parse((PACKAGE / "_version.py").read_text())
     return next(ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
+
+
+def project_urls() -> dict[str, str]:
+    """Of the repository on whose runner a workflow builds the package; elsewhere there are none."""
+    server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
+    if not server or not repository:
+        return {}
+    url = f"{server}/{repository}"
+    return {
+        "Source": url,
+        "Documentation": f"{url}/tree/main/docs",
+        "Changelog": f"{url}/blob/main/CHANGELOG.md",
+        "Issues": f"{url}/issues",
+    }
 
 
 def remove_compiled(folder: Path) -> None:
@@ -96,7 +111,11 @@ def main() -> None:
             print(BuildNative.plan.describe(), flush=True)
         if BuildNative.plan.compiler is not None:
             extensions = [Extension("resnet_cuda._C", sources=[])]
-    setup(ext_modules=extensions, cmdclass={"build_py": BuildPython, "build_ext": BuildNative})
+    setup(
+        ext_modules=extensions,
+        cmdclass={"build_py": BuildPython, "build_ext": BuildNative},
+        project_urls=project_urls(),
+    )
 
 
 main()

@@ -86,6 +86,18 @@ def test_a_wheel_without_a_compiled_part(checkout):
         assert b"resnet-cuda = resnet_cuda.__main__:main" in archive.read(entry_points)
 
 
+@pytest.mark.parametrize("repository", ["somebody/resnet_cuda", ""])
+def test_the_urls_are_those_of_the_repository_that_builds_it(checkout, repository):
+    variables = {"GITHUB_SERVER_URL": "https://code.example", "GITHUB_REPOSITORY": repository}
+    wheel, _ = build(checkout, "wheel", RESNET_CUDA_BUILD="none", **variables)
+    (metadata,) = [name for name in names_in(wheel) if name.endswith(".dist-info/METADATA")]
+    with zipfile.ZipFile(wheel) as archive:
+        lines = archive.read(metadata).decode().splitlines()
+    urls = [line for line in lines if line.startswith("Project-URL: ")]
+    assert len(urls) == (4 if repository else 0)
+    assert not repository or "Project-URL: Issues, https://code.example/somebody/resnet_cuda/issues" in urls
+
+
 def test_an_editable_install_without_a_compiled_part_after_one_with_it(checkout, compiler):
     package = checkout / "resnet_cuda"
     build(checkout, "editable", RESNET_CUDA_BUILD="cpu", CXX=compiler)
@@ -172,4 +184,4 @@ def test_the_version_is_written_once():
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # from a checkout that is not installed
         assert importlib.metadata.version("resnet_cuda") == assigned
     # Nowhere else: the version in the metadata is dynamic.
-    assert 'dynamic = ["version"]' in (tree.ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version", ' in (tree.ROOT / "pyproject.toml").read_text()
