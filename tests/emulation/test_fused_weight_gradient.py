@@ -29,9 +29,9 @@ CASES = (
     DeformCase("192_channels", 1, 192, 8, (8, 8), kernel=(1, 3), padding=(0, 1)),
     DeformCase("two_pixels_per_image", 70, 64, 8, (3, 4), padding=(0, 0), bias=False),
     DeformCase("odd_outputs", 1, 64, 13, (9, 7), kernel=(2, 2)),
-    # More steps than are planned at once, which is four, and with 256 rows two.
-    DeformCase("eight_steps", 1, 64, 8, (21, 25), kernel=(1, 2), padding=(0, 0)),
-    DeformCase("four_steps_of_256_rows", 1, 64, 136, (17, 13), kernel=(1, 2), padding=(0, 0)),
+    # More than twice as many steps as are planned at once, which is four, and with 256 rows two.
+    DeformCase("eleven_steps", 1, 64, 8, (27, 27), kernel=(1, 2), padding=(0, 0)),
+    DeformCase("six_steps_of_256_rows", 1, 64, 136, (19, 18), kernel=(1, 2), padding=(0, 0)),
     DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
 )
 NAMED = {case.name: case for case in CASES}

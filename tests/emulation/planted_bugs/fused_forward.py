@@ -72,7 +72,7 @@ BUGS = (
         "fused_loads_ahead_for_the_same_step_once_more",
         file="deform_conv/cuda_fused_producer.cuh",
         old="load(next, i + kAhead - Step::kCount, corner);",
-        new="load(here, i + kAhead - Step::kCount, corner);",
+        new="load(i < 0 ? next : here, i + kAhead - Step::kCount, corner);",
         report=_OFF,
     ),
     _fused(
