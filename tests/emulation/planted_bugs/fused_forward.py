@@ -86,7 +86,7 @@ BUGS = (
         "fused_taps_of_a_slice_into_the_next_one",
         old="if (++tap == steps.tap_count) {",
         new="if (++tap == steps.tap_count + 1) {",
-        report=_OFF + r"|, which no thread has set|outside",
+        report=_OFF + r"|index \d+ of \d+ elements of shared memory",
     ),
     _fused(
         "fused_plan_overwritten_early",
