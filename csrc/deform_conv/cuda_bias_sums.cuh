@@ -78,6 +78,7 @@ struct FinishBiasGradient {
     // Several sums side by side, then a tree: rounding adds up over an eighth of the partial sums.
     constexpr int kSums = 8;
     double sum[kSums] = {};
+#pragma unroll 1
     for (int first = 0; first < count; first += kSums) {
 #pragma unroll
       for (int i = 0; i < kSums; ++i) {

@@ -78,7 +78,7 @@ LIMITS = (
     Limit(r"OuterBoxes", 32),
     Limit(rf"SumRows<{_NARROW}>", 48),
     Limit(rf"SumRows<{_WIDE}>", 64, wide={"LDG": 4}),
-    Limit(r"ForEachIndex<FinishBiasGradient<.*>>", 48),
+    Limit(r"ForEachIndex<FinishBiasGradient<.*>>", 64),
     # Five blocks of 256 threads for float from sm_90 on, four before and for double.
     Limit(
         r"InvertTaps<float>",
