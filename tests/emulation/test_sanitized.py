@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(sanitizer_runtimes() is None, reason="this compi
 
 BUILDING = {"test_sanitized.py", "test_planted_bugs.py", "test_launch_shapes.py", "test_ucontext.py"}
 AGAIN = sorted({path.name for path in HERE.glob("test_*.py")} - BUILDING)
-# What makes the same accesses as other tests of its file: the second 16-bit type, and calls that are repeated to compare
-# their bits.
+# What makes the same accesses as other tests of its file: the second 16-bit type, and calls that are repeated to
+# compare their bits.
 REPEATED = ["torch.float16", "any_order", "same_bits", "the_seed", "changes_no_bit", "beside_the_fused"]
 REPEATED_IN = {"test_fused_forward.py": ["test_values"], "test_fused_weight_gradient.py": ["exact_sums"]}
 REPORT = re.compile("AddressSanitizer|runtime error:")
