@@ -83,10 +83,11 @@ def use_native_for(tensor: torch.Tensor) -> bool:
     """
     if _choice == "reference" or not _extension.CPU_LOADED:
         return False
-    if tensor.is_cpu:  # the common case, without the cost of a torch.device object
+    # The common cases, without the cost of a torch.device object.
+    if tensor.is_cpu or (tensor.is_cuda and _extension.CUDA_LOADED):
         return True
     device = tensor.device
-    if device.type == "meta" or (device.type == "cuda" and _extension.CUDA_LOADED):
+    if device.type == "meta":
         return True
     reason = _extension.CUDA_ERROR if device.type == "cuda" else "this device has only the reference"
     if _choice == "native":

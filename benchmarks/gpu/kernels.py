@@ -11,6 +11,7 @@ from benchmarks.cases import layer
 from benchmarks.gpu.backbones import prepare
 from benchmarks.gpu.cells import OURS, OURS_AUTOCAST
 from benchmarks.gpu.context import Context
+from benchmarks.gpu.warpgroup import COLUMN_GRADIENT, FORWARD, WEIGHT_GRADIENT, variables
 from benchmarks.kernel_times import kernel_times
 from benchmarks.measure import graphed, synchronize
 from benchmarks.peers.variants import VARIANTS, make_set
@@ -47,8 +48,17 @@ def run(context: Context) -> None:
 
 def profiled(context: Context) -> None:
     """One chunk of the stage that the step is named by, forward and backward, between the profiler's start and stop."""
+    _profile(context, _both_directions(context, context.step, IMAGES[context.step]))
+
+
+def profiled_fused(context: Context) -> None:
+    """The same at C4, batch 8, by the fused kernels for sm_90a, which are off by default."""
+    with variables(**dict.fromkeys((FORWARD, WEIGHT_GRADIENT, COLUMN_GRADIENT), "1")):
+        _profile(context, _both_directions(context, "C4", 8))
+
+
+def _profile(context: Context, call: Callable[[], object]) -> None:
     context.needs_native()
-    call = _both_directions(context, context.step, IMAGES[context.step])
     call()  # libraries, workspaces and choices of algorithms are there from now on
     synchronize(context.device)
     with torch.cuda.profiler.profile() if context.device.type == "cuda" else contextlib.nullcontext():

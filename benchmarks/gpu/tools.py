@@ -17,7 +17,8 @@ WORDS = ("PASSED", "FAILED", "ERROR", "SKIPPED")
 SANITIZERS = {"memcheck": r"ERROR SUMMARY: 0 errors", "racecheck": r"RACECHECK SUMMARY: 0 hazards displayed"}
 SANITIZED = "correctness:sanitized"
 DONE = "done: "  # what is printed before each shape that was right
-PROFILED = ("C4", "C3")
+# By what ncu is asked for: a function of kernels.py. The fused kernels are those of sm_90a.
+PROFILED = {"C4": "profiled", "C3": "profiled", "C4 fused": "profiled_fused"}
 SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
 # What is kept of ncu's raw page: time, launch, throughputs, hit rates, warps, reasons of stalls.
 METRICS = (
@@ -103,18 +104,21 @@ def sanitizer(places: Places, seconds: float, results: Results) -> Outcome:
 
 
 def ncu(places: Places, seconds: float, results: Results) -> Outcome:
-    """Every kernel of one chunk, forward and backward, at C4, then C3; caches are left as they are."""
+    """Every kernel, forward and backward, of one chunk at C4, then at C3, then at C4 of the fused kernels, batch 8.
+
+    Caches are left as they are.
+    """
     tool, begin = find("ncu"), time.monotonic()
     if places.device != "cuda" or tool is None:
         return _without("ncu", places, seconds, results, "kernels:profiled", "C4")
     status, error = "ok", None
-    for index, stage in enumerate(PROFILED):
+    for index, (stage, profiled) in enumerate(PROFILED.items()):
         left = (seconds - (time.monotonic() - begin)) / (len(PROFILED) - index)
-        table, log = places.output / f"ncu-{stage}.csv", places.output / "ncu.log"
+        table, log = places.output / f"ncu-{stage.replace(' ', '-')}.csv", places.output / "ncu.log"
         table.unlink(missing_ok=True)
         command = [tool, "--profile-from-start", "off", "--cache-control", "none", "--csv", "--page", "raw"]
         command += [option for section in SECTIONS for option in ("--section", section)]
-        command += ["--log-file", str(table), *_program(places, "kernels:profiled", stage)]
+        command += ["--log-file", str(table), *_program(places, f"kernels:{profiled}", stage)]
         outcome = run_command(command, left, log, places.environment(), places.imports)
         text = table.read_text(errors="replace") if table.exists() else ""
         kernels = read_table(text)

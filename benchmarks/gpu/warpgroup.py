@@ -75,7 +75,7 @@ def run(context: Context) -> None:
 
 
 @contextlib.contextmanager
-def _variables(**values: str) -> Iterator[None]:
+def variables(**values: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -110,12 +110,12 @@ def fused(context: Context, stage: str, batch: int, dtype: torch.dtype) -> None:
         tensors = (one.to(dtype) for one in (given.input, given.weight, given.offset, given.mask))
         return torch.ops.resnet_cuda.deform_conv2d(*tensors, None, 1, 1, 1, 1, 1, 1)
 
-    with _variables(**{FORWARD: "0"}), tf32(False):
+    with variables(**{FORWARD: "0"}), tf32(False):
         exact = [call(torch.float32)]
-    with _variables(**{FORWARD: "0"}), tf32(True):
+    with variables(**{FORWARD: "0"}), tf32(True):
         columns, columns_us = [call()], _microseconds(call)
     for tiles in ("", *OTHER_TILES):
-        with _variables(**{FORWARD: "require-tf32", TILES: tiles}):
+        with variables(**{FORWARD: "require-tf32", TILES: tiles}):
             ours, again, fused_us = [call()], [call()], _microseconds(call)
         item = f"fused forward, {case.name}, {dtype}, {tiles or 'its own tiles'}"
         _check(context, item, ["output"], exact, (ours, again), columns)
@@ -150,10 +150,10 @@ def _compare_gradients(context: Context, what: str, stage: str, batch: int, vari
     names = ["weight"] if only_weight else ["input", "weight", "offset", "mask", "bias"]
     item = f"{what}, {case.name}"
     times = {}
-    with _variables(**{variable: "0"}), tf32(False):
+    with variables(**{variable: "0"}), tf32(False):
         exact, columns = values(torch.float32), values()
         times |= {"columns_us": _microseconds(values), "columns_all_us": _microseconds(lambda: call(True))}
-    with _variables(**{variable: "require"}):
+    with variables(**{variable: "require"}):
         found = values(), values()
         times |= {"fused_us": _microseconds(values), "fused_all_us": _microseconds(lambda: call(True))}
     _check(context, item, names, exact, found, columns)

@@ -61,9 +61,10 @@ struct FusedColumnGradientFunctions {
 extern const FusedColumnGradientFunctions* fused_column_gradient;
 
 // Calls `run`, which gives whether it fitted, if the environment variable asks for it; gives whether it was run. A
-// `run` that takes a bool computes float32, too: in TF32 with tf32 or require-tf32, for which it is true.
+// `run` that takes a bool computes float32, too: in TF32 with tf32 or require-tf32, for which it is true. Where what
+// `run` computes is not `needed`, it need not fit.
 template <typename Run>
-bool run_fused_if_asked(const char* variable, const Run& run) {
+bool run_fused_if_asked(const char* variable, const Run& run, bool needed = true) {
   constexpr bool kTf32 = std::is_invocable_v<Run, bool>;
   const char* value = std::getenv(variable);
   if (value == nullptr || *value == '\0' || std::strcmp(value, "0") == 0) {
@@ -85,7 +86,7 @@ bool run_fused_if_asked(const char* variable, const Run& run) {
     done = run();
   }
   RESNET_CUDA_CHECK_ARGUMENT(
-      done || !required,
+      done || !required || !needed,
       "deform_conv2d",
       variable,
       join("'", value, "'"),

@@ -86,9 +86,10 @@ class Backward {
  private:
   // Of the columns' gradient; null where that is not fused.
   const FusedColumnGradientFunctions* fused_functions() const {
-    const bool fits = run_fused_if_asked("RESNET_CUDA_FUSED_COLUMN_GRADIENT", [&] {
+    const auto find = [&] {
       return fused_column_gradient != nullptr && fused_column_gradient->fits(launcher_, arguments_);
-    });
+    };
+    const bool fits = run_fused_if_asked("RESNET_CUDA_FUSED_COLUMN_GRADIENT", find, needs_column_gradient());
     return fits ? fused_column_gradient : nullptr;
   }
 
@@ -127,7 +128,7 @@ class Backward {
 
   // Whether the columns' storage is used: for the columns, or for their gradient.
   bool needs_columns() const {
-    return needs_column_gradient() || needs_.weight;
+    return needs_.input || needs_.weight || (needs_positions() && fused_ == nullptr);
   }
 
   void run_chunks() {
@@ -168,7 +169,7 @@ class Backward {
       if (bias_sums_) {
         bias_sums_->add(rows, images * shape_.out_pixels());
       }
-      if (!needs_columns()) {
+      if (!needs_column_gradient() && !needs_.weight) {
         continue;
       }
       if (needs_.input && whole_images && image % sizes_.list_images == 0) {

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.gpu import tools
 from benchmarks.gpu.processes import ROOT, Places
+from benchmarks.gpu.steps import load
 from benchmarks.records import Results, read
 
 TABLE = """==PROF== Connected to process 1
@@ -40,17 +41,17 @@ def stage(tmp_path, monkeypatch):
 WRITE = 'while [ "$1" != --log-file ]; do shift; done; cat > "$2" <<\'END\'\n{text}\nEND\nexit {code}'
 
 
-def test_ncu_profiles_both_stages(stage):
+def test_ncu_profiles_both_stages_and_the_fused_kernels(stage):
     put, places, results = stage
     put("ncu", f'echo "$@" >> {places.output}/arguments; ' + WRITE.format(text=TABLE, code=0))
     outcome = tools.ncu(places, 20, results)
     assert outcome.status == "ok", outcome
     calls = (places.output / "arguments").read_text().splitlines()
     requests = [json.loads(call[call.index("{") :]) for call in calls]
-    assert [request["step"] for request in requests] == ["C4", "C3"]
-    assert {(request["run"], request["device"]) for request in requests} == {
-        ("benchmarks.gpu.kernels:profiled", "cuda")
-    }
+    assert [request["step"] for request in requests] == ["C4", "C3", "C4 fused"]
+    functions = ["profiled", "profiled", "profiled_fused"]
+    assert [request["run"] for request in requests] == [f"benchmarks.gpu.kernels:{name}" for name in functions]
+    assert all(callable(load(request["run"])) and request["device"] == "cuda" for request in requests)
     for call in calls:
         assert "--cache-control none" in call and "--kernel-name" not in call  # cuBLAS' kernels, too
         assert all(f"--section {section}" in call for section in tools.SECTIONS)
@@ -60,7 +61,7 @@ def test_ncu_profiles_both_stages(stage):
         ("C4", "void SampleColumns<float, 8>", 23584, 858, 91.52),
         ("C4", "sm90_gemm", 18000, 1024, None),  # "n/a" is no number
     ]
-    assert len(kernels) == 6 and "other" not in kernels[0]
+    assert len(kernels) == 9 and "other" not in kernels[0]
 
 
 def test_ncu_without_permission_is_asked_once(stage):
@@ -76,7 +77,7 @@ def test_ncu_is_cut_at_its_time(stage):
     put("ncu", "exec sleep 60")
     outcome = tools.ncu(places, 4, results)
     assert outcome.status == "timeout" and outcome.seconds < 6
-    assert [record["item"] for record in read(results.path)] == ["ncu, C4", "ncu, C3"]
+    assert [record["item"] for record in read(results.path)] == ["ncu, C4", "ncu, C3", "ncu, C4 fused"]
 
 
 @pytest.mark.parametrize("name", ["ncu", "compute-sanitizer"])
