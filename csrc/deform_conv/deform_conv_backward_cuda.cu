@@ -196,11 +196,11 @@ class Backward {
   }
 
   void run_chunk(const Chunk& chunk, const T* rows, const T* input, T* grad_input) {
-    const Tensor columns = column_matrices(*columns_, chunk);
+    const auto columns = [&] { return column_matrices(*columns_, chunk); };
     if (column_gradient_) {
       column_gradient_({chunk, rows, input, position_planes(), needs_.input ? column_data() : nullptr});
     } else if (needs_column_gradient()) {
-      batched_product(row_matrices(rows, chunk, grad_), weight_matrices(weight_, shape_), columns);
+      batched_product(row_matrices(rows, chunk, grad_), weight_matrices(weight_, shape_), columns());
     }
     if (needs_.input) {
       gather_input(chunk, grad_input);
@@ -224,7 +224,7 @@ class Backward {
     }
     if (needs_.weight) {
       const Tensor product = weight_sums_ ? weight_sums_->next(shape_) : weight_matrices(*weight_product_, shape_);
-      batched_product(transposed_row_matrices(rows, chunk, grad_), columns, product);
+      batched_product(transposed_row_matrices(rows, chunk, grad_), columns(), product);
     }
   }
 
