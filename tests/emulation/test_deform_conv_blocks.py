@@ -97,7 +97,7 @@ def test_last_block_of_a_row(emulated, groups, width, taps):
 # Output pixels of all images of a call: 32 n - 1, 32 n, 32 n + 1. Blocks straddle images; strips of 8 rows are followed
 # by one of 7, 1, 3 or 5 rows or by none.
 FEW_PIXELS = ((3, (7, 3)), (4, (8, 2)), (7, (9, 1)), (3, (11, 1)), (5, (13, 1)), (2, (16, 2)))
-PIXELS = (*FEW_PIXELS, (5, (9, 5)), (5, (17, 3)), (17, (17, 1)))
+PIXELS = (*FEW_PIXELS, (5, (9, 5)), (5, (17, 3)), (25, (9, 1)))
 
 
 SEVERAL_IMAGES = [(8, *pixels) for pixels in PIXELS] + [(64, *pixels) for pixels in FEW_PIXELS]
