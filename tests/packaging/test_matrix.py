@@ -86,15 +86,15 @@ def test_what_make_test_has_tested_is_built_and_looked_at_only(matrix):
 
 
 def test_quick(matrix):
-    """No slow tests; of the crossed wheels values only."""
+    """The tests of values only."""
     matrix.quick = True
     matrix.of_all(["2.10.0", "newest"])
-    assert matrix.left_out == [["-m", "not slow"]] * 2 + [["-m", "not reference and not slow"]] * 2
-    assert [tuple(files) for files in matrix.tested_files] == [script.TESTS] * 2 + [script.CROSSED_TESTS] * 2
+    assert matrix.left_out == [[], [], ["-m", "not reference"], ["-m", "not reference"]]
+    assert [tuple(files) for files in matrix.tested_files] == [script.QUICK_TESTS] * 4
 
 
 def test_the_tests_are_there():
-    for path in (*script.TESTS, *script.CROSSED_TESTS):
+    for path in (*script.TESTS, *script.QUICK_TESTS):
         assert (script.ROOT / path).exists(), path
 
 
