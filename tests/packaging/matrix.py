@@ -1,15 +1,11 @@
 """Builds from source with several versions of torch and runs the wheels under others; prints a table.
 
-    python tests/packaging/matrix.py [--torch 2.10.0 2.11.0 newest] [--quick] [--newest-of PYTHON] [--tested newest]
-        [--folder DIR] [--keep]
+    python tests/packaging/matrix.py [--torch 2.10.0 2.11.0 newest] [--tested newest] [--folder DIR] [--keep]
 
 For each version: a virtual environment, the wheel built in it from the source distribution (with the CUDA part where
 there is an nvcc), installed, its ``info`` and the operators' tests. Then the newest version's wheel under the oldest
 version and the other way round, without the tests that run no compiled operator. Exit status 1 where anything failed.
 An environment is removed when its work is done, so that two lie on the disk at most, 6 GB each.
-
-``--quick`` runs the tests of values only. ``--newest-of PYTHON`` takes
-the newest torch from that environment instead of installing it.
 """
 
 from __future__ import annotations
@@ -31,7 +27,6 @@ VERSIONS = ("2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 # What tests of the operators need beside torch, and what a build without isolation needs.
 PACKAGES = ("numpy", "pyyaml", "pytest", "pytest-xdist", "ninja", "pybind11>=2.13", "setuptools>=64", "wheel")
 TESTS = ("tests/ops", "tests/reference", "tests/helpers", "tests/layers", "tests/test_backend.py")
-QUICK_TESTS = ("tests/ops/test_deform_conv_values.py", "tests/ops/test_frozen_bn_values.py", "tests/test_backend.py")
 
 
 class StepError(Exception):
@@ -57,8 +52,6 @@ class Matrix:
     keep: bool
     tests: tuple[str, ...] = TESTS
     tested: tuple[str, ...] = ()  # versions whose own build is tested elsewhere
-    quick: bool = False
-    newest_of: Path | None = None  # the Python of an environment with the newest torch
     rows: list[Row] = field(default_factory=list)
 
     def run(self, command: list[str | Path], what: str, cwd: Path | None = None, **variables: str) -> str:
@@ -85,9 +78,6 @@ class Matrix:
         folder = self.folder / f"torch-{version}"
         python = folder / "bin" / "python"
         if not python.exists():
-            if version == "newest" and self.newest_of is not None:
-                self.borrow(folder)
-                return python
             self.run([sys.executable, "-m", "venv", folder], "venv")
             torch = "torch" if version == "newest" else f"torch=={version}"
             pip = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile"]
@@ -97,15 +87,6 @@ class Matrix:
                 shutil.rmtree(folder)  # half an environment would be taken for a whole one
                 raise
         return python
-
-    def borrow(self, folder: Path) -> None:
-        """An environment that has the packages of ``newest_of``, behind its own."""
-        self.run([self.newest_of, "-m", "venv", folder], "venv")
-        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        own, borrowed = (
-            self.run([python, "-c", code], "packages").strip() for python in (folder / "bin" / "python", self.newest_of)
-        )
-        (Path(own) / "borrowed.pth").write_text(f"{borrowed}\n")
 
     def remove(self, version: str) -> None:
         if not self.keep:
@@ -153,10 +134,8 @@ class Matrix:
                     row.tests, row.ok = "by make test", True
                 else:
                     # The Python files are those that this torch's own wheel has: only what is compiled is new here.
-                    crossed = version != built_with
-                    options = ("-m", "not reference") if crossed else ()
-                    tests = QUICK_TESTS if self.quick else self.tests
-                    self._test(python, row, Path(elsewhere), *options, *tests)
+                    options = () if version == built_with else ("-m", "not reference")
+                    self._test(python, row, Path(elsewhere), *options)
         except StepError as error:
             row.tests = str(error) if row.tests == "not run" else row.tests
         row.seconds = time.monotonic() - started
@@ -175,7 +154,7 @@ class Matrix:
     def _test(self, python: Path, row: Row, elsewhere: Path, *options: str) -> None:
         shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
         command = [python, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
-        command += ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", *options]
+        command += ["-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", *options, *self.tests]
         try:
             output = self.run(command, "operators' tests", elsewhere)
         except StepError as error:
@@ -225,17 +204,10 @@ def main() -> int:
     parser.add_argument(
         "--tested", nargs="+", default=(), metavar="VERSION", help="whose own build `make test` has tested: not again"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer tests")
-    parser.add_argument(
-        "--newest-of", type=Path, metavar="PYTHON", help="of an environment that has the newest torch and pytest"
-    )
     chosen = parser.parse_args()
     folder = (chosen.folder or Path(tempfile.mkdtemp(prefix="matrix-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    newest_of = chosen.newest_of and chosen.newest_of.absolute()  # not resolved: a link would lead out of it
-    matrix = Matrix(
-        folder, chosen.architectures, chosen.keep, tuple(chosen.tests), tuple(chosen.tested), chosen.quick, newest_of
-    )
+    matrix = Matrix(folder, chosen.architectures, chosen.keep, tuple(chosen.tests), tuple(chosen.tested))
     matrix.of_all(list(chosen.torch))
     print(f"{matrix.table()}\nlog: {folder / 'log'}")
     return 0 if all(row.ok for row in matrix.rows) else 1
