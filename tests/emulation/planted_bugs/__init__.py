@@ -41,6 +41,7 @@ ALL_BUGS = (
 )
 
 ALL_ASKED_FOR = os.environ.get("RESNET_CUDA_TEST_ALL_BUGS") == "1"
-# Of each file the first one. (Of equal keys a dict keeps the last.)
-_FIRST = {bug.file: bug for bug in reversed(ALL_BUGS)}
-BUGS = ALL_BUGS if ALL_ASKED_FOR else tuple(reversed(_FIRST.values()))
+_FIRST: dict[str, PlantedBug] = {}  # of each file
+for _bug in ALL_BUGS:
+    _FIRST.setdefault(_bug.file, _bug)
+BUGS = ALL_BUGS if ALL_ASKED_FOR else tuple(_FIRST.values())
