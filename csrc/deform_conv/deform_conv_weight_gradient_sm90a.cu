@@ -9,6 +9,7 @@
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_fused_weight_gradient.cuh"
+#include "deform_conv/cuda_weight_tile_sums.cuh"
 #include "deform_conv/cuda_workspace.h"
 
 namespace resnet_cuda {

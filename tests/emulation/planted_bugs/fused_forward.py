@@ -140,12 +140,14 @@ BUGS = (
     ),
     _tf32(
         "fused_tf32_weight_not_rounded",
+        file="deform_conv/cuda_weight_parts.cuh",
         old="      device::round_operands(pack.element);\n",
         new="",
         report=NOT_ROUNDED,
     ),
     _tf32(
         "fused_tf32_slices_of_64_channels",
+        file="deform_conv/cuda_weight_parts.cuh",
         old="slice * device::kRowElementsOf<T> + in_part",
         new="slice * device::kRowElements + in_part",
         report=_OFF,

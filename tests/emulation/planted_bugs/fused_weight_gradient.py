@@ -136,12 +136,14 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_last_block_left_out",
+        file="deform_conv/cuda_weight_tile_sums.cuh",
         old="block <= last; ++block",
         new="block < last; ++block",
         report=_OFF,
     ),
     _fused(
         "weight_gradient_first_block_twice",
+        file="deform_conv/cuda_weight_tile_sums.cuh",
         old="    float sum[4] = {0, 0, 0, 0};\n    const int64_t first = call.stream.first_block(number);\n",
         new="    float sum[4] = {0, 0, 0, 0};\n    int64_t first = call.stream.first_block(number);\n"
         "    first -= first > 0 ? 1 : 0;\n",
@@ -149,6 +151,7 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_chunks_before_left_out",
+        file="deform_conv/cuda_weight_tile_sums.cuh",
         old="before == nullptr ? sum[i] : before[place] + sum[i]",
         new="sum[i]",
         report=_OFF,
