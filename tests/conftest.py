@@ -44,6 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "reference: runs no compiled operator, so is the same with any build")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if distribution.needs_no_import(collection_path, config) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest's -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     distribution.mark(items)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 # Folders and files that `make quick` leaves out. What stays: every operator and layer, configurations, weights, both
-# backbones and optimize_for_inference, on the CPU.
+# backbones and optimize_for_inference, on the CPU and by the compiled operators.
 SLOW = (
     "acceleration",
     "benchmarks",
@@ -16,19 +18,26 @@ SLOW = (
     "examples",
     "export",
     "helpers/test_gpu.py",
+    "inference/test_forms.py",
     "inference/test_outputs.py",
     "integrations",
     "ops/test_compile.py",
     "ops/test_conv2d_winograd_callers.py",
+    "ops/test_flops.py",
     "ops/test_instruction_sets.py",
     "ops/test_opcheck.py",
+    "ops/test_second_derivatives.py",
     "ops/test_streaming.py",
     "packaging",
     "test_backend.py",
+    "test_calibration.py",
     "test_docs.py",
     "test_docs_site.py",
+    "test_docs_tutorials.py",
+    "test_fpn_norms.py",
     "test_main.py",
     "test_migration_pages.py",
+    "test_stage_specs.py",
     "test_untrained.py",
     "test_variants.py",
     "weights/test_convert.py",
@@ -62,10 +71,9 @@ FIRST = (
 )
 
 
-def place_of(item: pytest.Item) -> str:
-    """Of the test's file, below the folder of all tests."""
-    path = item.path.as_posix()
-    return path.rpartition("/tests/")[2]
+def place_of(path: Path) -> str:
+    """Of a file, below the folder of all tests."""
+    return path.as_posix().rpartition("/tests/")[2]
 
 
 def within(place: str, places: tuple[str, ...]) -> bool:
@@ -75,17 +83,22 @@ def within(place: str, places: tuple[str, ...]) -> bool:
 def mark(items: list[pytest.Item]) -> None:
     """``slow``, and ``reference`` in that folder; of other tests conftest.py marks the ``backend`` "reference"."""
     for item in items:
-        if within(place_of(item), SLOW):
+        if within(place_of(item.path), SLOW):
             item.add_marker(pytest.mark.slow)
-        if within(place_of(item), ("reference",)):
+        if within(place_of(item.path), ("reference",)):
             item.add_marker(pytest.mark.reference)
+
+
+def needs_no_import(path: Path, config: pytest.Config) -> bool:
+    """Whether `make quick` leaves out every test of this file: to import all of those takes 10 seconds."""
+    return config.getoption("markexpr").startswith("not slow and ") and within(place_of(path), SLOW)
 
 
 def order(items: list[pytest.Item]) -> None:
     """Files of FIRST to the front, in its order."""
 
     def rank(item: pytest.Item) -> int:
-        return next((number for number, place in enumerate(FIRST) if within(place_of(item), (place,))), len(FIRST))
+        return next((number for number, place in enumerate(FIRST) if within(place_of(item.path), (place,))), len(FIRST))
 
     items.sort(key=rank)
 

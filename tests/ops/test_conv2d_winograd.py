@@ -225,6 +225,7 @@ print(_extension.cpu_capability(), checked)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_instruction_sets(level, registered):
     assert int(run_at_level(level, LOWER)) == 42

@@ -43,6 +43,7 @@ print(_extension.cpu_capability(), "exact")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_exact_numbers_at_every_level(level):
     assert run_at_level(level, AT_LEVEL) == "exact"
