@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,20 +14,29 @@ from benchmarks.gpu.cells import Cell
 from benchmarks.gpu.context import Context, first_line
 from benchmarks.measure import Candidate, compare_blocks, graphed, relative_error, tf32
 from benchmarks.records import microseconds
-from resnet_cuda import resnet_fpn_backbone
+from resnet_cuda import optimize_for_inference, resnet_fpn_backbone
+from resnet_cuda.inference.convolution import FoldedConv2d
 
 DCN_STAGES = {"R-50-FPN": (False, False, False, False), "R-50-DCN": (False, True, True, True)}
 FLOAT32_TOLERANCE, TOLERANCE = 1e-2, 0.25
 
 
+# The modes of torch.compile; CUDA graphs are captured here, for all candidates alike.
+DEFAULT, MAX_AUTOTUNE = "default", "max-autotune-no-cudagraphs"
+
+
 @dataclass(frozen=True)
 class Way:
-    """How a model is called: under autocast from float32 parameters, or all in bfloat16."""
+    """How a model is called: under autocast from float32 parameters, or all in bfloat16.
+
+    ``optimized``: as ``optimize_for_inference`` makes it; ``compiled``: torch.compile's mode.
+    """
 
     ours: bool
     autocast: bool
     tf32: bool = False
-    compiled: bool = False
+    compiled: str | None = None
+    optimized: bool = False
 
     def forward(self, model: nn.Module, image: Tensor) -> Outputs:
         with torch.autocast(image.device.type, torch.bfloat16, self.autocast):
@@ -39,7 +49,9 @@ WAYS = {
     "torchvision, autocast bfloat16": Way(False, True),
     "torchvision, autocast bfloat16, TF32 on for its deform_conv2d": Way(False, True, tf32=True),
     "torchvision, all bfloat16": Way(False, False),
-    "torchvision, all bfloat16, torch.compile": Way(False, False, compiled=True),
+    "torchvision, all bfloat16, torch.compile": Way(False, False, compiled=DEFAULT),
+    "torchvision, all bfloat16, torch.compile, max-autotune": Way(False, False, compiled=MAX_AUTOTUNE),
+    "resnet_cuda, optimized, bfloat16": Way(True, False, optimized=True),
 }
 
 
@@ -82,7 +94,10 @@ def _model(context: Context, kind: str, name: str) -> nn.Module | None:
     if way.compiled and context.quick:
         context.not_measured(item, "a quick run compiles nothing")
         return None
-    model = torch.compile(model) if way.compiled else model
+    if way.optimized:
+        model = optimize_for_inference(model.eval())
+    if way.compiled:
+        model = torch.compile(model, mode=way.compiled)
     try:
         with tf32(way.tf32), torch.no_grad():
             error = _difference(way.forward(model.eval(), make_image(context, 1)), expected)
@@ -94,6 +109,12 @@ def _model(context: Context, kind: str, name: str) -> nn.Module | None:
         context.failures.append(f"{item} differs from float32 by {error:.3g}")
         return None
     return model
+
+
+def choices(model: nn.Module) -> dict[str, int]:
+    """How many pairs of a convolution and a shape run cuDNN's fused kernel and how many ours behind torch's."""
+    layers = [layer for layer in model.modules() if isinstance(layer, FoldedConv2d)]
+    return dict(Counter(name for layer in layers for name in layer.packed.choice.chosen.values()))
 
 
 def prepare(context: Context, kind: str, name: str, mode: str, batch: int) -> Callable[[], object] | None:
@@ -109,6 +130,10 @@ def measure(context: Context, cell: Cell) -> None:
     calls = {name: prepare(context, cell.where, name, cell.what, cell.batch) for name in cell.candidates}
     calls = {name: call for name, call in calls.items() if call is not None}
     _time(context, cell, calls, graph=False)
+    for name in calls:
+        if WAYS[name].optimized:
+            model = context.once((cell.where, name), lambda: None)
+            context.write("choices", item=f"{cell.where}, batch {cell.batch}, {name}", calls=choices(model))
     if cell.what == INFERENCE and cell.batch == 1 and context.device.type == "cuda":
         graphs = {}
         for name, call in calls.items():

@@ -15,6 +15,7 @@ PEERS_AUTOCAST = ("torchvision, autocast bfloat16, TF32 off", "torchvision, auto
 AUTOCAST = (OURS_AUTOCAST, *PEERS_AUTOCAST, OURS)
 TF32 = OURS_TF32, PEER_TF32 = ("resnet_cuda, float32, TF32 on", "torchvision, float32, TF32 on")
 FLOAT32 = _, PEER_FLOAT32 = ("resnet_cuda, float32, TF32 off", "torchvision, float32, TF32 off")
+OURS_OPTIMIZED = "resnet_cuda, optimized, bfloat16"
 BACKBONES = (OURS, OURS_AUTOCAST, "torchvision, autocast bfloat16")
 MODES = ((INFERENCE, 1), (TRAINING, 8), (INFERENCE, 8), (TRAINING, 2))
 
@@ -65,6 +66,13 @@ CELLS = {
     "deformable": _backbone("R-50-DCN", MODES, *BACKBONES, f"{BACKBONES[2]}, TF32 on for its deform_conv2d"),
     "plain": _backbone("R-50-FPN", MODES, *BACKBONES, "torchvision, all bfloat16"),
     "memory": [*_layers(LAYERS[:1], OURS), Cell("frozen_bn_relu", "C4", 8, "in place with residual")],
+    "optimized": [
+        *_backbone("R-50-FPN", (MODES[0], MODES[2]), OURS_OPTIMIZED, OURS, "torchvision, all bfloat16"),
+        *_backbone("R-50-DCN", (MODES[0], MODES[2]), OURS_OPTIMIZED, OURS, "torchvision, autocast bfloat16"),
+    ],
+    "autotune": _backbone(
+        "R-50-FPN", MODES[:1], OURS_OPTIMIZED, "torchvision, all bfloat16, torch.compile, max-autotune"
+    ),
     "compile": _backbone("R-50-FPN", MODES[:1], OURS, "torchvision, all bfloat16, torch.compile"),
 }
 

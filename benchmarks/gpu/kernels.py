@@ -9,7 +9,7 @@ from benchmarks.bench_backbone import INFERENCE, TRAINING
 from benchmarks.bench_deform_conv import gradients
 from benchmarks.cases import layer
 from benchmarks.gpu.backbones import prepare
-from benchmarks.gpu.cells import OURS, OURS_AUTOCAST
+from benchmarks.gpu.cells import OURS, OURS_AUTOCAST, OURS_OPTIMIZED
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.warpgroup import COLUMN_GRADIENT, FORWARD, WEIGHT_GRADIENT, variables
 from benchmarks.kernel_times import kernel_times
@@ -38,9 +38,10 @@ def run(context: Context) -> None:
     context.needs_native()
     if context.enough_time(item := "deform_conv2d, C4, batch 8, bfloat16, forward and backward"):
         _measure(context, item, _both_directions(context, "C4", 8))
-    item = "R-50-FPN inference, batch 1, bfloat16, CUDA graph"
-    if context.enough_time(item) and (call := prepare(context, "R-50-FPN", OURS, INFERENCE, 1)):
-        _measure(context, item, graphed(call) if context.device.type == "cuda" else call)
+    for name in (OURS, OURS_OPTIMIZED):
+        item = f"R-50-FPN inference, batch 1, CUDA graph, {name}"
+        if context.enough_time(item) and (call := prepare(context, "R-50-FPN", name, INFERENCE, 1)):
+            _measure(context, item, graphed(call) if context.device.type == "cuda" else call)
     item = "R-50-FPN training step, batch 8, autocast bfloat16"
     if context.enough_time(item) and (call := prepare(context, "R-50-FPN", OURS_AUTOCAST, TRAINING, 8)):
         _measure(context, item, call)

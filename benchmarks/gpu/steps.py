@@ -44,7 +44,7 @@ STEPS = (
     Step("ours", "deform_conv2d alone, C3 to C5", 35, _CELLS, records.DEFORM_CONV, (1,)),
     Step("ceilings", "copies, products, reductions", 15, "benchmarks.gpu.ceilings:run", records.CEILINGS, (1,)),
     Step("ncu", "counters of one chunk; fused kernels", 75, "benchmarks.gpu.tools:ncu", None, (1,), exact=True),
-    Step("kernels", "time by kernel", 20, "benchmarks.gpu.kernels:run", records.KERNELS, (1,)),
+    Step("kernels", "time by kernel", 25, "benchmarks.gpu.kernels:run", records.KERNELS, (1,)),
     Step("ratios", "deform_conv2d beside torchvision", 40, _CELLS, records.DEFORM_CONV, (1,)),
     Step("frozen_bn", "FrozenBN beside copies", 30, _CELLS, records.FROZEN_BN, (1,)),
     Step("deformable", "R-50-DCN", 45, _CELLS, records.BACKBONES, (1,)),
@@ -54,6 +54,8 @@ STEPS = (
     Step("memory", "peak memory, headlines again", 15, "benchmarks.gpu.memory:run", records.MEMORY, (2,)),
     Step("plain", "R-50-FPN", 40, _CELLS, records.BACKBONES, (2,)),
     Step("compile", "torch.compile", 30, _CELLS, records.BACKBONES, (2,)),
+    Step("optimized", "optimize_for_inference", 45, _CELLS, records.BACKBONES),
+    Step("autotune", "torch.compile, max-autotune", 240, _CELLS, records.BACKBONES, exact=True),
     Step("peers", "the peers by themselves", 55, _CELLS, records.PEERS),
 )
 

@@ -12,8 +12,8 @@ MOST_TIMED = 8
 class FastestChoice:
     """Times several calls when it first sees a key, and remembers the fastest.
 
-    After ``MOST_TIMED`` keys nothing is timed any more: a new key gets the most frequent choice. Copies and pickles are
-    empty, since another machine may choose otherwise.
+    After ``MOST_TIMED`` keys nothing is timed any more: a new key gets the most frequent choice that it has. Copies and
+    pickles are empty, since another machine may choose otherwise.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class FastestChoice:
             return self.chosen[key]
         first = next(iter(calls))
         if len(self.chosen) >= MOST_TIMED:
-            most = Counter(self.chosen.values()).most_common(1)[0][0]
-            return most if most in calls else first
+            frequent = Counter(name for name in self.chosen.values() if name in calls)
+            return frequent.most_common(1)[0][0] if frequent else first
         times: dict[str, float] = {}
         for name, call in calls.items():
             try:

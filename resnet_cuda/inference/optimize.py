@@ -31,7 +31,11 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     into the weights of the convolution before them, computed in float64 and rounded once to the weight's dtype. ReLU
     and residual sum are in the convolution's epilogue, which oneDNN, cuDNN or this package's kernels run with prepacked
     weights. Outputs equal those of the model in eval mode up to rounding, and are channels_last. Images may have any
-    size, batches may be empty. One difference: where an activation is NaN, oneDNN's ReLU gives 0, torch's gives NaN.
+    size, batches may be empty. One difference: where an activation is NaN, a fused ReLU may give 0, torch's gives NaN.
+
+    On CUDA each convolution times what there is for it, at the first call with a shape: cuDNN's fused convolution, for
+    1x1 in 16 bits cuBLASLt's product with an epilogue, torch's convolution with one more pass. So call the copy once
+    before a CUDA graph is captured, in which nothing can be timed.
 
     The convolution of a norm is found by the class of the block around both: this package's backbones and heads,
     torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection, and a

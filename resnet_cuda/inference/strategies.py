@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from resnet_cuda.inference import cudnn, onednn, winograd
+from resnet_cuda.inference import cuda, onednn, winograd
 from resnet_cuda.ops.frozen_bn import frozen_bn_relu
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> 
             return winograd.run
         return onednn.run if onednn.takes(conv, input, residual) else plain
     if input.is_cuda:
-        return cudnn.strategy_for(conv, input, residual, plain)
+        return cuda.strategy_for(conv, input, residual, plain)
     return plain
