@@ -60,6 +60,8 @@ def assert_compiles(function, arguments, **options):
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 def test_one_graph_for_all_shapes(compiler, device, backend):
+    if backend == "reference" and compiler == "eager":
+        pytest.skip("the other compiler does that, too, and each takes a minute")
     leaves, everything = parameters(device)
     counter = Counter(compiler)
     compiled = torch.compile(deform_block, fullgraph=True, dynamic=True, backend=counter)

@@ -144,7 +144,8 @@ def test_frozen_batch_norm(operator, with_scale, memory_format, device):
     check(operator, (a["input"], *buffers, 1e-5, a["residual"], True, with_scale))
 
 
-@pytest.mark.parametrize("name", DEFORM_NAMES)
+# A minute each: the derivative is the reference's.
+@pytest.mark.parametrize("name", ["groups_2_offset_groups_4", "v1_no_bias"])
 def test_deform_conv2d_backward_with_its_derivative(name, device):
     grad, tensors, numbers = deform(name, device, torch.contiguous_format)
     *tensors, bias = tensors

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory by what /proc says")
 
 
-@pytest.mark.parametrize(("kind", "count"), [("annotations", 5000), ("images", 2000)])
+@pytest.mark.parametrize(("kind", "count"), [("annotations", 2500), ("images", 2000)])
 def test_fuzz(kind, count, tmp_path):
     run = subprocess.run(
         [sys.executable, Path(__file__).with_name("fuzz.py"), kind, str(count), "0"],
