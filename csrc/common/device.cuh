@@ -107,7 +107,7 @@ constexpr int kMostSharedBytes = 48 << 10;
 // What it may ask for on sm_90.
 constexpr int kMostSharedBytesSm90 = 227 << 10;
 
-// Of a multiprocessor.
+// 32-bit registers of a multiprocessor.
 constexpr int kMultiprocessorRegisters = 1 << 16;
 // The most that a thread has where so many threads are to run on a multiprocessor at once: a multiple of 8.
 constexpr int launched_registers(int threads) {

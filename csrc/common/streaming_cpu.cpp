@@ -14,10 +14,9 @@
 namespace resnet_cuda {
 namespace {
 
-// A thread's share of a last-level cache (32 MiB for 8 cores, shared with other virtual machines). Speed-up of
-// non-temporal over ordinary stores, measured with 2 threads, alternating with eager operations on as much memory: 0.6
-// to 1.1 at 9 MB moved (the caches may hold them), 0.85 to 1.1 at 13 MB, 0.95 to 1.35 at 17 MB, 1.05 to 1.3 at 26 MB,
-// 1.3 to 1.6 above 64 MB.
+// Bytes moved per thread from which on non-temporal stores are used. Measured with 2 threads, 8 cores sharing a
+// last-level cache of 32 MiB: they break even at about this size; from 32 MB per thread on they are 1.3 to 1.6 times as
+// fast.
 constexpr int64_t kCachePerThread = int64_t{7} << 20;
 
 enum class Override { kNone, kAlways, kNever };

@@ -162,10 +162,9 @@ __device__ __forceinline__ void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
 }
 
-// What this thread has written into shared memory becomes visible to wgmma and to bulk copies, for those who
-// synchronise with it afterwards; and what others have written, with whom this thread has synchronised, to those that
-// it starts. It waits for this thread's loads, too (MEMBAR.ALL.CTA): threads that have loads under way leave the fence
-// to those who start wgmma.
+// Orders earlier writes to shared memory, by this thread and by threads that it has synchronised with, before later
+// wgmma and bulk copies that this thread starts, or threads that synchronise with it afterwards. It also waits for this
+// thread's loads (MEMBAR.ALL.CTA): threads with loads in flight leave the fence to the threads that start wgmma.
 __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" : : : "memory");
 }

@@ -17,7 +17,7 @@ namespace {
 
 using namespace conv2d_winograd_cpu;
 
-// Of a strip, in kTileStep tiles.
+// The least and the most steps of a strip, each of kTileStep tiles.
 constexpr int64_t kLeastSteps = 2;
 constexpr int64_t kMostSteps = 4;
 

@@ -55,7 +55,7 @@ class ColumnGradientCalls {
         slices_(gradient_slices(arguments.shape)),
         beside_(arguments.weight),
         weight_(bytes(transposed_weight_bytes(arguments.shape))),
-        // Of the last pixels' tile all rows, which are zeros past the chunk.
+        // Whole tiles of pixels: the rows past the chunk are zeros.
         grad_(bytes(
             ceil_div(most_pixels, GradientParts::kPixelMultiple) * GradientParts::kPixelMultiple *
             gradient_part_bytes(arguments.shape))) {

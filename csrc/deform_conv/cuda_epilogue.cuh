@@ -6,7 +6,7 @@
 
 namespace resnet_cuda {
 
-// Of N neighbouring output channels, whose bias begins at `bias`; null where there is none.
+// Adds the bias of N neighbouring output channels, from `bias` on, if it is not null; then the ReLU.
 template <typename T, int N, typename Real>
 RESNET_CUDA_BODY void add_bias(const T* bias, bool relu, Real (&value)[N]) {
   if (bias != nullptr) {

@@ -55,10 +55,9 @@ RESNET_CUDA_HOST_DEVICE constexpr int channel_of_column(int column) {
   return column - in_part + in_part % 8 / 2 * 8 + in_part / 8 * 2 + in_part % 2;
 }
 
-// The weight [O, C/groups, kh, kw] transposed into a sequence of parts, each of kColumns columns and 64 output
-// channels, K-major and swizzled as copy_bulk takes it: [taps][tiles][slices of a group's output channels]. Output
-// channels past a group's last one are zeros. Index: 16 bytes of the parts; neighbouring threads have neighbouring
-// columns.
+// Packs the weight [O, C/groups, kh, kw], transposed, into parts of kColumns columns x 64 output channels, K-major and
+// swizzled, contiguous for copy_bulk: [taps][tiles][slices of a group's output channels]. Zero-padded in both
+// dimensions. Index: 16 bytes of the parts; neighbouring threads have neighbouring columns.
 template <typename T>
 struct PackTransposedWeight {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
@@ -114,10 +113,10 @@ struct ColumnGradientCall {
   int slices;  // of a group's output channels
 };
 
-// Two warpgroups multiply 64 pixels each, tile after tile of kColumns columns, by the output's gradient of at most
-// kMostSlices * 64 output channels, which stays in shared memory. A third one, of which a single thread starts the
-// copies, hands its registers to them. Where the weight of a whole tile has room too, the two take turns: one
-// multiplies while the other is in its epilogue.
+// Two consumer warpgroups multiply 64 pixels each with the weight, one tile of kColumns columns after another. The
+// output's gradient, at most kMostSlices * 64 output channels, stays in shared memory. In the third warpgroup, which
+// gives registers to the consumers, one thread starts the copies. If the stages hold the weight of a whole tile, the
+// consumers alternate: one multiplies while the other is in its epilogue.
 template <typename T, int kColumns, int kMostSlices>
 struct FusedColumnGradient {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
@@ -142,8 +141,8 @@ struct FusedColumnGradient {
   static constexpr int kWeights = kGradients + kMostSlices * kSliceBytes;
   static constexpr int kBarriers = kWeights + kWeightStages * kWeightBytes;  // of 8 bytes each
   static constexpr int kBarrierCount = 2 * kWeightStages + kMostSlices + 1 + kConsumerGroups;
-  // Of each pixel; there are no registers for it: the row of the columns, -1 past the chunk's last pixel; and what the
-  // end of a tap needs of its plan.
+  // Two arrays with an entry per pixel, for which there are no registers: the row of the columns, -1 past the chunk's
+  // last pixel; and what the end of a tap needs of its plan.
   static constexpr int kRows = kBarriers + (kBarrierCount + 1) / 2 * 16;
   static constexpr int kSlopes = kRows + kPixels * static_cast<int>(sizeof(int));
   static constexpr int kSharedBytes = kSlopes + kPixels * static_cast<int>(sizeof(TapSlope<float>));
@@ -290,7 +289,7 @@ struct FusedColumnGradient {
   // A thread has sums of two rows of its warpgroup's 64, eight apart; the four threads of a quad share them.
   static constexpr int kThreadRows = 2;
 
-  // Of the chunk, in strip order.
+  // The chunk's pixel number `index` in strip order.
   RESNET_CUDA_BODY BlockPixel pixel(int index) const {
     const int image = call.image_pixels.quotient(index);
     const StripPixel place = call.order.pixel(index - image * call.image_pixels.divisor());
@@ -302,7 +301,7 @@ struct FusedColumnGradient {
     const int in_quad = thread % 4;
     const Part here = part();
     const int first_pixel = static_cast<int>(here.pixel_tile) * kPixels + warpgroup * device::kProductRows;
-    // Of the even threads of a quad the first row's pixel, of the others the second's.
+    // The first row's pixel in the even threads of a quad, the second row's in the others.
     const int own = first_pixel + device::result_row(thread, in_quad % kThreadRows * 2);
     if (in_quad < kThreadRows) {
       const BlockPixel at = pixel(own);

@@ -109,7 +109,7 @@ struct GatherInput {
     return kPacks > 1 ? kMostRowThreads : division.row_threads;
   }
 
-  // Of this thread's first pack in a slice, within the offset group.
+  // The first channel of this thread's first pack in a slice, within the offset group.
   RESNET_CUDA_BODY int first_channel(int slice) const {
     return slice * row_threads() * kPacks * N + device::thread() % row_threads() * N;
   }

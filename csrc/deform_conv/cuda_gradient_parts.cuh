@@ -13,10 +13,10 @@
 
 namespace resnet_cuda {
 
-// [pixels / 64][channel_parts][64 pixels][64 output channels]: a part is 64 swizzled rows of 128 bytes, eight atoms.
-// Pixels are counted in strip order, image after image, and filled up to a multiple of 128; the channels of each weight
-// group to a multiple of 64. What is filled up is 0. The same bytes are an operand of kSide, where the pixels are k,
-// and one of kDepth, where the output channels are. All channels of 64 pixels lie behind one another.
+// [pixels / 64][channel_parts][64 pixels][64 output channels]: a part is 64 rows of 128 bytes, swizzled, eight atoms.
+// Pixels are in strip order, image after image, zero-padded to a multiple of 128; the channels of each weight group are
+// zero-padded to a multiple of 64. The same bytes serve as an MN-major operand (kSide), where K are the pixels, and as
+// a K-major one (kDepth), where K are the output channels. All channels of 64 pixels are contiguous.
 struct GradientParts {
   static constexpr int kPixels = 64;
   static constexpr int kChannels = device::kRowElements;

@@ -32,7 +32,7 @@ class InputTiling {
         across_(static_cast<int>(ceil_div(width, kInputTileColumns))) {
   }
 
-  // Of an image.
+  // The number of tiles of an image.
   RESNET_CUDA_HOST_DEVICE int tiles() const {
     return down_ * across_.divisor();
   }

@@ -1,4 +1,4 @@
-// Builds the input lists: a block looks for the taps that read its 8 x 8 pixels.
+// Builds the input lists: a block looks for the samples that read its 8 x 8 pixels.
 #pragma once
 
 #include "deform_conv/cuda_input_lists.cuh"
@@ -37,16 +37,17 @@ RESNET_CUDA_BODY int warp_inclusive_sum(int value) {
   return inclusive_sum;
 }
 
-// Thread block: one tile of one image of one offset group. A hit is a tap whose 2 x 2 patch overlaps the tile.
+// Thread block: one tile of one image of one offset group. A sample is one tap at one output pixel. A hit is a sample
+// whose 2 x 2 patch overlaps the tile.
 //
-// - keep: select the outer boxes, then the groups of 32 taps, whose bounding boxes overlap the tile;
-// - collect: compact the hits among these taps, in order, by ballots and prefix sums, without atomics;
+// - keep: select the outer boxes, then the groups of 32 samples, whose bounding boxes overlap the tile;
+// - collect: compact the hits among these samples, in order, by ballots and prefix sums, without atomics;
 // - weigh: compute the hits' weights from offset and mask, and count the entries of each list;
-// - place: reserve memory for the tile's lists by the only global atomic; contents do not depend on it;
+// - place: reserve memory for the tile's lists by a global atomic, and note each long list by another one. The atomics
+//   decide only where lists are stored and in which order long lists are noted, not what a list contains;
 // - append: each warp writes the lists of one row of the tile, hits in order.
 //
-// If the hits do not fit into shared memory, the block searches twice, once to count and once to append, in parts that
-// fit.
+// If the hits do not fit into shared memory, the block searches twice in parts that fit: to count, then to append.
 template <typename Real>
 struct InvertTaps {
   static constexpr int kThreads = 256;
@@ -111,7 +112,7 @@ struct InvertTaps {
 
   struct Block {
     const device::Shared<Weights> weights{kWeightsAt, kHits};
-    const device::Shared<int> rows{kRowsAt, kHits};  // first the hit's tap: 32 * box + lane
+    const device::Shared<int> rows{kRowsAt, kHits};  // first the hit's sample: 32 * box + lane
     // The corner within the tile, from (-1, -1) on: 16 * row + column.
     const device::Shared<int> cells{kCellsAt, kHits};
     const device::Shared<int> kept{kKeptAt, kMostKept};

@@ -29,11 +29,11 @@ class StreamK {
     return blocks_.divisor();
   }
 
-  // Of a block, the place of its first step in the list; of block number blocks(), the list's end.
+  // The place of a block's first step in the list; for block number blocks(), the list's end.
   RESNET_CUDA_HOST_DEVICE int64_t begin(int64_t block) const {
     return blocks_.quotient(block * total_.divisor());
   }
-  // Of a block that goes on at `place` until `end`: the steps of the next tile.
+  // The next tile, and its steps, of a block that goes on at `place` until `end`.
   RESNET_CUDA_HOST_DEVICE Part part(int64_t place, int64_t end) const {
     const int64_t tile = steps_.quotient(place);
     const int64_t first = place - tile * steps_.divisor();

@@ -24,7 +24,7 @@ class StripOrder {
         last_rows_(height % kStripRows == 0 ? kStripRows : height % kStripRows) {
   }
 
-  // Of the pixel number `index` < height * width.
+  // The position of pixel number `index` < height * width.
   RESNET_CUDA_HOST_DEVICE StripPixel pixel(int index) const {
     const int strip = strip_pixels_.quotient(index);
     const int in_strip = index - strip * strip_pixels_.divisor();

@@ -165,7 +165,7 @@ struct alignas(16) PlannedTap {
   Real weight[4];
 };
 
-// Of a tap at the image's border the corners are kept where `keep_border`: its sample is 0, but its derivative is not.
+// Plans a tap. `keep_border` keeps the corners of a tap at the image's border: its sample is 0, its derivative is not.
 template <typename Real>
 RESNET_CUDA_BODY PlannedTap<Real> planned_tap(const MaskedSample<Real>& tap, int pixel_packs, bool keep_border) {
   const TapSample<Real>& sample = tap.sample;

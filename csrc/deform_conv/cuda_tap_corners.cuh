@@ -1,4 +1,4 @@
-// Where every tap of some images reads, with a bounding box of every 32: what InvertTaps searches.
+// Where every sample of some images reads, with a bounding box of every 32: what InvertTaps searches.
 #pragma once
 
 #include "deform_conv/cuda_chunk.cuh"
@@ -7,7 +7,7 @@
 
 namespace resnet_cuda {
 
-// The top left pixel of a tap's bilinear patch, from -1 on.
+// The top left pixel of a sample's bilinear patch, from -1 on.
 struct alignas(8) TapCorner {
   int row;
   int column;
@@ -39,7 +39,7 @@ RESNET_CUDA_BODY CornerBox box_of_warp(CornerBox box) {
   return box;
 }
 
-// The row and the column of a tap that reads nothing. No tile is so far above the image.
+// The row and the column of a sample that reads nothing. No tile is so far above the image.
 constexpr int kNoCorner = -1000;
 
 // Groups of 32 output pixels are numbered [offset group][image][tap][32 pixels in strip order], the last of a tap being

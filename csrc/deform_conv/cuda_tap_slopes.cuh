@@ -19,7 +19,7 @@ RESNET_CUDA_BODY TapSlope<Real> tap_slope(const MaskedSample<Real>& tap) {
   return {tap.sample.kind, tap.sample.fraction_y, tap.sample.fraction_x, tap.mask};
 }
 
-// Of each corner, over the channels of an offset group.
+// The dot product of each corner with the columns' gradient, over the channels of an offset group.
 template <typename Real>
 struct alignas(16) CornerDots {
   Real corner[4];

@@ -23,8 +23,8 @@ struct WorkspaceNeeds {
   int64_t per_image;              // bytes: copies in another layout
   int64_t per_pixel;              // bytes per output pixel: columns
   int64_t per_divided_image = 0;  // further bytes where an image is several chunks: its running sums
-  // Of the backward only, beside the chunk's: bytes of the sums of the weight's and the bias' gradients and what the
-  // allocator takes more, of the lists of an image, and of the lists of one row of an image.
+  // Further bytes of the backward: the sums of the weight's and the bias' gradients and what the allocator takes more;
+  // the lists of an image; the lists of one row of an image.
   int64_t sums = 0;
   int64_t image_lists = 0;
   int64_t row_lists = 0;

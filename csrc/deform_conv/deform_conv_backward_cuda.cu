@@ -84,7 +84,7 @@ class Backward {
   }
 
  private:
-  // Of the columns' gradient; null where that is not fused.
+  // The fused columns' gradient; null where the call does not use it.
   const FusedColumnGradientFunctions* fused_functions() const {
     const auto find = [&] {
       return fused_column_gradient != nullptr && fused_column_gradient->fits(launcher_, arguments_);

@@ -2,8 +2,8 @@
 // thread's range for all its pixels, then the second thread's channels, and so on.
 //
 // In channels_last every thread would own a few cache lines of each pixel, and a core's prefetcher would fetch the
-// adjacent lines, which another core writes. Like false sharing, that takes 1.5 times as long on cores without a common
-// cache.
+// adjacent lines, which another core writes: the effect of false sharing. If the cores share no cache, the loops then
+// take 1.5 times as long.
 #pragma once
 
 #include "deform_conv/deform_conv_cpu.h"

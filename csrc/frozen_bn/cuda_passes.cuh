@@ -57,7 +57,7 @@ struct FrozenBnForward {
   using Element = T;
   using Real = RealOf<T>;
   static constexpr int kReads = kResidual ? 2 : 1;
-  // Whose constants are loaded and computed together: fewer where two tensors' packs are in the registers meanwhile.
+  // Channels whose constants are loaded and computed together: fewer where packs of two tensors take registers, too.
   static constexpr int kChannelsAtOnce = kResidual ? 4 : 8;
 
   const T* input;

@@ -25,7 +25,7 @@ struct SwizzledOperand {
   static constexpr int kRow = device::kRowElementsOf<T>;
   static constexpr int kBytes = kSide * device::kSwizzledRow;  // of a part
   static constexpr int kUnits = kBytes / static_cast<int>(sizeof(Unit));
-  // Of what one row of 128 bytes spans: kRow elements of k, for all of m or n; or 64 of m or n, for 64 of k.
+  // Bytes of what one row of 128 bytes spans: kRow elements of k, for all of m or n; or 64 of m or n, for 64 of k.
   static constexpr int kColumnBytes = kMajor == device::Major::kDepth ? kBytes : 64 * device::kSwizzledRow;
 
   // Unit number `index` of a part, 0 to kUnits - 1, in the order of rows, taken from the matrix [kSide, depth]; and its
