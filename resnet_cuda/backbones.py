@@ -18,7 +18,11 @@ from resnet_cuda.stage_specs import BLOCK_COUNTS, RETURNED_STAGES
 
 
 class Backbone(HasOutputShape, nn.Sequential):
-    """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and the rest that detectors use."""
+    """``body`` and, with a pyramid, ``fpn``; ``out_channels``, ``output_shape()`` and the rest that detectors use.
+
+    ``forward`` (N, C, H, W) gives levels, finest first: a list of (N, channels, h, w) of the body, or with a pyramid a
+    tuple of (N, out_channels, h, w).
+    """
 
     if TYPE_CHECKING:  # TorchScript would look for types of its own by these names
         body: ResNet
@@ -89,10 +93,12 @@ BACKBONES = Registry(
 
 
 def build_backbone(cfg: Any) -> Backbone:
-    """Builds the backbone named by ``cfg.MODEL.BACKBONE.CONV_BODY``: ``body``, for FPN ``fpn``, and ``out_channels``.
+    """Builds the backbone named by ``cfg.MODEL.BACKBONE.CONV_BODY``: ``body``, for FPN ``fpn``, and ``out_channels``
+    [maskrcnn_benchmark.modeling.backbone.build_backbone].
 
-    ``forward`` (N, 3, H, W) gives a list (C4, C5, DC5) or a tuple (FPN) of levels, finest first. ``output_shape()``
-    names them "res4" (C4), "res5" (C5, DC5), "p2".."p6" (FPN), "p3".."p7" (FPN-RETINANET).
+    ``forward`` (N, C, H, W) gives a list (C4, C5, DC5) or a tuple (FPN) of levels, finest first. ``output_shape()``
+    names them "res4" (C4), "res5" (C5, DC5), "p2".."p6" (FPN), "p3".."p7" (FPN-RETINANET). C is
+    ``MODEL.RESNETS.STEM_IN_CHANNELS``.
 
     The bodies are R-50, R-101 and R-152 with C4, C5, FPN, FPN-RETINANET or DC5. DC5, which maskrcnn-benchmark does not
     have, is C5 at stride 16: its first block has no stride, and its 3x3 convolutions are dilated by 2 [detectron2].
@@ -101,7 +107,9 @@ def build_backbone(cfg: Any) -> Backbone:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg`.
 
     Raises:
-        KeyError: for an unknown body, listing the known ones; FBNet is not supported, since it is not a ResNet.
+        KeyError: for an unknown body, block or stem, listing the known ones; FBNet is not supported, since it is not a
+            ResNet.
+        ValueError: for a value that cannot be built, naming its key.
     """
     name = cfg.MODEL.BACKBONE.CONV_BODY
     if name not in BACKBONES:

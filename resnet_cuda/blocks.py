@@ -40,7 +40,8 @@ def conv3x3(
 
 
 class Bottleneck(ScriptedBlock, nn.Module):
-    """1x1, 3x3, 1x1 with a shortcut; the 3x3 may be deformable.
+    """1x1, 3x3, 1x1 with a shortcut; the 3x3 may be deformable
+    [maskrcnn_benchmark.modeling.backbone.resnet.Bottleneck].
 
     ``forward`` (N, in_channels, H, W) gives (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
@@ -56,6 +57,9 @@ class Bottleneck(ScriptedBlock, nn.Module):
         dilation: of the 3x3.
         norm_func: makes a norm from its number of channels.
         dcn_config: ``stage_with_dcn``, ``with_modulated_dcn``, ``deformable_groups``.
+
+    Raises:
+        ValueError: for a flag that is not a bool, and for groups that do not divide ``bottleneck_channels``.
     """
 
     def __init__(
@@ -111,7 +115,8 @@ def stem_in_channels(cfg: Any) -> int:
 
 
 class BaseStem(ScriptedStem, nn.Module):
-    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2; parameters ``conv1``, ``bn1``.
+    """7x7 convolution with stride 2, norm, ReLU, 3x3 max pooling with stride 2; parameters ``conv1``, ``bn1``
+    [maskrcnn_benchmark.modeling.backbone.resnet.BaseStem].
 
     ``forward`` (N, C, H, W) gives (N, ``MODEL.RESNETS.STEM_OUT_CHANNELS``, ceil(H / 4), ceil(W / 4)).
 
@@ -133,7 +138,8 @@ class BaseStem(ScriptedStem, nn.Module):
 
 
 class BottleneckWithFixedBatchNorm(Bottleneck):
-    """:class:`Bottleneck` with FrozenBatchNorm2d, eps 0."""
+    """:class:`Bottleneck` with FrozenBatchNorm2d, eps 0
+    [maskrcnn_benchmark.modeling.backbone.resnet.BottleneckWithFixedBatchNorm]."""
 
     def __init__(
         self,
@@ -151,7 +157,10 @@ class BottleneckWithFixedBatchNorm(Bottleneck):
 
 
 class BottleneckWithGN(Bottleneck):
-    """:class:`Bottleneck` with group normalisation; ``norm_func`` as :func:`norm_of_config` makes it."""
+    """:class:`Bottleneck` with group normalisation [maskrcnn_benchmark.modeling.backbone.resnet.BottleneckWithGN].
+
+    ``norm_func``: as :func:`norm_of_config` makes it.
+    """
 
     def __init__(
         self,
@@ -170,14 +179,15 @@ class BottleneckWithGN(Bottleneck):
 
 
 class StemWithFixedBatchNorm(BaseStem):
-    """:class:`BaseStem` with FrozenBatchNorm2d, eps 0."""
+    """:class:`BaseStem` with FrozenBatchNorm2d, eps 0
+    [maskrcnn_benchmark.modeling.backbone.resnet.StemWithFixedBatchNorm]."""
 
     def __init__(self, cfg: Any):
         super().__init__(cfg, FixedBatchNorm)
 
 
 class StemWithGN(BaseStem):
-    """:class:`BaseStem` with group normalisation."""
+    """:class:`BaseStem` with group normalisation [maskrcnn_benchmark.modeling.backbone.resnet.StemWithGN]."""
 
     def __init__(self, cfg: Any):
         super().__init__(cfg, norm_of_config(cfg))

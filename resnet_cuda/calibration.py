@@ -61,7 +61,7 @@ def _write_statistics(layer: Any, mean: Tensor, variance: Tensor) -> None:
 
 
 def _batches(images: Any) -> Iterator[Tensor | list[Tensor]]:
-    """``images`` as batches: (N, 3, H, W) tensors, or lists of (3, H, W) images that may differ in size."""
+    """``images`` as batches: (N, C, H, W) tensors, or lists of (C, H, W) images that may differ in size."""
     if isinstance(images, Tensor):
         yield _checked(images, (4,))
         return
@@ -132,12 +132,15 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     Args:
         model: a backbone, a whole torchvision detector (its ``transform`` is applied, and only the backbone runs if all
             frozen norms are in it), or any module that takes a batch.
-        images: a batch (N, 3, H, W); or images (3, H, W), which a detector resizes and pads to a batch, while other
+        images: a batch (N, C, H, W); or images (C, H, W), which a detector resizes and pads to a batch, while other
             models get one batch per image size; or an iterable of such batches, taken one at a time. Floating
             point, finite, preprocessed as in training, on the model's device. 16 images are plenty.
 
     Returns:
         The number of layers that were measured.
+
+    Warns:
+        UserWarning: if some, but not all, of the frozen norms were not reached, naming up to five of them.
 
     Raises:
         ValueError: if the model has no frozen norm or none is reached; if images is empty, not finite or of a wrong

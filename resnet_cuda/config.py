@@ -158,6 +158,8 @@ class CfgNode(dict):
 
         Raises:
             ValueError: naming the file, the wrong key or value, and what is allowed. The file cannot run code.
+            OSError: if a file cannot be read.
+            AttributeError: if the node is frozen.
         """
         try:
             self.merge_from_dict(config_files.load(cfg_filename))
@@ -167,11 +169,16 @@ class CfgNode(dict):
             raise ValueError(f"{cfg_filename}: {error}") from None
 
     def merge_from_other_cfg(self, cfg_other: Mapping[Any, Any]) -> None:
-        """Merges another CfgNode, of this package or of yacs."""
+        """Merges another CfgNode, of this package or of yacs; errors as :meth:`merge_from_dict`."""
         self.merge_from_dict(cfg_other)
 
     def merge_from_dict(self, content: Mapping[Any, Any]) -> None:
-        """Merges nested dictionaries."""
+        """Merges nested dictionaries.
+
+        Raises:
+            ValueError: naming the wrong key or value, and what is allowed.
+            AttributeError: if the node is frozen.
+        """
         if not isinstance(content, Mapping):
             raise ValueError(f"the configuration is {type(content).__name__}; it must be sections with keys")
         check_size(content)
@@ -181,7 +188,11 @@ class CfgNode(dict):
             node._write(key, value)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Merges ``["MODEL.RESNETS.NUM_GROUPS", 32, ...]`` [yacs]; values may be strings from a command line."""
+        """Merges ``["MODEL.RESNETS.NUM_GROUPS", 32, ...]`` [yacs]; values may be strings from a command line.
+
+        Raises:
+            ValueError, AttributeError: as :meth:`merge_from_dict`; ValueError also for a key without a value.
+        """
         if isinstance(cfg_list, (str, Mapping)) or not isinstance(cfg_list, Sequence):
             raise ValueError(f"merge_from_list: cfg_list is {cfg_list!r}; it must be a list of keys and values")
         if len(cfg_list) % 2:

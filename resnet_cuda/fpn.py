@@ -74,8 +74,8 @@ def _merge_all(levels: list[Tensor]) -> None:
 class LastLevelMaxPool(nn.Module):
     """P6 (torchvision's "pool"): every other pixel of the last level.
 
-    ``top(p5)`` gives a list [maskrcnn-benchmark]; ``top(results, inputs, names)`` gives results and names with P6
-    appended [torchvision].
+    ``top(p5)``, (N, C, H, W), gives a list of P6, (N, C, ceil(H / 2), ceil(W / 2)) [maskrcnn-benchmark].
+    ``top(results, inputs, names)`` gives results and names with P6 appended [torchvision].
     """
 
     def forward(self, x: list[Tensor], y: list[Tensor] | None = None, names: list[str] | None = None):
@@ -94,10 +94,16 @@ class LastLevelMaxPool(nn.Module):
 class LastLevelP6P7(nn.Module):
     """RetinaNet's P6 and P7 (Lin et al. 2017, arXiv:1708.02002), from P5 if in_channels == out_channels, else from C5.
 
-    Parameters: ``p6``, ``p7``, 3x3 convolutions of stride 2 with bias: P6 has half the rows and columns of P5, P7 a
-    quarter, both ``out_channels`` channels. P7 is computed from ReLU(P6), as in maskrcnn-benchmark, torchvision and
-    detectron2.
-    Called as ``top(c5, p5)`` [maskrcnn-benchmark] or ``top(results, inputs, names)`` [torchvision].
+    Parameters: ``p6``, ``p7``, 3x3 convolutions of stride 2 with bias. P7 is computed from ReLU(P6), as in
+    maskrcnn-benchmark, torchvision and detectron2.
+
+    ``top(c5, p5)``, (N, in_channels, H, W) and (N, out_channels, H, W), gives a list of P6, (N, out_channels,
+    ceil(H / 2), ceil(W / 2)), and P7, of ceil(H / 4) x ceil(W / 4) [maskrcnn-benchmark]. ``top(results, inputs,
+    names)`` gives results and names with both appended [torchvision].
+
+    Args:
+        in_channels: of C5.
+        out_channels: of P5, P6 and P7.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -124,7 +130,10 @@ class LastLevelP6P7(nn.Module):
 
 
 class FPN(nn.Module):
-    """maskrcnn-benchmark's pyramid: ``forward`` (a list of C levels, finest first) gives a tuple of P levels.
+    """maskrcnn-benchmark's pyramid [maskrcnn_benchmark.modeling.backbone.fpn.FPN].
+
+    ``forward``, a list of C levels (N, channels, H, W), finest first, gives a tuple of P levels (N, out_channels, H, W)
+    of the same sizes, and after them those of ``top_blocks``.
 
     Parameters: ``fpn_inner1..``, ``fpn_layer1..``, numbered by position in ``in_channels_list``, and ``top_blocks``.
 
@@ -192,7 +201,10 @@ class FPN(nn.Module):
 
 
 class FeaturePyramidNetwork(nn.Module):
-    """torchvision's pyramid [torchvision.ops.FeaturePyramidNetwork]: an OrderedDict in, an OrderedDict out.
+    """torchvision's pyramid [torchvision.ops.FeaturePyramidNetwork].
+
+    ``forward``, an OrderedDict of levels (N, channels, H, W), finest first, gives an OrderedDict of the same names and
+    sizes, (N, out_channels, H, W), and after them the levels of ``extra_blocks``.
 
     Parameters: ``inner_blocks.{i}.0``, ``layer_blocks.{i}.0``, ``extra_blocks``. ``extra_blocks`` is called as in
     torchvision, so that its classes work here too. Files of torchvision's before 0.13, its published detectors among

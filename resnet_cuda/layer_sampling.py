@@ -71,7 +71,11 @@ class LayerSampling:
         return x, y
 
     def strides(self, index: int = 0) -> tuple[float, float]:
-        """The stride, in pixels of image ``index``, between adjacent pixels of the layer's input: (x, y)."""
+        """The stride, in pixels of image ``index``, between adjacent pixels of the layer's input: (x, y).
+
+        Raises:
+            IndexError: if ``index`` is out of range.
+        """
         x, y = self._scales(index)
         return x.stride / x.resize, y.stride / y.resize
 
@@ -79,6 +83,10 @@ class LayerSampling:
         """The sampling points of the output pixels nearest to ``places`` (n, 2) x, y, in pixels of image ``index``.
 
         A place outside the image maps to the nearest output pixel. Sampling points may lie outside the image.
+
+        Raises:
+            ValueError: if ``places`` is of another shape or not finite.
+            IndexError: if ``index`` is out of range.
         """
         places = torch.as_tensor(places)
         if places.dim() != 2 or places.shape[1] != 2 or not bool(places.isfinite().all()):
@@ -113,8 +121,14 @@ class LayerSampling:
 
         Args:
             index: the image.
-            at_image_size: True: interpolated to image ``index`` without the batch's padding, (H, W) float32. False: at
-                the size of the layer's input, (h, w).
+            at_image_size: True: interpolated to image ``index`` without the batch's padding, (H, W). False: at the size
+                of the layer's input, (h, w).
+
+        Returns:
+            (H, W) or (h, w), float32.
+
+        Raises:
+            IndexError: if ``index`` is out of range.
         """
         scales = self._scales(index)
         height, width = self.input_size

@@ -21,7 +21,11 @@ class Registry(dict):
             self.register(name, value)
 
     def register(self, name: str, value: Any = None) -> Any:
-        """Adds ``value``; without one, returns a decorator that adds the decorated object."""
+        """Adds ``value`` and returns it; without one, returns a decorator that adds the decorated object.
+
+        Raises:
+            KeyError: if ``name`` is registered already.
+        """
         if value is None:
 
             def decorate(decorated: Callable) -> Callable:

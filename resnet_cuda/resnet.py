@@ -96,13 +96,14 @@ def _make_stage(
 
 
 class ResNet(HasOutputShape, nn.Module):
-    """Stem and stages; ``forward`` (N, 3, H, W) gives a list of the outputs of the stages marked in the stage table.
+    """Stem and stages [maskrcnn_benchmark.modeling.backbone.resnet.ResNet].
 
+    ``forward`` (N, C, H, W) gives a list of the outputs (N, channels, h, w) of the stages marked in the stage table.
     ``output_shape()`` names them "res2".."res5". A stage of a DilatedStageSpec keeps the size of its input.
 
     Args:
         cfg: any node with the attributes of :func:`resnet_cuda.config.get_cfg` (a yacs CfgNode, a SimpleNamespace).
-            ``MODEL.RESNETS.STEM_IN_CHANNELS``, which maskrcnn-benchmark does not have, defaults to 3.
+            ``MODEL.RESNETS.STEM_IN_CHANNELS``, C, which maskrcnn-benchmark does not have, defaults to 3.
 
     Raises:
         KeyError: for an unknown body, block or stem, listing the known ones.
@@ -218,7 +219,9 @@ class ResNet(HasOutputShape, nn.Module):
 
 
 class ResNetHead(nn.Module):
-    """Stages on RoI features, as the C4 models' C5 head; ``forward`` (R, C, h, w) gives (R, out_channels, h', w').
+    """Stages on RoI features, as the C4 models' C5 head [maskrcnn_benchmark.modeling.backbone.resnet.ResNetHead].
+
+    ``forward`` (R, C, h, w) gives (R, out_channels, h', w').
 
     Args:
         block_module: a name in ``_TRANSFORMATION_MODULES``.

@@ -54,8 +54,12 @@ def deformable_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.
         model: any module.
         layer: the module itself, its name, or the end of its name (``"layer3.5.conv2"``) if that is unique.
 
+    Returns:
+        (name, module).
+
     Raises:
         ValueError: if the model has no deformable layer, or none or several of that name; lists the known ones.
+        TypeError: if ``layer`` is neither a module nor a string.
     """
     layers = deformable_layers(model)
     if not layers:
@@ -84,9 +88,12 @@ def observe_sampling(model: nn.Module, images: Tensor | Sequence[Tensor], layer:
 
     Args:
         model: a torchvision detector (its ``transform`` resizes and pads the images), or any module that takes a batch.
-        images: an image (3, H, W), a batch (N, 3, H, W), or a list of images (3, H, W), which may differ in size for a
+        images: an image (C, H, W), a batch (N, C, H, W), or a list of images (C, H, W), which may differ in size for a
             detector only; floating point, preprocessed for the model, on its device.
         layer: as for :func:`deformable_layer`. If the layer runs several times, the first run is recorded.
+
+    Returns:
+        A :class:`LayerSampling`, which answers queries about this run.
 
     Raises:
         ValueError, TypeError: for a layer as :func:`deformable_layer`; for images of another shape; if the forward does
@@ -164,6 +171,10 @@ def sampling_points(
     Returns:
         ``points`` (n, G, K, 2) x, y and ``grid`` (n, K, 2) x, y in pixels of the image, ``masks`` (n, G, K); see
         :class:`SamplingPoints`. float32, on the model's device.
+
+    Raises:
+        IndexError: if ``index`` is out of range.
+        ValueError: if ``places`` is of another shape or not finite.
     """
     return observe_sampling(model, images, layer).points(places, index)
 
@@ -171,9 +182,17 @@ def sampling_points(
 def sampling_density(
     model: nn.Module, images: Tensor | Sequence[Tensor], layer: str | nn.Module, index: int = 0
 ) -> Tensor:
-    """The density with which ``layer`` samples image ``index``: (H, W) float32, taps per input pixel.
+    """How densely ``layer`` samples image ``index``: a heat map.
 
-    A heat map of where the layer reads; see :meth:`LayerSampling.density`. ``model``, ``images`` and ``layer`` are as
-    for :func:`observe_sampling`, with the same errors.
+    Args:
+        model, images, layer: as for :func:`observe_sampling`, with the same errors.
+        index: the index of the image.
+
+    Returns:
+        (H, W) float32, on the model's device: taps per pixel of the layer's input, interpolated to the image's size;
+        see :meth:`LayerSampling.density`.
+
+    Raises:
+        IndexError: if ``index`` is out of range.
     """
     return observe_sampling(model, images, layer).density(index)

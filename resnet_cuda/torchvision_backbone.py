@@ -15,7 +15,14 @@ from resnet_cuda.weights import load_pretrained
 
 
 class BackboneWithFPN(HasOutputShape, nn.Module):
-    """``body`` and ``fpn``: maps (N, 3, H, W) to an OrderedDict of levels, each of ``out_channels`` channels."""
+    """``body`` and ``fpn``: maps (N, in_channels, H, W) to an OrderedDict of levels (N, out_channels, h, w)
+    [torchvision.models.detection.backbone_utils.BackboneWithFPN].
+
+    Args:
+        body: maps images to an OrderedDict of levels.
+        fpn: maps the levels of ``body`` to those of the result.
+        out_channels: channels of every level of ``fpn``.
+    """
 
     def __init__(self, body: TorchvisionBody, fpn: FeaturePyramidNetwork, out_channels: int):
         super().__init__()

@@ -132,6 +132,10 @@ class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
         deep_stem: three 3x3 convolutions instead of the 7x7; None: as in the variant.
         avg_down: the stride of shortcuts is an average pooling before their convolution; None: as in the variant.
         stride_in_1x1: the stride of bottlenecks is in their first convolution.
+
+    Raises:
+        KeyError: for an unknown ``backbone_name``, listing the known ones.
+        ValueError: for any other argument that is out of range.
     """
 
     def __init__(

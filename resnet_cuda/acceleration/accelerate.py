@@ -45,12 +45,12 @@ _OURS = (FrozenBatchNorm2d, DFConv2d, DeformConv2d)
 class Acceleration:
     """The modules that :func:`accelerate` replaced, by their names in the model. ``str()`` is a short table."""
 
-    replaced: dict[str, str] = field(default_factory=dict)  #: the classes that they were
+    replaced: dict[str, str] = field(default_factory=dict)  #: original class, by the module's name
     left: dict[str, str] = field(default_factory=dict)  #: layers that look alike, and why they stay
     _modules: list[tuple[nn.Module, type, type]] = field(default_factory=list, repr=False)
 
     def undo(self) -> None:
-        """Gives every module its class back; one that was replaced otherwise since then stays. Twice is as once."""
+        """Restores the modules' original classes. Idempotent; a module whose class has changed since is skipped."""
         for module, before, after in self._modules:
             if type(module) is after:
                 module.__class__ = before
@@ -88,8 +88,8 @@ def accelerate(model: nn.Module) -> Acceleration:
         model: any module tree, changed in place.
 
     Returns:
-        The list of replaced modules, which prints as a table and has ``undo()``. For a copy of the model use
-        :func:`restore`.
+        An :class:`Acceleration`: which modules were replaced and which were not, with ``undo()``. It prints as a table.
+        To undo the replacement in a copy of the model use :func:`restore`.
 
     Raises:
         TypeError: if ``model`` is not a module, or is scripted or traced.
@@ -119,7 +119,14 @@ def accelerate(model: nn.Module) -> Acceleration:
 
 
 def restore(model: nn.Module) -> nn.Module:
-    """Gives every accelerated module in ``model`` its library's class back, in place; returns ``model``."""
+    """Gives every accelerated module in ``model`` its library's class back, in place.
+
+    Args:
+        model: any module tree, such as a copy of an accelerated model.
+
+    Returns:
+        ``model``.
+    """
     originals = {after: before for before, after in _swaps().items()}
     for module in model.modules():
         before = originals.get(type(module))

@@ -29,8 +29,19 @@ _WHERE = "export_onnx"
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """Describes the file. ``difference`` is the largest difference from PyTorch's outputs, relative to each output's
-    largest value, over the sizes in ``compared``; None if ONNX Runtime is not installed or ``check`` is False."""
+    """Describes the file. ``str()`` is a short text.
+
+    Attributes:
+        path: the file.
+        exporter: "dynamo" or "torchscript".
+        opset: the version of ONNX's operators.
+        input_name: "images", or "image" for a detector.
+        input_shape: its sizes; those that may have any value by name: "batch", "height", "width".
+        output_names: in the model's order.
+        compared: the shapes of the inputs on which ONNX Runtime and PyTorch were compared.
+        difference: the largest difference from PyTorch's outputs, relative to each output's largest value, over the
+            inputs in ``compared``; None if ONNX Runtime is not installed or ``check`` is False.
+    """
 
     path: Path
     exporter: str
@@ -81,17 +92,22 @@ def export_onnx(
         path: the file, which is replaced only after the checks have passed. It contains all weights (below 2 GB).
         size: height and width of the images that the network is traced with, and compared on.
         example: the input to trace with instead: a tensor (N, C, H, W), or for a detector a list of one (3, H, W).
-        dynamic: whether batch, height and width may have any value; False fixes them to the example's, a batch of 1.
-        opset: the version of ONNX's operators, at least 19 for deformable layers.
+        dynamic: whether batch, height and width may have any value; False fixes them to the example's, without
+            ``example`` to a batch of 1 of ``size``.
+        opset: the version of ONNX's operators, at least 18, for deformable layers 19.
         exporter: "dynamo" is ``torch.onnx.export(dynamo=True)``, "torchscript" the older ``dynamo=False``. None uses
             "dynamo" except for detectors other than torchvision's Faster, Mask and Keypoint R-CNN and RetinaNet, and
             for those that override one of their methods.
         check: whether to run ONNX's checker and, if installed, ONNX Runtime on random images of two sizes.
 
+    Returns:
+        An :class:`OnnxExport`, which describes the file.
+
     Raises:
-        ImportError: if onnx or onnxscript is missing.
-        ValueError: naming the argument, its value and what is allowed. Also for 16-bit models: export
-            ``model.float()``, and let the runtime lower the precision.
+        ImportError: if onnx or, for "dynamo", onnxscript is missing.
+        ValueError: naming the argument, its value and what is allowed. Also if the folder of ``path`` does not exist,
+            and for models of another dtype than float32: export ``model.float()``, and let the runtime lower the
+            precision.
         RuntimeError: if the outputs differ from PyTorch's by more than 1e-3 of the largest value.
     """
     path = Path(path)

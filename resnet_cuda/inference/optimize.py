@@ -27,22 +27,22 @@ _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of ``model`` for inference: in eval mode, every constant norm folded, ReLU and residual sums fused.
 
-    FrozenBatchNorm2d (of this package, torchvision, detectron2, timm, maskrcnn-benchmark) and BatchNorm2d are folded
-    into the weights of the convolution before them, computed in float64 and rounded once to the weight's dtype. ReLU
-    and residual sum are in the convolution's epilogue, which oneDNN, cuDNN or this package's kernels run with prepacked
-    weights. Outputs equal those of the model in eval mode up to rounding, and are channels_last. Images may have any
-    size, batches may be empty. One difference: where an activation is NaN, a fused ReLU may give 0, torch's gives NaN.
+    FrozenBatchNorm2d (of this package, torchvision, detectron2, timm, maskrcnn-benchmark), BatchNorm2d, timm's
+    BatchNormAct2d and SyncBatchNorm are folded into the weights of the convolution before them, computed in float64 and
+    rounded once to the weight's dtype. ReLU and residual sum are in the convolution's epilogue, which oneDNN, cuDNN or
+    this package's kernels run with prepacked weights. Images may have any size, batches may be empty.
 
-    On CUDA each convolution times what there is for it, at the first call with a shape: cuDNN's fused convolution, for
-    1x1 in 16 bits cuBLASLt's product with an epilogue, torch's convolution with one more pass. So call the copy once
-    before a CUDA graph is captured, in which nothing can be timed.
+    On CUDA a convolution with several usable implementations times them at its first 8 input shapes: cuDNN's fused
+    convolution, for 1x1 in 16 bits cuBLASLt's product with an epilogue, torch's convolution with a separate
+    elementwise pass. Later shapes take the most frequent choice. While a CUDA graph is captured nothing is timed, and
+    an untimed shape takes torch's convolution: call the copy once before the capture.
 
     The convolution of a norm is found by the class of the block around both: this package's backbones and heads,
     torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection, and a
-    Sequential that only Sequentials contain. Your own code may call parts of these blocks, if it calls convolution,
-    norm and ReLU in the block's order. Modules with a hook, a parametrization or another forward, and modules that are
-    shared, stay as they are. ``copy.optimization_report`` (printable) lists what was done; norms that stay are also
-    named in one warning.
+    Sequential that only Sequentials contain. Code of your own may call parts of the copy, such as a ResNet's conv1,
+    bn1, relu and layer1, but in the original order: folded norms and their ReLUs are identities, and a fused block has
+    only its convolutions. Modules with a hook, a parametrization or another forward, and modules that are shared, stay
+    as they are. One warning names the norms that stay.
 
     The copy has its own parameter names: its ``state_dict()`` fits only another optimized copy. Its parameters require
     no gradient, but gradients flow to the input. It can be copied, pickled, compiled, exported and moved to another
@@ -53,6 +53,11 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
     Args:
         model: any module tree; it is not changed. In training mode it is treated as after ``model.eval()``.
+
+    Returns:
+        The copy, called as the model. Outputs equal the model's in eval mode up to rounding, and are channels_last. One
+        difference: where an activation is NaN, a fused ReLU may give 0, torch's gives NaN.
+        ``copy.optimization_report`` is an :class:`~resnet_cuda.inference.OptimizationReport`, which prints as a table.
 
     Raises:
         TypeError: if ``model`` is not a module, or is scripted or traced: its modules cannot be replaced.

@@ -19,13 +19,20 @@ def conv_norm_act(
 
     With a FrozenBatchNorm2d, norm, sum and ReLU are one pass over the convolution's result, in place. They are not
     fused if ``norm`` has hooks, which must see the norm's own result. They are not in place if something else may hold
-    the convolution's result: a hook on ``conv``, a ``conv`` of another class, a function or dispatch mode.
+    the convolution's result: a hook on ``conv``, a ``conv`` of a class other than Conv2d, DeformConv,
+    ModulatedDeformConv and DFConv2d, a function or dispatch mode.
 
     Args:
         conv, norm: any modules.
         x: (N, C, H, W), the input of ``conv``.
         residual: shape and dtype of ``conv``'s result, or None.
         relu: whether to clamp at 0.
+
+    Returns:
+        (N, O, Ho, Wo), the shape of ``conv``'s result, and with a FrozenBatchNorm2d its dtype.
+
+    Raises:
+        ValueError, RuntimeError: with a FrozenBatchNorm2d as its forward; else what the modules raise.
     """
     out = conv(x)
     if type(norm).forward is FrozenBatchNorm2d.forward and not is_hooked(norm):

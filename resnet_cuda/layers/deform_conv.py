@@ -27,6 +27,8 @@ class DeformConv2d(nn.Module):
 
     Raises:
         ValueError: naming the argument that is out of range, its value and what is allowed.
+
+    Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).
     """
 
     def __init__(
@@ -137,6 +139,8 @@ class DeformConv(_WithOffsetGroups):
 
     As :class:`DeformConv2d`, with two differences: ``deformable_groups`` (G), which divides ``in_channels``, and
     ``bias``, which is False by default. An offset without exactly 2*G*kh*kw channels raises ValueError.
+
+    Source: Dai et al. 2017 (arXiv:1703.06211).
     """
 
     def forward(self, input: Tensor, offset: Tensor) -> Tensor:
@@ -148,6 +152,8 @@ class ModulatedDeformConv(_WithOffsetGroups):
     """Deformable convolution v2 [maskrcnn_benchmark.layers.ModulatedDeformConv]: ``forward(input, offset, mask)``.
 
     As :class:`DeformConv`, with a mask of G*kh*kw channels, to which no sigmoid is applied here.
+
+    Source: Zhu et al. 2018 (arXiv:1811.11168).
     """
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ class DFConv2d(nn.Module):
     and layouts are those of :func:`resnet_cuda.ops.deform_conv2d`.
 
     Parameters: ``offset.weight``, ``offset.bias``, ``conv.weight`` (and ``conv.bias``). As in detectron2 and
-    mmdetection, the channels of ``offset``'s result are 2*G*K offsets (ordered by group, tap, (dy, dx)) and, for v2,
-    G*K logits, whose sigmoid is the mask. ``offset`` is initialised to 0, so v1 starts as the plain convolution and v2
-    as half of it: sigmoid(0) = 0.5.
+    mmdetection, the channels of ``offset``'s result are 2*G*K offsets (ordered by group, tap, (dy, dx)) for K = kh*kw
+    taps and, for v2, G*K logits, whose sigmoid is the mask. ``offset`` is initialised to 0, so v1 starts as the plain
+    convolution and v2 as half of it: sigmoid(0) = 0.5.
 
     Args:
         in_channels, out_channels, groups, bias: as for a convolution.

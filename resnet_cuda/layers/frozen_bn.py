@@ -33,6 +33,8 @@ class FrozenBatchNorm2d(nn.Module):
     Args:
         num_features: C.
         eps: added to the variance; 1e-5 as in torchvision and detectron2, 0 in maskrcnn-benchmark's backbones.
+
+    Source: Ioffe and Szegedy 2015 (arXiv:1502.03167) with constant statistics [torchvision.ops.FrozenBatchNorm2d].
     """
 
     if TYPE_CHECKING:  # TorchScript cannot resolve names in these

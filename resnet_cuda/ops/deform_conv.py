@@ -54,13 +54,17 @@ def deform_conv2d(
 
     A 16-bit input is sampled in float32. On CUDA the samples are rounded to input's dtype before the multiplication by
     the weight; on a CPU only bfloat16 is, where there is AVX512-BF16, whose products treat subnormal numbers (below
-    1.2e-38) as 0. On a CPU products and bias are summed in float32 and rounded once.
+    1.2e-38) as 0. On a CPU products and bias are summed in float32 and rounded once. On CUDA the product is rounded,
+    and once more after adding a bias.
+
+    All tensors are on one device. G is the number of offset groups; it divides C.
 
     Args:
-        input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, N may be 0, H and W below 2^31.
+        input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides; N may be 0, C, H and W are at least 1,
+            H and W below 2^31.
         offset: (N, 2*G*kh*kw, Ho, Wo), per offset group and tap ``(dy, dx)`` in input pixels; input's dtype or, with a
             16-bit input, float32. Positions are computed in float32 (float64 for a float64 input).
-        weight: (O, C/groups, kh, kw), input's dtype; the number of groups is inferred from it.
+        weight: (O, C/groups, kh, kw), no size 0, input's dtype. The number of groups is inferred from it; it divides O.
         bias: (O,), input's dtype, or None.
         stride: one int or (vertical, horizontal), at least 1.
         padding: likewise, at least 0.

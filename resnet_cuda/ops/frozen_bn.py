@@ -47,9 +47,9 @@ def frozen_bn_relu(
 
     Args:
         input: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
-        scale: (C,), float32 or float64, constant: it is an error if it requires a gradient.
+        scale: (C,), float32 or float64, on input's device; constant: it is an error if it requires a gradient.
         shift: (C,), likewise.
-        residual: input's shape and dtype, or None.
+        residual: input's shape, dtype and device, or None.
         relu: whether to clamp at 0; NaN stays NaN, and the gradient at 0 is 0.
         inplace: overwrite input and return it. Allowed if no backward needs input's values, as after a convolution.
 
@@ -58,7 +58,8 @@ def frozen_bn_relu(
         input) with one rounding at the end. Under autocast input keeps its dtype and residual is cast to it.
 
     Raises:
-        ValueError, RuntimeError: naming the argument that breaks a rule above, its value and what is allowed.
+        ValueError, RuntimeError: naming the argument that breaks a rule above, its value and what is allowed;
+            RuntimeError for ``inplace`` on a leaf that requires a gradient.
         TypeError: for an argument that is not a tensor.
 
     Source: Ioffe and Szegedy 2015 (arXiv:1502.03167) with constant statistics [torchvision.ops.FrozenBatchNorm2d].
@@ -88,8 +89,18 @@ def frozen_batch_norm(
 
     Args:
         input, residual, relu, inplace: as for :func:`frozen_bn_relu`.
-        weight, bias, running_mean, running_var: (C,), any floating dtype, constant.
+        weight, bias, running_mean, running_var: (C,), float64, float32, float16 or bfloat16, on input's device,
+            constant.
         eps: added to the variance. A channel of variance 0 at eps 0 gives its bias.
+
+    Returns:
+        As :func:`frozen_bn_relu`.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`frozen_bn_relu`.
+        TypeError: for an argument that is not a tensor, or an ``eps`` that is not a number.
+
+    Source: Ioffe and Szegedy 2015 (arXiv:1502.03167) with constant statistics [torchvision.ops.FrozenBatchNorm2d].
     """
     if isinstance(input, Proxy) or isinstance(residual, Proxy):
         buffers = (weight, bias, running_mean, running_var)

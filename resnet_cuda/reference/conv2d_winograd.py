@@ -81,7 +81,10 @@ def conv2d_winograd(
     relu: bool = False,
     padding: int | Sequence[int] = 1,
 ) -> Tensor:
-    """:func:`resnet_cuda.ops.conv2d_winograd.conv2d_winograd` in pure PyTorch: same arguments, results and errors."""
+    """:func:`resnet_cuda.ops.conv2d_winograd.conv2d_winograd` in pure PyTorch: same arguments and results.
+
+    The errors are the same, except that tensors may require a gradient: autograd differentiates the result.
+    """
     op = "conv2d_winograd"
     relu = flag(op, "relu", relu)
     for name, value in (("input", input), ("weight", weight)):

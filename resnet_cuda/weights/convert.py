@@ -80,9 +80,14 @@ def convert(
         eps: epsilon of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
         pixels: as for :func:`resnet_cuda.load_weights`: converts the stem.
 
+    Returns:
+        A :class:`Conversion`, which prints as a short table.
+
     Raises:
-        ValueError: for an unknown format or layout, and for weights without a name in the format: deformable layers in
+        ValueError: for an unknown format or layout; for a source that cannot be read or has unknown keys; for NaN,
+            infinite values and negative variances; and for weights without a name in the format: deformable layers in
             Caffe2, an average-pool shortcut in detectron2.
+        TypeError: for a source of another type.
     """
     if to not in TARGETS:
         raise ValueError(f"convert: to is {to!r}; it must be one of {', '.join(TARGETS)}")
@@ -158,7 +163,20 @@ def convert(
 
 
 def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) -> Conversion:
-    """:func:`convert` into a file: safetensors by the ending, a pickle for .pkl and Caffe2, else torch's format."""
+    """:func:`convert` into a file.
+
+    Args:
+        source, to: as for :func:`convert`.
+        path: the file; one that exists is replaced. Its ending decides the format: safetensors for .safetensors, a
+            pickle for .pkl and Caffe2, else torch's.
+        **options: ``layout``, ``eps`` and ``pixels`` of :func:`convert`.
+
+    Returns:
+        The :class:`Conversion`.
+
+    Raises:
+        ValueError, TypeError: as :func:`convert`; ValueError also if the file cannot be written.
+    """
     conversion = convert(source, to, **options)
     ending = os.path.splitext(os.fspath(path))[1].lower()
     if ending == ".safetensors":

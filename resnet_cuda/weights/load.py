@@ -29,7 +29,7 @@ def load_weights(
     pixels: str | Sequence[str] | None = None,
     compensate_mask: bool = True,
 ) -> LoadReport:
-    """Loads ``source`` into ``model``, which may have the names of different libraries; all of it or nothing.
+    """Loads ``source`` into ``model``, translating between libraries' parameter names. On an error nothing is loaded.
 
     The format is recognised by the keys. A different epsilon is compensated in the statistics (or, if a variance is too
     small, in the weight), so the outputs are those of the source's library. A plain convolution's weight is loaded into
@@ -44,8 +44,8 @@ def load_weights(
         strict: raise if a key of the source's backbone has no counterpart in the model, or vice versa. A whole part
             that the source does not have (a classifier has no pyramid) stays as it is and is reported.
         eps: epsilon of the source's batch norms; None for its library's: 0 for maskrcnn-benchmark, Caffe2 and
-            torchvision's published version 1 detectors, else 1e-5. A detector that was built with torchvision's
-            ``weights="COCO_V1"`` and saved again has 0.
+            torchvision's published version 1 detectors except FCOS, else 1e-5. A detector other than FCOS that was
+            built with torchvision's ``weights="COCO_V1"`` and saved again has 0: pass ``eps=0``.
         pixels: the convention of the model's input, "torchvision", "detectron2", "caffe2", "maskrcnn-benchmark" or
             "mmdetection" (:data:`resnet_cuda.weights.conventions.PIXELS`): the stem is converted to that colour order
             and scale. A pair is (the source's, the model's). None leaves the stem as it is.
@@ -54,6 +54,10 @@ def load_weights(
 
     Returns:
         A :class:`~resnet_cuda.weights.report.LoadReport`, which prints as a short table.
+
+    Warns:
+        UserWarning: if outputs may differ from those of the source's own network (input pixels, place of a stride or
+            ReLU, ...), or if only the backbone of a detector was loaded. The report's notes have the same text.
 
     Raises:
         ValueError: for a file that cannot be read, unknown keys, wrong shapes, NaN, and violations of ``strict``. The

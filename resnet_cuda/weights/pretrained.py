@@ -14,6 +14,14 @@ from resnet_cuda.weights.report import LoadReport
 def load_pretrained(backbone: nn.Module, backbone_name: str, weights: Any) -> LoadReport:
     """:func:`load_weights` that also accepts names of torchvision's weights for ``backbone_name``, such as "DEFAULT".
 
+    Args:
+        backbone: the model, as for :func:`load_weights`.
+        backbone_name: torchvision's name of the ResNet, such as "resnet50".
+        weights: a source, as for :func:`load_weights`, or the last part of the name of torchvision's weights.
+
+    Returns:
+        A :class:`~resnet_cuda.weights.report.LoadReport`.
+
     Raises:
         ValueError: as :func:`load_weights`, and for a name that torchvision does not have for this backbone.
     """
