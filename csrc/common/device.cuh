@@ -43,6 +43,15 @@ __device__ __forceinline__ int64_t blocks() {
   return gridDim.x;
 }
 
+// A branch that is never taken. ptxas issues a load at the end of its basic block if nothing in the block needs the
+// result, so it ends the block here: loads before this line are issued before what follows. `never` is false, but must
+// depend on data that was loaded: a branch whose condition the compiler can derive is removed.
+__device__ __forceinline__ void end_basic_block(bool never) {
+  if (never) {
+    asm volatile("trap;");
+  }
+}
+
 // Aligned as wgmma's operands need it (warpgroup.cuh).
 extern __shared__ __align__(1024) uint4 shared_bytes[];
 

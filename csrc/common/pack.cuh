@@ -101,6 +101,15 @@ struct PackWord {
   }
 };
 
+// Its first 4 bytes.
+template <typename T, int N>
+RESNET_CUDA_BODY unsigned first_word(const Pack<T, N>& pack) {
+  static_assert(sizeof(pack) >= sizeof(unsigned));
+  unsigned word;
+  memcpy(&word, &pack, sizeof(word));
+  return word;
+}
+
 // Reads N elements at `source`, which must be aligned to N * sizeof(T).
 template <int N, typename T>
 RESNET_CUDA_BODY PackWord<T, N> load_pack_word(const T* source) {

@@ -263,7 +263,7 @@ struct FusedForward {
       return SliceStep(
           mine, source + slice * device::kRowElementsOf<T>, tap * kPixels, kSamples + stage * kSamplesBytes);
     };
-    RowSampler<T> sampler(plan);
+    RowSampler<T> sampler(plan, call.shape.batch < 0 ? ~0u : 0u);
     SliceStep next = step_at(samples.stage);
     sampler.begin(next);
 #pragma unroll 1
@@ -296,7 +296,7 @@ struct FusedForward {
     }
   }
 
-  // The plan of all pixels; those past the last one read nothing. A thread reads the offsets of several taps before it
+  // The plan of all pixels; those past the last one read nothing. A thread reads the offsets of all its taps before it
   // plans the first of them.
   RESNET_CUDA_BODY void plan_taps(
       int thread,
@@ -305,8 +305,8 @@ struct FusedForward {
       int first_tap,
       int tap_count,
       const device::Shared<PlannedTap<float>>& plan) const {
-    constexpr int kTogether = 3;
     constexpr int kTapStep = kProducers / kPixels;
+    constexpr int kTogether = (kMostPlannedTaps + kTapStep - 1) / kTapStep;
     const int index = thread % kPixels;
     const Pixel mine = pixel(here, index);
     const bool inside = index < here.pixels;

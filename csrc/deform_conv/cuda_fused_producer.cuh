@@ -49,64 +49,109 @@ struct SliceThread {
   }
 };
 
-// Samples rows of 128 bytes into shared memory, each a slice of one tap of a pixel. A step's rows are kSteps::kCount of
-// a thread. Loads are always under way: a thread loads the corners of kAhead rows before it blends the first one, and
-// then those of another row, of the next step in the end, whenever it has blended one.
+// Software-pipelined sampling into shared memory. A row is 128 bytes: a slice of the channels of one tap of one pixel.
+// In each step a thread samples Step::kCount rows, kBurst at a time. While it blends a burst, the corners of the next
+// burst are being loaded, at the end of a step those of the next step.
 //
-// A step has: source(row), where the thread's channels begin in the first image; planned(row), the number of the row's
-// plan; place(row), the 16 bytes of shared memory that the sample goes to. `row` is the thread's, from 0 on.
+// All loads that are in flight from one basic block to another share one scoreboard, on which a warp can only wait for
+// all of them. So before a burst is loaded the one before it must have arrived, and it must be loaded before that one
+// is blended: `arrived` and the branch behind the loads keep the compiler to this order.
+//
+// A Step has, for the thread's row number `row`: source(row), where the thread's channels begin in the first image;
+// planned(row), the index of the row's plan; place(row), the byte in shared memory where its 16 bytes are written.
 template <typename T>
 class RowSampler {
  public:
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
-  static constexpr int kAhead = 4;
+  static constexpr int kBurst = 2;
 
-  RESNET_CUDA_BODY explicit RowSampler(const device::Shared<PlannedTap<float>>& plan) : plan_(plan) {
+  // `zero` is 0, but the compiler must not know.
+  RESNET_CUDA_BODY RowSampler(const device::Shared<PlannedTap<float>>& plan, unsigned zero) : plan_(plan), zero_(zero) {
   }
 
   // Before the first step.
   template <typename Step>
   RESNET_CUDA_BODY void begin(const Step& step) {
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      load(step, i, corner_[i]);
-    }
+    read_corners(step, 0);
+    load(step, 0, pack_[0]);
+    read_corners(step, kBurst);
   }
 
   // The samples of `here`. `next` is the step that follows, whose plan must be set; after the last one it is any step.
   template <typename Step>
   RESNET_CUDA_BODY void sample(const Step& here, const Step& next) {
-    static_assert(Step::kCount % kAhead == 0, "each row of a step always has the same registers");
+    static_assert(Step::kCount % (2 * kBurst) == 0, "each burst of a step always has the same registers");
 #pragma unroll
-    for (int i = 0; i < Step::kCount; ++i) {
-      Pack<T, N>(&corner)[4] = corner_[i % kAhead];
-      blend(here, i, corner);
-      if (i + kAhead < Step::kCount) {
-        load(here, i + kAhead, corner);
+    for (int first = 0; first < Step::kCount; first += kBurst) {
+      const Burst& blended = pack_[first / kBurst % 2];
+      const int loaded = first + kBurst;
+      const int read = first + 2 * kBurst;
+      device::end_basic_block(arrived(blended));
+      const bool below = corner_[0][0] < -1;
+      if (loaded < Step::kCount) {
+        load(here, loaded, pack_[loaded / kBurst % 2]);
       } else {
-        load(next, i + kAhead - Step::kCount, corner);
+        load(next, 0, pack_[0]);
       }
+      if (read < Step::kCount) {
+        read_corners(here, read);
+      } else {
+        read_corners(next, read - Step::kCount);
+      }
+      device::end_basic_block(below);
+      blend(here, first, blended);
     }
   }
 
  private:
+  using Burst = Pack<T, N>[kBurst][4];
+
+  // False, after `burst` has arrived and the one before it is blended.
+  RESNET_CUDA_BODY bool arrived(const Burst& burst) const {
+    return (first_word(burst[kBurst - 1][3]) & sample_ & zero_) != 0;
+  }
+
+  // Where the burst lies that is loaded next.
   template <typename Step>
-  RESNET_CUDA_BODY void load(const Step& step, int row, Pack<T, N> (&corner)[4]) const {
-    load_corners(step.source(row), plan_.get(step.planned(row)).corner, corner);
+  RESNET_CUDA_BODY void read_corners(const Step& step, int first) {
+#pragma unroll
+    for (int i = 0; i < kBurst; ++i) {
+      const PlannedTap<float> planned = plan_.get(step.planned(first + i));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        corner_[i][j] = planned.corner[j];
+      }
+    }
   }
 
   template <typename Step>
-  RESNET_CUDA_BODY void blend(const Step& step, int row, const Pack<T, N> (&corner)[4]) const {
-    float sum[N];
-    blend_corners<T>(plan_.get(step.planned(row)).weight, corner, sum);
-    if constexpr (std::is_same_v<T, float>) {
-      device::round_operands(sum);
+  RESNET_CUDA_BODY void load(const Step& step, int first, Burst& burst) const {
+#pragma unroll
+    for (int i = 0; i < kBurst; ++i) {
+      load_corners(step.source(first + i), corner_[i], burst[i]);
     }
-    device::Shared<Pack<T, N>>(step.place(row), 1).set(0, pack_of<T, N>(sum));
+  }
+
+  template <typename Step>
+  RESNET_CUDA_BODY void blend(const Step& step, int first, const Burst& burst) {
+#pragma unroll
+    for (int i = 0; i < kBurst; ++i) {
+      float sum[N];
+      blend_corners<T>(plan_.get(step.planned(first + i)).weight, burst[i], sum);
+      if constexpr (std::is_same_v<T, float>) {
+        device::round_operands(sum);
+      }
+      const Pack<T, N> sample = pack_of<T, N>(sum);
+      sample_ = first_word(sample);
+      device::Shared<Pack<T, N>>(step.place(first + i), 1).set(0, sample);
+    }
   }
 
   const device::Shared<PlannedTap<float>> plan_;
-  Pack<T, N> corner_[kAhead][4];
+  const unsigned zero_;
+  unsigned sample_ = 0;    // of the last row
+  int corner_[kBurst][4];  // in packs from the source
+  Burst pack_[2];
 };
 
 }  // namespace resnet_cuda

@@ -240,7 +240,7 @@ struct FusedWeightGradient {
     const Ahead at_first = read_ahead(source, part.first + lane_step, row);
     Ahead ahead = read_ahead(source, part.first + kPlannedSteps + lane_step, row);
     set_plan_of(at_first);
-    RowSampler<T> sampler(plan);
+    RowSampler<T> sampler(plan, call.shape.batch < 0 ? ~0u : 0u);
     PixelStep next = step_at(0, ring.stage);
     sampler.begin(next);
     int in_plan = 0;  // of the steps that are planned at once

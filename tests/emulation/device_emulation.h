@@ -78,6 +78,12 @@ T shuffle_up(const T& value, int delta, const emulation::Line& line) {
   return shuffle_from(value, lane >= delta ? lane - delta : lane, line);
 }
 
+inline void end_basic_block(bool never, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if (never) {
+    emulation::fail("takes a branch that is never taken, in ", emulation::Line{file, line});
+  }
+}
+
 template <typename T>
 class Shared {
   static_assert(std::is_trivially_copyable_v<T> && (sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) % 16 == 0));
