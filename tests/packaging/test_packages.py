@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers.processes import PACKAGE
+from helpers.processes import PACKAGE, run_python
 
 import resnet_cuda
 from resnet_cuda import _extension
@@ -108,6 +108,28 @@ def test_an_editable_install_without_a_compiled_part_after_one_with_it(checkout,
     (package / tree.CUDA).write_text("stale")
     build(checkout, "editable", RESNET_CUDA_BUILD="none")
     assert not list(package.glob("*.so"))
+
+
+FROM_ANOTHER_PLACE = """
+import site, sys
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in repr(finder)]  # of the install that tests it
+sys.path = [folder for folder in sys.path if folder != sys.argv[2]]
+site.addsitedir(sys.argv[1])
+import resnet_cuda
+print(resnet_cuda.__file__)
+"""
+
+
+def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_path):
+    """There Python finds the clone first, a folder of the package's name without a package."""
+    clone = tree.copy(tmp_path / "project" / "resnet_cuda")
+    wheel, _ = build(clone, "editable", RESNET_CUDA_BUILD="none")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site-packages")
+    arguments = ["-W", "ignore", "-c", FROM_ANOTHER_PLACE, tmp_path / "site-packages", tree.ROOT]
+    done = run_python(*arguments, cwd=clone.parent)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == clone / "resnet_cuda" / "__init__.py"
 
 
 def test_a_build_in_place_without_a_compiled_part_removes_the_old_one(checkout, compiler):
