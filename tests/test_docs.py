@@ -132,13 +132,18 @@ def test_commands_are_those_of_the_example(page, monkeypatch):
 
 # What the troubleshooting page quotes.
 
-OTHERS = {  # of torch, CUDA and the system's loader
+OTHERS = {  # of Python, torch, CUDA and the system's loader
     "undefined symbol",
     "cannot open shared object file",
     "no kernel image is available for execution on the device",
     "Deterministic behavior was enabled with",
     "CUBLAS_WORKSPACE_CONFIG",
     "Unknown builtin op: resnet_cuda::",
+    "Could not find schema for resnet_cuda::",
+    "Guard failed",
+    "import statements aren't supported",
+    "cannot import name",
+    "from 'resnet_cuda' (unknown location",
 }
 
 
