@@ -111,14 +111,14 @@ def export_onnx(
         RuntimeError: if the outputs differ from PyTorch's by more than 1e-3 of the largest value.
     """
     path = Path(path)
-    opset = integer(_WHERE, "opset", opset, 18)
     dynamic, check = flag(_WHERE, "dynamic", dynamic), flag(_WHERE, "check", check)
     signature = signature_of(_WHERE, model, pair(_WHERE, "size", size, 1), example, dynamic)
+    if integer(_WHERE, "opset", opset, 1) < _onnx.OPSET and _is_deformable(model):
+        raise ValueError(f"{_WHERE}: opset is {opset}; it must be at least {_onnx.OPSET}, the first with DeformConv")
+    opset = integer(_WHERE, "opset", opset, 18)
     exporter = _exporter(exporter, model, signature)
     need_packages(exporter)
     _check_dtype(model)
-    if opset < _onnx.OPSET and _is_deformable(model):
-        raise ValueError(f"{_WHERE}: opset is {opset}; it must be at least {_onnx.OPSET}, the first with DeformConv")
     if not path.parent.is_dir():
         raise ValueError(f"{_WHERE}: path is {str(path)!r}; its folder must exist")
     with _evaluating(model), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:

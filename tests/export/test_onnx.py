@@ -215,6 +215,7 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
             ValueError,
             r"parameter body.conv1.weight is torch.float16; .*model.float\(\)",
         ),
+        ({"opset": 17}, ValueError, "opset is 17; it must be at least 19, the first with DeformConv"),
         ({"opset": 18}, ValueError, "opset is 18; it must be at least 19, the first with DeformConv"),
         ({"opset": 17, "model": tiny(dcn=False)}, ValueError, "opset is 17; it must be at least 18"),
         ({"path": Path("no") / "folder" / "x.onnx"}, ValueError, "path is 'no/folder/x.onnx'; its folder must exist"),
