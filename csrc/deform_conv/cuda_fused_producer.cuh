@@ -49,6 +49,27 @@ struct SliceThread {
   }
 };
 
+// Samples a thread's rows of one step (see RowSampler) into shared memory. Without loads ahead: other warps hide the
+// latency.
+template <typename T, typename Step>
+RESNET_CUDA_BODY void sample_rows(const Step& step, const device::Shared<PlannedTap<float>>& plan) {
+  constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  Pack<T, N> corner[Step::kCount][4];
+#pragma unroll
+  for (int row = 0; row < Step::kCount; ++row) {
+    load_corners(step.source(row), plan.get(step.planned(row)).corner, corner[row]);
+  }
+#pragma unroll
+  for (int row = 0; row < Step::kCount; ++row) {
+    float sum[N];
+    blend_corners<T>(plan.get(step.planned(row)).weight, corner[row], sum);
+    if constexpr (std::is_same_v<T, float>) {
+      device::round_operands(sum);
+    }
+    device::Shared<Pack<T, N>>(step.place(row), 1).set(0, pack_of<T, N>(sum));
+  }
+}
+
 // Software-pipelined sampling into shared memory. A row is 128 bytes: a slice of the channels of one tap of one pixel.
 // In each step a thread samples Step::kCount rows, kBurst at a time. While it blends a burst, the corners of the next
 // burst are being loaded, at the end of a step those of the next step.
