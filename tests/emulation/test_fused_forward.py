@@ -198,13 +198,28 @@ def test_the_tiles_are_those_of_the_function(emulated, index_operators, monkeypa
 
 
 @pytest.mark.parametrize(
-    "value", ["128x256", "128x256x2", "128x128x2", "64x256x1", "64x128x0", "64x128x-1", "64x128x4", "64x128x1x", "128x128x1u", "128x256x1uu", "0"]
+    "value",
+    [
+        "128x256",
+        "128x256x2",
+        "128x128x2",
+        "64x256x1",
+        "64x128x0",
+        "64x128x-1",
+        "64x128x4",
+        "64x128x1x",
+        "128x128x1u",
+        "128x256x1uu",
+        "0",
+    ],
 )
 def test_other_tiles_are_an_error(emulated, monkeypatch, value):
     case = DeformCase("3_steps", 1, 64, 8, (3, 4), kernel=(1, 3))
     monkeypatch.setenv(VARIABLE, "1")
     monkeypatch.setenv(TILES, value)
-    with pytest.raises(RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, 128x256x1u, .* 64x128x1 to 64x128x3"):
+    with pytest.raises(
+        RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, 128x256x1u, .* 64x128x1 to 64x128x3"
+    ):
         deform_conv2d_of(emulated)(**given(case, torch.bfloat16), **case.geometry)
 
 
