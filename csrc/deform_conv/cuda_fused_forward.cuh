@@ -33,8 +33,12 @@ struct FusedCall {
 // pixels; others sample, and start the copies of the weight. K is walked by sections of at most nine taps of one offset
 // group, whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps. T float: in TF32,
 // by slices of 32 channels.
-template <typename T, int kTilePixels, int kColumns>
+//
+// kUniform: there are no roles. All 16 warps sample, two rows of a step per thread, and multiply, each warpgroup 64
+// pixels by half of the columns, while the samples of the next step are made: see cuda_fused_uniform.cuh.
+template <typename T, int kTilePixels, int kColumns, bool kUniform = false>
 struct FusedForward {
+  static_assert(!kUniform || (kTilePixels == 128 && kColumns == 256));
   static_assert(kTilePixels == 128 || (kTilePixels == 64 && kColumns == 128));
   static_assert(kColumns == 128 || kColumns == 256);
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
@@ -43,21 +47,23 @@ struct FusedForward {
   // With 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two blocks of 256 threads, so
   // of 128 registers each, run at once.
   static constexpr int kBlocksPerMultiprocessor = kPixels == 64 ? 2 : 1;
-  static constexpr int kProducers = kPixels == 64 || kColumns == 256 ? 128 : 256;
-  static constexpr int kConsumers = kPixels / device::kProductRows * device::kWarpgroup;
-  static constexpr int kThreads = kConsumers + kProducers;
+  static constexpr int kProducers = kUniform ? 512 : kPixels == 64 || kColumns == 256 ? 128 : 256;
+  static constexpr int kConsumers = kUniform ? 512 : kPixels / device::kProductRows * device::kWarpgroup;
+  static constexpr int kThreads = kUniform ? 512 : kConsumers + kProducers;
+  static constexpr int kRowParts = kPixels / device::kProductRows;  // of a tile's pixels, by warpgroup
+  static constexpr int kPartColumns = kUniform ? kColumns / 2 : kColumns;
   static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
   static constexpr int kLaunchedRegisters = device::launched_registers(kBlocksPerMultiprocessor * kThreads);
   static constexpr int kConsumerRegisters = kColumns == 256 ? 176 : 112;
   static constexpr int kProducerRegisters = kColumns == 256 ? 152 : 144;
   static_assert(
-      kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <=
-      device::kMultiprocessorRegisters / kBlocksPerMultiprocessor);
+      kUniform || kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <=
+                      device::kMultiprocessorRegisters / kBlocksPerMultiprocessor);
 
   static constexpr int kSamplesBytes = kPixels * device::kSwizzledRow;
   static constexpr int kWeightBytes = kColumns * device::kSwizzledRow;
   static constexpr int kSampleStages = 3;
-  static constexpr int kWeightStages = kColumns == 256 ? 2 : 3;
+  static constexpr int kWeightStages = kColumns == 256 && !kUniform ? 2 : 3;
   static constexpr int kMostPlannedTaps = kMostTapsPerBlock;
 
   static constexpr int kSamples = 0;
@@ -91,7 +97,9 @@ struct FusedForward {
       device::publish_barriers();
     }
     RESNET_CUDA_SYNC_BLOCK();
-    if (thread >= kConsumers) {
+    if constexpr (kUniform) {
+      sample_and_multiply(thread);
+    } else if (thread >= kConsumers) {
       device::take_registers<kLaunchedRegisters, kProducerRegisters>();
       produce(thread - kConsumers);
     } else {
@@ -103,6 +111,7 @@ struct FusedForward {
  private:
   using Samples = device::Ring<kSampleStages>;
   using Weights = device::Ring<kWeightStages>;
+  using Sums = device::Sums<kPartColumns>;
 
   RESNET_CUDA_BODY static device::PhaseBarrier full_samples(int stage) {
     return device::PhaseBarrier(kBarriers + stage * 8);
@@ -296,6 +305,8 @@ struct FusedForward {
     }
   }
 
+  RESNET_CUDA_BODY void sample_and_multiply(int thread) const;
+
   // The plan of all pixels; those past the last one read nothing. A thread reads the offsets of all its taps before it
   // plans the first of them.
   RESNET_CUDA_BODY void plan_taps(
@@ -349,29 +360,14 @@ struct FusedForward {
   // --- consumers
 
   RESNET_CUDA_BODY void consume(int thread) const {
-    constexpr auto kDepth = device::Major::kDepth;
-    constexpr int kStep = device::kProductStep<kDepth>;
-    const int warpgroup = thread / device::kWarpgroup;
     const Tile here = tile();
     const int steps = here.end_step - here.first_step;
-    device::Sums<kColumns> sums;
+    Sums sums;
     Samples samples(0);
     Weights weight_ring(0);
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
-      full_samples(samples.stage).wait(samples.parity);
-      device::fence_async_proxy();  // here, not after the samples are written: the producers have loads under way
-      full_weights(weight_ring.stage).wait(weight_ring.parity);
-      const device::Descriptor left = device::operand_at<kDepth>(
-          kSamples + samples.stage * kSamplesBytes + warpgroup * device::kProductRows * device::kSwizzledRow);
-      const device::Descriptor right = device::operand_at<kDepth>(kWeights + weight_ring.stage * kWeightBytes);
-      device::begin_products(sums);
-#pragma unroll
-      for (int part = 0; part < device::kRowProducts; ++part) {
-        device::multiply<T, kDepth, kDepth>(
-            sums, left.advanced(part * kStep), right.advanced(part * kStep), step > 0 || part > 0);
-      }
-      device::commit_products();
+      multiply(thread, samples, weight_ring, step > 0, sums);
       // Not until the next step's samples are there, which take longer: the copy of the weight can begin.
       device::wait_products<0>();
       if (thread % device::kWarp == 0) {
@@ -392,8 +388,30 @@ struct FusedForward {
     write(thread, sums);
   }
 
+  // Begins a step's products of a warpgroup.
+  RESNET_CUDA_BODY void
+  multiply(int thread, const Samples& samples, const Weights& weight_ring, bool accumulate, Sums& sums) const {
+    constexpr auto kDepth = device::Major::kDepth;
+    constexpr int kStep = device::kProductStep<kDepth>;
+    const int warpgroup = thread / device::kWarpgroup;
+    full_samples(samples.stage).wait(samples.parity);
+    device::fence_async_proxy();  // here, not after the samples are written: those who write have loads in flight
+    full_weights(weight_ring.stage).wait(weight_ring.parity);
+    const device::Descriptor left = device::operand_at<kDepth>(
+        kSamples + samples.stage * kSamplesBytes + warpgroup % kRowParts * device::kProductRows * device::kSwizzledRow);
+    const device::Descriptor right = device::operand_at<kDepth>(
+        kWeights + weight_ring.stage * kWeightBytes + warpgroup / kRowParts * kPartColumns * device::kSwizzledRow);
+    device::begin_products(sums);
+#pragma unroll
+    for (int part = 0; part < device::kRowProducts; ++part) {
+      device::multiply<T, kDepth, kDepth>(
+          sums, left.advanced(part * kStep), right.advanced(part * kStep), accumulate || part > 0);
+    }
+    device::commit_products();
+  }
+
   // A part's sums as they are. Four threads write 8 neighbouring columns of a pixel: a sector of 32 bytes.
-  RESNET_CUDA_BODY void write_sums(int thread, const device::Sums<kColumns>& sums) const {
+  RESNET_CUDA_BODY void write_sums(int thread, const Sums& sums) const {
     const Tile here = tile();
     const auto group_columns = static_cast<int>(call.shape.group_out_channels());
     const int64_t first = here.split * call.pixels;
@@ -415,23 +433,25 @@ struct FusedForward {
   }
 
   // 256 bytes of a row at a time: rounded into shared memory, from there in packs of 16 bytes to the output. Tiles of
-  // 64 pixels 128 bytes: the compiler loads the bias of all of it first, for which their registers do not suffice.
-  RESNET_CUDA_BODY void write(int thread, const device::Sums<kColumns>& sums) const {
-    constexpr int kAtOnce = (kPixels == 64 ? 128 : 256) / static_cast<int>(sizeof(T));
+  // 64 pixels, and kUniform, 128 bytes: the compiler loads the bias of all of it first, for which their registers do
+  // not suffice.
+  RESNET_CUDA_BODY void write(int thread, const Sums& sums) const {
+    constexpr int kAtOnce = (kPixels == 64 || kUniform ? 128 : 256) / static_cast<int>(sizeof(T));
     constexpr int kAtOncePacks = kAtOnce / N;
     using Pair = PackWord<T, 2>;
     constexpr int kRows = device::kProductRows;
-    static_assert(kPixels * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
+    static_assert(kConsumers / 2 * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
     const int warpgroup = thread / device::kWarpgroup;
     const int in_group = thread % device::kWarpgroup;
-    const Tile here = tile();
+    Tile here = tile();
+    here.first_column += warpgroup / kRowParts * kPartColumns;
     const auto group_columns = static_cast<int>(call.shape.group_out_channels());
     const int first_channel = here.group * group_columns + here.first_column;
     const int place = kSamples + warpgroup * kRows * kAtOnce * static_cast<int>(sizeof(T));
     const device::Shared<Pair> pairs(place, kRows * kAtOnce / 2);
     const device::Shared<Pack<T, N>> packs(place, kRows * kAtOncePacks);
 #pragma unroll
-    for (int first = 0; first < kColumns; first += kAtOnce) {
+    for (int first = 0; first < kPartColumns; first += kAtOnce) {
 #pragma unroll
       for (int i = first / 2; i < (first + kAtOnce) / 2; i += 2) {
         const int row = device::result_row(in_group, i);
@@ -451,7 +471,7 @@ struct FusedForward {
       for (int index = in_group; index < kRows * kAtOncePacks; index += device::kWarpgroup) {
         const int row = index / kAtOncePacks;
         const int column = first + index % kAtOncePacks * N;
-        const int in_tile = warpgroup * kRows + row;
+        const int in_tile = warpgroup % kRowParts * kRows + row;
         if (in_tile < here.pixels && here.first_column + column < group_columns) {
           store_pack(
               output + output_pixel(here, in_tile) * call.shape.out_channels + first_channel + column,

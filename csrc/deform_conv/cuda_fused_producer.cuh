@@ -49,6 +49,34 @@ struct SliceThread {
   }
 };
 
+// The sample of N channels as it is multiplied.
+template <typename T, int N>
+RESNET_CUDA_BODY Pack<T, N> blended(const float (&weight)[4], const Pack<T, N> (&corner)[4]) {
+  float sum[N];
+  blend_corners<T>(weight, corner, sum);
+  if constexpr (std::is_same_v<T, float>) {
+    device::round_operands(sum);
+  }
+  return pack_of<T, N>(sum);
+}
+
+// Samples a thread's rows of one step (see RowSampler) into shared memory. Without loads ahead: other warps hide their
+// latency.
+template <typename T, typename Step>
+RESNET_CUDA_BODY void sample_rows(const Step& step, const device::Shared<PlannedTap<float>>& plan) {
+  constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
+  Pack<T, N> corner[Step::kCount][4];
+#pragma unroll
+  for (int row = 0; row < Step::kCount; ++row) {
+    load_corners(step.source(row), plan.get(step.planned(row)).corner, corner[row]);
+  }
+#pragma unroll
+  for (int row = 0; row < Step::kCount; ++row) {
+    const Pack<T, N> sample = blended<T>(plan.get(step.planned(row)).weight, corner[row]);
+    device::Shared<Pack<T, N>>(step.place(row), 1).set(0, sample);
+  }
+}
+
 // Software-pipelined sampling into shared memory. A row is 128 bytes: a slice of the channels of one tap of one pixel.
 // In each step a thread samples Step::kCount rows, kBurst at a time. While it blends a burst, the corners of the next
 // burst are being loaded, at the end of a step those of the next step.
@@ -136,12 +164,7 @@ class RowSampler {
   RESNET_CUDA_BODY void blend(const Step& step, int first, const Burst& burst) {
 #pragma unroll
     for (int i = 0; i < kBurst; ++i) {
-      float sum[N];
-      blend_corners<T>(plan_.get(step.planned(first + i)).weight, burst[i], sum);
-      if constexpr (std::is_same_v<T, float>) {
-        device::round_operands(sum);
-      }
-      const Pack<T, N> sample = pack_of<T, N>(sum);
+      const Pack<T, N> sample = blended<T>(plan_.get(step.planned(first + i)).weight, burst[i]);
       sample_ = first_word(sample);
       device::Shared<Pack<T, N>>(step.place(first + i), 1).set(0, sample);
     }

@@ -12,6 +12,7 @@ struct FusedTiles {
   int pixels;
   int columns;
   int splits;
+  bool uniform = false;  // all warps sample and multiply; not chosen, since no GPU has run it yet
 };
 
 struct FusedTileKind {

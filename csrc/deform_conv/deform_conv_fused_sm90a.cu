@@ -11,8 +11,8 @@
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_fused.h"
-#include "deform_conv/cuda_fused_forward.cuh"
 #include "deform_conv/cuda_fused_tiles.h"
+#include "deform_conv/cuda_fused_uniform.cuh"
 #include "deform_conv/cuda_split_sums.cuh"
 #include "deform_conv/cuda_workspace.h"
 
@@ -53,7 +53,7 @@ bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bia
 }
 
 // What fused_tiles chooses, or RESNET_CUDA_FUSED_TILES, for measurements and tests: "64x128x3" are 64 pixels, 128
-// output channels and three parts of K.
+// output channels and three parts of K; "128x256x1u" is the uniform kernel.
 FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps, int multiprocessors) {
   constexpr const char* kVariable = "RESNET_CUDA_FUSED_TILES";
   const char* value = std::getenv(kVariable);
@@ -63,7 +63,12 @@ FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps
   FusedTiles asked{};
   char more;
   bool known = false;
-  if (std::sscanf(value, "%dx%dx%d%c", &asked.pixels, &asked.columns, &asked.splits, &more) == 3) {
+  char uniform = ' ';
+  const int read = std::sscanf(value, "%dx%dx%d%c%c", &asked.pixels, &asked.columns, &asked.splits, &uniform, &more);
+  asked.uniform = read == 4 && uniform == 'u';
+  if (asked.uniform) {
+    known = asked.pixels == 128 && asked.columns == 256 && asked.splits == 1;
+  } else if (read == 3) {
     for (const FusedTileKind& kind : kFusedTileKinds) {
       known = known || (asked.pixels == kind.pixels && asked.columns == kind.columns && asked.splits > 0 &&
                         asked.splits <= smaller(kind.most_splits, steps));
@@ -74,11 +79,11 @@ FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps
       "deform_conv2d",
       kVariable,
       join("'", value, "'"),
-      join("128x256x1, 128x128x1 or 64x128x1 to 64x128x", smaller(kMostSplits, steps)));
+      join("128x256x1, 128x256x1u, 128x128x1 or 64x128x1 to 64x128x", smaller(kMostSplits, steps)));
   return asked;
 }
 
-template <typename T, int kTilePixels, int kColumns>
+template <typename T, int kTilePixels, int kColumns, bool kUniform = false>
 void run(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
@@ -87,7 +92,7 @@ void run(
     int64_t most_images,
     int splits,
     const Tensor& output) {
-  using Body = FusedForward<T, kTilePixels, kColumns>;
+  using Body = FusedForward<T, kTilePixels, kColumns, kUniform>;
   const DeformConvShape& shape = arguments.shape;
   const int64_t column_tiles = ceil_div(shape.group_out_channels(), kColumns);
   const int64_t slices = shape.group_channels() / device::kRowElementsOf<T>;
@@ -163,7 +168,9 @@ void run_tiles(
   const int64_t images = images_at_once(arguments, output);
   const int64_t steps = shape.taps() * (shape.group_channels() / device::kRowElementsOf<T>);
   const FusedTiles tiles = tiles_for(shape, images * shape.out_pixels(), steps, launcher.multiprocessors());
-  if (tiles.columns == 256) {
+  if (tiles.uniform) {
+    run<T, 128, 256, true>(launcher, arguments, bias, relu, images, tiles.splits, output);
+  } else if (tiles.columns == 256) {
     run<T, 128, 256>(launcher, arguments, bias, relu, images, tiles.splits, output);
   } else if (tiles.pixels == 128) {
     run<T, 128, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);

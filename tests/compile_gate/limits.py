@@ -115,19 +115,26 @@ LIMITS_SM90A = (
     Limit(r"ForEachIndex<SumSplits<(Half|BFloat16|float)>>", 58),
     # Registers of 384, 512 and twice 256 threads, which is what ptxas goes by. Corners of eight rows, and of four.
     Limit(
-        r"FusedForward<(Half|BFloat16|float), 128, 256>",
+        r"FusedForward<(Half|BFloat16|float), 128, 256, false>",
         168,
         wide={"LDG": 32, "STG": 2, "LDS": 18, "STS": 10},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
+    # The loop's products and the last ones.
     Limit(
-        r"FusedForward<(Half|BFloat16|float), 128, 128>",
+        r"FusedForward<(Half|BFloat16|float), 128, 256, true>",
+        128,
+        wide={"LDG": 8, "STG": 1, "LDS": 5, "STS": 8},
+        exactly={"HGMMA": 8, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "UBLKCP": 1},
+    ),
+    Limit(
+        r"FusedForward<(Half|BFloat16|float), 128, 128, false>",
         128,
         wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
     Limit(
-        r"FusedForward<(Half|BFloat16|float), 64, 128>",
+        r"FusedForward<(Half|BFloat16|float), 64, 128, false>",
         128,
         wide={"LDG": 16, "STG": 1, "LDS": 9, "STS": 6},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "UBLKCP": 1},

@@ -27,8 +27,9 @@ CASES = (
     DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
 )
 NAMED = {case.name: case for case in CASES}
-# Pixels, output channels, and parts of K, as many at most as it has steps.
-TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128, 8))
+# Pixels, output channels, and parts of K, as many at most as it has steps; the last one is the uniform kernel.
+UNIFORM = (128, 256, "1u")
+TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128, 8), UNIFORM)
 
 
 def k_steps(case: DeformCase) -> int:
@@ -36,9 +37,9 @@ def k_steps(case: DeformCase) -> int:
     return case.kernel[0] * case.kernel[1] * max(case.channels // case.groups // 64, 1)
 
 
-def tiles_text(kind: tuple[int, int, int], case: DeformCase) -> str:
+def tiles_text(kind: tuple[int, int, int | str], case: DeformCase) -> str:
     pixels, columns, splits = kind
-    return f"{pixels}x{columns}x{min(splits, k_steps(case))}"
+    return f"{pixels}x{columns}x{splits if isinstance(splits, str) else min(splits, k_steps(case))}"
 
 
 def given(case: DeformCase, dtype: torch.dtype) -> dict[str, Tensor | None]:
@@ -104,7 +105,7 @@ def test_near_float64(emulated, monkeypatch, case, kind):
     check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
 
 
-@pytest.mark.parametrize("kind", [TILE_KINDS[0], TILE_KINDS[3]], ids=str)
+@pytest.mark.parametrize("kind", [TILE_KINDS[0], TILE_KINDS[3], UNIFORM], ids=str)
 @pytest.mark.parametrize("case", [*CASES, DeformCase("32_channels_per_group", 1, 64, 8, (3, 4), groups=2)], ids=str)
 def test_tf32(emulated, monkeypatch, case, kind):
     """Samples and weight are rounded to TF32, by 2**-11 at most: together less than that, but not by nothing."""
@@ -141,7 +142,7 @@ def test_tf32_contiguous_input(emulated, monkeypatch, kind):
     assert_bitwise_equal(output.contiguous(memory_format=torch.channels_last), expected, "output")
 
 
-@pytest.mark.parametrize("kind", TILE_KINDS[:4], ids=str)
+@pytest.mark.parametrize("kind", [*TILE_KINDS[:4], UNIFORM], ids=str)
 @pytest.mark.parametrize("pixels", [63, 64, 65, 127, 128, 129])
 def test_pixels_around_those_of_a_tile(emulated, monkeypatch, pixels, kind):
     case = DeformCase("row", 1, 64, 136, (1, pixels), kernel=(1, 3), padding=(0, 1))
@@ -151,7 +152,7 @@ def test_pixels_around_those_of_a_tile(emulated, monkeypatch, pixels, kind):
     check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
 
 
-@pytest.mark.parametrize("tiles", ["128x256x1", "64x128x3"])
+@pytest.mark.parametrize("tiles", ["128x256x1", "128x256x1u", "64x128x3"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch, dtype, tiles):
     case = NAMED["256_columns_some_empty"]
@@ -172,7 +173,7 @@ def test_tiles_of_another_size_sum_in_the_same_order(emulated, monkeypatch):
     arguments = given(case, torch.bfloat16)
     monkeypatch.setenv(VARIABLE, "require")
     results = []
-    for kind in TILE_KINDS[:3]:
+    for kind in (*TILE_KINDS[:3], UNIFORM):
         monkeypatch.setenv(TILES, tiles_text(kind, case))
         results.append(deform_conv2d_of(emulated)(**arguments, **case.geometry))
     for result in results[1:]:
@@ -197,17 +198,32 @@ def test_the_tiles_are_those_of_the_function(emulated, index_operators, monkeypa
 
 
 @pytest.mark.parametrize(
-    "value", ["128x256", "128x256x2", "128x128x2", "64x256x1", "64x128x0", "64x128x-1", "64x128x4", "64x128x1x", "0"]
+    "value",
+    [
+        "128x256",
+        "128x256x2",
+        "128x128x2",
+        "64x256x1",
+        "64x128x0",
+        "64x128x-1",
+        "64x128x4",
+        "64x128x1x",
+        "128x128x1u",
+        "128x256x1uu",
+        "0",
+    ],
 )
 def test_other_tiles_are_an_error(emulated, monkeypatch, value):
     case = DeformCase("3_steps", 1, 64, 8, (3, 4), kernel=(1, 3))
     monkeypatch.setenv(VARIABLE, "1")
     monkeypatch.setenv(TILES, value)
-    with pytest.raises(RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, .* 64x128x1 to 64x128x3"):
+    with pytest.raises(
+        RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, 128x256x1u, .* 64x128x1 to 64x128x3"
+    ):
         deform_conv2d_of(emulated)(**given(case, torch.bfloat16), **case.geometry)
 
 
-@pytest.mark.parametrize("tiles", ["128x256x1", "64x128x2"])
+@pytest.mark.parametrize("tiles", ["128x256x1", "128x256x1u", "64x128x2"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_relu_in_the_epilogue(emulated, monkeypatch, bias, tiles):
     case = NAMED["two_column_tiles"]
@@ -232,7 +248,7 @@ def test_float32_positions_and_a_contiguous_weight(both):
     check(*both(case, arguments))
 
 
-@pytest.mark.parametrize("kind", TILE_KINDS[:4], ids=str)
+@pytest.mark.parametrize("kind", [*TILE_KINDS[:4], UNIFORM], ids=str)
 @pytest.mark.parametrize("name", ["tiles_across_images", "groups_2"])
 def test_contiguous_input(emulated, monkeypatch, name, kind):
     """Transposed, image by image where the workspace holds no more; the output is contiguous. The same bits."""

@@ -21,19 +21,19 @@ _OFF = r"AssertionError: output (is off by|has NaN)"
 BUGS = (
     _fused(
         "fused_without_a_fence",
-        old="      device::fence_async_proxy();",
-        new="     ",
+        old="    device::fence_async_proxy();",
+        new="   ",
         report=NO_FENCE,
     ),
     _fused(
         "fused_fence_before_the_samples_are_there",
-        old="      full_samples(samples.stage).wait(samples.parity);\n      device::fence_async_proxy();",
-        new="      device::fence_async_proxy();\n      full_samples(samples.stage).wait(samples.parity);",
+        old="    full_samples(samples.stage).wait(samples.parity);\n    device::fence_async_proxy();",
+        new="    device::fence_async_proxy();\n    full_samples(samples.stage).wait(samples.parity);",
         report=NO_FENCE,
     ),
     _fused(
         "fused_without_a_wait_for_the_weight",
-        old="      full_weights(weight_ring.stage).wait(weight_ring.parity);\n",
+        old="    full_weights(weight_ring.stage).wait(weight_ring.parity);\n",
         new="",
         report=EARLY_READ,
     ),
@@ -155,7 +155,7 @@ BUGS = (
     _tf32(
         "fused_tf32_samples_not_rounded",
         file="deform_conv/cuda_fused_producer.cuh",
-        old="      device::round_operands(sum);\n",
+        old="    device::round_operands(sum);\n",
         new="",
         report=NOT_ROUNDED,
     ),
