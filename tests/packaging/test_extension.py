@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROBE = """
 import sys, warnings
-# The finder of an editable install would find the checkout's library for the copy's missing one.
+# An editable install's finder, or its path, would find the checkout's library for the copy's missing one.
 sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in repr(finder)]
+sys.path = [folder for folder in sys.path if folder != {ROOT!r}]
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     import torch, resnet_cuda
@@ -37,7 +38,7 @@ else:
     raise AssertionError("use_backend('native') must fail")
 assert resnet_cuda.backend() == "reference"
 print("WARNING", ours[0])
-"""
+""".replace("{ROOT!r}", repr(str(ROOT)))
 
 
 def copy_of_the_package(folder):
