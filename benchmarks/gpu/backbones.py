@@ -19,8 +19,6 @@ from resnet_cuda.inference.convolution import FoldedConv2d
 
 DCN_STAGES = {"R-50-FPN": (False, False, False, False), "R-50-DCN": (False, True, True, True)}
 FLOAT32_TOLERANCE, TOLERANCE = 1e-2, 0.25
-
-
 # The modes of torch.compile; CUDA graphs are captured here, for all candidates alike.
 DEFAULT, MAX_AUTOTUNE = "default", "max-autotune-no-cudagraphs"
 
@@ -112,14 +110,18 @@ def _model(context: Context, kind: str, name: str) -> nn.Module | None:
 
 
 def choices(model: nn.Module) -> dict[str, int]:
-    """How many pairs of a convolution and a shape run cuDNN's fused kernel and how many ours behind torch's."""
+    """How many pairs of a convolution and a shape run in each way: the names in ``resnet_cuda.inference.cuda``."""
     layers = [layer for layer in model.modules() if isinstance(layer, FoldedConv2d)]
     return dict(Counter(name for layer in layers for name in layer.packed.choice.chosen.values()))
 
 
+def _kept_model(context: Context, kind: str, name: str) -> nn.Module | None:
+    return context.once((kind, name), lambda: _model(context, kind, name))
+
+
 def prepare(context: Context, kind: str, name: str, mode: str, batch: int) -> Callable[[], object] | None:
     """The call to be timed."""
-    model = context.once((kind, name), lambda: _model(context, kind, name))
+    model = _kept_model(context, kind, name)
     image = make_image(context, 1 if context.quick else batch)
     make = inference if mode == INFERENCE else training_step
     return model and make(model, functools.partial(WAYS[name].forward, model, image))
@@ -132,8 +134,8 @@ def measure(context: Context, cell: Cell) -> None:
     _time(context, cell, calls, graph=False)
     for name in calls:
         if WAYS[name].optimized:
-            model = context.once((cell.where, name), lambda: None)
-            context.write("choices", item=f"{cell.where}, batch {cell.batch}, {name}", calls=choices(model))
+            calls_by_way = choices(_kept_model(context, cell.where, name))
+            context.write("choices", item=f"{cell.where}, batch {cell.batch}, {name}", calls=calls_by_way)
     if cell.what == INFERENCE and cell.batch == 1 and context.device.type == "cuda":
         graphs = {}
         for name, call in calls.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from resnet_cuda.inference.packing import parameters_in
 from resnet_cuda.ops._registration import autocast_dtype
 
 if TYPE_CHECKING:
@@ -35,14 +36,9 @@ def takes(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> bool:
 
 def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
     """A Strategy for what ``takes`` takes; ``input`` is channels_last."""
-    weight, bias = conv.weight, conv.bias
-    assert bias is not None
     dtype = autocast_dtype(input)
-    if dtype is not None:
-        own_weight, own_bias = weight, bias
-        weight, bias = conv.packed.get("addmm", dtype, conv, lambda: (own_weight.to(dtype), own_bias.to(dtype)))
-        input = input.to(dtype)
-    pixels = input.permute(0, 2, 3, 1)
+    weight, bias = parameters_in(conv, dtype)
+    pixels = input.to(dtype or input.dtype).permute(0, 2, 3, 1)
     with torch.autocast(input.device.type, enabled=False):
         product = torch._addmm_activation if conv.relu else torch.addmm
         out = product(bias, pixels.flatten(0, 2), weight.flatten(1).t())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from resnet_cuda.inference.packing import parameters_in
 from resnet_cuda.ops._registration import autocast_dtype
 
 if TYPE_CHECKING:
@@ -29,12 +30,9 @@ def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: b
     assert found is not None
     convolution_relu, convolution_add_relu = found
     geometry = list(conv.stride), list(conv.padding), list(conv.dilation), conv.groups
-    weight, bias = conv.weight, conv.bias
     dtype = autocast_dtype(input)
+    weight, bias = parameters_in(conv, dtype)
     if dtype is not None:
-        own_weight, own_bias = weight, bias
-        assert own_bias is not None
-        weight, bias = conv.packed.get("cudnn", dtype, conv, lambda: (own_weight.to(dtype), own_bias.to(dtype)))
         input, residual = input.to(dtype), None if residual is None else residual.to(dtype)
     with torch.autocast("cuda", enabled=False):
         if residual is None:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from resnet_cuda.inference.choice import FastestChoice
@@ -55,6 +56,14 @@ class Packed:
 
     def __reduce__(self) -> tuple:
         return Packed, ()
+
+
+def parameters_in(conv: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a FoldedConv2d that has one, cast to autocast's ``dtype`` and kept; None: as they are."""
+    weight, bias = conv.weight, conv.bias
+    if dtype is None:
+        return weight, bias
+    return conv.packed.get("cast", dtype, conv, lambda: (weight.to(dtype), bias.to(dtype)))
 
 
 def _version(tensor: Tensor) -> Hashable:
