@@ -214,10 +214,8 @@ struct FusedForward {
     for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
       const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
       for (int slice = 0; slice < call.weight.slices;) {
-        // The slices of an offset group, whose taps have the same plan.
         const int offset_group = call.offset_slices.quotient(first_slice + slice);
-        const int group_end = (offset_group + 1) * call.offset_slices.divisor() - first_slice;
-        const int end_slice = group_end < call.weight.slices ? group_end : call.weight.slices;
+        const int end_slice = end_of_plan(first_slice, offset_group);
         const int count = (end_slice - slice) * tap_count;
         // Of these, the steps in the block's part of K.
         const int begin = here.first_step > step ? here.first_step - step : 0;
@@ -240,6 +238,20 @@ struct FusedForward {
         step += count;
       }
     }
+  }
+
+  // The slices of an offset group have the same plan: where they end among those of the weight group.
+  RESNET_CUDA_BODY int end_of_plan(int first_slice, int offset_group) const {
+    const int group_end = (offset_group + 1) * call.offset_slices.divisor() - first_slice;
+    return group_end < call.weight.slices ? group_end : call.weight.slices;
+  }
+
+  // By one thread, when the stage is empty.
+  RESNET_CUDA_BODY static void copy_weight(const Weights& ring, const T* part) {
+    empty_weights(ring.stage).wait(ring.parity);
+    const device::PhaseBarrier full = full_weights(ring.stage);
+    full.arrive_and_expect(kWeightBytes);
+    device::copy_bulk(kWeights + ring.stage * kWeightBytes, part, kWeightBytes, full);
   }
 
   RESNET_CUDA_BODY const T* input_slice(const Tile& here, int slice) const {
@@ -278,12 +290,8 @@ struct FusedForward {
 #pragma unroll 1
     for (int step = steps.begin; step < steps.end; ++step) {
       if (thread == 0) {
-        empty_weights(weight_ring.stage).wait(weight_ring.parity);
-        const device::PhaseBarrier full = full_weights(weight_ring.stage);
-        full.arrive_and_expect(kWeightBytes);
         const int64_t number = static_cast<int64_t>(slice) * steps.taps + tap;
-        device::copy_bulk(
-            kWeights + weight_ring.stage * kWeightBytes, part + number * kPartElements, kWeightBytes, full);
+        copy_weight(weight_ring, part + number * kPartElements);
         weight_ring.advance();
       }
       empty_samples(samples.stage).wait(samples.parity);

@@ -18,37 +18,32 @@ RESNET_CUDA_BODY void FusedForward<T, kTilePixels, kColumns, kUniform>::sample_a
   const device::Shared<PlannedTap<float>> plan(kPlan, kMostPlannedTaps * kPixels);
   const typename SliceStep::Thread mine(thread);
   const bool arrives = thread % device::kWarp == 0;  // for its warp
+  // There are as many stages of the weight: one ring serves both.
   Samples sampled(1);
   Samples multiplied(0);
-  Weights copied(1);
-  Weights weight_multiplied(0);
+  Samples freed(0);
   Sums sums;
   bool any = false;  // samples that are not multiplied yet
   int products = 0;
-  int freed = 0;  // the stage of samples, and of weights, of the products before the last ones
   // Starts the products of the last step that was sampled; those before them are done after it.
   const auto start_products = [&] {
-    multiply(thread, multiplied, weight_multiplied, products > 0, sums);
+    multiply(thread, multiplied, multiplied, products > 0, sums);
     multiplied.advance();
-    weight_multiplied.advance();
     device::wait_products<1>();
     if (products > 0) {
       if (arrives) {
-        empty_samples(freed).arrive();
-        empty_weights(freed).arrive();
+        empty_samples(freed.stage).arrive();
+        empty_weights(freed.stage).arrive();
       }
-      freed = freed + 1 == kSampleStages ? 0 : freed + 1;
+      freed.advance();
     }
     ++products;
   };
-  static_assert(kSampleStages == kWeightStages || !kUniform);
   for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
     const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
     for (int slice = 0; slice < call.weight.slices;) {
-      // The slices of an offset group, whose taps have the same plan.
       const int offset_group = call.offset_slices.quotient(first_slice + slice);
-      const int group_end = (offset_group + 1) * call.offset_slices.divisor() - first_slice;
-      const int end_slice = group_end < call.weight.slices ? group_end : call.weight.slices;
+      const int end_slice = end_of_plan(first_slice, offset_group);
       device::sync_threads(1, kThreads);  // all are done with the plan before
       plan_taps(thread, here, offset_group, first_tap, tap_count, plan);
       device::sync_threads(1, kThreads);
@@ -59,16 +54,8 @@ RESNET_CUDA_BODY void FusedForward<T, kTilePixels, kColumns, kUniform>::sample_a
 #pragma unroll 1
         for (int tap = 0; tap < tap_count; ++tap) {
           if (thread == 0) {
-            empty_weights(copied.stage).wait(copied.parity);
-            const device::PhaseBarrier full = full_weights(copied.stage);
-            full.arrive_and_expect(kWeightBytes);
-            device::copy_bulk(
-                kWeights + copied.stage * kWeightBytes,
-                parts + static_cast<int64_t>(tap) * kPartElements,
-                kWeightBytes,
-                full);
+            copy_weight(sampled, parts + static_cast<int64_t>(tap) * kPartElements);
           }
-          copied.advance();
           empty_samples(sampled.stage).wait(sampled.parity);
           sample_rows<T>(SliceStep(mine, source, tap * kPixels, kSamples + sampled.stage * kSamplesBytes), plan);
           RESNET_CUDA_SYNC_WARP();

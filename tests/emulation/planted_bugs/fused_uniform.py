@@ -24,7 +24,8 @@ BUGS = (
     ),
     _uniform(
         "uniform_weight_overwritten_early",
-        old="            empty_weights(copied.stage).wait(copied.parity);\n",
+        file="deform_conv/cuda_fused_forward.cuh",
+        old="    empty_weights(ring.stage).wait(ring.parity);\n",
         new="",
         report=EARLY_WRITE + r"|of its phase \d+ have arrived|" + EARLY_READ + "|" + _OFF,
     ),
@@ -36,8 +37,8 @@ BUGS = (
     ),
     _uniform(
         "uniform_first_stage_released_always",
-        old="freed = freed + 1 == kSampleStages ? 0 : freed + 1;",
-        new="freed = 0;",
+        old="      freed.advance();\n",
+        new="",
         report=r"deadlock: |of its phase \d+ have arrived|the parity no longer says which|" + EARLY_WRITE,
     ),
     _uniform(
@@ -66,8 +67,8 @@ BUGS = (
     ),
     _uniform(
         "uniform_weight_of_the_first_tap",
-        old="parts + static_cast<int64_t>(tap) * kPartElements,",
-        new="parts + static_cast<int64_t>(tap / 2) * kPartElements,",
+        old="parts + static_cast<int64_t>(tap) * kPartElements",
+        new="parts + static_cast<int64_t>(tap / 2) * kPartElements",
         report=_OFF,
     ),
     _uniform(
