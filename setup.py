@@ -1,6 +1,6 @@
 """Builds the extension; everything else about the package is in pyproject.toml.
 
-RESNET_CUDA_BUILD=auto|cpu|cuda|none chooses what is compiled, see README.md.
+RESNET_CUDA_BUILD=auto|cpu|cuda|none chooses what is compiled, see docs/build.md.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ STEPS = (
     Step("build", "the extension, for the GPU that is there", 60, "benchmarks.gpu.building:build", None, (1, 2), True),
     Step("libraries", "libraries from another machine", 10, "benchmarks.gpu.building:libraries", None, (1, 2), True),
     Step("start", "first calls", 25, "benchmarks.gpu.correctness:first_calls", records.FIRST_CALLS, (1, 2), True),
-    Step("warpgroup", "wgmma, fused kernels", 25, "benchmarks.gpu.warpgroup:step", None, (1,), exact=True),
+    Step("warpgroup", "wgmma, fused kernels", 28, "benchmarks.gpu.warpgroup:step", None, (1,), exact=True),
     Step("correctness", "random shapes, layers", 30, "benchmarks.gpu.correctness:run", records.CORRECTNESS, (1,)),
     Step("ours", "deform_conv2d alone, C3 to C5", 35, _CELLS, records.DEFORM_CONV, (1,)),
     Step("ceilings", "copies, products, reductions", 15, "benchmarks.gpu.ceilings:run", records.CEILINGS, (1,)),

@@ -25,8 +25,10 @@ ITEM = "warpgroup_product"
 FORWARD = "RESNET_CUDA_FUSED_FORWARD"
 TILES = "RESNET_CUDA_FUSED_TILES"
 # Beside those that the forward chooses.
-OTHER_TILES = ("128x256x1", "128x256x1u", "128x128x1", "64x128x1", "64x128x2", "64x128x3")
+_ROLES = ("128x256x1", "128x128x1", "64x128x1", "64x128x2", "64x128x3")
+OTHER_TILES = (*_ROLES, *(f"{tiles}u" for tiles in _ROLES))
 WEIGHT_GRADIENT = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT"
+WEIGHT_GRADIENT_KERNEL = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT_KERNEL"
 COLUMN_GRADIENT = "RESNET_CUDA_FUSED_COLUMN_GRADIENT"
 
 
@@ -68,8 +70,9 @@ def run(context: Context) -> None:
                     fused(context, stage, batch, dtype)
             if batch == 2:
                 continue
-            if context.enough_time(f"fused gradient for the weight, {stage}, batch {batch}"):
-                fused_weight_gradient(context, stage, batch)
+            for kernel in ("roles", "uniform"):
+                if context.enough_time(f"fused gradient for the weight, {stage}, batch {batch}, {kernel}"):
+                    fused_weight_gradient(context, stage, batch, kernel)
             if context.enough_time(f"fused columns' gradient, {stage}, batch {batch}"):
                 column_gradient(context, stage, batch)
 
@@ -122,18 +125,22 @@ def fused(context: Context, stage: str, batch: int, dtype: torch.dtype) -> None:
         context.write("fused forward", item=item, fused_us=fused_us, columns_us=columns_us)
 
 
-def fused_weight_gradient(context: Context, stage: str, batch: int) -> None:
+def fused_weight_gradient(context: Context, stage: str, batch: int, kernel: str) -> None:
     """bfloat16: the same bits twice, and no further from float32 than the gradient for the weight from columns; then
     the time of all gradients."""
-    _compare_gradients(context, "fused gradient for the weight", stage, batch, WEIGHT_GRADIENT, only_weight=True)
+    with variables(**{WEIGHT_GRADIENT_KERNEL: kernel}):
+        what, variant = "fused gradient for the weight", ", uniform kernel" if kernel == "uniform" else ""
+        _compare_gradients(context, what, stage, batch, WEIGHT_GRADIENT, variant, only_weight=True)
 
 
 def column_gradient(context: Context, stage: str, batch: int) -> None:
     """bfloat16, all gradients: the same bits twice, and no further from float32 than without the fused kernel."""
-    _compare_gradients(context, "fused columns' gradient", stage, batch, COLUMN_GRADIENT, only_weight=False)
+    _compare_gradients(context, "fused columns' gradient", stage, batch, COLUMN_GRADIENT, "", only_weight=False)
 
 
-def _compare_gradients(context: Context, what: str, stage: str, batch: int, variable: str, only_weight: bool) -> None:
+def _compare_gradients(
+    context: Context, what: str, stage: str, batch: int, variable: str, variant: str, only_weight: bool
+) -> None:
     """The values of the gradients that the fused kernel changes, and the time of the weight's alone and of all."""
     case = layer(stage, batch, context.quick)
     given = make_deform_conv(case, context.device, torch.bfloat16, True, offset_pixels=2.0)
@@ -148,7 +155,7 @@ def _compare_gradients(context: Context, what: str, stage: str, batch: int, vari
         return [gradients[1]] if only_weight else list(gradients)
 
     names = ["weight"] if only_weight else ["input", "weight", "offset", "mask", "bias"]
-    item = f"{what}, {case.name}"
+    item = f"{what}, {case.name}{variant}"
     times = {}
     with variables(**{variable: "0"}), tf32(False):
         exact, columns = values(torch.float32), values()

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <iterator>
 #include <stdexcept>
 
@@ -60,21 +61,22 @@ inline void check_input(const char* op, const torch::stable::Tensor& input, cons
   RESNET_CUDA_CHECK_ARGUMENT(input.dim() == 4, op, name, shape_of(input), "4-D, (N, C, H, W)");
 }
 
-// `tensor` must be on the device of `input` and have the dtype `first` or `alternative`.
+// `tensor` must be on the device of `input`, which is called `input_name`, and have the dtype `first` or `alternative`.
 inline void check_beside(
     const char* op,
     const char* name,
     const torch::stable::Tensor& tensor,
     const torch::stable::Tensor& input,
     ScalarType first,
-    ScalarType alternative) {
+    ScalarType alternative,
+    const char* input_name = "input") {
   const bool same_device = tensor.device() == input.device();
   RESNET_CUDA_CHECK_ARGUMENT(
       same_device,
       op,
       name,
       "on " + device_name(tensor.device()),
-      join("on ", device_name(input.device()), ", as input is"));
+      join("on ", device_name(input.device()), ", as ", input_name, " is"));
   const auto dtype = tensor.scalar_type();
   const auto allowed = [&] {
     return first == alternative ? dtype_name(first) : join(dtype_name(first), " or ", dtype_name(alternative));
@@ -84,7 +86,24 @@ inline void check_beside(
       op,
       name,
       dtype_name(dtype),
-      join(allowed(), " beside an input of ", dtype_name(input.scalar_type())));
+      join(allowed(), " where ", input_name, " is ", dtype_name(input.scalar_type())));
+}
+
+inline bool has_shape(const torch::stable::Tensor& tensor, std::initializer_list<int64_t> expected) {
+  const auto sizes = tensor.sizes();
+  return std::equal(sizes.begin(), sizes.end(), expected.begin(), expected.end());
+}
+
+// `axes` says what the expected sizes are: "(N, O, Ho, Wo)".
+inline void check_shape(
+    const char* op,
+    const char* name,
+    const torch::stable::Tensor& tensor,
+    const char* axes,
+    std::initializer_list<int64_t> expected) {
+  const auto count = static_cast<int64_t>(expected.size());
+  RESNET_CUDA_CHECK_ARGUMENT(
+      has_shape(tensor, expected), op, name, shape_of(tensor), join(axes, " = ", tuple_text(expected.begin(), count)));
 }
 
 }  // namespace resnet_cuda

@@ -21,4 +21,10 @@ RESNET_CUDA_HOST_DEVICE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+inline bool is_aligned(const void* pointer, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+}
+
+constexpr int64_t kMostInt32 = (int64_t{1} << 31) - 1;
+
 }  // namespace resnet_cuda

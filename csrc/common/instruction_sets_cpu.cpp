@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace resnet_cuda {
 namespace {
@@ -42,11 +44,27 @@ unsigned sets_of_this_machine() {
   return sets;
 }
 
+[[noreturn]] void throw_unknown(const char* variable, const char* asked) {
+  std::string allowed;
+  for (const InstructionSet set : kInstructionSets) {
+    allowed += (allowed.empty() ? "" : ", ") + std::string(name_of(set));
+  }
+  throw std::runtime_error(std::string(variable) + " is '" + asked + "'; it must be one of " + allowed);
+}
+
+// Where the machine lacks the set that is asked for, all that it has.
 unsigned usable_sets() {
+  constexpr const char* kVariable = "RESNET_CUDA_CPU_CAPABILITY";
   const unsigned sets = sets_of_this_machine();
-  const char* asked = std::getenv("RESNET_CUDA_CPU_CAPABILITY");
+  const char* asked = std::getenv(kVariable);
+  if (asked == nullptr || *asked == '\0') {
+    return sets;
+  }
   for (InstructionSet set : kInstructionSets) {
-    if (asked != nullptr && std::strcmp(asked, name_of(set)) == 0 && (sets & bit_of(set)) != 0) {
+    if (std::strcmp(asked, name_of(set)) == 0) {
+      if ((sets & bit_of(set)) == 0) {
+        return sets;
+      }
       unsigned chain = bit_of(set);
       for (; set != InstructionSet::kPortable; chain |= bit_of(set)) {
         set = kRows[static_cast<int>(set)].extended;
@@ -54,7 +72,7 @@ unsigned usable_sets() {
       return chain;
     }
   }
-  return sets;
+  throw_unknown(kVariable, asked);
 }
 
 }  // namespace

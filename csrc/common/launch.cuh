@@ -107,7 +107,7 @@ class Launcher {
     RESNET_CUDA_TORCH_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
     device_ = tensor.get_device_index();
-    cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_);
+    multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount);
   }
 #endif
 
@@ -121,10 +121,9 @@ class Launcher {
     constexpr int kMostSharedBytes =
         device::Warpgroups<Body>::value > 0 ? device::kMostSharedBytesSm90 : device::kMostSharedBytes;
     static_assert(kSharedBytes <= kMostSharedBytes, "a block has at most 48 KiB of shared memory, on sm_90 227 KiB");
-    constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
-    if (blocks > kMostBlocks) {
+    if (blocks > kMostInt32) {
       throw std::runtime_error(
-          "resnet_cuda: a launch of " + std::to_string(blocks) + " blocks; CUDA allows " + std::to_string(kMostBlocks));
+          "resnet_cuda: a launch of " + std::to_string(blocks) + " blocks; CUDA allows " + std::to_string(kMostInt32));
     }
     if (blocks <= 0) {
       return;
@@ -164,16 +163,24 @@ class Launcher {
 #if defined(RESNET_CUDA_EMULATE)
     return true;
 #else
-    int major = 0, minor = 0;
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_);
-    return major == 9 && minor == 0;
+    return attribute(cudaDevAttrComputeCapabilityMajor) == 9 && attribute(cudaDevAttrComputeCapabilityMinor) == 0;
 #endif
   }
 
 #if !defined(RESNET_CUDA_EMULATE)
 
  private:
+  int attribute(cudaDeviceAttr which) const {
+    int value = 0;
+    const cudaError_t error = cudaDeviceGetAttribute(&value, which, device_);
+    if (error != cudaSuccess) {
+      throw std::runtime_error(
+          "resnet_cuda: attribute " + std::to_string(which) + " of GPU " + std::to_string(device_) + ": " +
+          cudaGetErrorString(error));
+    }
+    return value;
+  }
+
   // Once per kernel and device.
   template <typename Body>
   void allow_shared_bytes(int bytes) const {

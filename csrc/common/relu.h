@@ -1,4 +1,5 @@
-// ReLU of one element or of a vector of them, for every operator that ends in one.
+// ReLU of one element, for the CUDA kernels. The CPU kernels have positive_part (vec.h), which may differ in the sign
+// of a zero.
 #pragma once
 
 #include "common/host_device.h"

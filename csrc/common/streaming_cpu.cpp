@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <stdexcept>
+#include <string>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -22,11 +24,18 @@ constexpr int64_t kCachePerThread = int64_t{7} << 20;
 enum class Override { kNone, kAlways, kNever };
 
 Override override_from_environment() {
-  const char* asked = std::getenv("RESNET_CUDA_STREAMING");
-  if (asked != nullptr && std::strcmp(asked, "always") == 0) {
+  constexpr const char* kVariable = "RESNET_CUDA_STREAMING";
+  const char* asked = std::getenv(kVariable);
+  if (asked == nullptr || *asked == '\0') {
+    return Override::kNone;
+  }
+  if (std::strcmp(asked, "always") == 0) {
     return Override::kAlways;
   }
-  return asked != nullptr && std::strcmp(asked, "never") == 0 ? Override::kNever : Override::kNone;
+  if (std::strcmp(asked, "never") == 0) {
+    return Override::kNever;
+  }
+  throw std::runtime_error(std::string(kVariable) + " is '" + asked + "'; it must be always or never");
 }
 
 // By mincore(2), which reports a page as not resident until it is touched. Three pages stand for all: allocators map

@@ -105,7 +105,8 @@ inline std::vector<int64_t> size_of(const Tensor& tensor) {
   return std::vector<int64_t>(sizes.begin(), sizes.end());
 }
 
-// Calls copy(), which allocates as much as `tensor` has in `dtype`, with that in the text of an error.
+// Calls copy(), which allocates as much as `tensor` has in `dtype`, with that in the text of an error that is, or may
+// be, for want of memory: not where torch says something else, such as an earlier kernel's illegal access.
 template <typename Copy>
 Tensor with_allocation_error(const Tensor& tensor, ScalarType dtype, const Copy& copy) {
   try {
@@ -113,6 +114,10 @@ Tensor with_allocation_error(const Tensor& tensor, ScalarType dtype, const Copy&
   } catch (const TorchError& error) {
     // Where torch keeps no text, what() says only which function failed.
     const std::string reason = torch_error_text().empty() ? std::string() : error.what();
+    if (!reason.empty() && reason.find("allocate") == std::string::npos &&
+        reason.find("out of memory") == std::string::npos) {
+      throw;
+    }
     throw_allocation_error(tensor.sizes().data(), tensor.dim(), dtype, tensor.device(), reason);
   }
 }

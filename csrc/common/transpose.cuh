@@ -133,7 +133,7 @@ void transpose(const Launcher& launcher, const T* source, T* target, int64_t bat
   using Kernel = Transpose<Bits>;
   constexpr int64_t kBlocksPerMultiprocessor = 32;
   const auto aligned = [](const void* pointer, int64_t line) {
-    return line % Kernel::kPack == 0 && reinterpret_cast<uintptr_t>(pointer) % sizeof(typename Kernel::Word) == 0;
+    return line % Kernel::kPack == 0 && is_aligned(pointer, sizeof(typename Kernel::Word));
   };
   const int64_t tiles_down = ceil_div(rows, Kernel::kTile);
   const int64_t tiles_across = ceil_div(columns, Kernel::kTile);

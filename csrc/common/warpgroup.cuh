@@ -38,9 +38,9 @@ RESNET_CUDA_HOST_DEVICE constexpr int swizzled(int byte) {
   return byte ^ ((byte >> 3) & 0x70);
 }
 
-// What a row holds. kDepth ("K-major"): 64 elements of k of one m or n. kSide ("MN-major"): 64 elements of m or n of
+// What a row holds. K-major: 64 elements of k of one m or n. MN-major: 64 elements of m or n of
 // one k. The values are those of wgmma's imm-trans-a and imm-trans-b.
-enum class Major : int { kDepth = 0, kSide = 1 };
+enum class Major : int { kK = 0, kMN = 1 };
 
 // wgmma's matrix descriptor of an operand. Bits 0-13 the address, 16-29 the leading and 32-45 the stride byte offset,
 // each without its lowest four bits; 62-63 the swizzle, 1 for 128 bytes. CUTLASS, cute/arch/mma_sm90_desc.hpp.
@@ -57,7 +57,7 @@ struct Descriptor {
 // (their swizzle depends on the address), or 16 rows further. CUTLASS, cute/atom/mma_traits_sm90_gmma.hpp:
 // DescriptorIterator.
 template <Major kMajor>
-constexpr int kProductStep = kMajor == Major::kDepth ? kProductDepth * 2 : kProductDepth * kSwizzledRow;
+constexpr int kProductStep = kMajor == Major::kK ? kProductDepth * 2 : kProductDepth * kSwizzledRow;
 
 namespace warpgroup_detail {
 
@@ -65,13 +65,13 @@ RESNET_CUDA_HOST_DEVICE constexpr uint64_t encoded(uint32_t bytes) {
   return (bytes & 0x3ffff) >> 4;
 }
 
-// kDepth: eight rows of m or n, then the next eight; the leading offset is not used and 1 by convention. kSide: the
+// kK: eight rows of m or n, then the next eight; the leading offset is not used and 1 by convention. kMN: the
 // stride leads from eight k to the next eight, the leading offset from 64 elements of m or n to the next 64. CUTLASS,
 // cute/atom/mma_traits_sm90_gmma.hpp, make_gmma_desc: canonical layouts of LayoutType::B128.
 template <Major kMajor>
 RESNET_CUDA_HOST_DEVICE constexpr uint64_t descriptor_bits(uint32_t address, int column_bytes) {
   constexpr uint64_t kSwizzle128 = 1;
-  const uint64_t leading = kMajor == Major::kDepth ? 1 : encoded(static_cast<uint32_t>(column_bytes));
+  const uint64_t leading = kMajor == Major::kK ? 1 : encoded(static_cast<uint32_t>(column_bytes));
   return encoded(address) | leading << 16 | encoded(kSwizzleAtom) << 32 | kSwizzle128 << 62;
 }
 
@@ -194,7 +194,7 @@ __device__ __forceinline__ void raise_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(kRegisters));
 }
 
-// The descriptor of an operand at byte `place`, which lies in an atom's first row. kSide: `column_bytes` lead from 64
+// The descriptor of an operand at byte `place`, which lies in an atom's first row. kMN: `column_bytes` lead from 64
 // elements of m or n to the next 64.
 template <Major kMajor>
 __device__ __forceinline__ Descriptor operand_at(int place, int column_bytes = 0) {
@@ -209,6 +209,10 @@ class Sums {
 
   __device__ __forceinline__ float get(int index) const {
     return value[index];
+  }
+  // After finish_products.
+  __device__ __forceinline__ void add(int index, float more) {
+    value[index] += more;
   }
 
   float value[kCount];
@@ -234,7 +238,7 @@ __device__ __forceinline__ float rounded_to_tf32(float value) {
 }
 
 // sums = a b^T, added to what they were where `accumulate`: a is 64 x 16, b is kColumns x 16, T is BFloat16 or Half; or
-// a is 64 x 8, b is kColumns x 8, T is float: TF32, of which wgmma takes the bits without rounding, both kDepth. The
+// a is 64 x 8, b is kColumns x 8, T is float: TF32, of which wgmma takes the bits without rounding, both kK. The
 // whole warpgroup takes part. Runs on until finish_products; the operands and `sums` must not be written until then.
 template <typename T, Major kMajorA, Major kMajorB, int kColumns>
 __device__ __forceinline__ void
@@ -243,7 +247,7 @@ multiply(Sums<kColumns>& sums, const Descriptor& a, const Descriptor& b, bool ac
   constexpr bool kBFloat16 = std::is_same_v<T, torch::headeronly::BFloat16>;
   constexpr bool kTf32 = std::is_same_v<T, float>;
   static_assert(kBFloat16 || kTf32 || std::is_same_v<T, torch::headeronly::Half>);
-  static_assert(!kTf32 || (kMajorA == Major::kDepth && kMajorB == Major::kDepth));
+  static_assert(!kTf32 || (kMajorA == Major::kK && kMajorB == Major::kK));
   [[maybe_unused]] constexpr int kTransA = static_cast<int>(kMajorA);
   [[maybe_unused]] constexpr int kTransB = static_cast<int>(kMajorB);
   float(&value)[Sums<kColumns>::kCount] = sums.value;

@@ -11,15 +11,6 @@ constexpr const char* kOp = "conv2d_winograd";
 // H, W and O stay below this, so that nothing computed from them overflows.
 constexpr int64_t kLargest = int64_t{1} << 31;
 
-void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected, const char* axes) {
-  RESNET_CUDA_CHECK_ARGUMENT(
-      size_of(tensor) == expected,
-      kOp,
-      name,
-      shape_of(tensor),
-      join(axes, " = ", tuple_text(expected.data(), static_cast<int64_t>(expected.size()))));
-}
-
 WinogradShape checked_shape(
     const Tensor& input,
     const Tensor& weight,
@@ -68,21 +59,23 @@ WinogradShape checked_shape(
       join("large enough for kernel 3x3 with padding (", pad_h, ", ", pad_w, ")"));
   check_beside(kOp, "weight", weight, input, ScalarType::Float, ScalarType::Float);
   check_shape(
+      kOp,
       "weight",
       weight,
-      {kPatchPixels, shape.panels(), shape.channels, kWinogradPanel},
-      "as winograd_weight returns it, (36, ceil(O/32), C, 32)");
+      "as winograd_weight returns it, (36, ceil(O/32), C, 32)",
+      {kPatchPixels, shape.panels(), shape.channels, kWinogradPanel});
   if (bias) {
     check_beside(kOp, "bias", *bias, input, ScalarType::Float, ScalarType::Float);
-    check_shape("bias", *bias, {out_channels}, "(O,)");
+    check_shape(kOp, "bias", *bias, "(O,)", {out_channels});
   }
   if (residual) {
     check_beside(kOp, "residual", *residual, input, dtype, dtype);
     check_shape(
+        kOp,
         "residual",
         *residual,
-        {shape.batch, out_channels, shape.out_height, shape.out_width},
-        "of the result's shape, (N, O, Ho, Wo)");
+        "of the result's shape, (N, O, Ho, Wo)",
+        {shape.batch, out_channels, shape.out_height, shape.out_width});
   }
   return shape;
 }

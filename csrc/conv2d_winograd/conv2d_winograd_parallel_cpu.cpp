@@ -11,6 +11,7 @@
 #include "common/torch_stable.h"
 #include "conv2d_winograd/conv2d_winograd.h"
 #include "conv2d_winograd/conv2d_winograd_cpu.h"
+#include "conv2d_winograd/cpu_division.h"
 
 namespace resnet_cuda {
 namespace {
@@ -24,11 +25,6 @@ constexpr int64_t kMostSteps = 4;
 constexpr KernelsFor<Kernels> kKernelsOfSets[] = {
     portable_kernels,
     RESNET_CUDA_ON_X86(avx2_kernels, avx512_kernels, nullptr)};
-
-// Tiles divided into `tile_parts`, panels into `panel_parts`.
-struct Division {
-  int64_t tile_parts, panel_parts;
-};
 
 // Bytes of a core's second-level cache.
 int64_t second_level_cache() {
@@ -46,26 +42,6 @@ int64_t strip_tiles_for(int64_t channels) {
   static const int64_t budget = second_level_cache() / 2 / static_cast<int64_t>(sizeof(float));
   const int64_t fitting = budget / (kPatchPixels * (row_stride(channels) + kProductRow));
   return std::clamp(fitting / kTileStep, kLeastSteps, kMostSteps) * kTileStep;
-}
-
-// The cost of a part, in units of one fused multiply-add of 16 lanes per channel and element of a patch: the products,
-// the transform of the input (repeated by every part of the same tiles), and reading the weights from a shared cache
-// once per strip.
-int64_t cost_of(const WinogradShape& shape, const Division& division, int64_t strip_tiles) {
-  const int64_t tiles = ceil_div(ceil_div(shape.tiles(), kTileStep), division.tile_parts) * kTileStep;
-  const int64_t outputs = ceil_div(shape.panels(), division.panel_parts) * kWinogradPanel;
-  return tiles * outputs / 16 + tiles / 2 + ceil_div(tiles, strip_tiles) * outputs / 2;
-}
-
-Division divide(const WinogradShape& shape, int64_t threads, int64_t strip_tiles) {
-  Division best{threads, 1};
-  for (int64_t panel_parts = 1; panel_parts <= std::min(threads, shape.panels()); ++panel_parts) {
-    const Division division{ceil_div(threads, panel_parts), panel_parts};
-    if (cost_of(shape, division, strip_tiles) < cost_of(shape, best, strip_tiles)) {
-      best = division;
-    }
-  }
-  return best;
 }
 
 }  // namespace

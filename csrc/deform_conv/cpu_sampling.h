@@ -214,10 +214,5 @@ for_each_tap(const Task& task, const Slab& slab, int64_t begin, int64_t end, con
   }
 }
 
-template <typename Real>
-RESNET_CUDA_INLINE Real not_a_number() {
-  return static_cast<Real>(__builtin_nanf(""));
-}
-
 }  // namespace RESNET_CUDA_ISA
 }  // namespace resnet_cuda

@@ -115,7 +115,7 @@ class BiasSums {
   // `rows` [row_count, channels] of the next images.
   void add(const T* rows, int64_t row_count) {
     constexpr int kWide = kPackBytes / static_cast<int>(sizeof(T));
-    if (channels_ % kWide == 0 && reinterpret_cast<uintptr_t>(rows) % kPackBytes == 0) {
+    if (channels_ % kWide == 0 && is_aligned(rows, kPackBytes)) {
       launch<kWide>(rows, row_count);
     } else {
       launch<1>(rows, row_count);

@@ -7,8 +7,8 @@
 #include "common/checks.h"
 #include "common/dispatch.h"
 #include "common/tensors.h"
-#include "deform_conv/cuda_channels_last.cuh"
 #include "deform_conv/cuda_chunk.cuh"
+#include "deform_conv/cuda_image_buffers.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
 #include "deform_conv/cuda_tap_order.cuh"
@@ -65,10 +65,9 @@ chunk_of(const DeformConvShape& shape, int64_t first_image, int64_t images, int6
 // weight and offset groups are multiples of 16 bytes and the input is aligned, else 4 bytes, else one element.
 template <typename T, typename Visit>
 void dispatch_pack(const DeformConvShape& shape, const Tensor& input, const Visit& visit) {
-  const auto address = reinterpret_cast<uintptr_t>(input.const_data_ptr());
   const auto fits = [&](int elements) {
     return shape.group_channels() % elements == 0 && shape.offset_group_channels() % elements == 0 &&
-           address % (elements * sizeof(T)) == 0;
+           is_aligned(input.const_data_ptr(), elements * sizeof(T));
   };
   constexpr int kWide = kPackBytes / sizeof(T);
   if (fits(kWide)) {

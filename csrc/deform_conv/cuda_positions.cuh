@@ -116,9 +116,4 @@ struct Positions {
   }
 };
 
-template <typename Real>
-RESNET_CUDA_HOST_DEVICE Real not_a_number() {
-  return static_cast<Real>(NAN);
-}
-
 }  // namespace resnet_cuda

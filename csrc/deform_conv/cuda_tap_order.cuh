@@ -105,11 +105,8 @@ void reorder_taps(
   using Nine = ReorderNineTaps<From, T, kChannels, kTapsLast>;
   const int64_t channels = shape.group_channels();
   const int64_t elements = shape.out_channels * channels * shape.taps();
-  const auto aligned = [](const void* pointer, size_t element) {
-    return reinterpret_cast<uintptr_t>(pointer) % (kChannels * element) == 0;
-  };
-  if (shape.taps() == Nine::kTaps && channels % kChannels == 0 && aligned(source, sizeof(From)) &&
-      aligned(target, sizeof(T))) {
+  if (shape.taps() == Nine::kTaps && channels % kChannels == 0 && is_aligned(source, kChannels * sizeof(From)) &&
+      is_aligned(target, kChannels * sizeof(T))) {
     launcher.run(
         elements / (kChannels * Nine::kTaps),
         Nine{source, target, count, elements, FastDivision(channels / kChannels)});

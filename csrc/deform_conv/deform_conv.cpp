@@ -23,8 +23,8 @@ int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel,
   return last_place < 0 ? 0 : last_place / stride + 1;
 }
 
-// The geometry arguments and H and W stay below this, so that nothing computed from them overflows; kernels
-// count rows and columns in 32 bits.
+// The geometry arguments, H, W and the kernel's sides stay below this, so that nothing computed from them overflows;
+// kernels count rows and columns in 32 bits.
 constexpr int64_t kLargest = int64_t{1} << 31;
 
 // `shape` has the geometry; the result has all sizes.
@@ -71,6 +71,8 @@ DeformConvShape checked_shape(
       "weight",
       shape_of(weight),
       "of O, C/groups, kh, kw >= 1");
+  RESNET_CUDA_CHECK_ARGUMENT(
+      shape.kernel_h < kLargest && shape.kernel_w < kLargest, kOp, "weight", shape_of(weight), "of kh, kw below 2^31");
   RESNET_CUDA_CHECK_ARGUMENT(
       shape.channels % group_channels == 0,
       kOp,
@@ -131,22 +133,12 @@ DeformConvShape checked_shape(
       shape_of(offset),
       offset_rule());
   if (mask) {
-    RESNET_CUDA_CHECK_ARGUMENT(
-        mask->dim() == 4 && mask->size(0) == shape.batch && mask->size(1) == shape.offset_groups * shape.taps() &&
-            mask->size(2) == shape.out_height && mask->size(3) == shape.out_width,
+    check_shape(
         kOp,
         "mask",
-        shape_of(*mask),
-        join(
-            "(N, G*kh*kw, Ho, Wo) = (",
-            shape.batch,
-            ", ",
-            shape.offset_groups * shape.taps(),
-            ", ",
-            shape.out_height,
-            ", ",
-            shape.out_width,
-            ")"));
+        *mask,
+        "(N, G*kh*kw, Ho, Wo)",
+        {shape.batch, shape.offset_groups * shape.taps(), shape.out_height, shape.out_width});
   }
   return shape;
 }
@@ -221,12 +213,7 @@ Tensor deform_conv2d_forward(
       checked_shape(input, weight, offset, mask, geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w));
   if (bias) {
     check_beside(kOp, "bias", *bias, input, input.scalar_type(), input.scalar_type());
-    RESNET_CUDA_CHECK_ARGUMENT(
-        bias->dim() == 1 && bias->size(0) == shape.out_channels,
-        kOp,
-        "bias",
-        shape_of(*bias),
-        join("(O,) = (", shape.out_channels, ",)"));
+    check_shape(kOp, "bias", *bias, "(O,)", {shape.out_channels});
   }
   Tensor output = empty_beside(
       input,
@@ -267,22 +254,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   const DeformConvShape shape =
       checked_shape(input, weight, offset, mask, geometry(stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w));
   check_beside(kOp, "grad", grad, input, input.scalar_type(), input.scalar_type());
-  RESNET_CUDA_CHECK_ARGUMENT(
-      grad.dim() == 4 && grad.size(0) == shape.batch && grad.size(1) == shape.out_channels &&
-          grad.size(2) == shape.out_height && grad.size(3) == shape.out_width,
-      kOp,
-      "grad",
-      shape_of(grad),
-      join(
-          "(N, O, Ho, Wo) = (",
-          shape.batch,
-          ", ",
-          shape.out_channels,
-          ", ",
-          shape.out_height,
-          ", ",
-          shape.out_width,
-          ")"));
+  check_shape(
+      kOp, "grad", grad, "(N, O, Ho, Wo)", {shape.batch, shape.out_channels, shape.out_height, shape.out_width});
   const DeformConvNeeds needs{need_input, need_weight, need_offset, need_mask && mask.has_value(), need_bias};
   DeformConvGradients gradients;
   if (grad.numel() == 0) {

@@ -1,5 +1,6 @@
-// The interface between checks and allocation (deform_conv.cpp) and a device's kernels (deform_conv_cpu.cpp,
-// deform_conv_cuda.cu). Each library links deform_conv.cpp with the kernels of one device.
+// The interface between checks and allocation (deform_conv.cpp) and a device's kernels (deform_conv_cpu.cpp and
+// deform_conv_backward_cpu.cpp, deform_conv_cuda.cu and deform_conv_backward_cuda.cu). Each library links
+// deform_conv.cpp with the kernels of one device.
 #pragma once
 
 #include <optional>

@@ -13,15 +13,15 @@
 #include "deform_conv/cuda_backward_needs.cuh"
 #include "deform_conv/cuda_bias_sums.cuh"
 #include "deform_conv/cuda_call.cuh"
-#include "deform_conv/cuda_countable.h"
-#include "deform_conv/cuda_fused.h"
 #include "deform_conv/cuda_gather_input.cuh"
+#include "deform_conv/cuda_index_limits.h"
 #include "deform_conv/cuda_list_storage.cuh"
 #include "deform_conv/cuda_position_gradients.cuh"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
 #include "deform_conv/cuda_weight_sums.cuh"
 #include "deform_conv/cuda_workspace.h"
+#include "deform_conv_fused/cuda_fused.h"
 
 namespace resnet_cuda {
 namespace {
@@ -131,19 +131,37 @@ class Backward {
     return needs_.input || needs_.weight || (needs_positions() && fused_ == nullptr);
   }
 
-  void run_chunks() {
-    const int64_t most_pixels = sizes_.images * sizes_.rows * shape_.out_width;
-    const bool whole_images = sizes_.rows == shape_.out_height;
-    const SourceImages<T> grads(launcher_, grad_, sizes_.images);
+  // Images in the layout that the kernels read and write.
+  struct Images {
+    SourceImages<T> grads;
     std::optional<SourceImages<T>> inputs;
-    if (samples()) {
-      inputs.emplace(launcher_, arguments_.input, sizes_.images);
-    }
     std::optional<TargetImages<T>> grad_inputs;
+  };
+
+  bool whole_images() const {
+    return sizes_.rows == shape_.out_height;
+  }
+
+  void run_chunks() {
+    Images images{SourceImages<T>(launcher_, grad_, sizes_.images), std::nullopt, std::nullopt};
+    if (samples()) {
+      images.inputs.emplace(launcher_, arguments_.input, sizes_.images);
+    }
     if (needs_.input) {
-      grad_inputs.emplace(launcher_, *gradients_.input, sizes_.images);
+      images.grad_inputs.emplace(launcher_, *gradients_.input, sizes_.images);
+    }
+    allocate();
+    for (int64_t image = 0; image < shape_.batch; image += sizes_.images) {
+      run_images(images, image, smaller(sizes_.images, shape_.batch - image));
+    }
+  }
+
+  // What the chunks share.
+  void allocate() {
+    const int64_t most_pixels = sizes_.images * sizes_.rows * shape_.out_width;
+    if (needs_.input) {
       list_storage_.emplace(grad_, shape_, sizes_.list_images, sizes_.rows);
-      if (!whole_images) {
+      if (!whole_images()) {
         input_total_ = zeros_beside(grad_, {shape_.height * shape_.width * shape_.channels}, real_dtype());
       }
     }
@@ -154,44 +172,44 @@ class Backward {
       columns_ = empty_beside(grad_, {most_pixels * shape_.taps() * shape_.channels}, grad_.scalar_type());
     }
     if (needs_.weight) {
-      if (!whole_images || sizes_.images < shape_.batch) {
+      if (!whole_images() || sizes_.images < shape_.batch) {
         weight_sums_.emplace(launcher_, grad_, real_dtype(), weight_.numel());
       } else {
         weight_product_ = empty_beside(grad_, {weight_.numel()}, grad_.scalar_type());
       }
     }
+  }
 
-    for (int64_t image = 0; image < shape_.batch; image += sizes_.images) {
-      const int64_t images = smaller(sizes_.images, shape_.batch - image);
-      const T* rows = grads.read(image, images);
-      const T* input = inputs ? inputs->read(image, images) : nullptr;
-      T* grad_input = grad_inputs ? grad_inputs->begin(image) : nullptr;
-      if (bias_sums_) {
-        bias_sums_->add(rows, images * shape_.out_pixels());
+  // One chunk, or those of one image's rows.
+  void run_images(Images& of, int64_t image, int64_t images) {
+    const T* rows = of.grads.read(image, images);
+    const T* input = of.inputs ? of.inputs->read(image, images) : nullptr;
+    T* grad_input = of.grad_inputs ? of.grad_inputs->begin(image) : nullptr;
+    if (bias_sums_) {
+      bias_sums_->add(rows, images * shape_.out_pixels());
+    }
+    if (!needs_column_gradient() && !needs_.weight) {
+      return;
+    }
+    if (needs_.input && whole_images() && image % sizes_.list_images == 0) {
+      const int64_t list_images = smaller(sizes_.list_images, shape_.batch - image);
+      build_lists(chunk_of(shape_, image, list_images, 0, shape_.out_height));
+    }
+    for (int64_t row = 0; row < shape_.out_height; row += sizes_.rows) {
+      const Chunk chunk = chunk_of(shape_, image, images, row, smaller(sizes_.rows, shape_.out_height - row));
+      const T* chunk_rows = rows + row * shape_.out_width * shape_.out_channels;
+      if (needs_.input && !whole_images()) {
+        build_lists(chunk);
       }
-      if (!needs_column_gradient() && !needs_.weight) {
-        continue;
+      run_chunk(chunk, chunk_rows, input, whole_images() ? grad_input : nullptr);
+    }
+    if (of.grad_inputs) {
+      if (!whole_images()) {
+        launcher_.run(
+            shape_.height * shape_.width * shape_.channels,
+            TakeTotal<T, Real>{static_cast<Real*>(input_total_->mutable_data_ptr()), grad_input});
       }
-      if (needs_.input && whole_images && image % sizes_.list_images == 0) {
-        const int64_t list_images = smaller(sizes_.list_images, shape_.batch - image);
-        build_lists(chunk_of(shape_, image, list_images, 0, shape_.out_height));
-      }
-      for (int64_t row = 0; row < shape_.out_height; row += sizes_.rows) {
-        const Chunk chunk = chunk_of(shape_, image, images, row, smaller(sizes_.rows, shape_.out_height - row));
-        const T* chunk_rows = rows + row * shape_.out_width * shape_.out_channels;
-        if (needs_.input && !whole_images) {
-          build_lists(chunk);
-        }
-        run_chunk(chunk, chunk_rows, input, whole_images ? grad_input : nullptr);
-      }
-      if (grad_inputs) {
-        if (!whole_images) {
-          launcher_.run(
-              shape_.height * shape_.width * shape_.channels,
-              TakeTotal<T, Real>{static_cast<Real*>(input_total_->mutable_data_ptr()), grad_input});
-        }
-        grad_inputs->finish(image, images);
-      }
+      of.grad_inputs->finish(image, images);
     }
   }
 
@@ -293,7 +311,7 @@ const FusedColumnGradientFunctions* fused_column_gradient = nullptr;
 
 DeformConvGradients
 deform_conv2d_backward_kernel(const DeformConvArguments& arguments, const Tensor& grad, const DeformConvNeeds& needs) {
-  check_countable(arguments.shape);
+  check_index_limits(arguments.shape);
   DeformConvGradients gradients;
   DeformConvNeeds rest = needs;
   std::optional<Tensor> weight;

@@ -1,5 +1,5 @@
-// The interface between deform_conv_cpu.cpp (threads, allocation) and the loops, which are compiled once per
-// instruction set (deform_conv_<set>.cpp). No torch, no allocation.
+// The interface between deform_conv_cpu.cpp and deform_conv_backward_cpu.cpp (threads, allocation) and the loops, which
+// are compiled once per instruction set (deform_conv_<set>.cpp). No torch, no allocation.
 //
 // Implicit im2col: only a small block of the columns exists at a time. There is one column per tap and channel (or pair
 // of channels). A slab is a K-block of the matrix product: some taps of some channels of the same weight group and

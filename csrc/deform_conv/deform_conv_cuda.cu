@@ -7,12 +7,12 @@
 #include "common/torch_stable.h"
 #include "common/transpose.cuh"
 #include "deform_conv/cuda_call.cuh"
-#include "deform_conv/cuda_countable.h"
 #include "deform_conv/cuda_epilogue.cuh"
-#include "deform_conv/cuda_fused.h"
+#include "deform_conv/cuda_index_limits.h"
 #include "deform_conv/cuda_products.h"
 #include "deform_conv/cuda_sample_columns.cuh"
 #include "deform_conv/cuda_workspace.h"
+#include "deform_conv_fused/cuda_fused.h"
 
 namespace resnet_cuda {
 namespace {
@@ -45,7 +45,7 @@ void add_bias_to_rows(
     int64_t out_channels) {
   constexpr int kWide = kPackBytes / sizeof(T);
   const int64_t elements = row_count * out_channels;
-  if (out_channels % kWide == 0 && reinterpret_cast<uintptr_t>(bias) % kPackBytes == 0) {
+  if (out_channels % kWide == 0 && is_aligned(bias, kPackBytes)) {
     launcher.run(elements / kWide, AddBias<T, kWide>{bias, rows, FastDivision(out_channels / kWide), relu});
   } else {
     launcher.run(elements, AddBias<T, 1>{bias, rows, FastDivision(out_channels), relu});
@@ -121,7 +121,7 @@ void deform_conv2d_kernel(
     const std::optional<Tensor>& bias,
     bool relu,
     const Tensor& output) {
-  check_countable(arguments.shape);
+  check_index_limits(arguments.shape);
   // The stable ABI does not show torch's own flag for TF32, which decides for the product of the columns.
   const bool done = run_fused_if_asked("RESNET_CUDA_FUSED_FORWARD", [&](bool tf32) {
     return fused_forward != nullptr && fused_forward(arguments, bias, relu, tf32, output);

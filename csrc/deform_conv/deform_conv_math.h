@@ -89,7 +89,7 @@ RESNET_CUDA_HOST_DEVICE Place floor_of(const Place& truncated, const Value& conv
 }
 
 // The bilinear patch under one position; Real is the type that positions are computed in, float or double. Places are
-// 32-bit: the CUDA kernels refuse images and paddings that would need more (check_countable).
+// 32-bit: the CUDA kernels refuse images and paddings that would need more (check_index_limits).
 template <typename Real>
 struct TapSample {
   TapKind kind;
@@ -178,6 +178,11 @@ RESNET_CUDA_HOST_DEVICE Value slope_y(const Sample& sample, const Value (&value)
 template <typename Sample, typename Value>
 RESNET_CUDA_HOST_DEVICE Value slope_x(const Sample& sample, const Value (&value)[4]) {
   return (value[1] - value[0]) * (1 - sample.fraction_y) + (value[3] - value[2]) * sample.fraction_y;
+}
+
+template <typename Real>
+RESNET_CUDA_HOST_DEVICE Real not_a_number() {
+  return static_cast<Real>(__builtin_nanf(""));
 }
 
 }  // namespace resnet_cuda

@@ -25,7 +25,7 @@ void check_per_channel(
 }
 
 void check_constant(const char* name, const Tensor& constant, const Tensor& input, const char* input_name) {
-  check_beside(kOp, name, constant, input, ScalarType::Float, ScalarType::Double);
+  check_beside(kOp, name, constant, input, ScalarType::Float, ScalarType::Double, input_name);
   check_per_channel(kOp, name, constant, input, input_name);
 }
 
@@ -37,13 +37,20 @@ void check_buffer(const char* name, const Tensor& buffer, const Tensor& input) {
   check_per_channel(kLayer, name, buffer, input, "input");
 }
 
-void check_same_shape(const char* op, const char* name, const Tensor& tensor, const Tensor& input) {
-  check_beside(op, name, tensor, input, input.scalar_type(), input.scalar_type());
-  bool same = tensor.dim() == 4;
-  for (int64_t i = 0; same && i < 4; ++i) {
-    same = tensor.size(i) == input.size(i);
-  }
-  RESNET_CUDA_CHECK_ARGUMENT(same, op, name, shape_of(tensor), join("of input's shape, ", shape_of(input)));
+void check_same_shape(
+    const char* op,
+    const char* name,
+    const Tensor& tensor,
+    const Tensor& input,
+    const char* input_name = "input") {
+  check_beside(op, name, tensor, input, input.scalar_type(), input.scalar_type(), input_name);
+  const auto sizes = input.sizes();
+  RESNET_CUDA_CHECK_ARGUMENT(
+      has_shape(tensor, {sizes[0], sizes[1], sizes[2], sizes[3]}),
+      op,
+      name,
+      shape_of(tensor),
+      join("of ", input_name, "'s shape, ", tuple_text(sizes.data(), 4)));
 }
 
 Tensor dense_constant(const Tensor& constant, const Tensor& input) {
@@ -226,7 +233,7 @@ std::tuple<Tensor, Tensor> frozen_bn_relu_backward(
   check_input(kOp, grad, "grad");
   check_constant("scale", scale, grad, "grad");
   if (output) {
-    check_same_shape(kOp, "output", *output, grad);
+    check_same_shape(kOp, "output", *output, grad, "grad");
   }
   const MemoryFormat format = output_memory_format(output ? *output : grad);
   const auto allocate = [&](bool needed) {

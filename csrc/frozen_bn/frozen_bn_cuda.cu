@@ -15,7 +15,7 @@ namespace {
 
 bool all_aligned(std::initializer_list<const void*> data) {
   for (const void* one : data) {
-    if (reinterpret_cast<uintptr_t>(one) % kPackBytes != 0) {
+    if (!is_aligned(one, kPackBytes)) {
       return false;
     }
   }

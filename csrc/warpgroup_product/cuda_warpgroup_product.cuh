@@ -26,7 +26,7 @@ struct SwizzledOperand {
   static constexpr int kBytes = kSide * device::kSwizzledRow;  // of a part
   static constexpr int kUnits = kBytes / static_cast<int>(sizeof(Unit));
   // Bytes of what one row of 128 bytes spans: kRow elements of k, for all of m or n; or 64 of m or n, for 64 of k.
-  static constexpr int kColumnBytes = kMajor == device::Major::kDepth ? kBytes : 64 * device::kSwizzledRow;
+  static constexpr int kColumnBytes = kMajor == device::Major::kK ? kBytes : 64 * device::kSwizzledRow;
 
   // Unit number `index` of a part, 0 to kUnits - 1, in the order of rows, taken from the matrix [kSide, depth]; and its
   // byte in the part.
@@ -36,8 +36,8 @@ struct SwizzledOperand {
     Unit unit;
     for (int i = 0; i < Unit::kElements; ++i) {
       const int in_row = chunk * Unit::kElements + i;
-      const int side = kMajor == device::Major::kDepth ? row : row / 64 * 64 + in_row;
-      const int of_depth = kMajor == device::Major::kDepth ? in_row : row % 64;
+      const int side = kMajor == device::Major::kK ? row : row / 64 * 64 + in_row;
+      const int of_depth = kMajor == device::Major::kK ? in_row : row % 64;
       unit.element[i] = matrix[side * depth + part * kRow + of_depth];
     }
     device::round_operands(unit.element);

@@ -33,13 +33,13 @@ template <typename T, int kColumns>
 void run_majors(const Tensor& a, const Tensor& b, bool side_a, bool side_b, const Tensor& result) {
   using device::Major;
   if constexpr (std::is_same_v<T, float>) {
-    return run<T, kColumns, Major::kDepth, Major::kDepth>(a, b, result);
+    return run<T, kColumns, Major::kK, Major::kK>(a, b, result);
   } else if (side_a) {
-    side_b ? run<T, kColumns, Major::kSide, Major::kSide>(a, b, result)
-           : run<T, kColumns, Major::kSide, Major::kDepth>(a, b, result);
+    side_b ? run<T, kColumns, Major::kMN, Major::kMN>(a, b, result)
+           : run<T, kColumns, Major::kMN, Major::kK>(a, b, result);
   } else {
-    side_b ? run<T, kColumns, Major::kDepth, Major::kSide>(a, b, result)
-           : run<T, kColumns, Major::kDepth, Major::kDepth>(a, b, result);
+    side_b ? run<T, kColumns, Major::kK, Major::kMN>(a, b, result)
+           : run<T, kColumns, Major::kK, Major::kK>(a, b, result);
   }
 }
 
@@ -84,13 +84,13 @@ Tensor warpgroup_product(const Tensor& a, const Tensor& b, bool side_a, bool sid
       "a",
       shape_of(a),
       join("contiguous, (128, k), k a positive multiple of ", row));
+  check_beside(kOperator, "b", b, a, a.scalar_type(), a.scalar_type(), "a");
   RESNET_CUDA_CHECK_ARGUMENT(
-      b.scalar_type() == a.scalar_type() && b.dim() == 2 && b.is_contiguous() &&
-          (b.size(0) == 128 || b.size(0) == 256) && b.size(1) == a.size(1),
+      b.dim() == 2 && b.is_contiguous() && (b.size(0) == 128 || b.size(0) == 256) && b.size(1) == a.size(1),
       kOperator,
       "b",
       shape_of(b),
-      "contiguous, of a's dtype, (128, k) or (256, k), k as in a");
+      "contiguous, (128, k) or (256, k), k as in a");
   RESNET_CUDA_CHECK_ARGUMENT(
       !tf32 || (!side_a && !side_b), kOperator, "side_a or side_b", "True", "False for float32: TF32 has no such form");
   const Tensor result = empty_beside(a, {128, b.size(0)}, ScalarType::Float);

@@ -120,12 +120,19 @@ LIMITS_SM90A = (
         wide={"LDG": 32, "STG": 2, "LDS": 18, "STS": 10},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
-    # The loop's products and the last ones.
+    # The loop's products and the last ones: four each, or two by each of the warpgroups that share a step's channels,
+    # which then add their sums.
     Limit(
         r"FusedForward<(Half|BFloat16|float), 128, 256, true>",
         128,
         wide={"LDG": 8, "STG": 1, "LDS": 5, "STS": 8},
         exactly={"HGMMA": 8, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "UBLKCP": 1},
+    ),
+    Limit(
+        r"FusedForward<(Half|BFloat16|float), (64|128), 128, true>",
+        128,
+        wide={"LDG": 8, "STG": 1, "LDS": 20, "STS": 20},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "UBLKCP": 1},
     ),
     Limit(
         r"FusedForward<(Half|BFloat16|float), 128, 128, false>",
@@ -141,18 +148,32 @@ LIMITS_SM90A = (
     ),
     # Stores of 64 and of 128 sums. The operand in two and in four parts of 64 output channels.
     Limit(
-        r"FusedWeightGradient<(Half|BFloat16), 128>",
+        r"FusedWeightGradient<(Half|BFloat16), 128, false>",
         128,
         wide={"LDG": 16, "STG": 16, "LDS": 8, "STS": 8},
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 2},
     ),
     Limit(
-        r"FusedWeightGradient<(Half|BFloat16), 256>",
+        r"FusedWeightGradient<(Half|BFloat16), 256, false>",
         168,
         wide={"LDG": 32, "STG": 32, "LDS": 16, "STS": 12},
         exactly={"HGMMA": 8, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "USETMAXREG": 2, "UBLKCP": 4},
     ),
-    Limit(r"ForEachIndex<SumTiles<(float|Half|BFloat16), (128|256)>>", 44, wide={"LDG": 7}),
+    # The loop's products and the last ones, as above.
+    Limit(
+        r"FusedWeightGradient<(Half|BFloat16), 128, true>",
+        128,
+        wide={"LDG": 8, "STG": 16, "LDS": 4, "STS": 6},
+        exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "UBLKCP": 2},
+    ),
+    Limit(
+        r"FusedWeightGradient<(Half|BFloat16), 256, true>",
+        128,
+        wide={"LDG": 8, "STG": 16, "LDS": 4, "STS": 6},
+        exactly={"HGMMA": 8, "WARPGROUP.ARRIVE": 2, "WARPGROUP.DEPBAR": 3, "UBLKCP": 4},
+    ),
+    Limit(r"ForEachIndex<SumTiles<(float|Half|BFloat16), (128|256), 1>>", 44, wide={"LDG": 7}),
+    Limit(r"ForEachIndex<SumTiles<(float|Half|BFloat16), 128, 2>>", 60, wide={"LDG": 7}),
     Limit(r"ForEachIndex<PackTransposedWeight<(Half|BFloat16)>>", 44, wide={"STG": 1}),
     # Per 16 bytes of a thread's columns four corners and a store. Of the three copies two are of the output's gradient.
     Limit(

@@ -12,7 +12,9 @@ VARIABLE = "RESNET_CUDA_FUSED_FORWARD"
 TILES = "RESNET_CUDA_FUSED_TILES"
 
 
-@pytest.mark.parametrize("tiles", ["", "128x256x1", "128x256x1u", "128x128x1", "64x128x1", "64x128x3"])
+@pytest.mark.parametrize(
+    "tiles", ["", *(tiles + kind for tiles in ("128x256x1", "128x128x1", "64x128x1", "64x128x3") for kind in ("", "u"))]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage(monkeypatch, stage, dtype, tiles):

@@ -10,14 +10,16 @@ from resnet_cuda import reference
 
 pytestmark = NEEDS_GPU
 VARIABLE = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT"
+KERNEL = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT_KERNEL"
 GEOMETRY = (1, 1, 1, 1, 1, 1)
 WEIGHT = 1  # among the gradients
 
 
+@pytest.mark.parametrize("kernel", ["roles", "uniform"])
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous gradient"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage(monkeypatch, stage, dtype, channels_last):
+def test_stage(monkeypatch, stage, dtype, channels_last, kernel):
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a GPU of compute capability 9.0")
     arguments = layer_arguments(STAGES[stage], 2, dtype, "cuda")
@@ -30,6 +32,7 @@ def test_stage(monkeypatch, stage, dtype, channels_last):
 
     columns = gradients()
     monkeypatch.setenv(VARIABLE, "require")
+    monkeypatch.setenv(KERNEL, kernel)
     fused, again = gradients(), gradients()
     for index, name in enumerate(("input", "weight", "offset", "mask", "bias")):
         assert_bitwise_equal(fused[index], again[index] if index == WEIGHT else columns[index], f"gradient for {name}")

@@ -6,7 +6,7 @@
 
 #include "common/registration.h"
 #include "common/tensors.h"
-#include "deform_conv/cuda_column_gradient_call.cuh"
+#include "deform_conv_fused/cuda_column_gradient_call.cuh"
 
 namespace resnet_cuda {
 namespace {

@@ -47,7 +47,7 @@ def tap_order(libraries_folder: Path):
 
 @pytest.fixture(scope="session")
 def gradient_parts(libraries_folder: Path):
-    """The output's gradient in parts, by ``csrc/deform_conv/cuda_gradient_parts.cuh``, emulated."""
+    """The output's gradient in parts, by ``csrc/deform_conv_fused/cuda_gradient_parts.cuh``, emulated."""
     return _operators("gradient_parts", "resnet_cuda_emulated_gradient_parts", libraries_folder).pack
 
 

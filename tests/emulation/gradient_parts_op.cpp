@@ -1,10 +1,10 @@
-// csrc/deform_conv/cuda_gradient_parts.cuh as an operator, for the tests.
+// csrc/deform_conv_fused/cuda_gradient_parts.cuh as an operator, for the tests.
 
 #include <torch/headeronly/util/BFloat16.h>
 
 #include "common/registration.h"
 #include "common/tensors.h"
-#include "deform_conv/cuda_gradient_parts.cuh"
+#include "deform_conv_fused/cuda_gradient_parts.cuh"
 
 namespace resnet_cuda {
 namespace {

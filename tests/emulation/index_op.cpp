@@ -1,20 +1,22 @@
 // As operators, for the tests: csrc/common/fast_division.h, PlanePosition of csrc/frozen_bn/cuda_contiguous.cuh, the
 // grid of csrc/frozen_bn/cuda_grid.h, the strip order of csrc/deform_conv/cuda_strips.cuh, the chunks of
 // csrc/deform_conv/cuda_workspace.h, the parts of csrc/deform_conv/cuda_tap_block.cuh, the blocks and position types of
-// csrc/deform_conv/cuda_call.cuh, csrc/deform_conv/cuda_countable.h, the fused forward's tiles of
-// csrc/deform_conv/cuda_fused_tiles.h, and csrc/deform_conv/cuda_stream_k.cuh.
+// csrc/deform_conv/cuda_call.cuh, csrc/deform_conv/cuda_index_limits.h, the fused forward's tiles of
+// csrc/deform_conv_fused/cuda_forward_tiles.h, csrc/deform_conv_fused/cuda_stream_k.cuh, and for a CPU the threads of
+// csrc/conv2d_winograd/cpu_division.h.
 
 #include <algorithm>
 #include <vector>
 
 #include "common/registration.h"
 #include "common/tensors.h"
+#include "conv2d_winograd/cpu_division.h"
 #include "deform_conv/cuda_call.cuh"
-#include "deform_conv/cuda_countable.h"
-#include "deform_conv/cuda_fused_tiles.h"
-#include "deform_conv/cuda_stream_k.cuh"
+#include "deform_conv/cuda_index_limits.h"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_workspace.h"
+#include "deform_conv_fused/cuda_forward_tiles.h"
+#include "deform_conv_fused/cuda_stream_k.cuh"
 #include "frozen_bn/cuda_contiguous.cuh"
 
 namespace resnet_cuda {
@@ -197,6 +199,27 @@ Tensor fused_tiles_of(
   return result;
 }
 
+// [2]: tile parts and panel parts of Winograd's convolution.
+Tensor winograd_division(
+    const Tensor& beside,
+    int64_t out_height,
+    int64_t out_width,
+    int64_t out_channels,
+    int64_t threads,
+    int64_t strip_tiles) {
+  WinogradShape shape{};
+  shape.batch = 1;
+  shape.out_height = out_height;
+  shape.out_width = out_width;
+  shape.out_channels = out_channels;
+  const auto division = conv2d_winograd_cpu::divide(shape, threads, strip_tiles);
+  const Tensor result = empty_beside(beside, {2}, ScalarType::Long);
+  auto* numbers = static_cast<int64_t*>(result.mutable_data_ptr());
+  numbers[0] = division.tile_parts;
+  numbers[1] = division.panel_parts;
+  return result;
+}
+
 // Raises the error of sizes that the kernels cannot count: C, H, W, Ho, Wo, kernel, padding, offset groups.
 void countable(const Tensor&, std::vector<int64_t> sizes) {
   DeformConvShape shape{};
@@ -210,7 +233,7 @@ void countable(const Tensor&, std::vector<int64_t> sizes) {
   shape.pad_h = sizes.at(7);
   shape.pad_w = sizes.at(8);
   shape.offset_groups = sizes.at(9);
-  check_countable(shape);
+  check_index_limits(shape);
 }
 
 // How the kernels read an offset of this dtype beside images of `input`'s.
@@ -269,6 +292,9 @@ STABLE_TORCH_LIBRARY(resnet_cuda_emulated_index, m) {
       "blocks_of_chunk(Tensor beside, int channels, int groups, int offset_groups, int kernel_h, int kernel_w, "
       "int images, int rows, int width, int pack, int pack_bytes, int at_once) -> Tensor");
   m.def(
+      "winograd_division(Tensor beside, int out_height, int out_width, int out_channels, int threads, int strip_tiles) "
+      "-> Tensor");
+  m.def(
       "fused_tiles(Tensor beside, int pixels, int groups, int group_out_channels, int steps, int multiprocessors) "
       "-> Tensor");
   m.def("countable(Tensor beside, int[] sizes) -> ()");
@@ -289,6 +315,7 @@ STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_index, CPU, m) {
   m.impl("taps_of_waves", TORCH_BOX(&resnet_cuda::taps_of_waves));
   m.impl("blocks_of_chunk", TORCH_BOX(&resnet_cuda::blocks_of_chunk));
   m.impl("fused_tiles", TORCH_BOX(&resnet_cuda::fused_tiles_of));
+  m.impl("winograd_division", TORCH_BOX(&resnet_cuda::winograd_division));
   m.impl("countable", TORCH_BOX(&resnet_cuda::countable));
   m.impl("type_of_offset", TORCH_BOX(&resnet_cuda::type_of_offset));
   m.impl("stream_parts", TORCH_BOX(&resnet_cuda::stream_parts));

@@ -31,14 +31,15 @@ def build_library(
 ) -> Path:
     """``folder/name.so`` for ``torch.ops.load_library``.
 
-    ``"operators/<operator>"``: only that one's kernels, without those for one architecture; these too with ``"/own"``.
+    ``"operators/<operator>"``: only that one's kernels, without those for one architecture; with ``"/own"`` these, too,
+    and those of the folder ``<operator>_fused``.
     """
     name, _, part = name.partition("/")
     operator, _, own = part.partition("/")
     sources = sources_of(name, csrc)
     if operator:
         left_out = () if own else tuple(OWN_ARCHITECTURE)
-        folders = ("csrc", operator)
+        folders = ("csrc", operator, *((f"{operator}_fused",) if own else ()))
         sources = [path for path in sources if path.parent.name in folders and not path.name.endswith(left_out)]
     return build(sources, folder / f"{name}.so", sanitize=sanitize, csrc=csrc, flags=flags, known=known)
 

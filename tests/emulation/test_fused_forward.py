@@ -23,13 +23,15 @@ CASES = (
     DeformCase("groups_2", 1, 128, 48, (9, 12), groups=2),
     DeformCase("groups_2_offset_groups_4", 1, 256, 32, (7, 9), groups=2, offset_groups=4, kernel=(2, 2)),
     DeformCase("offset_groups_2_25_taps", 1, 128, 16, (8, 9), kernel=(5, 5), padding=(2, 2), offset_groups=2),
+    DeformCase("two_slices_of_10_taps", 1, 128, 8, (5, 6), kernel=(2, 5)),
     DeformCase("two_pixels_per_image", 70, 64, 8, (3, 4), padding=(0, 0), bias=False),
     DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
 )
 NAMED = {case.name: case for case in CASES}
-# Pixels, output channels, and parts of K, as many at most as it has steps; the last one is the uniform kernel.
-UNIFORM = (128, 256, "1u")
-TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128, 8), UNIFORM)
+# Pixels, output channels, and parts of K, as many at most as it has steps. By warps with roles, and by the uniform
+# kernel.
+TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128, 8))
+UNIFORM = ((128, 256, "1u"), (128, 128, "1u"), (64, 128, "1u"), (64, 128, "3u"))
 
 
 def k_steps(case: DeformCase) -> int:
@@ -39,7 +41,8 @@ def k_steps(case: DeformCase) -> int:
 
 def tiles_text(kind: tuple[int, int, int | str], case: DeformCase) -> str:
     pixels, columns, splits = kind
-    return f"{pixels}x{columns}x{splits if isinstance(splits, str) else min(splits, k_steps(case))}"
+    uniform = "u" if isinstance(splits, str) else ""
+    return f"{pixels}x{columns}x{min(int(str(splits).rstrip('u')), k_steps(case))}{uniform}"
 
 
 def given(case: DeformCase, dtype: torch.dtype) -> dict[str, Tensor | None]:
@@ -95,7 +98,7 @@ def check_near_float64(fused: Tensor, case: DeformCase, arguments: dict[str, Ten
     assert off_by < 2**-8, f"output is off by {off_by}"
 
 
-@pytest.mark.parametrize("kind", TILE_KINDS, ids=str)
+@pytest.mark.parametrize("kind", [*TILE_KINDS, *UNIFORM], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_near_float64(emulated, monkeypatch, case, kind):
     """Alone, as the tests of planted bugs need it."""
@@ -105,7 +108,7 @@ def test_near_float64(emulated, monkeypatch, case, kind):
     check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
 
 
-@pytest.mark.parametrize("kind", [TILE_KINDS[0], TILE_KINDS[3], UNIFORM], ids=str)
+@pytest.mark.parametrize("kind", [TILE_KINDS[0], TILE_KINDS[3], *UNIFORM[:2]], ids=str)
 @pytest.mark.parametrize("case", [*CASES, DeformCase("32_channels_per_group", 1, 64, 8, (3, 4), groups=2)], ids=str)
 def test_tf32(emulated, monkeypatch, case, kind):
     """Samples and weight are rounded to TF32, by 2**-11 at most: together less than that, but not by nothing."""
@@ -142,7 +145,7 @@ def test_tf32_contiguous_input(emulated, monkeypatch, kind):
     assert_bitwise_equal(output.contiguous(memory_format=torch.channels_last), expected, "output")
 
 
-@pytest.mark.parametrize("kind", [*TILE_KINDS[:4], UNIFORM], ids=str)
+@pytest.mark.parametrize("kind", [*TILE_KINDS[:4], *UNIFORM], ids=str)
 @pytest.mark.parametrize("pixels", [63, 64, 65, 127, 128, 129])
 def test_pixels_around_those_of_a_tile(emulated, monkeypatch, pixels, kind):
     case = DeformCase("row", 1, 64, 136, (1, pixels), kernel=(1, 3), padding=(0, 1))
@@ -152,7 +155,7 @@ def test_pixels_around_those_of_a_tile(emulated, monkeypatch, pixels, kind):
     check_near_float64(deform_conv2d_of(emulated)(**arguments, **case.geometry), case, arguments)
 
 
-@pytest.mark.parametrize("tiles", ["128x256x1", "128x256x1u", "64x128x3"])
+@pytest.mark.parametrize("tiles", ["128x256x1", "128x256x1u", "64x128x3", "64x128x3u"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_same_bits_in_any_order_of_threads(emulated, monkeypatch, dtype, tiles):
     case = NAMED["256_columns_some_empty"]
@@ -173,7 +176,7 @@ def test_tiles_of_another_size_sum_in_the_same_order(emulated, monkeypatch):
     arguments = given(case, torch.bfloat16)
     monkeypatch.setenv(VARIABLE, "require")
     results = []
-    for kind in (*TILE_KINDS[:3], UNIFORM):
+    for kind in (*TILE_KINDS[:3], UNIFORM[0]):
         monkeypatch.setenv(TILES, tiles_text(kind, case))
         results.append(deform_conv2d_of(emulated)(**arguments, **case.geometry))
     for result in results[1:]:
@@ -208,8 +211,10 @@ def test_the_tiles_are_those_of_the_function(emulated, index_operators, monkeypa
         "64x128x-1",
         "64x128x4",
         "64x128x1x",
-        "128x128x1u",
+        "128x128x2u",
+        "64x128x4u",
         "128x256x1uu",
+        "128x256x1v",
         "0",
     ],
 )
@@ -218,12 +223,12 @@ def test_other_tiles_are_an_error(emulated, monkeypatch, value):
     monkeypatch.setenv(VARIABLE, "1")
     monkeypatch.setenv(TILES, value)
     with pytest.raises(
-        RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, 128x256x1u, .* 64x128x1 to 64x128x3"
+        RuntimeError, match=f"{TILES} is '{value}'; it must be 128x256x1, 128x128x1 or 64x128x1 to 64x128x3, each also"
     ):
         deform_conv2d_of(emulated)(**given(case, torch.bfloat16), **case.geometry)
 
 
-@pytest.mark.parametrize("tiles", ["128x256x1", "128x256x1u", "64x128x2"])
+@pytest.mark.parametrize("tiles", ["128x256x1", "128x256x1u", "128x128x1u", "64x128x2", "64x128x2u"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_relu_in_the_epilogue(emulated, monkeypatch, bias, tiles):
     case = NAMED["two_column_tiles"]
@@ -248,7 +253,7 @@ def test_float32_positions_and_a_contiguous_weight(both):
     check(*both(case, arguments))
 
 
-@pytest.mark.parametrize("kind", [*TILE_KINDS[:4], UNIFORM], ids=str)
+@pytest.mark.parametrize("kind", [*TILE_KINDS[:4], *UNIFORM], ids=str)
 @pytest.mark.parametrize("name", ["tiles_across_images", "groups_2"])
 def test_contiguous_input(emulated, monkeypatch, name, kind):
     """Transposed, image by image where the workspace holds no more; the output is contiguous. The same bits."""

@@ -1,4 +1,4 @@
-"""Which tiles the fused forward takes, and how many parts of K: csrc/deform_conv/cuda_fused_tiles.h."""
+"""Which tiles the fused forward takes, and how many parts of K: csrc/deform_conv_fused/cuda_forward_tiles.h."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_cuda import reference
 
 VARIABLE = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT"
+KERNEL = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT_KERNEL"
 MULTIPROCESSORS = "RESNET_CUDA_EMULATION_MULTIPROCESSORS"
 CASES = (
     # 130 pixels per image: 3 steps. An image is a chunk, as its packed gradient is larger than half of the workspace.
@@ -29,8 +30,9 @@ CASES = (
     DeformCase("192_channels", 1, 192, 8, (8, 8), kernel=(1, 3), padding=(0, 1)),
     DeformCase("two_pixels_per_image", 70, 64, 8, (3, 4), padding=(0, 0), bias=False),
     DeformCase("odd_outputs", 1, 64, 13, (9, 7), kernel=(2, 2)),
-    # More than twice as many steps as are planned at once, which is four, and with 256 rows two.
+    # More than twice as many steps as are planned at once: four, with 256 rows two, and eight by the uniform kernel.
     DeformCase("eleven_steps", 1, 64, 8, (27, 27), kernel=(1, 2), padding=(0, 0)),
+    DeformCase("eighteen_steps", 1, 64, 8, (35, 33), kernel=(1, 1), padding=(0, 0)),
     DeformCase("six_steps_of_256_rows", 1, 64, 136, (19, 18), kernel=(1, 2), padding=(0, 0)),
     DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
 )
@@ -92,11 +94,15 @@ def test_values(emulated, fused, case, dtype):
 
 
 # One block for all tiles; blocks that span tiles, and tiles of several blocks; as many blocks as steps.
-@pytest.mark.parametrize("multiprocessors", [1, 3, 7, 1000])
+@pytest.mark.parametrize(
+    ("kernel", "multiprocessors"),
+    [*(("roles", number) for number in (1, 3, 7, 1000)), *(("uniform", number) for number in (1, 1000))],
+)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact_sums(fused, monkeypatch, case, multiprocessors):
+def test_exact_sums(fused, monkeypatch, case, kernel, multiprocessors):
     """Every sum is exact in float32, in any order, so that each one that is lost, or added twice, shows."""
     monkeypatch.setenv(MULTIPROCESSORS, str(multiprocessors))
+    monkeypatch.setenv(KERNEL, kernel)
     arguments = in_channels_last(exact_arguments(case, torch.bfloat16))
     found, exact = fused(case, arguments), exact_gradient(case, arguments).bfloat16()
     assert not found.isnan().any(), "gradient for weight has NaN"
@@ -105,8 +111,26 @@ def test_exact_sums(fused, monkeypatch, case, multiprocessors):
     assert differ == 0, f"gradient for weight is off by {off_by}: {differ} of {found.numel()} differ"
 
 
+@pytest.mark.parametrize("name", ["an_image_per_chunk", "256_rows_some_empty"])
+def test_values_of_the_uniform_kernel(emulated, fused, monkeypatch, name):
+    monkeypatch.setenv(KERNEL, "uniform")
+    case = NAMED[name]
+    arguments = in_channels_last(deform_arguments(case, torch.float16))
+    check(fused(case, arguments), weight_gradient(emulated, case, arguments), exact_gradient(case, arguments))
+
+
+def test_another_kernel_is_an_error(emulated, monkeypatch):
+    case = NAMED["groups_2"]
+    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv(KERNEL, "both")
+    with pytest.raises(RuntimeError, match=f"{KERNEL} is 'both'; it must be roles or uniform"):
+        weight_gradient(emulated, case, in_channels_last(deform_arguments(case, torch.bfloat16)))
+
+
+@pytest.mark.parametrize("kernel", ["roles", "uniform"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_the_same_bits_in_any_order_of_threads(fused, monkeypatch, dtype):
+def test_the_same_bits_in_any_order_of_threads(fused, monkeypatch, dtype, kernel):
+    monkeypatch.setenv(KERNEL, kernel)
     case = NAMED["256_rows_some_empty"]
     arguments = in_channels_last(deform_arguments(case, dtype))
     results = []

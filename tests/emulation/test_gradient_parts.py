@@ -1,4 +1,4 @@
-"""The output's gradient in parts (csrc/deform_conv/cuda_gradient_parts.cuh), emulated, against a permutation."""
+"""The output's gradient in parts (csrc/deform_conv_fused/cuda_gradient_parts.cuh), emulated, against a permutation."""
 
 from __future__ import annotations
 

@@ -226,3 +226,26 @@ def test_a_position_type_without_a_kernel_is_an_error(index_operators, offset, i
     """Whatever checks.h lets through: read as another type, positions would be garbage."""
     with pytest.raises(RuntimeError, match=rf"(?i)offset is {offset}\b.*; it must be {input}, torch.float16 or"):
         index_operators.type_of_offset(torch.empty(1, dtype=offset), torch.empty(1, dtype=input))
+
+
+# C2 to C5 of 800x1344 and of 480x640, FPN's levels, and one tile.
+LAYERS = ((200, 336, 64), (100, 168, 128), (50, 84, 256), (25, 42, 512), (30, 40, 256), (15, 20, 512), (4, 4, 40))
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_threads_of_winograd(index_operators, layer):
+    """No thread has two parts, and no other division has a cheaper largest part, by the cost model of the source."""
+    tiles, panels = -(-layer[0] // 4) * -(-layer[1] // 4), -(-layer[2] // 32)
+    steps = -(-tiles // 12)
+    for strip in (24, 48):
+
+        def cost(tile_parts: int, panel_parts: int, strip: int = strip) -> int:
+            part = -(-steps // tile_parts) * 12
+            outputs = -(-panels // panel_parts) * 32
+            return part * outputs // 16 + part // 2 + -(-part // strip) * outputs // 2
+
+        for threads in range(1, 65):
+            found = index_operators.winograd_division(torch.empty(0), *layer, threads, strip).tolist()
+            assert found[0] * found[1] <= threads
+            others = [cost(threads // parts, parts) for parts in range(1, min(threads, panels) + 1)]
+            assert cost(*found) == min(others), f"{threads} threads"

@@ -89,7 +89,7 @@ def child_of(
     if hasattr(request.config, "workerinput"):
         yield run
         return
-    items = [item for item in request.session.items if item.path == request.path]
+    items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     asked = list(dict.fromkeys(item.callspec.params["bug"] for item in items))
     if sanitizer_runtimes() is None:
         asked = [bug for bug in asked if not bug.sanitize]

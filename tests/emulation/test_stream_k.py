@@ -1,4 +1,4 @@
-"""How the steps of all tiles are divided among blocks: csrc/deform_conv/cuda_stream_k.cuh."""
+"""How the steps of all tiles are divided among blocks: csrc/deform_conv_fused/cuda_stream_k.cuh."""
 
 from __future__ import annotations
 

@@ -104,6 +104,10 @@ class Sums {
     return value_[index];
   }
 
+  void add(int index, float more, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    value_[index] = get(index, file, line) + more;
+  }
+
   void begin() {
     begun_ = true;
   }
@@ -143,15 +147,15 @@ void multiply(
     const char* file = __builtin_FILE(),
     int line = __builtin_LINE()) {
   static_assert(kColumns == 128 || kColumns == 256);
-  static_assert(sizeof(T) == 2 || (kMajorA == Major::kDepth && kMajorB == Major::kDepth));
+  static_assert(sizeof(T) == 2 || (kMajorA == Major::kK && kMajorB == Major::kK));
   constexpr int kDepth = emulation::kProductDepth<T>;
   using Multiply = emulation::Grid::Multiply;
   emulation::Grid& grid = emulation::Grid::here();
   const emulation::Line at{file, line};
   const auto product = [&](int first, const Multiply(&of_thread)[kWarpgroup]) {
     std::vector<int> units;
-    const emulation::Operand left(a.bits, kMajorA == Major::kSide, "a", at);
-    const emulation::Operand right(b.bits, kMajorB == Major::kSide, "b", at);
+    const emulation::Operand left(a.bits, kMajorA == Major::kMN, "a", at);
+    const emulation::Operand right(b.bits, kMajorB == Major::kMN, "b", at);
     const auto a_elements = emulation::read_operand<T>(grid.shared(), left, kProductRows, first, at, units);
     const auto b_elements = emulation::read_operand<T>(grid.shared(), right, kColumns, first, at, units);
     for (int row = 0; row < kProductRows; ++row) {

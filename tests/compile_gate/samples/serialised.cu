@@ -5,10 +5,10 @@ namespace resnet_cuda {
 
 __global__ void reads_too_early(float* out) {
   device::Sums<128> sums;
-  const auto left = device::operand_at<device::Major::kDepth>(0);
-  const auto right = device::operand_at<device::Major::kDepth>(8192);
+  const auto left = device::operand_at<device::Major::kK>(0);
+  const auto right = device::operand_at<device::Major::kK>(8192);
   device::begin_products(sums);
-  device::multiply<torch::headeronly::BFloat16, device::Major::kDepth, device::Major::kDepth>(sums, left, right, false);
+  device::multiply<torch::headeronly::BFloat16, device::Major::kK, device::Major::kK>(sums, left, right, false);
   device::commit_products();
   out[threadIdx.x] = sums.get(0);
   device::finish_products(sums);

@@ -9,7 +9,7 @@ from emulation.planted_bugs.warpgroup import EARLY_READ, EARLY_WRITE
 
 _bug = partial(
     PlantedBug,
-    file="deform_conv/cuda_fused_column_gradient.cuh",
+    file="deform_conv_fused/cuda_column_gradient.cuh",
     library="column_gradient",
     tests=("test_column_gradient.py", "-k", "near_float64 or any_order"),
 )
@@ -87,6 +87,7 @@ BUGS = (
     ),
     _bug(
         "column_gradient_swizzle_of_one_row",
+        file="deform_conv_fused/cuda_transposed_weight.cuh",
         old="const int place = device::swizzled(column * device::kSwizzledRow + chunk * kPackBytes);",
         new="const int at = column * device::kSwizzledRow + chunk * kPackBytes;\n"
         "    const int place = column == 5 ? at : device::swizzled(at);",
@@ -94,6 +95,7 @@ BUGS = (
     ),
     _bug(
         "column_gradient_columns_not_permuted",
+        file="deform_conv_fused/cuda_transposed_weight.cuh",
         old="return column - in_part + in_part % 8 / 2 * 8 + in_part / 8 * 2 + in_part % 2;",
         new="return column - in_part + in_part;",
         report=_OFF,
@@ -156,6 +158,7 @@ BUGS = (
     ),
     _bug(
         "column_gradient_weight_of_the_first_group",
+        file="deform_conv_fused/cuda_transposed_weight.cuh",
         old="weight + (static_cast<int64_t>(group) * group_out_channels + first) * out_stride",
         new="weight + static_cast<int64_t>(first) * out_stride",
         report=_OFF,

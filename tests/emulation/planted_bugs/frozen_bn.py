@@ -37,8 +37,8 @@ BUGS = (
     _frozen_bn(
         "frozen_bn_unaligned_view",
         "frozen_bn/frozen_bn_cuda.cu",
-        old="% kPackBytes != 0",
-        new="% 4 != 0",
+        old="!is_aligned(one, kPackBytes)",
+        new="!is_aligned(one, 4)",
         report=r"kernel FrozenBn\w+<.*accesses 16 bytes at .*, which is not aligned",
     ),
     _frozen_bn(

@@ -9,13 +9,14 @@ from emulation.planted_bugs.warpgroup import EARLY_READ, EARLY_WRITE, NO_FENCE
 
 _fused = partial(
     PlantedBug,
-    file="deform_conv/cuda_fused_forward.cuh",
+    file="deform_conv_fused/cuda_forward.cuh",
     library="operators/deform_conv/own",
     tests=("test_fused_forward.py", "-k", "near_float64"),
 )
 _tf32 = partial(_fused, tests=("test_fused_forward.py", "-k", "test_tf32"))
 NOT_ROUNDED = r"wgmma in \S+:\d+ reads \S+, which was not rounded to TF32"
-_sums = partial(_fused, file="deform_conv/cuda_split_sums.cuh")
+_sums = partial(_fused, file="deform_conv_fused/cuda_forward_split_sums.cuh")
+_results = partial(_fused, file="deform_conv_fused/cuda_forward_results.cuh")
 _OFF = r"AssertionError: output (is off by|has NaN)"
 
 BUGS = (
@@ -63,42 +64,42 @@ BUGS = (
     ),
     _fused(
         "fused_swizzle_of_one_row",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="return first_byte + index",
         new="return (first_row == 5 ? first_row * device::kSwizzledRow + chunk * kPackBytes : first_byte) + index",
         report=_OFF,
     ),
     _fused(
         "fused_corners_of_the_same_step_once_more",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="read_corners(next, read - Step::kCount);",
         new="read_corners(first < 0 ? next : here, read - Step::kCount);",
         report=_OFF,
     ),
     _fused(
         "fused_loads_from_the_slice_of_the_step_before",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="load(next, 0, pack_[0]);",
         new="load(first < 0 ? next : here, 0, pack_[0]);",
         report=_OFF,
     ),
     _fused(
         "fused_corners_one_row_late",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="read_corners(here, read);",
         new="read_corners(here, read - 1);",
         report=_OFF,
     ),
     _fused(
         "fused_burst_loaded_over_the_one_that_is_blended",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="pack_[loaded / kBurst % 2]",
         new="pack_[first / kBurst % 2]",
         report=_OFF,
     ),
     _fused(
         "fused_weights_of_the_first_row_of_a_burst",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="plan_.get(step.planned(first + i)).weight",
         new="plan_.get(step.planned(first)).weight",
         report=_OFF,
@@ -140,35 +141,35 @@ BUGS = (
         new="weights + here.group * call.column_tiles.divisor() * call",
         report=_OFF,
     ),
-    _fused(
+    _results(
         "fused_bias_of_the_first_group",
         old="bias + first_channel + column",
         new="bias + here.first_column + column",
         report=_OFF,
     ),
-    _fused(
+    _results(
         "fused_results_while_samples_are_read",
-        old="    device::sync_threads(2, kConsumers);  // both",
-        new="    // both",
+        old="  device::sync_threads(2, kConsumers);\n",
+        new="",
         report=EARLY_WRITE,
     ),
     _tf32(
         "fused_tf32_samples_not_rounded",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="    device::round_operands(sum);\n",
         new="",
         report=NOT_ROUNDED,
     ),
     _tf32(
         "fused_tf32_weight_not_rounded",
-        file="deform_conv/cuda_weight_parts.cuh",
+        file="deform_conv_fused/cuda_weight_parts.cuh",
         old="      device::round_operands(pack.element);\n",
         new="",
         report=NOT_ROUNDED,
     ),
     _tf32(
         "fused_tf32_slices_of_64_channels",
-        file="deform_conv/cuda_weight_parts.cuh",
+        file="deform_conv_fused/cuda_weight_parts.cuh",
         old="slice * device::kRowElementsOf<T> + in_part",
         new="slice * device::kRowElements + in_part",
         report=_OFF,
@@ -193,14 +194,14 @@ BUGS = (
     ),
     _fused(
         "fused_a_step_in_two_parts_of_k",
-        old="        call.splits.quotient(split * steps),",
-        new="        call.splits.quotient(split * steps) - (split > 0 ? 1 : 0),",
+        old="      first_step = call.splits.quotient(split * steps);",
+        new="      first_step = call.splits.quotient(split * steps) - (split > 0 ? 1 : 0);",
         report=_OFF,
     ),
     _fused(
         "fused_a_step_in_no_part_of_k",
-        old="call.splits.quotient((split + 1) * steps)};",
-        new="call.splits.quotient((split + 1) * steps) - (split == 0 && steps > 3 ? 1 : 0)};",
+        old="call.splits.quotient((split + 1) * steps);",
+        new="call.splits.quotient((split + 1) * steps) - (split == 0 && steps > 3 ? 1 : 0);",
         report=_OFF,
     ),
     _fused(
@@ -209,13 +210,13 @@ BUGS = (
         new="const int steps = here.end_step - 0 * here.first_step;",
         report=r"deadlock: .*at the barrier at byte \d+, whose phase \d+ lacks \d of \d arrivals",
     ),
-    _fused(
+    _results(
         "fused_all_parts_of_k_into_one",
         old="const int64_t first = here.split * call.pixels;",
         new="const int64_t first = 0 * call.pixels;",
         report=_OFF,
     ),
-    _fused(
+    _results(
         "fused_packs_of_the_results_in_their_old_places",
         old="packs.get(row * kAtOncePacks + (index % kAtOncePacks ^ row % 8))",
         new="packs.get(row * kAtOncePacks + index % kAtOncePacks)",

@@ -10,15 +10,15 @@ from emulation.planted_bugs.warpgroup import EARLY_READ, EARLY_WRITE, NO_FENCE
 _OFF = r"AssertionError: gradient for weight (is off by|has NaN)"
 _fused = partial(
     PlantedBug,
-    file="deform_conv/cuda_fused_weight_gradient.cuh",
+    file="deform_conv_fused/cuda_weight_gradient.cuh",
     library="operators/deform_conv/own",
     tests=("test_fused_weight_gradient.py", "-k", "exact_sums"),
 )
-_stream = partial(_fused, file="deform_conv/cuda_stream_k.cuh", report=_OFF)
-_host = partial(_fused, file="deform_conv/deform_conv_weight_gradient_sm90a.cu", report=_OFF)
+_stream = partial(_fused, file="deform_conv_fused/cuda_stream_k.cuh", report=_OFF)
+_host = partial(_fused, file="deform_conv_fused/deform_conv_fused_weight_gradient_sm90a.cu", report=_OFF)
 _parts = partial(
     PlantedBug,
-    file="deform_conv/cuda_gradient_parts.cuh",
+    file="deform_conv_fused/cuda_gradient_parts.cuh",
     report=r"AssertionError: \d+ of \d+ elements differ",
     library="gradient_parts",
     tests=("test_gradient_parts.py",),
@@ -27,13 +27,13 @@ _parts = partial(
 BUGS = (
     _fused(
         "weight_gradient_without_a_fence",
-        old="        device::fence_async_proxy();",
-        new="       ",
+        old="    device::fence_async_proxy();",
+        new="   ",
         report=NO_FENCE,
     ),
     _fused(
         "weight_gradient_without_a_wait_for_a_full_stage",
-        old="        full(ring.stage).wait(ring.parity);\n",
+        old="    full(ring.stage).wait(ring.parity);\n",
         new="",
         report=EARLY_READ,
     ),
@@ -93,13 +93,13 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_sums_go_on_into_the_next_tile",
-        old="step > part.first || pixels > 0);",
-        new="place > call.stream.begin(device::block()) || step > part.first || pixels > 0);",
+        old="multiply(thread, ring, step > part.first, own);",
+        new="multiply(thread, ring, place > call.stream.begin(device::block()) || step > part.first, own);",
         report=_OFF,
     ),
     _fused(
         "weight_gradient_samples_in_rows_not_swizzled",
-        file="deform_conv/cuda_fused_producer.cuh",
+        file="deform_conv_fused/cuda_producer.cuh",
         old="return first_byte + index",
         new="return (first_row == 5 ? first_row * device::kSwizzledRow + chunk * kPackBytes : first_byte) + index",
         report=_OFF,
@@ -136,14 +136,14 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_last_block_left_out",
-        file="deform_conv/cuda_weight_tile_sums.cuh",
+        file="deform_conv_fused/cuda_weight_tile_sums.cuh",
         old="block <= last; ++block",
         new="block < last; ++block",
         report=_OFF,
     ),
     _fused(
         "weight_gradient_first_block_twice",
-        file="deform_conv/cuda_weight_tile_sums.cuh",
+        file="deform_conv_fused/cuda_weight_tile_sums.cuh",
         old="    float sum[4] = {0, 0, 0, 0};\n    const int64_t first = call.stream.first_block(number);\n",
         new="    float sum[4] = {0, 0, 0, 0};\n    int64_t first = call.stream.first_block(number);\n"
         "    first -= first > 0 ? 1 : 0;\n",
@@ -151,7 +151,7 @@ BUGS = (
     ),
     _fused(
         "weight_gradient_chunks_before_left_out",
-        file="deform_conv/cuda_weight_tile_sums.cuh",
+        file="deform_conv_fused/cuda_weight_tile_sums.cuh",
         old="before == nullptr ? sum[i] : before[place] + sum[i]",
         new="sum[i]",
         report=_OFF,

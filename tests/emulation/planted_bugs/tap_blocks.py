@@ -247,7 +247,7 @@ BUGS = (
     ),
     _parts(
         "output_of_any_size",
-        file="deform_conv/cuda_countable.h",
+        file="deform_conv/cuda_index_limits.h",
         old="shape.out_height <= kMost / shape.out_width",
         new="shape.out_height <= kMost",
         report=r"Failed: DID NOT RAISE",

@@ -41,15 +41,14 @@ BUGS = (
     ),
     _tap_order(
         "nine_taps_taken_as_aligned",
-        old=" && aligned(source, sizeof(From)) &&",
+        old=" && is_aligned(source, kChannels * sizeof(From)) &&",
         new=" &&",
         report=r"kernel ForEachIndex<ReorderNineTaps<.*accesses \d+ bytes at .*, which is not aligned",
     ),
     _tap_order(
         "nine_taps_of_a_target_taken_as_aligned",
-        old="""aligned(source, sizeof(From)) &&
-      aligned(target, sizeof(T))) {""",
-        new="""aligned(source, sizeof(From))) {""",
+        old=" &&\n      is_aligned(target, kChannels * sizeof(T))) {",
+        new=") {",
         report=r"kernel ForEachIndex<ReorderNineTaps<.*accesses \d+ bytes at .*, which is not aligned",
     ),
     _tap_order(

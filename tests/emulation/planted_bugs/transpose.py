@@ -52,8 +52,8 @@ BUGS = (
     _transpose(
         "transpose_unaligned_pairs",
         "common/transpose.cuh",
-        old="line % Kernel::kPack == 0 && reinterpret",
-        new="line % Kernel::kPack == 0 || reinterpret",
+        old="line % Kernel::kPack == 0 && is_aligned",
+        new="line % Kernel::kPack == 0 || is_aligned",
         report=r"kernel Transpose<.*accesses 4 bytes at .*, which is not aligned",
     ),
 )

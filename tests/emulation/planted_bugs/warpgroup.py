@@ -214,8 +214,8 @@ BUGS = (
     ),
     _layer(
         "products_of_the_same_depth",
-        old="kMajor == Major::kDepth ? kProductDepth * 2 : kProductDepth * kSwizzledRow;",
-        new="kMajor == Major::kDepth ? kProductDepth : kProductDepth * kSwizzledRow;",
+        old="kMajor == Major::kK ? kProductDepth * 2 : kProductDepth * kSwizzledRow;",
+        new="kMajor == Major::kK ? kProductDepth : kProductDepth * kSwizzledRow;",
         report=_OFF,
     ),
     _layer(

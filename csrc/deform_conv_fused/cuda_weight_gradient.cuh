@@ -4,92 +4,44 @@
 
 #include "common/pack.cuh"
 #include "common/warpgroup.cuh"
-#include "deform_conv/cuda_fused_producer.cuh"
-#include "deform_conv/cuda_gradient_parts.cuh"
 #include "deform_conv/cuda_positions.cuh"
-#include "deform_conv/cuda_stream_k.cuh"
-#include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
+#include "deform_conv_fused/cuda_producer.cuh"
+#include "deform_conv_fused/cuda_weight_gradient_call.cuh"
 
 namespace resnet_cuda {
 
-// A unit is a slice of 64 input channels of one tap; those of a weight group are [taps][slices]. A tile has the output
-// channels of some parts of a group and two units; past the last one the last once more, for nothing.
-struct WeightUnit {
-  int tap;
-  int slice;  // of the group's
-};
-struct WeightTile {
-  int group;
-  int first_part;  // of 64 output channels, in the group
-  int first_unit;
-};
-constexpr int kTileUnits = 2;
-constexpr int kTileColumns = kTileUnits * kSliceChannels;
-
-// A call for some images, the chunk. Pixels are counted in strip order, image after image, from the chunk's first one.
-struct WeightGradientCall {
-  DeformConvShape shape;
-  Positions positions;
-  GradientParts parts;
-  StreamK stream;  // tiles [groups][row tiles][column tiles], steps of 64 pixels
-  StripOrder order;
-  FastDivision32 image_pixels;  // of the output
-  FastDivision32 kernel_width;
-  FastDivision32 slices;         // of a weight group's input channels
-  FastDivision32 offset_slices;  // of an offset group's
-  FastDivision32 column_tiles;   // of a weight group
-  FastDivision32 row_tiles;      // of a weight group
-  int64_t first_image;
-  int units;  // of a weight group
-
-  template <int kRows>
-  RESNET_CUDA_HOST_DEVICE WeightTile tile(int number) const {
-    const int rows = column_tiles.quotient(number);
-    const int group = row_tiles.quotient(rows);
-    return {
-        group,
-        (rows - group * row_tiles.divisor()) * (kRows / GradientParts::kChannels),
-        (number - rows * column_tiles.divisor()) * kTileUnits};
-  }
-  RESNET_CUDA_HOST_DEVICE WeightUnit unit(int index) const {
-    const int tap = slices.quotient(index);
-    return {tap, index - tap * slices.divisor()};
-  }
-};
-
-// How a block's sums of a tile lie in memory: [64 rows each][four elements of each thread's][threads], as the
-// accumulators have them.
-template <int kRows>
-struct TileSums {
-  static constexpr int kRowBlocks = kRows / device::kProductRows;
-  static constexpr int kQuads = kTileColumns / 2 / 4;  // of a thread, per 64 rows
-  static constexpr int kTileQuads = kRowBlocks * kQuads * device::kWarpgroup;
-  static constexpr int kElements = kTileQuads * 4;
-
-  RESNET_CUDA_HOST_DEVICE static int quad(int row_block, int of_thread, int thread) {
-    return (row_block * kQuads + of_thread) * device::kWarpgroup + thread;
-  }
-};
-
 // A block sums its part of the list of all tiles' steps. A step: 64 pixels, kRows output channels, two units. Both
-// operands are of kSide: a row has one pixel. Two warpgroups multiply kRows / 2 output channels each; the others plan
+// operands are of kMN: a row has one pixel. Two warpgroups multiply kRows / 2 output channels each; the others plan
 // and sample, and start the copies of the output's gradient.
-template <typename T, int kRows>
+//
+// kUniform: there are no roles. All 16 warps sample, a row of each unit per thread, and multiply, each warpgroup 64
+// output channels, while the samples of the next step are made: see cuda_weight_gradient_uniform.cuh. With 128 output
+// channels two warpgroups have the same, and each half of a step's pixels.
+template <typename T, int kRows, bool kUniform>
 struct FusedWeightGradient {
   static_assert(kRows == 128 || kRows == 256);
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
   static constexpr int kPixels = GradientParts::kPixels;
-  // With 256 rows the sums leave no registers for more than 384 threads.
-  static constexpr int kProducers = kRows == 256 ? 128 : 256;
-  static constexpr int kConsumers = 2 * device::kWarpgroup;
-  static constexpr int kThreads = kConsumers + kProducers;
+  // With roles and 256 rows the sums leave no registers for more than 384 threads.
+  static constexpr int kProducers = kUniform ? 512 : kRows == 256 ? 128 : 256;
+  static constexpr int kConsumers = kUniform ? kProducers : 2 * device::kWarpgroup;
+  static constexpr int kThreads = kUniform ? kProducers : kConsumers + kProducers;
   static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
   static constexpr int kLaunchedRegisters = device::launched_registers(kThreads);
   static constexpr int kConsumerRegisters = kRows == 256 ? 176 : 112;
   static constexpr int kProducerRegisters = kRows == 256 ? 152 : 144;
-  static_assert(kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <= device::kMultiprocessorRegisters);
-  static constexpr int kProducts = kRows / 2 / device::kProductRows;  // of a warpgroup
+  static_assert(
+      kUniform ||
+      kConsumers * kConsumerRegisters + kProducers * kProducerRegisters <= device::kMultiprocessorRegisters);
+
+  static constexpr int kRowBlocks = kRows / device::kProductRows;
+  static constexpr int kConsumerGroups = kConsumers / device::kWarpgroup;
+  static constexpr int kRowGroups = kConsumerGroups < kRowBlocks ? kConsumerGroups : kRowBlocks;
+  static constexpr int kProducts = kRowBlocks / kRowGroups;         // of a warpgroup
+  static constexpr int kDepthParts = kConsumerGroups / kRowGroups;  // of the pixels of a step
+  static constexpr int kDepthPixels = kPixels / kDepthParts;
+  using Layout = TileSums<kRows, kDepthParts>;
 
   static constexpr int kRowParts = kRows / GradientParts::kChannels;
   static constexpr int kGradBytes = kRowParts * GradientParts::kBytes;
@@ -100,9 +52,9 @@ struct FusedWeightGradient {
   // A warp plans the pixels that it samples itself, of as many steps at once as it has lanes for.
   static constexpr int kWarpRows = kPixels / (kProducers / device::kWarp);
   static constexpr int kPlannedSteps = device::kWarp / kWarpRows;
-  // Twice: while the last of these steps are sampled, loads for the next ones begin.
+  // With roles twice: while the last of these steps are sampled, loads for the next ones begin.
   static constexpr int kPlanEntries = kPlannedSteps * kTileUnits * kPixels;
-  static constexpr int kPlanned = 2 * kPlanEntries;
+  static constexpr int kPlanned = kUniform ? kPlanEntries : 2 * kPlanEntries;
 
   static constexpr int kPlan = kStages * kStageBytes;
   static constexpr int kBarriers = kPlan + kPlanned * static_cast<int>(sizeof(PlannedTap<float>));  // of 8 bytes each
@@ -111,7 +63,7 @@ struct FusedWeightGradient {
   WeightGradientCall call;
   const T* input;  // [images, H, W, C], of the chunk
   const T* grads;  // parts, see GradientParts
-  float* sums;     // [places of the stream][TileSums]
+  float* sums;     // [places of the stream][Layout]
 
   RESNET_CUDA_BODY void operator()() const {
     const int thread = device::thread();
@@ -123,7 +75,9 @@ struct FusedWeightGradient {
       device::publish_barriers();
     }
     RESNET_CUDA_SYNC_BLOCK();
-    if (thread >= kConsumers) {
+    if constexpr (kUniform) {
+      sample_and_multiply(thread);
+    } else if (thread >= kConsumers) {
       device::take_registers<kLaunchedRegisters, kProducerRegisters>();
       produce(thread - kConsumers);
     } else {
@@ -135,6 +89,7 @@ struct FusedWeightGradient {
  private:
   using Stages = device::Ring<kStages>;
   using Part = StreamK::Part;
+  using Plan = device::Shared<PlannedTap<float>>;
 
   RESNET_CUDA_BODY static device::PhaseBarrier full(int stage) {
     return device::PhaseBarrier(kBarriers + stage * 8);
@@ -224,7 +179,7 @@ struct FusedWeightGradient {
   };
 
   RESNET_CUDA_BODY void produce_part(int thread, const Part& part, const Source& source, Stages& ring) const {
-    const device::Shared<PlannedTap<float>> plan(kPlan, kPlanned);
+    const Plan plan(kPlan, kPlanned);
     const int lane = thread % device::kWarp;
     const int row = sampled_row<kProducers>(thread / device::kWarp, lane % kWarpRows);
     const int lane_step = lane / kWarpRows;
@@ -269,10 +224,10 @@ struct FusedWeightGradient {
     }
   }
 
-  RESNET_CUDA_BODY Ahead read_ahead(const Source& source, int step, int row) const {
+  RESNET_CUDA_BODY Ahead read_ahead(const Source& source, int step, int row, bool needed = true) const {
     Ahead ahead{};
     const int pixel = step * kPixels + row;
-    ahead.inside = pixel < call.parts.pixels;
+    ahead.inside = needed && pixel < call.parts.pixels;
     if (ahead.inside) {
       ahead.image = call.image_pixels.quotient(pixel);
       ahead.place = call.order.pixel(pixel - ahead.image * call.image_pixels.divisor());
@@ -296,8 +251,7 @@ struct FusedWeightGradient {
   }
 
   // Of a pixel past the last one the plan reads nothing.
-  RESNET_CUDA_BODY void
-  set_plan(const Source& source, const Ahead& ahead, int at, const device::Shared<PlannedTap<float>>& plan) const {
+  RESNET_CUDA_BODY void set_plan(const Source& source, const Ahead& ahead, int at, const Plan& plan) const {
     const int pixel_packs = static_cast<int>(call.shape.channels) / N;
     const int first = ahead.image * static_cast<int>(call.shape.height * call.shape.width) * pixel_packs;
 #pragma unroll
@@ -337,8 +291,6 @@ struct FusedWeightGradient {
   // --- consumers
 
   RESNET_CUDA_BODY void consume(int thread) const {
-    constexpr auto kSide = device::Major::kSide;
-    const int warpgroup = thread / device::kWarpgroup;
     const int64_t end = call.stream.begin(device::block() + 1);
     device::Sums<kTileColumns> own[kProducts];
     Stages ring(0);
@@ -349,28 +301,7 @@ struct FusedWeightGradient {
       int last = 0;  // the stage before
 #pragma unroll 1
       for (int step = part.first; step < part.end; ++step) {
-        full(ring.stage).wait(ring.parity);
-        device::fence_async_proxy();  // here, not after the samples are written: the producers have loads under way
-        const device::Descriptor left = device::operand_at<kSide>(
-            grads_at(ring.stage) + warpgroup * kProducts * GradientParts::kBytes, GradientParts::kBytes);
-        const device::Descriptor right = device::operand_at<kSide>(samples_at(ring.stage), kSliceBytes);
-#pragma unroll
-        for (int i = 0; i < kProducts; ++i) {
-          device::begin_products(own[i]);
-        }
-#pragma unroll
-        for (int pixels = 0; pixels < kPixels / device::kProductDepth; ++pixels) {
-          constexpr int kStep = device::kProductStep<kSide>;
-#pragma unroll
-          for (int i = 0; i < kProducts; ++i) {
-            device::multiply<T, kSide, kSide>(
-                own[i],
-                left.advanced(i * GradientParts::kBytes + pixels * kStep),
-                right.advanced(pixels * kStep),
-                step > part.first || pixels > 0);
-          }
-        }
-        device::commit_products();
+        multiply(thread, ring, step > part.first, own);
         device::wait_products<1>();
         if (step > part.first && thread % device::kWarp == 0) {
           empty(last).arrive();
@@ -389,9 +320,41 @@ struct FusedWeightGradient {
     }
   }
 
-  RESNET_CUDA_BODY void write(int thread, int tile, const device::Sums<kTileColumns> (&own)[kProducts]) const {
-    using Layout = TileSums<kRows>;
+  // Begins a step's products of a warpgroup.
+  RESNET_CUDA_BODY void
+  multiply(int thread, const Stages& ring, bool accumulate, device::Sums<kTileColumns> (&own)[kProducts]) const {
+    constexpr auto kMN = device::Major::kMN;
+    constexpr int kStep = device::kProductStep<kMN>;
     const int warpgroup = thread / device::kWarpgroup;
+    full(ring.stage).wait(ring.parity);
+    device::fence_async_proxy();  // here, not after the samples are written: those who write have loads in flight
+    const int first_pixel = kDepthParts > 1 ? warpgroup / kRowGroups * kDepthPixels : 0;
+    const int depth = first_pixel / device::kProductDepth * kStep;
+    const device::Descriptor left = device::operand_at<kMN>(
+        grads_at(ring.stage) + warpgroup % kRowGroups * kProducts * GradientParts::kBytes + depth,
+        GradientParts::kBytes);
+    const device::Descriptor right = device::operand_at<kMN>(samples_at(ring.stage) + depth, kSliceBytes);
+#pragma unroll
+    for (int i = 0; i < kProducts; ++i) {
+      device::begin_products(own[i]);
+    }
+#pragma unroll
+    for (int pixels = 0; pixels < kDepthPixels / device::kProductDepth; ++pixels) {
+#pragma unroll
+      for (int i = 0; i < kProducts; ++i) {
+        device::multiply<T, kMN, kMN>(
+            own[i],
+            left.advanced(i * GradientParts::kBytes + pixels * kStep),
+            right.advanced(pixels * kStep),
+            accumulate || pixels > 0);
+      }
+    }
+    device::commit_products();
+  }
+
+  RESNET_CUDA_BODY void write(int thread, int tile, const device::Sums<kTileColumns> (&own)[kProducts]) const {
+    const int warpgroup = thread / device::kWarpgroup;
+    const int first_block = warpgroup / kRowGroups * kRowBlocks + warpgroup % kRowGroups * kProducts;
     const int in_group = thread % device::kWarpgroup;
     float* target = sums + StreamK::place(device::block(), tile) * Layout::kElements;
 #pragma unroll
@@ -403,10 +366,14 @@ struct FusedWeightGradient {
         for (int j = 0; j < 4; ++j) {
           pack.element[j] = own[i].get(quad * 4 + j);
         }
-        store_pack(target + Layout::quad(warpgroup * kProducts + i, quad, in_group) * 4, pack);
+        store_pack(target + Layout::quad(first_block + i, quad, in_group) * 4, pack);
       }
     }
   }
+
+  // --- without roles
+
+  RESNET_CUDA_BODY void sample_and_multiply(int thread) const;
 };
 
 }  // namespace resnet_cuda

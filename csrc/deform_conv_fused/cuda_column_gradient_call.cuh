@@ -7,8 +7,8 @@
 #include "common/launch.cuh"
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
-#include "deform_conv/cuda_fused.h"
-#include "deform_conv/cuda_fused_column_gradient.cuh"
+#include "deform_conv_fused/cuda_column_gradient.cuh"
+#include "deform_conv_fused/cuda_fused.h"
 
 namespace resnet_cuda {
 

@@ -1,21 +1,21 @@
 // The fused columns' gradient of the deformable convolution on CUDA, in bfloat16 and float16.
 
-#include "deform_conv/cuda_column_gradient_call.cuh"
+#include "deform_conv_fused/cuda_column_gradient_call.cuh"
 
 namespace resnet_cuda {
 namespace {
 
 bool fits(const Launcher& launcher, const DeformConvArguments& arguments) {
-  constexpr int64_t kMostInt = (int64_t{1} << 31) - 1;
   constexpr int kPack = kPackBytes / 2;
   const DeformConvShape& shape = arguments.shape;
   const ScalarType dtype = arguments.input.scalar_type();
   return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) &&
-         reinterpret_cast<uintptr_t>(arguments.input.const_data_ptr()) % kPackBytes == 0 &&
+         is_aligned(arguments.input.const_data_ptr(), kPackBytes) &&
          shape.group_channels() % device::kRowElements == 0 &&
          shape.offset_group_channels() % device::kRowElements == 0 && gradient_slices(shape) <= kMostSlices &&
          // Corners are counted in packs from a chunk's first image on.
-         shape.batch * shape.height * shape.width <= kMostInt / (shape.channels / kPack) && launcher.runs_warpgroups();
+         shape.batch * shape.height * shape.width <= kMostInt32 / (shape.channels / kPack) &&
+         launcher.runs_warpgroups();
 }
 
 ColumnGradientFunction make(const Launcher& launcher, const DeformConvArguments& arguments, int64_t most_pixels) {

@@ -10,24 +10,19 @@
 #include "common/launch.cuh"
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
-#include "deform_conv/cuda_fused.h"
-#include "deform_conv/cuda_fused_tiles.h"
-#include "deform_conv/cuda_fused_uniform.cuh"
-#include "deform_conv/cuda_split_sums.cuh"
 #include "deform_conv/cuda_workspace.h"
+#include "deform_conv_fused/cuda_forward_results.cuh"
+#include "deform_conv_fused/cuda_forward_split_sums.cuh"
+#include "deform_conv_fused/cuda_forward_tiles.h"
+#include "deform_conv_fused/cuda_forward_uniform.cuh"
+#include "deform_conv_fused/cuda_fused.h"
 
 namespace resnet_cuda {
 namespace {
 
-constexpr int64_t kMostInt = (int64_t{1} << 31) - 1;
-
-bool aligned_to(const Tensor& tensor, uintptr_t bytes) {
-  return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0;
-}
-
 // Whether its images are read or written in packs: those of a buffer are.
 bool images_aligned(const Tensor& images) {
-  return needs_buffer(images) || aligned_to(images, kPackBytes);
+  return needs_buffer(images) || is_aligned(images.const_data_ptr(), kPackBytes);
 }
 
 // Images at once: all, or where they must be transposed as many as the workspace holds copies of.
@@ -46,14 +41,15 @@ bool fits(const DeformConvArguments& arguments, const std::optional<Tensor>& bia
   // A tile's 128 pixels may be of several images, whose corners are counted from the first one's beginning.
   const int64_t images = smaller(shape.batch, 127 / shape.out_pixels() + 2);
   return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half || (tf32 && dtype == ScalarType::Float)) &&
-         images_aligned(arguments.input) && images_aligned(output) && (!bias || aligned_to(*bias, 2 * bytes)) &&
-         shape.group_channels() % slice == 0 && shape.offset_group_channels() % slice == 0 &&
-         shape.group_out_channels() % pack == 0 && shape.out_pixels() < kMostInt - 128 &&
-         images * shape.height * shape.width * (shape.channels / pack) < kMostInt;
+         images_aligned(arguments.input) && images_aligned(output) &&
+         (!bias || is_aligned(bias->const_data_ptr(), 2 * bytes)) && shape.group_channels() % slice == 0 &&
+         shape.offset_group_channels() % slice == 0 && shape.group_out_channels() % pack == 0 &&
+         shape.out_pixels() < kMostInt32 - 128 &&
+         images * shape.height * shape.width * (shape.channels / pack) < kMostInt32;
 }
 
 // What fused_tiles chooses, or RESNET_CUDA_FUSED_TILES, for measurements and tests: "64x128x3" are 64 pixels, 128
-// output channels and three parts of K; "128x256x1u" is the uniform kernel.
+// output channels and three parts of K; "64x128x3u" the same by the uniform kernel.
 FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps, int multiprocessors) {
   constexpr const char* kVariable = "RESNET_CUDA_FUSED_TILES";
   const char* value = std::getenv(kVariable);
@@ -61,29 +57,25 @@ FusedTiles tiles_for(const DeformConvShape& shape, int64_t pixels, int64_t steps
     return fused_tiles(pixels, shape.groups, shape.group_out_channels(), steps, multiprocessors);
   }
   FusedTiles asked{};
-  char more;
-  bool known = false;
   char uniform = ' ';
+  char more;
   const int read = std::sscanf(value, "%dx%dx%d%c%c", &asked.pixels, &asked.columns, &asked.splits, &uniform, &more);
   asked.uniform = read == 4 && uniform == 'u';
-  if (asked.uniform) {
-    known = asked.pixels == 128 && asked.columns == 256 && asked.splits == 1;
-  } else if (read == 3) {
-    for (const FusedTileKind& kind : kFusedTileKinds) {
-      known = known || (asked.pixels == kind.pixels && asked.columns == kind.columns && asked.splits > 0 &&
-                        asked.splits <= smaller(kind.most_splits, steps));
-    }
+  bool known = false;
+  for (const FusedTileKind& kind : kFusedTileKinds) {
+    known = known || (asked.pixels == kind.pixels && asked.columns == kind.columns && asked.splits > 0 &&
+                      asked.splits <= smaller(kind.most_splits, steps));
   }
   RESNET_CUDA_CHECK_ARGUMENT(
-      known,
+      known && (read == 3 || asked.uniform),
       "deform_conv2d",
       kVariable,
       join("'", value, "'"),
-      join("128x256x1, 128x256x1u, 128x128x1 or 64x128x1 to 64x128x", smaller(kMostSplits, steps)));
+      join("128x256x1, 128x128x1 or 64x128x1 to 64x128x", smaller(kMostSplits, steps), ", each also with u behind it"));
   return asked;
 }
 
-template <typename T, int kTilePixels, int kColumns, bool kUniform = false>
+template <typename T, int kTilePixels, int kColumns, bool kUniform>
 void run(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
@@ -157,8 +149,26 @@ void run(
   }
 }
 
-template <typename T>
+template <typename T, bool kUniform>
 void run_tiles(
+    const Launcher& launcher,
+    const DeformConvArguments& arguments,
+    const std::optional<Tensor>& bias,
+    bool relu,
+    int64_t most_images,
+    const FusedTiles& tiles,
+    const Tensor& output) {
+  if (tiles.columns == 256) {
+    run<T, 128, 256, kUniform>(launcher, arguments, bias, relu, most_images, tiles.splits, output);
+  } else if (tiles.pixels == 128) {
+    run<T, 128, 128, kUniform>(launcher, arguments, bias, relu, most_images, tiles.splits, output);
+  } else {
+    run<T, 64, 128, kUniform>(launcher, arguments, bias, relu, most_images, tiles.splits, output);
+  }
+}
+
+template <typename T>
+void run_kind(
     const Launcher& launcher,
     const DeformConvArguments& arguments,
     const std::optional<Tensor>& bias,
@@ -169,13 +179,9 @@ void run_tiles(
   const int64_t steps = shape.taps() * (shape.group_channels() / device::kRowElementsOf<T>);
   const FusedTiles tiles = tiles_for(shape, images * shape.out_pixels(), steps, launcher.multiprocessors());
   if (tiles.uniform) {
-    run<T, 128, 256, true>(launcher, arguments, bias, relu, images, tiles.splits, output);
-  } else if (tiles.columns == 256) {
-    run<T, 128, 256>(launcher, arguments, bias, relu, images, tiles.splits, output);
-  } else if (tiles.pixels == 128) {
-    run<T, 128, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);
+    run_tiles<T, true>(launcher, arguments, bias, relu, images, tiles, output);
   } else {
-    run<T, 64, 128>(launcher, arguments, bias, relu, images, tiles.splits, output);
+    run_tiles<T, false>(launcher, arguments, bias, relu, images, tiles, output);
   }
 }
 
@@ -193,15 +199,15 @@ bool forward(
     return false;
   }
   if (output.scalar_type() == ScalarType::BFloat16) {
-    run_tiles<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
+    run_kind<torch::headeronly::BFloat16>(launcher, arguments, bias, relu, output);
     return true;
   }
   if (output.scalar_type() == ScalarType::Float) {
-    run_tiles<float>(launcher, arguments, bias, relu, output);
+    run_kind<float>(launcher, arguments, bias, relu, output);
     return true;
   }
 #if !defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs: one dtype compiles faster
-  run_tiles<torch::headeronly::Half>(launcher, arguments, bias, relu, output);
+  run_kind<torch::headeronly::Half>(launcher, arguments, bias, relu, output);
   return true;
 #else
   return false;

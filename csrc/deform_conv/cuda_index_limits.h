@@ -12,8 +12,8 @@
 namespace resnet_cuda {
 
 // Raises an error for images, outputs and paddings that are beyond it.
-inline void check_countable(const DeformConvShape& shape) {
-  constexpr int64_t kMost = (int64_t{1} << 31) - 1;
+inline void check_index_limits(const DeformConvShape& shape) {
+  constexpr int64_t kMost = kMostInt32;
   const int64_t pixels = shape.height * shape.width;
   RESNET_CUDA_CHECK_ARGUMENT(
       // A thread of SampleColumns steps by up to kMostTapStep rows of the columns.

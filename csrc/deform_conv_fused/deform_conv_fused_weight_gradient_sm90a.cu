@@ -2,22 +2,26 @@
 // output's gradient, then samples and multiplies in one kernel, then adds the sums of its blocks.
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
+#include "common/checks.h"
 #include "common/fast_division.h"
 #include "common/launch.cuh"
 #include "common/tensors.h"
+#include "common/text.h"
 #include "deform_conv/cuda_call.cuh"
-#include "deform_conv/cuda_fused.h"
-#include "deform_conv/cuda_fused_weight_gradient.cuh"
-#include "deform_conv/cuda_weight_tile_sums.cuh"
 #include "deform_conv/cuda_workspace.h"
+#include "deform_conv_fused/cuda_fused.h"
+#include "deform_conv_fused/cuda_weight_gradient.cuh"
+#include "deform_conv_fused/cuda_weight_gradient_uniform.cuh"
+#include "deform_conv_fused/cuda_weight_tile_sums.cuh"
 
 namespace resnet_cuda {
 namespace {
 
 // Less than 2^31 by what a look at the next steps' pixels may go too far.
-constexpr int64_t kMostPixels = (int64_t{1} << 31) - 1024;
-constexpr int64_t kMostInt = (int64_t{1} << 31) - 1;
+constexpr int64_t kMostPixels = kMostInt32 - 1023;
 
 // 16-byte packs of an input image, in 16 bits.
 int64_t image_packs(const DeformConvShape& shape) {
@@ -28,15 +32,15 @@ bool fits(const DeformConvArguments& arguments) {
   const DeformConvShape& shape = arguments.shape;
   const ScalarType dtype = arguments.input.scalar_type();
   return (dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) && is_dense_channels_last(arguments.input) &&
-         reinterpret_cast<uintptr_t>(arguments.input.const_data_ptr()) % kPackBytes == 0 &&
-         shape.group_channels() % kSliceChannels == 0 && shape.offset_group_channels() % kSliceChannels == 0 &&
-         shape.out_pixels() < kMostPixels && image_packs(shape) <= kMostInt &&
-         shape.taps() * shape.group_channels() * shape.out_channels <= kMostInt;
+         is_aligned(arguments.input.const_data_ptr(), kPackBytes) && shape.group_channels() % kSliceChannels == 0 &&
+         shape.offset_group_channels() % kSliceChannels == 0 && shape.out_pixels() < kMostPixels &&
+         image_packs(shape) <= kMostInt32 && shape.taps() * shape.group_channels() * shape.out_channels <= kMostInt32;
 }
 
-template <typename T, int kRows>
+template <typename T, int kRows, bool kUniform>
 class WeightGradient {
-  using Body = FusedWeightGradient<T, kRows>;
+  using Body = FusedWeightGradient<T, kRows, kUniform>;
+  using Layout = typename Body::Layout;
 
  public:
   WeightGradient(const DeformConvArguments& arguments, const Tensor& grad)
@@ -48,7 +52,7 @@ class WeightGradient {
         column_tiles_(ceil_div(units_, kTileUnits)),
         row_tiles_(ceil_div(shape_.group_out_channels(), kRows)),
         tiles_(shape_.groups * row_tiles_ * column_tiles_),
-        sums_(StreamK::places(tiles_, launcher_.multiprocessors()) * TileSums<kRows>::kElements) {
+        sums_(StreamK::places(tiles_, launcher_.multiprocessors()) * Layout::kElements) {
   }
 
   // [O, C/groups, kh, kw]. The output's gradient is packed for as many images at a time as fit the workspace; the sums
@@ -84,7 +88,7 @@ class WeightGradient {
     const int64_t sums_bytes = (sums_ + totals) * static_cast<int64_t>(sizeof(float));
     const int64_t room = std::max(kWorkspaceBytes - sums_bytes, kWorkspaceBytes / 2);
     const int64_t image_bytes = shape_.out_pixels() * GradientParts(shape_, 1).channel_parts() * device::kSwizzledRow;
-    const int64_t countable = std::min(kMostPixels / shape_.out_pixels(), kMostInt / image_packs(shape_));
+    const int64_t countable = std::min(kMostPixels / shape_.out_pixels(), kMostInt32 / image_packs(shape_));
     const int64_t most = std::min(countable, std::max<int64_t>(room / image_bytes, 1));
     return even_part(shape_.batch, std::min(shape_.batch, most));
   }
@@ -125,8 +129,8 @@ class WeightGradient {
   void add(const WeightGradientCall& call, const Tensor& sums, const float* before, To* target) const {
     const PixelStrides strides = pixel_strides(arguments_.weight, false);  // the gradient is contiguous
     launcher_.run(
-        call.stream.tiles() * TileSums<kRows>::kTileQuads,
-        SumTiles<To, kRows>{
+        call.stream.tiles() * Layout::kTileQuads,
+        SumTiles<To, kRows, Body::kDepthParts>{
             call,
             static_cast<const float*>(sums.const_data_ptr()),
             before,
@@ -147,10 +151,27 @@ class WeightGradient {
   int64_t sums_;  // numbers
 };
 
-template <typename T>
+// Whether RESNET_CUDA_FUSED_WEIGHT_GRADIENT_KERNEL, for measurements and tests, asks for the uniform kernel.
+bool uniform_asked() {
+  constexpr const char* kVariable = "RESNET_CUDA_FUSED_WEIGHT_GRADIENT_KERNEL";
+  const char* value = std::getenv(kVariable);
+  if (value == nullptr || *value == '\0' || std::strcmp(value, "roles") == 0) {
+    return false;
+  }
+  RESNET_CUDA_CHECK_ARGUMENT(
+      std::strcmp(value, "uniform") == 0, "deform_conv2d", kVariable, join("'", value, "'"), "roles or uniform");
+  return true;
+}
+
+template <typename T, bool kUniform>
 Tensor run_rows(const DeformConvArguments& arguments, const Tensor& grad) {
-  return arguments.shape.group_out_channels() > 128 ? WeightGradient<T, 256>(arguments, grad).run()
-                                                    : WeightGradient<T, 128>(arguments, grad).run();
+  return arguments.shape.group_out_channels() > 128 ? WeightGradient<T, 256, kUniform>(arguments, grad).run()
+                                                    : WeightGradient<T, 128, kUniform>(arguments, grad).run();
+}
+
+template <typename T>
+Tensor run(const DeformConvArguments& arguments, const Tensor& grad) {
+  return uniform_asked() ? run_rows<T, true>(arguments, grad) : run_rows<T, false>(arguments, grad);
 }
 
 std::optional<Tensor> weight_gradient(const DeformConvArguments& arguments, const Tensor& grad) {
@@ -158,10 +179,10 @@ std::optional<Tensor> weight_gradient(const DeformConvArguments& arguments, cons
     return std::nullopt;
   }
   if (grad.scalar_type() == ScalarType::BFloat16) {
-    return run_rows<torch::headeronly::BFloat16>(arguments, grad);
+    return run<torch::headeronly::BFloat16>(arguments, grad);
   }
 #if !defined(RESNET_CUDA_FLOAT32_ONLY)  // by the tests of planted bugs: one dtype compiles faster
-  return run_rows<torch::headeronly::Half>(arguments, grad);
+  return run<torch::headeronly::Half>(arguments, grad);
 #else
   return std::nullopt;
 #endif

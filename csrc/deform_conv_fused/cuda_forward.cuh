@@ -5,11 +5,11 @@
 #include "common/pack.cuh"
 #include "common/warpgroup.cuh"
 #include "deform_conv/cuda_epilogue.cuh"
-#include "deform_conv/cuda_fused_producer.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
-#include "deform_conv/cuda_weight_parts.cuh"
+#include "deform_conv_fused/cuda_producer.cuh"
+#include "deform_conv_fused/cuda_weight_parts.cuh"
 
 namespace resnet_cuda {
 
@@ -34,24 +34,32 @@ struct FusedCall {
 // group, whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps. T float: in TF32,
 // by slices of 32 channels.
 //
-// kUniform: there are no roles. All 16 warps sample, two rows of a step per thread, and multiply, each warpgroup 64
-// pixels by half of the columns, while the samples of the next step are made: see cuda_fused_uniform.cuh.
+// kUniform: there are no roles. All warps sample, two rows of a step per thread, and multiply, while the samples of the
+// next step are made: see cuda_forward_uniform.cuh. A warpgroup has 64 pixels and 128 columns; with 128 columns in all,
+// two warpgroups have the same and each half of a step's channels.
 template <typename T, int kTilePixels, int kColumns, bool kUniform = false>
 struct FusedForward {
-  static_assert(!kUniform || (kTilePixels == 128 && kColumns == 256));
   static_assert(kTilePixels == 128 || (kTilePixels == 64 && kColumns == 128));
   static_assert(kColumns == 128 || kColumns == 256);
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
   static constexpr int kRowPacks = device::kSwizzledRow / kPackBytes;  // of a slice
   static constexpr int kPixels = kTilePixels;
-  // With 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two blocks of 256 threads, so
-  // of 128 registers each, run at once.
+  // With roles and 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two blocks of 256
+  // threads, so of 128 registers each, run at once.
   static constexpr int kBlocksPerMultiprocessor = kPixels == 64 ? 2 : 1;
-  static constexpr int kProducers = kUniform ? 512 : kPixels == 64 || kColumns == 256 ? 128 : 256;
-  static constexpr int kConsumers = kUniform ? 512 : kPixels / device::kProductRows * device::kWarpgroup;
-  static constexpr int kThreads = kUniform ? 512 : kConsumers + kProducers;
+  static constexpr bool kSplits = kPixels == 64;                    // whether K may be divided
   static constexpr int kRowParts = kPixels / device::kProductRows;  // of a tile's pixels, by warpgroup
-  static constexpr int kPartColumns = kUniform ? kColumns / 2 : kColumns;
+  static constexpr int kProducers = kUniform ? kPixels * 4 : kPixels == 64 || kColumns == 256 ? 128 : 256;
+  static constexpr int kConsumers = kUniform ? kProducers : kRowParts * device::kWarpgroup;
+  static constexpr int kThreads = kUniform ? kProducers : kConsumers + kProducers;
+  static constexpr int kPartColumns = kUniform ? 128 : kColumns;
+  static constexpr int kColumnParts = kColumns / kPartColumns;
+  // Of the channels of a step. Each has its own sums, which are added at the end.
+  static constexpr int kDepthParts = kConsumers / device::kWarpgroup / (kRowParts * kColumnParts);
+  static constexpr int kPartProducts = device::kRowProducts / kDepthParts;
+  static_assert(
+      kColumnParts == 1 || kDepthParts == 1,
+      "the warpgroups beyond those of the pixels' rows are of one kind");
   static constexpr int kWarpgroups = kThreads / device::kWarpgroup;
   static constexpr int kLaunchedRegisters = device::launched_registers(kBlocksPerMultiprocessor * kThreads);
   static constexpr int kConsumerRegisters = kColumns == 256 ? 176 : 112;
@@ -71,7 +79,9 @@ struct FusedForward {
   static constexpr int kPlan = kWeights + kWeightStages * kWeightBytes;
   static constexpr int kBarriers =
       kPlan + kMostPlannedTaps * kPixels * static_cast<int>(sizeof(PlannedTap<float>));  // of 8 bytes each
-  static constexpr int kSharedBytes = kBarriers + 2 * (kSampleStages + kWeightStages) * 8 + 8;
+  static constexpr int kSharedBytes = kBarriers + 2 * (kSampleStages + kWeightStages) * 8;
+  // Between the warpgroups of two depth parts: the sums of 64 pixels.
+  static constexpr int kExchangedBytes = device::kProductRows * kPartColumns * 4;
   // A multiprocessor has 228 KiB, of which each block costs one more.
   static_assert(kBlocksPerMultiprocessor * (kSharedBytes + 1024) <= 228 << 10);
 
@@ -112,6 +122,7 @@ struct FusedForward {
   using Samples = device::Ring<kSampleStages>;
   using Weights = device::Ring<kWeightStages>;
   using Sums = device::Sums<kPartColumns>;
+  using Plan = device::Shared<PlannedTap<float>>;
 
   RESNET_CUDA_BODY static device::PhaseBarrier full_samples(int stage) {
     return device::PhaseBarrier(kBarriers + stage * 8);
@@ -141,14 +152,22 @@ struct FusedForward {
 
   RESNET_CUDA_BODY Tile tile() const {
     const auto block = static_cast<int>(device::block());
-    const int whole = call.splits.quotient(block);
-    const int split = block - whole * call.splits.divisor();
+    const auto steps = static_cast<int>(call.weight.tile_parts());
+    int whole = block;
+    int split = 0;
+    int first_step = 0;
+    int end_step = steps;
+    if constexpr (kSplits) {
+      whole = call.splits.quotient(block);
+      split = block - whole * call.splits.divisor();
+      first_step = call.splits.quotient(split * steps);
+      end_step = call.splits.quotient((split + 1) * steps);
+    }
     const int pixel_tile = call.tiles.quotient(whole);
     const int number = whole - pixel_tile * call.tiles.divisor();
     const int64_t first = static_cast<int64_t>(pixel_tile) * kPixels;
     const int64_t image = first / call.image_pixels.divisor();
     const int group = call.column_tiles.quotient(number);
-    const auto steps = static_cast<int>(call.weight.tile_parts());
     return {
         image,
         static_cast<int>(first - image * call.image_pixels.divisor()),
@@ -157,8 +176,8 @@ struct FusedForward {
         (number - group * call.column_tiles.divisor()) * kColumns,
         number,
         split,
-        call.splits.quotient(split * steps),
-        call.splits.quotient((split + 1) * steps)};
+        first_step,
+        end_step};
   }
 
   struct Pixel {
@@ -203,13 +222,23 @@ struct FusedForward {
   };
 
   RESNET_CUDA_BODY void produce(int thread) const {
+    Samples samples(1);
+    Weights weight_ring(1);
+    for_each_section(thread, [&](const Steps& steps, const T* source, const T* part, const Plan& plan) {
+      produce_steps(thread, steps, source, part, plan, samples, weight_ring);
+    });
+  }
+
+  // Calls `run` for the block's part of each section, with its plan, and with the input and the parts of the weight of
+  // the section's first step.
+  template <typename Run>
+  RESNET_CUDA_BODY void for_each_section(int thread, const Run& run) const {
+    constexpr int kPartElements = kWeightBytes / static_cast<int>(sizeof(T));
     const Tile here = tile();
     const auto taps = static_cast<int>(call.shape.taps());
     const int first_slice = here.group * call.weight.slices;
-    const T* part = weights + here.number * call.weight.tile_parts() * (kWeightBytes / static_cast<int>(sizeof(T)));
-    const device::Shared<PlannedTap<float>> plan(kPlan, kMostPlannedTaps * kPixels);
-    Samples samples(1);
-    Weights weight_ring(1);
+    const T* part = weights + here.number * call.weight.tile_parts() * kPartElements;
+    const Plan plan(kPlan, kMostPlannedTaps * kPixels);
     int step = 0;  // of the section's first tap of the slice
     for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
       const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
@@ -218,21 +247,17 @@ struct FusedForward {
         const int end_slice = end_of_plan(first_slice, offset_group);
         const int count = (end_slice - slice) * tap_count;
         // Of these, the steps in the block's part of K.
-        const int begin = here.first_step > step ? here.first_step - step : 0;
-        const int end = here.end_step - step < count ? here.end_step - step : count;
+        const int begin = kSplits && here.first_step > step ? here.first_step - step : 0;
+        const int end = kSplits && here.end_step - step < count ? here.end_step - step : count;
         if (begin < end) {
           device::sync_threads(1, kProducers);  // all are done with the plan before
           plan_taps(thread, here, offset_group, first_tap, tap_count, plan);
           device::sync_threads(1, kProducers);
           const int64_t first_part = static_cast<int64_t>(slice) * taps + first_tap;
-          produce_steps(
-              thread,
-              {begin, end, tap_count, taps},
+          run(Steps{begin, end, tap_count, taps},
               input_slice(here, first_slice + slice),
-              part + first_part * (kWeightBytes / static_cast<int>(sizeof(T))),
-              plan,
-              samples,
-              weight_ring);
+              part + first_part * kPartElements,
+              plan);
         }
         slice = end_slice;
         step += count;
@@ -273,7 +298,7 @@ struct FusedForward {
       const Steps& steps,
       const T* source,
       const T* part,
-      const device::Shared<PlannedTap<float>>& plan,
+      const Plan& plan,
       Samples& samples,
       Weights& weight_ring) const {
     constexpr int kPartElements = kWeightBytes / static_cast<int>(sizeof(T));
@@ -317,13 +342,8 @@ struct FusedForward {
 
   // The plan of all pixels; those past the last one read nothing. A thread reads the offsets of all its taps before it
   // plans the first of them.
-  RESNET_CUDA_BODY void plan_taps(
-      int thread,
-      const Tile& here,
-      int offset_group,
-      int first_tap,
-      int tap_count,
-      const device::Shared<PlannedTap<float>>& plan) const {
+  RESNET_CUDA_BODY void
+  plan_taps(int thread, const Tile& here, int offset_group, int first_tap, int tap_count, const Plan& plan) const {
     constexpr int kTapStep = kProducers / kPixels;
     constexpr int kTogether = (kMostPlannedTaps + kTapStep - 1) / kTapStep;
     const int index = thread % kPixels;
@@ -386,109 +406,39 @@ struct FusedForward {
       weight_ring.advance();
     }
     device::finish_products(sums);
-    if constexpr (kPixels == 64) {
-      if (split_sums != nullptr) {
-        write_sums(thread, sums);
-        return;
-      }
-    }
-    device::sync_threads(2, kConsumers);  // both are done with the samples, whose memory the results now pass through
-    write(thread, sums);
+    finish(thread, sums);
   }
 
   // Begins a step's products of a warpgroup.
   RESNET_CUDA_BODY void
   multiply(int thread, const Samples& samples, const Weights& weight_ring, bool accumulate, Sums& sums) const {
-    constexpr auto kDepth = device::Major::kDepth;
-    constexpr int kStep = device::kProductStep<kDepth>;
+    constexpr auto kK = device::Major::kK;
+    constexpr int kStep = device::kProductStep<kK>;
     const int warpgroup = thread / device::kWarpgroup;
     full_samples(samples.stage).wait(samples.parity);
     device::fence_async_proxy();  // here, not after the samples are written: those who write have loads in flight
     full_weights(weight_ring.stage).wait(weight_ring.parity);
-    const device::Descriptor left = device::operand_at<kDepth>(
-        kSamples + samples.stage * kSamplesBytes + warpgroup % kRowParts * device::kProductRows * device::kSwizzledRow);
-    const device::Descriptor right = device::operand_at<kDepth>(
-        kWeights + weight_ring.stage * kWeightBytes + warpgroup / kRowParts * kPartColumns * device::kSwizzledRow);
+    const int beyond_rows = warpgroup / kRowParts;
+    const int column_part = kColumnParts > 1 ? beyond_rows : 0;
+    const int depth = kDepthParts > 1 ? beyond_rows * kPartProducts * kStep : 0;
+    const device::Descriptor left = device::operand_at<kK>(
+        kSamples + samples.stage * kSamplesBytes + warpgroup % kRowParts * device::kProductRows * device::kSwizzledRow +
+        depth);
+    const device::Descriptor right = device::operand_at<kK>(
+        kWeights + weight_ring.stage * kWeightBytes + column_part * kPartColumns * device::kSwizzledRow + depth);
     device::begin_products(sums);
 #pragma unroll
-    for (int part = 0; part < device::kRowProducts; ++part) {
-      device::multiply<T, kDepth, kDepth>(
+    for (int part = 0; part < kPartProducts; ++part) {
+      device::multiply<T, kK, kK>(
           sums, left.advanced(part * kStep), right.advanced(part * kStep), accumulate || part > 0);
     }
     device::commit_products();
   }
 
-  // A part's sums as they are. Four threads write 8 neighbouring columns of a pixel: a sector of 32 bytes.
-  RESNET_CUDA_BODY void write_sums(int thread, const Sums& sums) const {
-    const Tile here = tile();
-    const auto group_columns = static_cast<int>(call.shape.group_out_channels());
-    const int64_t first = here.split * call.pixels;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = device::result_row(thread, 2 * half);
-      if (row < here.pixels) {
-        float* to = split_sums + (first + output_pixel(here, row)) * call.shape.out_channels +
-                    here.group * group_columns + here.first_column;
-#pragma unroll
-        for (int i = 2 * half; i < kColumns / 2; i += 4) {
-          const int column = device::result_column(thread, i);
-          if (here.first_column + column < group_columns) {
-            store_pack(to + column, Pack<float, 2>{{sums.get(i), sums.get(i + 1)}});
-          }
-        }
-      }
-    }
-  }
-
-  // 256 bytes of a row at a time: rounded into shared memory, from there in packs of 16 bytes to the output. Tiles of
-  // 64 pixels, and kUniform, 128 bytes: the compiler loads the bias of all of it first, for which their registers do
-  // not suffice.
-  RESNET_CUDA_BODY void write(int thread, const Sums& sums) const {
-    constexpr int kAtOnce = (kPixels == 64 || kUniform ? 128 : 256) / static_cast<int>(sizeof(T));
-    constexpr int kAtOncePacks = kAtOnce / N;
-    using Pair = PackWord<T, 2>;
-    constexpr int kRows = device::kProductRows;
-    static_assert(kConsumers / 2 * kAtOnce * static_cast<int>(sizeof(T)) <= kSampleStages * kSamplesBytes);
-    const int warpgroup = thread / device::kWarpgroup;
-    const int in_group = thread % device::kWarpgroup;
-    Tile here = tile();
-    here.first_column += warpgroup / kRowParts * kPartColumns;
-    const auto group_columns = static_cast<int>(call.shape.group_out_channels());
-    const int first_channel = here.group * group_columns + here.first_column;
-    const int place = kSamples + warpgroup * kRows * kAtOnce * static_cast<int>(sizeof(T));
-    const device::Shared<Pair> pairs(place, kRows * kAtOnce / 2);
-    const device::Shared<Pack<T, N>> packs(place, kRows * kAtOncePacks);
-#pragma unroll
-    for (int first = 0; first < kPartColumns; first += kAtOnce) {
-#pragma unroll
-      for (int i = first / 2; i < (first + kAtOnce) / 2; i += 2) {
-        const int row = device::result_row(in_group, i);
-        const int column = device::result_column(in_group, i);
-        float value[2] = {sums.get(i), sums.get(i + 1)};
-        const bool biased = bias != nullptr && here.first_column + column < group_columns;
-        add_bias(biased ? bias + first_channel + column : nullptr, relu, value);
-        const Pack<T, 2> pack = pack_of<T, 2>(value);
-        Pair bits;
-        memcpy(&bits, &pack, sizeof(bits));
-        // The packs of a row are XOR-swizzled by its number against bank conflicts between rows.
-        const int in_row = column - first;
-        pairs.set((row * kAtOncePacks + (in_row / N ^ row % 8)) * (N / 2) + in_row % N / 2, bits);
-      }
-      device::sync_threads(3 + warpgroup, device::kWarpgroup);
-#pragma unroll 1
-      for (int index = in_group; index < kRows * kAtOncePacks; index += device::kWarpgroup) {
-        const int row = index / kAtOncePacks;
-        const int column = first + index % kAtOncePacks * N;
-        const int in_tile = warpgroup % kRowParts * kRows + row;
-        if (in_tile < here.pixels && here.first_column + column < group_columns) {
-          store_pack(
-              output + output_pixel(here, in_tile) * call.shape.out_channels + first_channel + column,
-              packs.get(row * kAtOncePacks + (index % kAtOncePacks ^ row % 8)));
-        }
-      }
-      device::sync_threads(3 + warpgroup, device::kWarpgroup);
-    }
-  }
+  RESNET_CUDA_BODY void finish(int thread, Sums& sums) const;
+  RESNET_CUDA_BODY static bool add_depth_parts(int thread, Sums& sums);
+  RESNET_CUDA_BODY void write_sums(int thread, const Sums& sums) const;
+  RESNET_CUDA_BODY void write(int thread, const Sums& sums) const;
 };
 
 }  // namespace resnet_cuda

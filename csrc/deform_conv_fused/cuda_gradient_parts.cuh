@@ -7,7 +7,7 @@
 #include "common/pack.cuh"
 #include "common/tensors.h"
 #include "common/warpgroup.cuh"
-#include "deform_conv/cuda_channels_last.cuh"
+#include "deform_conv/cuda_image_buffers.cuh"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/deform_conv_math.h"
 
@@ -15,8 +15,8 @@ namespace resnet_cuda {
 
 // [pixels / 64][channel_parts][64 pixels][64 output channels]: a part is 64 rows of 128 bytes, swizzled, eight atoms.
 // Pixels are in strip order, image after image, zero-padded to a multiple of 128; the channels of each weight group are
-// zero-padded to a multiple of 64. The same bytes serve as an MN-major operand (kSide), where K are the pixels, and as
-// a K-major one (kDepth), where K are the output channels. All channels of 64 pixels are contiguous.
+// zero-padded to a multiple of 64. The same bytes serve as an MN-major operand (kMN), where K are the pixels, and as
+// a K-major one (kK), where K are the output channels. All channels of 64 pixels are contiguous.
 struct GradientParts {
   static constexpr int kPixels = 64;
   static constexpr int kChannels = device::kRowElements;
@@ -112,8 +112,7 @@ void pack_gradient_parts(
   const bool channels_last = is_dense_channels_last(grad);
   const PixelStrides strides = pixel_strides(grad, channels_last);
   const T* first = static_cast<const T*>(grad.const_data_ptr()) + first_image * strides.image;
-  const bool packs = channels_last && shape.group_out_channels() % Body::N == 0 &&
-                     reinterpret_cast<uintptr_t>(first) % kPackBytes == 0;
+  const bool packs = channels_last && shape.group_out_channels() % Body::N == 0 && is_aligned(first, kPackBytes);
   launcher.run(
       layout.count() * Body::kPartPacks,
       Body{

@@ -2,14 +2,15 @@
 #pragma once
 
 #include "common/pack.cuh"
-#include "deform_conv/cuda_fused_weight_gradient.cuh"
+#include "deform_conv_fused/cuda_weight_gradient_call.cuh"
 
 namespace resnet_cuda {
 
-// Index: four sums of a tile, which are added over the blocks in their order, and to those of the chunks before.
-template <typename To, int kRows>
+// Index: four sums of a tile, which are added over the blocks in their order, of each over the depth parts, and to
+// those of the chunks before.
+template <typename To, int kRows, int kDepthParts>
 struct SumTiles {
-  using Layout = TileSums<kRows>;
+  using Layout = TileSums<kRows, kDepthParts>;
 
   WeightGradientCall call;
   const float* sums;    // see FusedWeightGradient
@@ -37,11 +38,14 @@ struct SumTiles {
     const int64_t last = call.stream.last_block(number);
 #pragma unroll 4
     for (int64_t block = first; block <= last; ++block) {
-      const int64_t place = StreamK::place(block, number) * Layout::kTileQuads + in_tile;
-      const Pack<float, 4> pack = load_constant_pack<4>(sums + place * 4);
+      const float* place = sums + StreamK::place(block, number) * Layout::kElements + in_tile * 4;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sum[i] += pack.element[i];
+      for (int part = 0; part < kDepthParts; ++part) {
+        const Pack<float, 4> pack = load_constant_pack<4>(place + part * Layout::kTileQuads * 4);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          sum[i] += pack.element[i];
+        }
       }
     }
     const WeightUnit at = call.unit(unit);
