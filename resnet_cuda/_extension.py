@@ -65,6 +65,7 @@ def _load_cpu() -> None:
     try:
         # torch is imported above: its libraries must be in the process before ours look for their symbols.
         _module = importlib.import_module("resnet_cuda._C")
+        _module.cpu_capability()  # raises for a value of RESNET_CUDA_CPU_CAPABILITY that is none
         CPU_LOADED = True
         return
     except ModuleNotFoundError as error:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from resnet_cuda.layers.hooks import has_own_hooks
+
+_MISSING = object()  # no class has it
 
 
 def peer_class(path: str) -> type | None:
@@ -25,11 +28,13 @@ def runs_as(module: nn.Module, known: type, methods: Sequence[str] = ("forward",
     """
     own, cls = module.__dict__, type(module)
     return cls.__call__ is nn.Module.__call__ and all(
-        name not in own and getattr(cls, name, None) is getattr(known, name, missing) for name in methods
+        name not in own and getattr(cls, name, None) is getattr(known, name, _MISSING) for name in methods
     )
 
 
-missing = object()  # no class has it
+def runs_in_order(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
+    """Whether calling ``module`` runs its modules one after the other, as torch's Sequential does."""
+    return isinstance(module, nn.Sequential) and runs_as(module, nn.Sequential, ("forward", "__iter__"))
 
 
 def untouched(module: nn.Module) -> bool:
@@ -41,6 +46,8 @@ def why_touched(module: nn.Module) -> str | None:
     """A phrase for reports such as "has hooks", or None for a module that is :func:`untouched`."""
     if "forward" in module.__dict__:
         return "has a forward set on it"
+    if type(module).__call__ is not nn.Module.__call__:
+        return "has a __call__ of its own"
     if has_own_hooks(module):
         return "has hooks"
     return "has parametrizations" if parametrize.is_parametrized(module) else None

@@ -48,7 +48,7 @@ def _check_once(body: nn.Module, arguments: tuple[Tensor | Proxy, ...]) -> None:
         return
     for key, hook in list(body._forward_pre_hooks.items()):
         if hook is _check:
-            del body._forward_pre_hooks[key]
+            body._forward_pre_hooks.pop(key, None)  # another thread may have
     norms = [layer for layer in body.modules() if isinstance(layer, FrozenBatchNorm2d)]
     if norms and all(_as_constructed(layer) for layer in norms):
         warnings.warn(TEXT.format(name=type(body).__name__, count=len(norms)), stacklevel=2)

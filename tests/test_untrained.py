@@ -160,3 +160,18 @@ def test_symbolic_traces_do_not_warn():
     assert warned(lambda: extraction.create_feature_extractor(model, {"body.layer1": "c2"})) == 0
     assert warned(lambda: torch.fx.symbolic_trace(model.train())) == 0
     assert warned(model, x()) == 1
+
+
+def test_several_threads_may_take_the_first_step():
+    """Replicas of DataParallel share their hooks: one takes the check away, the others find it gone."""
+
+    class Hooks(dict):
+        def items(self):
+            taken = list(super().items())
+            self.clear()  # by another thread, in the meantime
+            return taken
+
+    body = narrow_fpn().body.train()
+    body._forward_pre_hooks = Hooks(body._forward_pre_hooks)
+    with pytest.warns(UserWarning, match="never given statistics"):
+        untrained._check_once(body, ())

@@ -34,7 +34,7 @@ class FrozenNorm:
 _FROZEN = (FrozenBatchNorm2d.forward, FrozenNorm.forward)
 
 
-def constants_of(norm: nn.Module) -> Constants | None:
+def batch_norm_constants(norm: nn.Module) -> Constants | None:
     """The arguments of ``frozen_batch_norm`` for a norm that is constant in this call, else None.
 
     Constant are a frozen norm, and a BatchNorm2d or SyncBatchNorm in evaluation mode whose weight and bias need no
@@ -48,10 +48,10 @@ def constants_of(norm: nn.Module) -> Constants | None:
         return layer.weight, layer.bias, layer.running_mean, layer.running_var, layer.eps  # type: ignore[return-value]
     if forward not in _BATCH_NORMS or not isinstance(layer, _OF_IMAGES) or layer.training:
         return None
-    if layer.running_mean is None or not layer.affine or transformed():
-        return None
     weight: Any = layer.weight
-    bias: Any = layer.bias
+    bias: Any = layer.bias  # None with bias=False, which torch has since 2.14
+    if layer.running_mean is None or weight is None or bias is None or transformed():
+        return None
     mean: Any = layer.running_mean
     variance: Any = layer.running_var
     if isinstance(weight, Proxy):  # torch.fx, whose graph calls the norm, as it may be trained later

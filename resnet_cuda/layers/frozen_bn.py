@@ -56,17 +56,20 @@ class FrozenBatchNorm2d(nn.Module):
         super().__init__()
         self.num_features = num_features
         self.eps = eps
-        self.register_buffer("weight", torch.ones(num_features))
-        self.register_buffer("bias", torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        # Also where models are built in 16 bits: statistics that are loaded then keep their values.
+        dtype = torch.float32 if torch.get_default_dtype() in _NARROW else None
+        self.register_buffer("weight", torch.ones(num_features, dtype=dtype))
+        self.register_buffer("bias", torch.zeros(num_features, dtype=dtype))
+        self.register_buffer("running_mean", torch.zeros(num_features, dtype=dtype))
+        self.register_buffer("running_var", torch.ones(num_features, dtype=dtype))
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False, inplace: bool = False) -> Tensor:
         """Normalises ``x``, adds ``residual``, applies ReLU: one pass over memory.
 
         Args:
             x: (N, C, H, W), float64, float32, float16 or bfloat16; any strides, may be empty.
-            residual: x's shape and dtype, or None.
+            residual: x's shape, or None. Of another dtype than x's (FSDP's ``output_dtype`` may cause that): sum and
+                ReLU are passes of their own, not in place, and the result has the dtype of torch's ``+``.
             relu: whether to clamp at 0.
             inplace: overwrite x and return it; only where no backward needs x's values.
 
@@ -127,7 +130,7 @@ class FrozenBatchNorm2d(nn.Module):
                 something else), or with hooks or parametrizations. Nothing has changed then.
         """
         function = "convert_frozen_batchnorm"
-        tensors: dict[int, Tensor] = {}
+        tensors: dict[int, tuple[Tensor, Tensor]] = {}
 
         def make(layer: Any) -> nn.Module:
             if type(layer).forward not in (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward):
@@ -159,7 +162,7 @@ class FrozenBatchNorm2d(nn.Module):
                 changed then.
         """
         function = "convert_frozenbatchnorm2d_to_batchnorm2d"
-        tensors: dict[int, Tensor] = {}
+        tensors: dict[int, tuple[Tensor, Tensor]] = {}
 
         def make(layer: Any) -> nn.Module:
             if type(layer).forward is not FrozenBatchNorm2d.forward:
@@ -176,10 +179,13 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def _copied(
-    source: Tensor, made: dict[int, Tensor], dtype: torch.dtype | None, kind: Callable[[Tensor], Tensor] | None = None
+    source: Tensor,
+    made: dict[int, tuple[Tensor, Tensor]],
+    dtype: torch.dtype | None,
+    kind: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """A copy of ``source``, the one in ``made`` where there is one."""
+    """A copy of ``source``, the one in ``made`` where there is one; ``made``: by id, sources and their copies."""
     if id(source) not in made:
         copied = source.detach().to(dtype or source.dtype, copy=True)
-        made[id(source)] = copied if kind is None else kind(copied)
-    return made[id(source)]
+        made[id(source)] = source, copied if kind is None else kind(copied)
+    return made[id(source)][1]

@@ -10,12 +10,12 @@ _GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 
 
 def has_own_hooks(module: nn.Module) -> bool:
-    """Whether hooks are registered on ``module`` itself, or a forward is set on it."""
+    """Whether ``module`` itself has hooks or a forward set on it, or its class overrides ``__call__``."""
     own = module.__dict__
     for name in HOOKS:
         if own.get(name):
             return True
-    return "forward" in own
+    return "forward" in own or type(module).__call__ is not nn.Module.__call__
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -24,3 +24,8 @@ def is_hooked(module: nn.Module) -> bool:
         if getattr(module_globals, name):
             return True
     return has_own_hooks(module)
+
+
+def is_relu(module: nn.Module) -> bool:
+    """Whether calling ``module`` applies a ReLU and runs nothing else."""
+    return type(module) is nn.ReLU and not is_hooked(module)

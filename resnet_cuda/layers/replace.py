@@ -18,13 +18,15 @@ def replace_layers(
     A shared layer is replaced by one shared layer. Each new layer has the old one's training mode.
 
     Raises:
-        ValueError: if a layer has hooks, a forward set on it or parametrizations, which the new one would not have.
-            Nothing has changed then.
+        ValueError: if a layer has hooks, a forward set on it, a class with its own ``__call__`` or parametrizations,
+            which the new one would not have. Nothing has changed then.
     """
     made: dict[nn.Module, nn.Module] = {}
     for name, layer in module.named_modules():
         if not selects(layer):
             continue
+        if type(layer).__call__ is not nn.Module.__call__:
+            raise ValueError(f"{function}: layer {name or 'module'} has a __call__ of its own, which would be lost")
         if has_own_hooks(layer) or _has_state_dict_hooks(layer):
             raise ValueError(f"{function}: layer {name or 'module'} has hooks; remove them first, they would be lost")
         if parametrize.is_parametrized(layer):

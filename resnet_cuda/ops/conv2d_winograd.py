@@ -1,7 +1,6 @@
 """3x3 convolution of stride 1 by Winograd's F(4x4, 3x3), with bias, residual and ReLU: for inference on CPUs.
 
-A quarter of the multiplications of a direct convolution. Internal: ``resnet_cuda.inference`` calls it where
-:func:`winograd_pays`.
+A quarter of the multiplications of a direct convolution. Internal: ``resnet_cuda.inference`` calls it where it pays.
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ from torch import Tensor
 
 from resnet_cuda import _extension, reference
 from resnet_cuda._arguments import flag, integer, pair
-from resnet_cuda._backend import backend, use_native_for
+from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     call_without_graph,
+    needs_gradient,
     needs_registered_op,
     refuse_autograd,
     transformed,
 )
 from resnet_cuda.reference.checks import check_conv2d_winograd, check_tensor
-from resnet_cuda.reference.conv2d_winograd import KERNEL, PANEL, PATCH, TILE, winograd_weight
+from resnet_cuda.reference.conv2d_winograd import winograd_weight
 
-__all__ = ["conv2d_winograd", "winograd_pays", "winograd_usable", "winograd_weight"]
+__all__ = ["conv2d_winograd", "winograd_weight"]
 
 
 def conv2d_winograd(
@@ -71,64 +71,12 @@ def conv2d_winograd(
         check_tensor(op, name, value)
     for name, optional in (("bias", bias), ("residual", residual)):
         check_tensor(op, name, optional, optional=True)
-    tensors = [tensor for tensor in (input, weight, bias, residual) if tensor is not None]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if needs_gradient(input, weight, bias, residual):
         raise RuntimeError(f"{op} has no derivative; call it in torch.no_grad(), or torch.nn.functional.conv2d")
     if not input.is_cpu or not use_native_for(input) or transformed():
         return reference.conv2d_winograd(input, weight, out_channels, bias, residual, relu, padding)
     arguments = (input, weight, out_channels, bias, residual, relu, pad_h, pad_w)
     return _FORWARD(*arguments) if needs_registered_op() else call_without_graph(_FORWARD, *arguments)
-
-
-# What the transforms and the padding of tiles to register blocks may cost at most, in products: see winograd_pays.
-_LEAST_GAIN = 1.5
-_LEAST_GAIN_16_BIT = 2.5
-_ROWS = 12  # tiles come in multiples of this
-_PIXELS_PER_THREAD = 24
-
-
-def winograd_pays(
-    channels: int,
-    out_channels: int,
-    height: int,
-    width: int,
-    threads: int = 1,
-    dtype: torch.dtype = torch.float32,
-) -> bool:
-    """Whether :func:`conv2d_winograd` is faster than oneDNN's direct convolution, for an image of that size.
-
-    A heuristic, not a measurement: the direct convolution must need 1.5 times the multiplications, with tiles and
-    output channels rounded up to the kernels' block sizes. On a Zen 4 with AVX-512 this selects shapes with a speed-up
-    of 1.2 or more; from 60x80 pixels and 64 channels on it is 2.1 to 3.1. In 16 bits, where oneDNN multiplies twice as
-    fast and Winograd's products stay float32, the factor is 2.5, the speed-up 1.1 to 1.7. With many threads a small
-    image is limited by reading the transformed weights, four times the size of the direct ones: this is estimated at
-    50 GB/s and 100 GFLOP/s per thread.
-
-    Args:
-        channels, out_channels: C and O.
-        height, width: of the result, in pixels.
-        threads: as returned by ``torch.get_num_threads()``.
-        dtype: of input and result.
-    """
-    least = _LEAST_GAIN if dtype == torch.float32 else _LEAST_GAIN_16_BIT
-    tiles = -(-height // TILE) * -(-width // TILE)
-    computed = PATCH**2 * (-(-tiles // _ROWS) * _ROWS) * (-(-out_channels // PANEL) * PANEL)
-    direct = KERNEL**2 * height * width * out_channels
-    return channels >= 16 and direct >= least * computed and height * width >= _PIXELS_PER_THREAD * threads
-
-
-def winograd_usable(dtype: torch.dtype) -> bool:
-    """Whether this machine and the backend in use have fast kernels for ``dtype``.
-
-    False without vector instructions (at least AVX2), for float64, and for a 16-bit dtype if the processor has matrix
-    instructions for it (AMX).
-    """
-    if backend() != "native" or _extension.cpu_capability() == "portable":
-        return False
-    if dtype in (torch.bfloat16, torch.float16):
-        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return has_amx is None or not has_amx()
-    return dtype == torch.float32
 
 
 def _fake(input, weight, out_channels, bias, residual, relu, pad_h, pad_w):

@@ -19,6 +19,7 @@ from resnet_cuda.ops._registration import (
     call_without_graph,
     cast,
     exporting_to_onnx,
+    needs_gradient,
     needs_registered_op,
     record,
     register_autocast,
@@ -95,9 +96,9 @@ def deform_conv2d(
         if exporting_to_onnx():
             return as_onnx_node(*arguments)
         return _FORWARD(*arguments)
-    if not torch.is_grad_enabled():
-        return call_without_graph(_FORWARD, *arguments)
-    return _DeformConv2d.apply(*arguments)
+    if needs_gradient(input, weight, offset, mask, bias):
+        return _DeformConv2d.apply(*arguments)
+    return call_without_graph(_FORWARD, *arguments)
 
 
 def _flat(stride, padding, dilation) -> tuple[int, ...]:
@@ -114,9 +115,32 @@ def _autocast(dtype: torch.dtype | None, input, weight, offset, mask, bias, *geo
 def _backward(ctx, grad):
     """The gradients that are asked for, in the order of the operator's arguments."""
     needs = ctx.needs_input_grad[:5]  # input, weight, offset, mask, bias
-    gradients = call_in_backward(_BACKWARD, grad, *ctx.saved_tensors, *ctx.geometry, *needs)
+    if transformed() and not needs_registered_op():
+        gradients = _reference_gradients(grad, ctx.saved_tensors, ctx.geometry)
+    else:
+        gradients = call_in_backward(_BACKWARD, grad, *ctx.saved_tensors, *ctx.geometry, *needs)
     asked = (gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
     return *asked, *(None for _ in ctx.geometry)
+
+
+def _reference_gradients(grad, tensors, geometry):
+    """All gradients by torch's operators: a grad of ``torch.autograd.forward_ad`` has a tangent, one of vmap a further
+    dimension."""
+    _, pull_back = torch.func.vjp(_forward_of(geometry), *(it for it in tensors if it is not None))
+    gradients = list(pull_back(grad))
+    if tensors[3] is None:
+        gradients.append(None)
+    return *gradients, grad.sum((0, 2, 3))
+
+
+def _forward_of(geometry):
+    """The reference as a function of input, weight, offset and, for v2, mask."""
+    stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
+
+    def forward(input, weight, offset, mask=None):
+        return reference.deform_conv2d(input, offset, weight, None, stride, padding, dilation, mask)
+
+    return forward
 
 
 def _setup_context(ctx, inputs, output):
@@ -152,10 +176,7 @@ def _second_gradients(ctx, *cotangents):
     wanted = [position for position, needed in enumerate((*ctx.needs[:3], need_mask)) if needed]
     if tensors[3] is None:
         tensors.pop()
-    stride, padding, dilation = ctx.geometry[:2], ctx.geometry[2:4], ctx.geometry[4:]
-
-    def forward(input, weight, offset, mask=None):
-        return reference.deform_conv2d(input, offset, weight, None, stride, padding, dilation, mask)
+    forward = _forward_of(ctx.geometry)
 
     def gradients(grad, *tensors):
         _, pull_back = torch.func.vjp(forward, *tensors)

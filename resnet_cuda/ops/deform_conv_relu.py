@@ -19,6 +19,7 @@ from resnet_cuda.ops._registration import (
     autocast_dtype,
     call_without_graph,
     cast,
+    needs_gradient,
     needs_registered_op,
     refuse_autograd,
     transformed,
@@ -46,8 +47,7 @@ def deform_conv2d_relu(
     if any(isinstance(it, Proxy) for it in arguments) or needs_registered_op() or transformed():
         return F.relu(deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask))
     check_deform_conv2d_tensors(input, offset, weight, bias, mask)
-    needs_gradient = torch.is_grad_enabled() and any(it is not None and it.requires_grad for it in arguments)
-    if needs_gradient or not _backend.use_native_for(input):
+    if needs_gradient(*arguments) or not _backend.use_native_for(input):
         return F.relu(deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask))
     dtype = autocast_dtype(input)
     geometry = (number for pair in conv_geometry("deform_conv2d", stride, padding, dilation) for number in pair)

@@ -6,13 +6,14 @@ about seven operations per sample are O times fewer than the product's. FrozenBN
 batch norm does. On the reference backend torch counts the product itself.
 
 Importing ``torch.utils.flop_counter`` takes a tenth of a second or more, since it imports Triton if that is installed.
-So the formulas are registered when it is imported, or at once if it already is.
+So the formulas are registered when it is imported, or at once if it already is. Python calls nobody after an import;
+a finder in ``sys.meta_path`` takes the place of such a callback, and removes itself when it has done its work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
-import importlib.util
 import sys
 from math import prod
 from types import ModuleType
@@ -62,17 +63,11 @@ def _register(counter: ModuleType) -> None:
 class _WhenImported(importlib.abc.MetaPathFinder):
     """Finds ``torch.utils.flop_counter`` by the other finders, and registers the formulas after it has run."""
 
-    def __init__(self) -> None:
-        self._searching = False
-
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != _COUNTER or self._searching:
+        if fullname != _COUNTER:
             return None
-        self._searching = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._searching = False
+        others = (it for it in list(sys.meta_path) if not isinstance(it, _WhenImported))
+        spec = next((found for it in others if (found := it.find_spec(fullname, path, target)) is not None), None)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
@@ -80,7 +75,7 @@ class _WhenImported(importlib.abc.MetaPathFinder):
         def exec_module(module: ModuleType) -> None:
             execute(module)
             _register(module)
-            if self in sys.meta_path:
+            with contextlib.suppress(ValueError):  # removed already
                 sys.meta_path.remove(self)
 
         spec.loader.exec_module = exec_module
@@ -90,6 +85,6 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 def register_flop_formulas() -> None:
     """Registers the formulas: at once if the counter has been imported, else at its import."""
     if _COUNTER in sys.modules:
-        _register(sys.modules[_COUNTER])
+        _register(importlib.import_module(_COUNTER))  # waits where another thread is importing it
     else:
         sys.meta_path.insert(0, _WhenImported())

@@ -14,9 +14,11 @@ from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
+    below_wrappers,
     call_in_backward,
     cast,
     exporting_to_onnx,
+    needs_gradient,
     needs_registered_op,
     record,
     refuse_autograd,
@@ -88,7 +90,9 @@ def frozen_batch_norm(
     The kernels compute scale and shift in every call: nothing is cached, so nothing can become stale.
 
     Args:
-        input, residual, relu, inplace: as for :func:`frozen_bn_relu`.
+        input, relu, inplace: as for :func:`frozen_bn_relu`.
+        residual: input's shape and device, or None. Of another floating-point dtype: sum and ReLU are passes of their
+            own, not in place, and the result has the dtype of torch's ``+``.
         weight, bias, running_mean, running_var: (C,), float64, float32, float16 or bfloat16, on input's device,
             constant.
         eps: added to the variance. A channel of variance 0 at eps 0 gives its bias.
@@ -108,7 +112,18 @@ def frozen_batch_norm(
     if type(eps) is not float:
         eps = _checked_eps(eps)
     constants = (weight, bias, running_mean, running_var, eps)
+    if residual is not None and _promotes(input, residual):
+        output = _run("frozen_batch_norm", _BUFFERS, input, constants, None, False, inplace) + residual
+        return output.relu() if flag("frozen_batch_norm", "relu", relu) else output
     return _run("frozen_batch_norm", _BUFFERS, input, constants, residual, relu, inplace)
+
+
+def _promotes(input: object, residual: object) -> bool:
+    """Whether the sum of a norm's result and ``residual`` has another dtype than ``input``, or residual has."""
+    if not isinstance(input, Tensor) or not isinstance(residual, Tensor) or residual.dtype == input.dtype:
+        return False
+    floating = input.is_floating_point() and residual.is_floating_point()
+    return floating and residual.shape == input.shape and autocast_dtype(input) is None
 
 
 def _checked_eps(eps: object) -> float:
@@ -137,9 +152,9 @@ def _run(op, names, input, constants, residual, relu, inplace):
         return input.copy_(output) if inplace else output
     if inplace and input.is_neg():  # torch cannot call an operator in place on a lazily negated tensor
         return input.copy_(_run(op, names, input, constants, residual, relu, False))
-    if torch.is_grad_enabled() and (input.requires_grad or (residual is not None and residual.requires_grad)):
+    if needs_gradient(input, residual):
         return _FrozenBn.apply(input, residual, constants, relu, inplace)
-    with torch._C._AutoDispatchBelowAutograd():  # see _FrozenBn
+    with below_wrappers():
         output, _ = _call(input, constants, residual, relu, inplace, need_scale=False)
     if inplace:
         torch.autograd.graph.increment_version(input)  # a graph may have saved it
@@ -179,7 +194,14 @@ def _check(op, names, input, constants, residual, inplace) -> None:
         check_tensor(op, name, constant)
         check_needs_no_gradient(op, name, constant)
     check_tensor(op, "residual", residual, optional=True)
-    if inplace and input.requires_grad and input.is_leaf and torch.is_grad_enabled():
+    if not inplace:
+        return
+    # Dynamo cannot trace is_inference; a graph is functional, and torch itself checks the write at its end.
+    if not torch.compiler.is_compiling() and input.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{op}: input is an inference tensor; it must be another one for inplace=True outside inference_mode"
+        )
+    if input.requires_grad and input.is_leaf and torch.is_grad_enabled():
         # Raised before anything is overwritten; autograd would raise afterwards.
         raise RuntimeError(
             f"{op}: input is a leaf that requires its gradient; it must be another tensor for inplace=True"
@@ -203,13 +225,14 @@ def _call(input, constants, residual, relu, inplace, need_scale):
 class _FrozenBn(torch.autograd.Function):
     """Eager autograd: a third of the Python overhead of the registered operator's.
 
-    Saves the output where there is a ReLU, and nothing else of that size. The guard skips the registered operator's
-    Python kernel, 3.6 us of a call: 7% of a ResNet-50-FPN of 53 norms that takes 2.7 ms on a GPU (batch 1, bfloat16).
+    Saves the output where there is a ReLU, and nothing else of that size. ``below_wrappers`` skips the registered
+    operator's Python kernel, 3.6 us of a call: 7% of a ResNet-50-FPN of 53 norms that takes 2.7 ms on a GPU (batch 1,
+    bfloat16).
     """
 
     @staticmethod
     def forward(ctx, input, residual, constants, relu, inplace):  # a tuple: autograd need not look at its tensors
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_wrappers():
             output, scale = _call(input, constants, residual, relu, inplace, need_scale=True)
         if inplace:
             ctx.mark_dirty(input)
@@ -226,6 +249,9 @@ class _FrozenBn(torch.autograd.Function):
 
 def _gradients(grad, scale, output, need_input, need_residual):
     """The gradients of input and residual, each None where it is not needed."""
+    if transformed() and not needs_registered_op():
+        grad_input, grad_residual = _reference_gradients(grad, scale, output)
+        return grad_input if need_input else None, grad_residual if need_residual else None
     # Without a ReLU the residual's gradient is grad itself.
     passes_on = need_residual and output is None
     if passes_on and not need_input:
@@ -237,6 +263,13 @@ def _gradients(grad, scale, output, need_input, need_residual):
     elif not need_residual:
         grad_residual = None
     return grad_input if need_input else None, grad_residual
+
+
+def _reference_gradients(grad, scale, output):
+    """The gradients of input and residual by torch's operators: a grad of ``torch.autograd.forward_ad`` has a tangent,
+    one of vmap a further dimension."""
+    passed = grad if output is None else torch.where(output <= 0, torch.zeros_like(grad), grad)
+    return (passed * scale[:, None, None]).to(grad.dtype), passed
 
 
 def _backward(ctx, grad):

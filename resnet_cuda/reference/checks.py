@@ -16,6 +16,10 @@ from resnet_cuda._arguments import conv_geometry, integer, pair
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
+# Of Winograd's convolution.
+TILE, PATCH, KERNEL = 4, 6, 3  # pixels a side: of results, of the input that they need, of the kernel
+PANEL = 32  # output channels side by side in the transformed weight
+
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype that the operators compute in: float64 for a float64 ``tensor``, else float32."""
@@ -65,7 +69,7 @@ def _check_beside(op: str, name: str, tensor: Tensor, input: Tensor, dtypes: Seq
         _fail(op, name, f"on {tensor.device}", f"on input's device, {input.device}")
     if tensor.dtype not in dtypes:
         allowed = " or ".join(str(dtype) for dtype in dict.fromkeys(dtypes))
-        _fail(op, name, tensor.dtype, f"{allowed} beside an input of {input.dtype}")
+        _fail(op, name, tensor.dtype, f"{allowed} where input is {input.dtype}")
 
 
 def _has_shape(tensor: Tensor, expected: Sequence[int]) -> bool:
@@ -229,8 +233,8 @@ def check_winograd_weight(weight: Tensor) -> None:
     op = "winograd_weight"
     if weight.dtype not in FLOATING:
         _fail(op, "weight", weight.dtype, f"one of {', '.join(str(dtype) for dtype in FLOATING)}")
-    if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3) or weight.shape[0] < 1 or weight.shape[1] < 1:
-        _fail(op, "weight", _shape(weight), "4-D, (O, C, 3, 3), of O, C >= 1")
+    if weight.dim() != 4 or tuple(weight.shape[2:]) != (KERNEL, KERNEL) or weight.shape[0] < 1 or weight.shape[1] < 1:
+        _fail(op, "weight", _shape(weight), f"4-D, (O, C, {KERNEL}, {KERNEL}), of O, C >= 1")
 
 
 def check_conv2d_winograd(
@@ -253,17 +257,20 @@ def check_conv2d_winograd(
     batch, channels, height, width = input.shape
     if channels < 1 or height < 1 or width < 1:
         _fail(op, "input", _shape(input), "of C, H, W >= 1")
-    out_height, out_width = height + 2 * padding[0] - 2, width + 2 * padding[1] - 2
+    out_height, out_width = height + 2 * padding[0] - KERNEL + 1, width + 2 * padding[1] - KERNEL + 1
     if out_height < 1 or out_width < 1:
-        _fail(op, "input", f"of size {height}x{width}", f"large enough for kernel 3x3 with padding {padding}")
+        kernel = f"{KERNEL}x{KERNEL}"
+        _fail(op, "input", f"of size {height}x{width}", f"large enough for kernel {kernel} with padding {padding}")
+    panels = -(-out_channels // PANEL)
+    packed = f"as winograd_weight returns it, ({PATCH**2}, ceil(O/{PANEL}), C, {PANEL})"
     for name, tensor, axes, expected in (
-        ("weight", weight, "as winograd_weight returns it", (36, (out_channels + 31) // 32, channels, 32)),
+        ("weight", weight, packed, (PATCH**2, panels, channels, PANEL)),
         ("bias", bias, "(O,)", (out_channels,)),
     ):
         if tensor is not None:
             _check_beside(op, name, tensor, input, (torch.float32,))
             if not _has_shape(tensor, expected):
-                _fail(op, name, _shape(tensor), f"{axes}, {expected}")
+                _fail(op, name, _shape(tensor), f"{axes} = {expected}")
     expected = (batch, out_channels, out_height, out_width)
     if residual is not None:
         _check_beside(op, "residual", residual, input, (input.dtype,))

@@ -16,11 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda._arguments import flag
-from resnet_cuda.reference.checks import check_conv2d_winograd, check_tensor, check_winograd_weight
+from resnet_cuda.reference.checks import (
+    KERNEL,
+    PANEL,
+    PATCH,
+    TILE,
+    check_conv2d_winograd,
+    check_tensor,
+    check_winograd_weight,
+)
 from resnet_cuda.reference.precision import in_full_precision
 
-TILE, PATCH, KERNEL = 4, 6, 3  # pixels a side: of results, of the input that they need, of the kernel
-PANEL = 32  # output channels side by side in the transformed weight
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
 
 

@@ -247,6 +247,14 @@ def test_hooks_are_refused_and_nothing_changes(direction, spoil):
         convert(network["inner"][0])
 
 
+def test_another_call_is_refused(direction):
+    convert, kind = direction
+    layer = norm(kind)
+    layer.__class__ = type("Called", (type(layer),), {"__call__": lambda self, x: self.forward(x) * 2})
+    with pytest.raises(ValueError, match=r"layer 0 has a __call__ of its own, which would be lost|Called"):
+        convert(nn.Sequential(layer))
+
+
 def test_hooks_elsewhere_stay(direction):
     convert, kind = direction
     network = nn.Sequential(nn.Conv2d(4, 4, 1), norm(kind))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cuda import ops
-from resnet_cuda.layers import FrozenBatchNorm2d
+from resnet_cuda import ops, resnet_fpn_backbone
+from resnet_cuda.layers import Conv2d, FrozenBatchNorm2d, conv_norm_act
 
 BUFFERS = ["weight", "bias", "running_mean", "running_var"]
 
@@ -217,3 +217,50 @@ def test_convert_frozen_batchnorm_keeps_the_function():
     assert sum(isinstance(layer, FrozenBatchNorm2d) for layer in frozen.modules()) == 2
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in frozen.modules())
     torch.testing.assert_close(frozen.train()(x), expected)
+
+
+def test_statistics_are_float32_in_a_model_built_in_16_bits():
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        layer = FrozenBatchNorm2d(1)
+        torch.set_default_dtype(torch.float64)
+        assert FrozenBatchNorm2d(1).weight.dtype == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+    layer.running_mean.copy_(torch.tensor([100.3]))
+    assert layer.running_mean.item() == torch.tensor(100.3).item()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)], ids=str)
+def test_a_residual_of_another_dtype_promotes_as_in_torch(dtypes, relu, inplace, backend):
+    layer = randomised()
+    x, residual = (torch.randn(2, 5, 4, 3, dtype=dtype) for dtype in dtypes)
+    expected = layer(x) + residual
+    expected = expected.relu() if relu else expected
+    assert expected.dtype == torch.float32
+    found = layer(x.clone(), residual, relu=relu, inplace=inplace)
+    assert torch.equal(found, expected)
+
+
+def test_a_residual_of_another_dtype_and_shape_is_an_error(backend):
+    with pytest.raises((RuntimeError, ValueError), match=r"frozen_batch_norm: residual is "):
+        randomised()(torch.randn(2, 5, 4, 3), torch.randn(1, 5, 1, 1, dtype=torch.bfloat16))
+
+
+def test_a_block_whose_convolution_gives_another_dtype(backend):
+    """As FSDP's output_dtype makes it."""
+    block = resnet_fpn_backbone("resnet18", width=8, fpn_channels=8).body.layer2[0].bfloat16()
+    block.conv2.register_forward_hook(lambda _module, _arguments, output: output.float())
+    assert block(torch.randn(1, 8, 8, 8, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_another_call_of_a_norm_runs_in_a_fused_block():
+    class Around(FrozenBatchNorm2d):
+        def __call__(self, *inputs, **options):
+            return super().__call__(*inputs, **options) * 2
+
+    conv, norm, x = Conv2d(3, 4, 1), Around(4), torch.randn(1, 3, 5, 5)
+    torch.testing.assert_close(conv_norm_act(conv, norm, x), norm(conv(x)).relu())

@@ -7,6 +7,7 @@ from helpers.compare import assert_bitwise_equal
 from helpers.problems import deform_arguments, forward_arguments, run
 
 from resnet_cuda import ops
+from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
 SIXTEEN = (torch.bfloat16, torch.float16)
 CASE = DEFORM_CASES_BY_NAME["groups_2_offset_groups_4"]
@@ -58,6 +59,23 @@ def test_deform_conv2d_takes_mixed_inputs(dtype, device, backend):
         got = ops.deform_conv2d(**arguments, **CASE.geometry)
     assert got.dtype == dtype
     assert_bitwise_equal(got, ops.deform_conv2d(**sixteen(arguments, dtype), **CASE.geometry), "output")
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_arguments_are_cast_once(gradient, native, monkeypatch):
+    """An eager call does not go through the registered autocast kernel, which asks for the dtype again."""
+    arguments = forward_arguments(CASE, torch.float32, torch.device("cpu"))
+    arguments["input"].requires_grad_(gradient)
+    constants = [torch.ones(CASE.out_channels)] * 4
+    asked, get = [], torch.get_autocast_dtype
+    with torch.autocast("cpu", torch.bfloat16), monkeypatch.context() as patch:
+        patch.setattr(torch, "get_autocast_dtype", lambda kind: asked.append(kind) or get(kind))
+        output = ops.deform_conv2d(**arguments, **CASE.geometry)
+        assert len(asked) == 1
+        ops.frozen_bn_relu(output, *constants[:2], output)
+        frozen_batch_norm(output, *constants, 1e-5, output, inplace=not gradient)
+    assert len(asked) == 1
+    assert output.requires_grad == gradient
 
 
 def test_float64_is_left_alone(device, backend):

@@ -8,7 +8,8 @@ from helpers.winograd_problems import assert_close, problem
 
 import resnet_cuda
 from resnet_cuda import _extension
-from resnet_cuda.ops.conv2d_winograd import conv2d_winograd, winograd_pays, winograd_usable
+from resnet_cuda.inference.winograd import winograd_pays, winograd_usable
+from resnet_cuda.ops.conv2d_winograd import conv2d_winograd
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -115,3 +115,10 @@ def test_gradient_for_a_mask_that_is_not_there_is_empty():
 def test_sparse_tensors_are_refused():
     with pytest.raises((*ERRORS, NotImplementedError)):
         forward(good() | {"input": good()["input"].to_sparse()})
+
+
+def test_a_kernel_of_2_31_rows_is_refused():
+    """Expanded, so without memory. Its size in pixels would overflow 64 bits."""
+    arguments = good() | {"weight": tensor(1, 1, 1, 1).expand(1, GOOD["input"][1], 2**34, 1), "dilation": (2**30, 1)}
+    with pytest.raises(RuntimeError, match="deform_conv2d: weight is of shape .*; it must be of kh, kw below 2"):
+        forward(arguments)

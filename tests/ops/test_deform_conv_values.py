@@ -110,3 +110,21 @@ def test_argument_order_and_defaults_are_torchvisions(backend):
     a = forward_arguments(case, torch.float32)
     first = a["input"], a["offset"], a["weight"]
     assert_bitwise_equal(deform_conv2d(*first), deform_conv2d(*first, None, 1, 0, 1, None), "defaults")
+
+
+def test_nothing_is_recorded_where_no_gradient_is_needed(monkeypatch):
+    """Gradients are enabled, but no argument requires one."""
+    from resnet_cuda.ops import deform_conv
+
+    case = DEFORM_CASES_BY_NAME["plain"]
+    arguments = forward_arguments(case, torch.float32)
+    applied, apply = [], deform_conv._DeformConv2d.apply
+    monkeypatch.setattr(deform_conv._DeformConv2d, "apply", lambda *it: applied.append(it) or apply(*it))
+    plain = deform_conv2d(**arguments, **case.geometry)
+    assert not applied and not plain.requires_grad
+    for name in ALL:
+        one = arguments | {name: arguments[name].clone().requires_grad_()}
+        recorded = deform_conv2d(**one, **case.geometry)
+        assert recorded.requires_grad and len(applied) == 1
+        assert_bitwise_equal(recorded.detach(), plain, name)
+        applied.clear()

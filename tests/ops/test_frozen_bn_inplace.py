@@ -200,3 +200,15 @@ def test_a_block_saves_one_activation_per_convolution(device, registered):
 
     kept, _ = saved_activations(block, shape)
     assert len(kept) == 3  # the block's input, the hidden activation, the block's output
+
+
+@pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.enable_grad])
+def test_inference_tensors_are_refused_outside_inference_mode(grad_mode, backend):
+    """Nothing would notice the write: they have no version."""
+    with torch.inference_mode():
+        x = torch.randn(1, 2, 3, 3)
+        ops.frozen_bn_relu(x, torch.ones(2), torch.zeros(2), inplace=True)
+    before = x.clone()
+    with grad_mode(), pytest.raises(RuntimeError, match=r"nference tensor"):
+        ops.frozen_bn_relu(x, torch.ones(2), torch.ones(2), inplace=True)
+    assert torch.equal(x, before)

@@ -2,6 +2,7 @@
 
 import pytest
 from helpers.instruction_sets import LEVELS, run_at_level
+from helpers.processes import run_python
 
 from resnet_cuda import _extension
 
@@ -34,6 +35,12 @@ def test_deform_conv2d_on_lower_instruction_sets(level):
     if level == best:
         pytest.skip(f"this machine's own kernels are {best}, which all other tests run on")
     assert int(run_at_level(level, START + DEFORM_CONV)) > 150
+
+
+def test_an_unknown_instruction_set_is_an_error():
+    result = run_python("-c", "import resnet_cuda", RESNET_CUDA_CPU_CAPABILITY="avx-2")
+    assert result.returncode != 0
+    assert "RESNET_CUDA_CPU_CAPABILITY is 'avx-2'; it must be one of portable, avx2, avx512" in result.stderr
 
 
 ALL_16_BIT_NUMBERS = """

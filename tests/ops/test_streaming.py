@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from helpers.instruction_sets import LEVELS, run_at_level
+from helpers.processes import run_python
 
 pytestmark = pytest.mark.usefixtures("registered")
 MB = 2**20
@@ -40,6 +41,13 @@ print(_extension.cpu_capability(), digest.hexdigest())
 def test_streaming_stores_change_no_bit(level):
     always, never = (run_at_level(level, CODE, RESNET_CUDA_STREAMING=wish) for wish in ("always", "never"))
     assert always == never
+
+
+def test_another_value_is_an_error():
+    code = "from resnet_cuda import _C; _C.worth_streaming(1, 0, 1, 1)"
+    result = run_python("-c", code, RESNET_CUDA_STREAMING="sometimes")
+    assert result.returncode != 0
+    assert "RESNET_CUDA_STREAMING is 'sometimes'; it must be always or never" in result.stderr
 
 
 @pytest.fixture

@@ -122,3 +122,39 @@ def test_forward_mode_for_a_buffer(name, backend):
     assert expected.any()
     got = jvp(lambda it: functional_call(layer, {name: it}, (x,)), (value,), (torch.ones_like(value),))[1]
     torch.testing.assert_close(got, expected)
+
+
+def v1(module, x):
+    return module.deform_conv2d(x, OFFSET, WEIGHT, torch.ones(2).double(), padding=1)
+
+
+def without_relu(module, x):
+    return norm(module, x, relu=False)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("function", [deform, v1, norm, without_relu])
+def test_forward_mode_of_a_backward(function, create_graph, backend):
+    """The forward ran before; the gradient that comes in has a tangent."""
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    grad_output = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    tangents = []
+    for module in (ops, reference):
+        output = x + function(module, x)
+        with forward_ad.dual_level():
+            (found,) = torch.autograd.grad(
+                output, x, forward_ad.make_dual(grad_output, TANGENT), create_graph=create_graph
+            )
+            tangents.append(forward_ad.unpack_dual(found))
+    for found, expected in zip(*tangents, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("function", [deform, v1, norm, without_relu])
+def test_many_gradients_at_once(function, backend):
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    grads = torch.randn(3, 1, 2, 4, 4, dtype=torch.float64)
+    output = function(ops, x)
+    (found,) = torch.autograd.grad(output, x, grads, retain_graph=True, is_grads_batched=True)
+    expected = torch.stack([torch.autograd.grad(output, x, one, retain_graph=True)[0] for one in grads])
+    torch.testing.assert_close(found, expected)
