@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import resnet
 from torch import Tensor, nn
 
 from resnet_cuda import ops
-from resnet_cuda.acceleration.fused import NotFusableError, constants_of, norm_act, plain_conv
+from resnet_cuda.acceleration.fused import NotFusableError, norm_act, plain_conv, required_constants
 from resnet_cuda.layers.constant_norm import FrozenNorm
 from resnet_cuda.layers.hooks import is_hooked
 
@@ -99,7 +99,7 @@ def _constants(*convs: Any) -> list[tuple]:
     for conv in convs:
         if type(conv) not in _CONVOLUTIONS or is_hooked(conv) or conv.norm is None or conv.activation is not None:
             raise NotFusableError
-    return constants_of([conv.norm for conv in convs])
+    return required_constants([conv.norm for conv in convs])
 
 
 def _shortcut(shortcut: nn.Module | None, x: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.layers import constant_norm
-from resnet_cuda.layers.constant_norm import Constants
-from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.layers.constant_norm import Constants, batch_norm_constants
+from resnet_cuda.layers.hooks import is_hooked, is_relu
 from resnet_cuda.layers.overwriting import may_overwrite_result, nobody_records
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
@@ -19,20 +18,15 @@ class NotFusableError(Exception):
     """Raised where the library's own forward must run in this call."""
 
 
-def constants_of(norms: Sequence[nn.Module]) -> list[Constants]:
+def required_constants(norms: Sequence[nn.Module]) -> list[Constants]:
     """Weight, bias, mean, variance and eps of each norm. Raises NotFusableError if one has hooks or is not constant."""
     found = []
     for norm in norms:
-        constants = constant_norm.constants_of(norm)
+        constants = batch_norm_constants(norm)
         if constants is None:
             raise NotFusableError
         found.append(constants)
     return found
-
-
-def is_relu(module: nn.Module) -> bool:
-    """Whether ``module`` is a ReLU without hooks."""
-    return type(module) is nn.ReLU and not is_hooked(module)
 
 
 def check_relus(*relus: nn.Module) -> None:
@@ -41,7 +35,7 @@ def check_relus(*relus: nn.Module) -> None:
         raise NotFusableError
 
 
-def conv_norm_act(
+def run_fused(
     conv: nn.Module,
     constants: Constants,
     x: Tensor,
@@ -63,7 +57,7 @@ def norm_act(out: Tensor, constants: Constants, residual: Tensor | None = None, 
     return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and nobody_records())
 
 
-def in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
+def run_in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
     """Runs modules in sequence; a module, the constant norm after it and the ReLU after that run fused.
 
     Args:
@@ -77,12 +71,12 @@ def in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> t
     place = 0
     while place < len(run_in_order):
         module, *after = run_in_order[place : place + 3]
-        constants = constant_norm.constants_of(after[0]) if after and place not in kept else None
+        constants = batch_norm_constants(after[0]) if after and place not in kept else None
         if constants is None:
             x = run(module, x)
         else:
             relu = len(after) == 2 and is_relu(after[1]) and place + 1 not in kept
-            x = conv_norm_act(module, constants, x, relu=relu, norm=after[0])
+            x = run_fused(module, constants, x, relu=relu, norm=after[0])
             place += 2 if relu else 1
         if place in kept:
             results[place] = x
@@ -91,10 +85,10 @@ def in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> t
 
 
 def run(module: nn.Module, x: Any) -> Any:
-    """``module(x)``; a Sequential without hooks runs its modules by :func:`in_sequence`."""
+    """``module(x)``; a Sequential without hooks runs its modules by :func:`run_in_sequence`."""
     if not _is_transparent(module):
         return module(x)
-    return in_sequence(module._modules.values(), x)[0]  # not children(), which gives a module in two places once
+    return run_in_sequence(module._modules.values(), x)[0]  # not children(), which gives a module in two places once
 
 
 def _is_transparent(module: nn.Module) -> bool:
@@ -111,17 +105,17 @@ def _last(module: nn.Module) -> nn.Module:
 
 def basic_block(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
     """The forward of a block of two convolutions with norms. Raises NotFusableError if a norm is not constant."""
-    first, second = constants_of(norms)
-    out = conv_norm_act(block.conv1, first, x)
-    return conv_norm_act(block.conv2, second, out, _shortcut_of(block.downsample, x))
+    first, second = required_constants(norms)
+    out = run_fused(block.conv1, first, x)
+    return run_fused(block.conv2, second, out, _shortcut_of(block.downsample, x))
 
 
 def bottleneck(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
     """As :func:`basic_block`, for three convolutions with norms."""
-    first, second, third = constants_of(norms)
-    out = conv_norm_act(block.conv1, first, x)
-    out = conv_norm_act(block.conv2, second, out)
-    return conv_norm_act(block.conv3, third, out, _shortcut_of(block.downsample, x))
+    first, second, third = required_constants(norms)
+    out = run_fused(block.conv1, first, x)
+    out = run_fused(block.conv2, second, out)
+    return run_fused(block.conv3, third, out, _shortcut_of(block.downsample, x))
 
 
 def _shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from typing import Any
 from mmdet.models.backbones import resnet
 from torch import Tensor
 
-from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, in_sequence
+from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, run_in_sequence
 
 
 def _forward(network: Any, x: Tensor) -> tuple[Tensor, ...]:
     stem = (network.stem,) if network.deep_stem else (network.conv1, network.norm1, network.relu)
-    x, _ = in_sequence((*stem, network.maxpool), x)
+    x, _ = run_in_sequence((*stem, network.maxpool), x)
     outputs = []
     for index, name in enumerate(network.res_layers):
         x = getattr(network, name)(x)

@@ -10,7 +10,7 @@ from timm.layers import norm_act
 from timm.models import _features, resnet
 from torch import Tensor, nn
 
-from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, in_sequence
+from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, run_in_sequence
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
@@ -30,7 +30,7 @@ class ResNet(resnet.ResNet):
         if network.grad_checkpointing:
             return super().forward_features(x)
         names = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        return in_sequence((getattr(network, name) for name in names), x)[0]
+        return run_in_sequence((getattr(network, name) for name in names), x)[0]
 
 
 def _collect(extractor: Any, x: Tensor) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ def _collect(extractor: Any, x: Tensor) -> dict[str, Tensor]:
         return _features.FeatureDictNet._collect(extractor, x)
     returned = extractor.return_layers
     kept = {place: returned[name] for place, name in enumerate(extractor) if name in returned}
-    _, results = in_sequence(extractor.values(), x, kept)
+    _, results = run_in_sequence(extractor.values(), x, kept)
     for place, result in results.items():
         if isinstance(result, (tuple, list)):
             results[place] = torch.cat(result, 1) if extractor.concat else result[0]

@@ -10,7 +10,7 @@ from torchvision.models import _utils, resnet
 from torchvision.ops import deform_conv, misc
 
 from resnet_cuda import ops
-from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, in_sequence
+from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, run_in_sequence
 from resnet_cuda.layers.constant_norm import FrozenNorm
 
 
@@ -25,13 +25,13 @@ class DeformConv2d(deform_conv.DeformConv2d):
 
 class Conv2dNormActivation(misc.Conv2dNormActivation):
     def forward(self, input: Tensor) -> Tensor:
-        return in_sequence(self, input)[0]
+        return run_in_sequence(self, input)[0]
 
 
 class ResNet(resnet.ResNet):
     def _forward_impl(self, x: Tensor) -> Tensor:
         body = (self.conv1, self.bn1, self.relu, self.maxpool, self.layer1, self.layer2, self.layer3, self.layer4)
-        x, _ = in_sequence((*body, self.avgpool), x)
+        x, _ = run_in_sequence((*body, self.avgpool), x)
         return self.fc(torch.flatten(x, 1))
 
 
@@ -40,7 +40,7 @@ class IntermediateLayerGetter(_utils.IntermediateLayerGetter):
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         kept = {place: self.return_layers[name] for place, name in enumerate(self) if name in self.return_layers}
-        _, results = in_sequence(self.values(), x, kept)
+        _, results = run_in_sequence(self.values(), x, kept)
         return OrderedDict((name, results[place]) for place, name in kept.items())
 
 

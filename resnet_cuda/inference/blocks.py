@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cuda.exact import runs_as, runs_in_order
 from resnet_cuda.fpn import FeaturePyramidNetwork
 from resnet_cuda.inference.convolution import FoldedConv2d, recorded
 from resnet_cuda.inference.deformable import FoldedDeformConv2d, FoldedDeformPack, WithOffsets
 from resnet_cuda.layers import DFConv2d
 from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.layers.overwriting import nobody_records
 
 
 class FusedBlock(nn.Module):
@@ -41,13 +43,17 @@ class FusedBlock(nn.Module):
         out = x
         for name in self.first_names:
             out = getattr(self, name)(out)
-        residual = x
-        overwrite = overwrite and not is_hooked(getattr(self, self.first_names[0]))  # a hook may keep x
+        last = getattr(self, self.last_name)
         if self.shortcut_name:
             shortcut = getattr(self, self.shortcut_name)
             residual = shortcut(x)
-            overwrite = _makes_new_result(shortcut)
-        return add_residual(getattr(self, self.last_name), out, residual, overwrite)
+            overwrite = _makes_new_result(shortcut) and nobody_records()
+        else:
+            residual = x
+            overwrite = overwrite and _keeps_nothing(getattr(self, self.first_names[0]))
+        # A Tensor subclass may have recorded the residual in __torch_function__.
+        overwrite = overwrite and _keeps_nothing(last) and type(residual) is Tensor
+        return add_residual(last, out, residual, overwrite)
 
     def _scripted(self, x: Tensor) -> Tensor:
         """For TorchScript, which unrolls loops over children and compiles only the branch of a layer's class."""
@@ -75,31 +81,54 @@ def add_residual(conv: nn.Module, x: Tensor, residual: Tensor, overwrite: bool) 
 
 def end_with_relu(conv: nn.Module) -> None:
     """Adds a ReLU to a folded convolution of any kind."""
-    layer: Any = conv
-    while isinstance(layer, (DFConv2d, WithOffsets)):
-        layer = layer.conv
+    layer: Any = convolution_in(conv)
     assert isinstance(layer, (FoldedConv2d, FoldedDeformConv2d))
     layer.relu = True
+
+
+def convolution_in(conv: nn.Module) -> nn.Module:
+    """The convolution itself within ``conv``, which may predict its offsets, too."""
+    layer: Any = conv
+    while _predicts_offsets(layer):
+        layer = layer.conv
+    return layer
+
+
+def _predicts_offsets(layer: nn.Module) -> bool:
+    return type(layer) is WithOffsets or (isinstance(layer, DFConv2d) and runs_as(layer, DFConv2d))
 
 
 def is_folded(conv: nn.Module) -> bool:
     """Whether ``conv`` is a folded convolution of any kind without hooks, so that a ReLU may be added to it."""
     layer: Any = conv
-    while isinstance(layer, (DFConv2d, WithOffsets)):
+    while _predicts_offsets(layer):
         if is_hooked(layer):
             return False
         layer = layer.conv
     return isinstance(layer, (FoldedConv2d, FoldedDeformConv2d, FoldedDeformPack)) and not is_hooked(layer)
 
 
+def _keeps_nothing(conv: nn.Module) -> bool:
+    """Whether its caller alone has what ``conv`` is given and what it returns, which is a new tensor."""
+    return type(conv) is FoldedConv2d and not is_hooked(conv)
+
+
 def _makes_new_result(shortcut: nn.Module) -> bool:
     """Whether only its caller has what it returns: it ends in a folded convolution and has no hooks."""
     if is_hooked(shortcut):
         return False
-    if isinstance(shortcut, nn.Sequential):
+    if runs_in_order(shortcut):
         last = [it for it in shortcut if type(it) is not nn.Identity or is_hooked(it)]
-        return len(last) > 0 and type(last[-1]) is FoldedConv2d and not is_hooked(last[-1])
-    return type(shortcut) is FoldedConv2d
+        return len(last) > 0 and _keeps_nothing(last[-1])
+    return _keeps_nothing(shortcut)
+
+
+def _returns_own(block: nn.Module) -> bool:
+    """Whether only the caller of ``block`` has its result: that of its last convolution, or of a sum with ReLU."""
+    if type(block) is not FusedBlock or is_hooked(block):
+        return False
+    last = getattr(block, block.last_name)
+    return _keeps_nothing(last) or not isinstance(last, FoldedConv2d)
 
 
 class FusedStem(nn.Module):
@@ -121,11 +150,12 @@ class FusedStage(nn.Sequential):
             for block in self:
                 input = block(input)
             return input
+        overwriting = nobody_records()
         own = False  # whether nobody else has ``input``: the caller may keep the first one
         for block in self:
-            hooked = is_hooked(block)
-            input = block(input, True) if own and not hooked else block(input)
-            own = not hooked
+            fused = type(block) is FusedBlock and not is_hooked(block)
+            input = block(input, True) if own and fused else block(input)
+            own = overwriting and _returns_own(block)
         return input
 
 
@@ -157,8 +187,8 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
     """``block(x)``, plus ``above`` upsampled to its size. ``block`` is a convolution or a Sequential of one."""
     if above is None:
         return block(x)
-    if is_lateral(block) and not recorded(x):
-        conv: Any = block[0] if isinstance(block, nn.Sequential) else block
+    conv = lateral_convolution(block)
+    if conv is not None and not recorded(x):
         height, width = (  # of the convolution's result
             (size + 2 * pad - step * (taps - 1) - 1) // stride + 1
             for size, pad, step, taps, stride in zip(
@@ -170,13 +200,14 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 
 
-def is_lateral(block: nn.Module) -> bool:
-    """Whether ``block`` is one folded convolution without ReLU, in a Sequential or not, without hooks."""
-    conv, *others = block if isinstance(block, nn.Sequential) else (block,)
-    return (
+def lateral_convolution(block: nn.Module) -> Any:
+    """The convolution that is all of ``block``, in a Sequential or not; None if it has a ReLU or there are hooks."""
+    conv, *others = block if runs_in_order(block) else (block,)
+    found = (
         type(conv) is FoldedConv2d
         and conv.is_plain()
         and not conv.relu
         and all(type(it) is nn.Identity for it in others)
         and not any(is_hooked(it) for it in {block, conv, *others})
     )
+    return conv if found else None

@@ -11,7 +11,7 @@ from torch.fx import Proxy
 
 from resnet_cuda.inference.packing import Packed
 from resnet_cuda.inference.strategies import strategy_for
-from resnet_cuda.ops._registration import needs_registered_op, transformed
+from resnet_cuda.ops._registration import needs_gradient, needs_registered_op, transformed
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -44,7 +44,7 @@ class FoldedConv2d(nn.Conv2d):
     def forward(self, input: Tensor, residual: Tensor | None = None, overwrite: bool = False) -> Tensor:
         if torch.jit.is_scripting():
             return self.functional(input, residual)
-        if recorded(input) or _needs_gradient(input, residual):
+        if recorded(input) or needs_gradient(input, residual):
             return self.functional(input, residual)
         if input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
@@ -66,6 +66,10 @@ class FoldedConv2d(nn.Conv2d):
         self.packed.clear()  # of another device or dtype
         return self
 
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self.packed.clear()  # tensors of inference mode do not tell that they were written to
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, relu={self.relu}"
 
@@ -73,7 +77,3 @@ class FoldedConv2d(nn.Conv2d):
 def recorded(input: Tensor) -> bool:
     """Whether this call is traced, transformed or under a dispatch mode: torch's own operators run then."""
     return isinstance(input, Proxy) or needs_registered_op() or transformed()
-
-
-def _needs_gradient(input: Tensor, residual: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and (input.requires_grad or (residual is not None and residual.requires_grad))

@@ -86,7 +86,7 @@ def _check_untouched(conv: nn.Module) -> None:
 def _kind(conv: nn.Module) -> str | None:
     if is_plain_conv(conv):
         return "plain"
-    if any(isinstance(conv, known) and runs_as(conv, known) for known in _OWN_DEFORMABLE):
+    if any(isinstance(conv, known) and runs_as(conv, known, ("forward", "_convolve")) for known in _OWN_DEFORMABLE):
         return "deformable"
     for path, modulated in _DEFORMABLE.items():
         known = peer_class(path)

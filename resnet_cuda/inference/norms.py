@@ -39,7 +39,7 @@ def is_norm(module: nn.Module) -> bool:
     return "BatchNorm" in type(module).__name__ and not isinstance(module, (nn.BatchNorm1d, nn.BatchNorm3d))
 
 
-def constants_of(norm: nn.Module) -> Constants:
+def scale_and_shift_of(norm: nn.Module) -> Constants:
     """The constants of a norm in evaluation mode.
 
     Raises:

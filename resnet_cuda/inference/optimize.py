@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from resnet_cuda.acceleration import restore
-from resnet_cuda.exact import untouched
+from resnet_cuda.exact import runs_in_order, untouched
 from resnet_cuda.inference import blocks, patterns
 from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.folding import fold, has_norm_inside, is_plain_conv, without_norm
-from resnet_cuda.inference.norms import UnfoldableError, constants_of, is_norm
-from resnet_cuda.inference.pattern import Pair, Pattern, become, in_sequence, is_nothing, is_relu
+from resnet_cuda.inference.norms import UnfoldableError, is_norm, scale_and_shift_of
+from resnet_cuda.inference.pattern import Pair, Pattern, become, is_nothing, pairs_in_sequence
 from resnet_cuda.inference.report import OptimizationReport
+from resnet_cuda.layers.hooks import is_relu
 
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 
@@ -47,9 +48,10 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     The copy has its own parameter names: its ``state_dict()`` fits only another optimized copy. Its parameters require
     no gradient, but gradients flow to the input. It can be copied, pickled, compiled, exported and moved to another
     device or dtype; the model may have any dtype. Weights are packed at the first call, and again after
-    ``load_state_dict`` and in-place writes, but not after writes through ``.data`` or NumPy. Memory on a CPU: another
-    copy of all weights for each of the last two image sizes, and four times the weights of the 3x3 convolutions that
-    use Winograd's algorithm.
+    ``load_state_dict``, in-place writes and where a parameter is replaced, but not after writes through ``.data`` or
+    NumPy, nor after in-place writes to tensors that were made in inference mode. Memory on a CPU: another copy of all
+    weights for each of the last two image sizes, and four times the weights of the 3x3 convolutions that use Winograd's
+    algorithm.
 
     Args:
         model: any module tree; it is not changed. In training mode it is treated as after ``model.eval()``.
@@ -89,16 +91,20 @@ class _Optimization:
     def __init__(self, model: nn.Module):
         self.model = model
         self.names = {module: name for name, module in model.named_modules()}
-        self.places = Counter(child for module in model.modules() for child in module._modules.values() if child)
+        self.parents: dict[nn.Module, list[nn.Module]] = {}  # one for each name that a module has in them
+        for module in model.modules():
+            for child in module._modules.values():
+                if child is not None:
+                    self.parents.setdefault(child, []).append(module)
         self.why: dict[nn.Module, str] = {}
         self.report = OptimizationReport()
 
     def run(self) -> OptimizationReport:
         norms = [module for module in self.names if is_norm(module)]
         known = {module: found for module in self.names if (found := self._describe(module)) is not None}
-        for pattern in known.values():
+        for module, pattern in known.items():
             for pair in pattern.pairs:
-                self._fold(pair)
+                self._fold(pair, module)
         for module in self.names:
             if has_norm_inside(module):
                 self._fold_inside(module)
@@ -106,10 +112,11 @@ class _Optimization:
             if is_plain_conv(module) and type(module) is not FoldedConv2d and untouched(module):
                 without_norm(module)
         for module, pattern in reversed(known.items()):  # children first
-            if pattern.rewrite is not None and "forward" not in module.__dict__ and pattern.rewrite():
+            alone = functools.partial(self._is_alone, within=module)
+            if pattern.rewrite is not None and pattern.rewrite(alone):
                 self.report.fused.append(self.names[module])
         for module, name in self.names.items():
-            if type(module) is nn.Sequential and self._is_stage(module):
+            if _is_sequential(module) and self._is_stage(module):
                 module.__class__ = blocks.FusedStage
                 self.report.fused.append(name)
         for norm in norms:
@@ -120,19 +127,19 @@ class _Optimization:
 
     def _describe(self, module: nn.Module) -> Pattern | None:
         found = patterns.describe(module)
-        if found is None and module is self.model and type(module) is nn.Sequential:
+        if found is None and module is self.model and _is_sequential(module):
             return Pattern(list(_pairs_in_sequentials(module)))
         return found
 
-    def _fold(self, pair: Pair) -> None:
+    def _fold(self, pair: Pair, within: nn.Module) -> None:
         conv, norm = pair.conv, pair.norm
         if not is_norm(norm):
             return
         name = self.names[norm]
         try:
-            self._check_places(conv, norm)
-            constants = constants_of(norm)
-            relu = pair.relu is not None and self.places[pair.relu] <= 1
+            self._check_places(within, blocks.convolution_in(conv), norm)
+            constants = scale_and_shift_of(norm)
+            relu = pair.relu is not None and self._is_alone(pair.relu, within)
             fold(conv, constants, relu)
         except UnfoldableError as error:
             self.why[norm] = str(error)
@@ -148,17 +155,18 @@ class _Optimization:
         relu = activation in _RELUS or (isinstance(activation, nn.Module) and is_relu(activation))
         if activation is not None and not relu:
             if norm is not None:
-                self.why[norm] = f"{type(conv).__name__} applies an activation that is no ReLU"
+                self.why[norm] = f"{type(conv).__name__} applies an activation that is not a ReLU"
             return
         if norm is None or is_nothing(norm):
-            without_norm(conv, relu)
+            if untouched(conv):
+                without_norm(conv, relu)
             return
         if not is_norm(norm):
             return
         name = self.names[norm]
         try:
-            self._check_places(norm)
-            fold(conv, constants_of(norm), relu)
+            self._check_places(conv, norm)
+            fold(conv, scale_and_shift_of(norm), relu)
         except UnfoldableError as error:
             self.why[norm] = str(error)
             return
@@ -166,26 +174,43 @@ class _Optimization:
         self.why.pop(norm, None)
         become(norm, nn.Identity().eval())  # whoever still refers to it
 
-    def _check_places(self, *modules: nn.Module) -> None:
+    def _check_places(self, within: nn.Module, *modules: nn.Module) -> None:
         for module in modules:
-            if self.places[module] > 1:
-                raise UnfoldableError(f"{type(module).__name__} stands in {self.places[module]} places")
+            shared = self._shared(module, within)
+            if shared is not None:
+                raise UnfoldableError(f"{type(shared).__name__} stands in {len(self.parents.get(shared, ()))} places")
+
+    def _is_alone(self, module: nn.Module, within: nn.Module) -> bool:
+        return self._shared(module, within) is None
+
+    def _shared(self, module: nn.Module, within: nn.Module) -> nn.Module | None:
+        """What stands in several places, so that ``module`` does, too: itself or a module around it in ``within``."""
+        while module is not within:
+            parents = self.parents.get(module, ())
+            if len(parents) != 1:
+                return module
+            module = parents[0]
+        return None
 
     def _is_stage(self, module: nn.Sequential) -> bool:
-        return len(module) > 1 and all(type(it) is blocks.FusedBlock and self.places[it] == 1 for it in module)
+        return len(module) > 1 and all(type(it) is blocks.FusedBlock and len(self.parents[it]) == 1 for it in module)
+
+
+def _is_sequential(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    return type(module) is nn.Sequential and runs_in_order(module)
 
 
 def _pairs_in_sequentials(module: nn.Sequential) -> Iterator[Pair]:
     """Of a Sequential that is the whole model, and of the Sequentials in it: nobody else takes them apart."""
-    yield from in_sequence(module)
+    yield from pairs_in_sequence(module)
     for child in module:
-        if type(child) is nn.Sequential:
+        if _is_sequential(child):
             yield from _pairs_in_sequentials(child)
 
 
 def _unknown(norm: nn.Module) -> str:
     try:
-        constants_of(norm)
+        scale_and_shift_of(norm)
     except UnfoldableError as error:
         return str(error)
     return "the modules around it are of no known class, so that the convolution before it is not known"

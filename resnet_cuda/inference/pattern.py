@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from resnet_cuda.exact import why_touched
+from resnet_cuda.exact import runs_in_order, why_touched
 from resnet_cuda.inference import blocks
 from resnet_cuda.inference.deformable import WithOffsets
 from resnet_cuda.inference.norms import is_norm
+from resnet_cuda.layers.hooks import is_relu
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Pair:
     relu: nn.Module | None = None
 
 
+Alone = Callable[[nn.Module], bool]
+Rewrite = Callable[[Alone], bool]
+
+
 @dataclass(frozen=True)
 class Pattern:
     """The fusion pattern of one module.
@@ -34,11 +39,12 @@ class Pattern:
     Attributes:
         pairs: its convolutions with their norms; each is folded independently.
         rewrite: converts the module to one of :mod:`resnet_cuda.inference.blocks`; called after the pairs and the
-            submodules have been processed. It returns whether it succeeded.
+            submodules have been processed. It returns whether it succeeded. Its argument tells whether a module within
+            this one stands nowhere else, so that it may change: with a ReLU, say, for this place only.
     """
 
     pairs: Sequence[Pair] = ()
-    rewrite: Callable[[], bool] | None = None
+    rewrite: Rewrite | None = None
 
 
 Describe = Callable[[Any], Pattern]
@@ -65,17 +71,12 @@ def become(module: nn.Module, new: nn.Module) -> None:
     module.__class__ = type(new)
 
 
-def is_relu(module: nn.Module) -> bool:
-    """Whether ``module`` is a ReLU without hooks."""
-    return type(module) is nn.ReLU and why_touched(module) is None
-
-
 def is_nothing(module: nn.Module | None) -> bool:
     """Whether ``module`` is None or an Identity without hooks."""
     return module is None or (type(module) is nn.Identity and why_touched(module) is None)
 
 
-def in_sequence(modules: Iterable[nn.Module]) -> list[Pair]:
+def pairs_in_sequence(modules: Iterable[nn.Module]) -> list[Pair]:
     """The pairs in modules that run in sequence, each with the ReLU after the norm."""
     run = list(modules)
     pairs = []
@@ -89,11 +90,12 @@ def in_sequence(modules: Iterable[nn.Module]) -> list[Pair]:
 
 def sequential_pairs(module: nn.Module | None) -> list[Pair]:
     """The pairs of a Sequential that a block runs as a whole."""
-    return in_sequence(module) if isinstance(module, nn.Sequential) and _runs_in_order(module) else []
+    return pairs_in_sequence(module) if runs_in_order(module) else []
 
 
-def _runs_in_order(module: nn.Sequential) -> bool:
-    return type(module).forward is nn.Sequential.forward and "forward" not in module.__dict__
+def may_end_with_relu(conv: nn.Module, alone: Alone) -> bool:
+    """Whether a ReLU may be added to ``conv``: it is folded, without hooks, and stands nowhere else."""
+    return blocks.is_folded(conv) and alone(blocks.convolution_in(conv))
 
 
 def residual(
@@ -103,7 +105,7 @@ def residual(
     shortcut: str,
     relus: Sequence[nn.Module] = (),
     nothing: Sequence[nn.Module | None] = (),
-) -> Callable[[], bool]:
+) -> Rewrite:
     """A rewrite for ``relu(convs(x) + shortcut(x))`` with ReLU after every convolution.
 
     Args:
@@ -114,15 +116,14 @@ def residual(
         nothing: modules that must be None or Identity.
     """
 
-    def rewrite() -> bool:
+    def rewrite(alone: Alone) -> bool:
         *first, last = convs.values()
         if (
             not all(map(is_relu, relus))
             or not all(map(is_nothing, (*norms, *nothing)))
-            or not all(map(blocks.is_folded, first))
+            or not all(may_end_with_relu(conv, alone) for conv in convs.values())
+            or getattr(last, "relu", False)
         ):
-            return False
-        if not blocks.is_folded(last) or getattr(last, "relu", False):
             return False
         for conv in first:
             blocks.end_with_relu(conv)
@@ -135,11 +136,11 @@ def residual(
     return rewrite
 
 
-def stem(module: nn.Module, conv: nn.Module, norms: Sequence[nn.Module]) -> Callable[[], bool]:
+def stem(module: nn.Module, conv: nn.Module, norms: Sequence[nn.Module]) -> Rewrite:
     """A rewrite for ``max_pool2d(relu(conv(x)), 3, 2, 1)``; ``norms`` as for :func:`residual`."""
 
-    def rewrite() -> bool:
-        if not all(map(is_nothing, norms)) or not blocks.is_folded(conv):
+    def rewrite(alone: Alone) -> bool:
+        if not all(map(is_nothing, norms)) or not may_end_with_relu(conv, alone):
             return False
         blocks.end_with_relu(conv)
         become(module, blocks.FusedStem(conv).eval())

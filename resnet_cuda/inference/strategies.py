@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,9 +39,23 @@ def _constants(conv: FoldedConv2d) -> tuple[Tensor, Tensor]:
     return torch.ones_like(shift), shift
 
 
+def _fits(conv: FoldedConv2d, input: Tensor) -> bool:
+    """Whether ``input`` has the convolution's channels, and is at least as large as its kernel."""
+    _, channels, height, width = input.shape
+    taps_y, taps_x = conv.kernel_size
+    if channels != conv.in_channels or taps_y == taps_x == 1:
+        return channels == conv.in_channels
+    padding: Any = conv.padding
+    (pad_y, pad_x), (step_y, step_x) = padding, conv.dilation
+    return height + 2 * pad_y > step_y * (taps_y - 1) and width + 2 * pad_x > step_x * (taps_x - 1)
+
+
 def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> Strategy:
-    """The strategy for ``input``, which is channels_last if it has four dimensions."""
-    if input.dim() != 4 or input.numel() == 0 or not conv.is_plain():
+    """The strategy for ``input``, which is channels_last if it has four dimensions.
+
+    For an input of a wrong shape ``plain``, as torch's error names it.
+    """
+    if input.dim() != 4 or input.numel() == 0 or not conv.is_plain() or not _fits(conv, input):
         return plain
     if input.is_cpu:
         if winograd.takes(conv, input):

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda.layers import ModulatedDeformConv
-from resnet_cuda.layers.constant_norm import constants_of
+from resnet_cuda.layers.constant_norm import batch_norm_constants
 from resnet_cuda.layers.offset_prediction import split_prediction
 from resnet_cuda.layers.overwriting import may_overwrite_result
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
 
-def conv_norm_act(
+def fused_layer(
     conv: nn.Module,
     norm: nn.Module | None,
     x: Tensor,
@@ -27,7 +27,7 @@ def conv_norm_act(
 ) -> Tensor:
     """``relu(norm(conv(x)) + residual)``; a deformable ``conv`` takes the offsets that ``offset`` predicts from x."""
     out = conv(x) if offset is None else _deformed(conv, offset(x), x)
-    constants = None if norm is None else constants_of(norm)
+    constants = None if norm is None else batch_norm_constants(norm)
     if constants is not None:
         # A Tensor subclass may have recorded the result in __torch_function__.
         inplace = type(out) is Tensor and may_overwrite_result(conv)

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from resnet_cuda import layers
 from resnet_cuda._arguments import flag, flags, integer
-from resnet_cuda.integrations._fused import conv_norm_act
+from resnet_cuda.integrations._fused import fused_layer
 from resnet_cuda.integrations._peer import missing, refuse
+from resnet_cuda.stage_specs import ALL_BLOCK_COUNTS
 
 try:
     from detectron2.layers import CNNBlockBase, ShapeSpec, get_norm
@@ -38,7 +39,6 @@ except ImportError as error:
         "detectron2", "detectron2: a checkout of it on the Python path, and pip install fvcore iopath omegaconf", error
     ) from error
 
-_BLOCK_COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _STAGES = ("res2", "res3", "res4", "res5")
 _READ = {
     *("DEPTH", "OUT_FEATURES", "NUM_GROUPS", "NORM", "WIDTH_PER_GROUP", "STRIDE_IN_1X1", "RES5_DILATION"),
@@ -85,7 +85,7 @@ class _Block(CNNBlockBase):
         return self
 
     def _shortcut(self, x: Tensor) -> Tensor:
-        return x if self.shortcut is None else conv_norm_act(self.shortcut, self.shortcut.norm, x, relu=False)
+        return x if self.shortcut is None else fused_layer(self.shortcut, self.shortcut.norm, x, relu=False)
 
 
 class BasicStem(_Block):
@@ -96,7 +96,7 @@ class BasicStem(_Block):
         self.conv1 = _conv(norm, in_channels, out_channels, 7, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(conv_norm_act(self.conv1, self.conv1.norm, x), kernel_size=3, stride=2, padding=1)
+        return F.max_pool2d(fused_layer(self.conv1, self.conv1.norm, x), kernel_size=3, stride=2, padding=1)
 
 
 class BasicBlock(_Block):
@@ -109,8 +109,8 @@ class BasicBlock(_Block):
         self.conv2 = _conv(norm, out_channels, out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm_act(self.conv1, self.conv1.norm, x)
-        return conv_norm_act(self.conv2, self.conv2.norm, out, self._shortcut(x))
+        out = fused_layer(self.conv1, self.conv1.norm, x)
+        return fused_layer(self.conv2, self.conv2.norm, out, self._shortcut(x))
 
 
 class BottleneckBlock(_Block):
@@ -138,9 +138,9 @@ class BottleneckBlock(_Block):
         self.conv3 = _conv(norm, width, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm_act(self.conv1, self.conv1.norm, x)
-        out = conv_norm_act(self.conv2, self.conv2.norm, out, offset=self.conv2_offset)
-        return conv_norm_act(self.conv3, self.conv3.norm, out, self._shortcut(x))
+        out = fused_layer(self.conv1, self.conv1.norm, x)
+        out = fused_layer(self.conv2, self.conv2.norm, out, offset=self.conv2_offset)
+        return fused_layer(self.conv3, self.conv3.norm, out, self._shortcut(x))
 
 
 class DeformBottleneckBlock(BottleneckBlock):
@@ -186,7 +186,7 @@ def build_resnet_cuda_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
     in_channels, out_channels = positive["STEM_OUT_CHANNELS"], positive["RES2_OUT_CHANNELS"]
     stem = BasicStem(input_shape.channels, in_channels, norm)
     stages = []
-    for index, count in enumerate(_BLOCK_COUNTS[depth]):
+    for index, count in enumerate(ALL_BLOCK_COUNTS[depth]):
         dilation = positive["RES5_DILATION"] if index == 3 else 1
         options = {"stride_per_block": [1 if index == 0 or dilation > 1 else 2] + [1] * (count - 1), "norm": norm}
         block = BasicBlock
@@ -221,8 +221,8 @@ def _check(settings: Any) -> None:
         value = list(settings[key]) if isinstance(settings[key], (tuple, list)) else settings[key]
         if value != _NEUTRAL[key]:
             refuse(f"MODEL.RESNETS.{key}", settings[key], repr(_NEUTRAL[key]))
-    if settings.DEPTH not in _BLOCK_COUNTS:
-        refuse("MODEL.RESNETS.DEPTH", settings.DEPTH, ", ".join(map(str, _BLOCK_COUNTS)))
+    if settings.DEPTH not in ALL_BLOCK_COUNTS:
+        refuse("MODEL.RESNETS.DEPTH", settings.DEPTH, ", ".join(map(str, ALL_BLOCK_COUNTS)))
     if settings.RES5_DILATION not in (1, 2):
         refuse("MODEL.RESNETS.RES5_DILATION", settings.RES5_DILATION, "1 or 2")
     features = list(settings.OUT_FEATURES)

@@ -95,16 +95,6 @@ _AMP = {
 
 
 def _module(name: str, names: dict[str, Any], package: bool = False) -> types.ModuleType:
-    module = types.ModuleType(name, f"By {__name__}.install().")
-    module.__dict__.update(names)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=package)
-    if package:
-        module.__path__ = []
-    sys.modules[name] = module
-    return module
-
-
-def _module(name: str, names: dict[str, Any], package: bool = False) -> types.ModuleType:
     module = types.ModuleType(name, f"Made by {__name__}.install().")
     module.__dict__.update(names)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=package)

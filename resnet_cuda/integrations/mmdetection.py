@@ -15,7 +15,7 @@ Two differences are visible: a deformable ``conv2`` is called with offsets, whic
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cuda._arguments import flag, flags, integer
-from resnet_cuda.integrations._fused import conv_norm_act
+from resnet_cuda.integrations._fused import fused_layer
 from resnet_cuda.integrations._peer import missing, refuse
 from resnet_cuda.layers import Conv2d, DeformConv, ModulatedDeformConv
+from resnet_cuda.stage_specs import ALL_BLOCK_COUNTS
 
 try:
     from mmcv.cnn import build_norm_layer
@@ -35,7 +36,6 @@ try:
 except ImportError as error:
     raise missing("mmdetection", "mmdet: pip install mmdet mmengine 'mmcv-lite<2.2'", error) from error
 
-_BLOCK_COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _PLAIN_CONVOLUTIONS = (None, {"type": "Conv2d"}, {"type": "Conv"})
 
 
@@ -58,12 +58,12 @@ class _Block(nn.Module):
         out, shortcut = x, x
         if self.downsample is not None:
             *pool, conv, norm = self.downsample
-            shortcut = conv_norm_act(conv, norm, pool[0](x) if pool else x, relu=False)
+            shortcut = fused_layer(conv, norm, pool[0](x) if pool else x, relu=False)
         for conv_name, norm_name in self.layers:
             conv, norm = getattr(self, conv_name), getattr(self, norm_name)
             last = conv_name == self.layers[-1][0]
             offset = getattr(conv, "conv_offset", None)
-            out = conv_norm_act(conv, norm, out, shortcut if last else None, offset=offset)
+            out = fused_layer(conv, norm, out, shortcut if last else None, offset=offset)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,6 +109,88 @@ def _checked_dcn(dcn: dict | None) -> dict | None:
     return dcn
 
 
+def _check_arguments(
+    depth: int,
+    num_stages: int,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    out_indices: Sequence[int],
+    style: str,
+    frozen_stages: int,
+    conv_cfg: dict | None,
+    plugins: list | None,
+) -> None:
+    where = "ResNetCUDA"
+    if depth not in ALL_BLOCK_COUNTS:
+        refuse(f"{where}: depth", depth, ", ".join(map(str, ALL_BLOCK_COUNTS)))
+    if plugins is not None:
+        refuse(f"{where}: plugins", plugins, "None: there are no plugins; mmdetection's ResNet has them")
+    if conv_cfg not in _PLAIN_CONVOLUTIONS:
+        refuse(f"{where}: conv_cfg", conv_cfg, "None or dict(type='Conv2d')")
+    if style not in ("pytorch", "caffe"):
+        refuse(f"{where}: style", style, "'pytorch' or 'caffe'")
+    if num_stages > 4 or not len(strides) == len(dilations) == num_stages:
+        refuse(f"{where}: num_stages", num_stages, f"1 to 4, as strides {strides} and dilations {dilations} have")
+    if not out_indices or not set(out_indices) <= set(range(num_stages)):
+        refuse(f"{where}: out_indices", out_indices, f"of 0 to {num_stages - 1}")
+    if frozen_stages > num_stages:
+        refuse(f"{where}: frozen_stages", frozen_stages, f"-1 to {num_stages}")
+
+
+def _checked_init_cfg(pretrained: str | None, init_cfg: dict | list | None) -> dict | list:
+    """mmengine's initialisation: ``init_cfg``, that of the deprecated ``pretrained``, or mmdetection's default."""
+    if pretrained is not None:
+        if init_cfg or not isinstance(pretrained, str):
+            refuse("ResNetCUDA: pretrained", pretrained, "None or a string, and None beside init_cfg")
+        warnings.warn("pretrained is deprecated, use init_cfg=dict(type='Pretrained', ...)", stacklevel=3)
+        return {"type": "Pretrained", "checkpoint": pretrained}
+    if init_cfg is None:
+        norms = {"type": "Constant", "val": 1, "layer": ["_BatchNorm", "GroupNorm"]}
+        return [{"type": "Kaiming", "layer": "Conv2d"}, norms]
+    return init_cfg
+
+
+def _basic_convs(channels: int, out: int, stride: int, dilation: int) -> list[nn.Module]:
+    return [_conv3x3(channels, out, stride, dilation), _conv3x3(out, out, 1, 1)]
+
+
+def _bottleneck_convs(
+    channels: int, out: int, stride: int, width: int, style: str, conv2: dict[str, Any]
+) -> list[nn.Module]:
+    """``conv2``: further arguments of the 3x3."""
+    stride_1x1, stride_3x3 = (1, stride) if style == "pytorch" else (stride, 1)
+    middle = _conv3x3(width, width, stride_3x3, **conv2)
+    first = Conv2d(channels, width, 1, stride_1x1, bias=False)
+    return [first, middle, Conv2d(width, out, 1, bias=False)]
+
+
+def _make_stage(
+    count: int,
+    channels: int,
+    out: int,
+    stride: int,
+    make_convs: Callable[[int, int, int], list[nn.Module]],
+    avg_down: bool,
+    norm_cfg: dict,
+    with_cp: bool,
+) -> nn.Sequential:
+    """``count`` blocks of ``make_convs(channels, out, stride)``; the first one strides and changes the channels."""
+    blocks = []
+    for _ in range(count):
+        downsample = None
+        if not blocks and (stride != 1 or channels != out):
+            downsample = _downsample(channels, out, stride, avg_down, norm_cfg)
+        blocks.append(_Block(make_convs(channels, out, stride), norm_cfg, downsample, with_cp))
+        channels, stride = out, 1
+    return nn.Sequential(*blocks)
+
+
+def _downsample(channels: int, out: int, stride: int, avg_down: bool, norm_cfg: dict) -> nn.Sequential:
+    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
+    conv = Conv2d(channels, out, 1, 1 if avg_down else stride, bias=False)
+    return nn.Sequential(*pool, conv, build_norm_layer(norm_cfg, out)[1])
+
+
 @MODELS.register_module(name="ResNetCUDA")
 class ResNetCUDA(BaseModule):
     """[mmdet.models.ResNet]; ``forward`` (N, C, H, W) gives a tuple of the stages in ``out_indices``.
@@ -146,66 +228,41 @@ class ResNetCUDA(BaseModule):
         base_width: int = 4,
     ):
         where = "ResNetCUDA"
-        if depth not in _BLOCK_COUNTS:
-            refuse(f"{where}: depth", depth, ", ".join(map(str, _BLOCK_COUNTS)))
-        if plugins is not None:
-            refuse(f"{where}: plugins", plugins, "None: there are no plugins; mmdetection's ResNet has them")
-        if conv_cfg not in _PLAIN_CONVOLUTIONS:
-            refuse(f"{where}: conv_cfg", conv_cfg, "None or dict(type='Conv2d')")
-        if style not in ("pytorch", "caffe"):
-            refuse(f"{where}: style", style, "'pytorch' or 'caffe'")
         num_stages = integer(where, "num_stages", num_stages, 1)
-        if num_stages > 4 or not len(strides) == len(dilations) == num_stages:
-            refuse(f"{where}: num_stages", num_stages, f"1 to 4, as strides {strides} and dilations {dilations} have")
-        if not out_indices or not set(out_indices) <= set(range(num_stages)):
-            refuse(f"{where}: out_indices", out_indices, f"of 0 to {num_stages - 1}")
         frozen_stages = integer(where, "frozen_stages", frozen_stages, -1)
-        if frozen_stages > num_stages:
-            refuse(f"{where}: frozen_stages", frozen_stages, f"-1 to {num_stages}")
+        _check_arguments(depth, num_stages, strides, dilations, out_indices, style, frozen_stages, conv_cfg, plugins)
         dcn = _checked_dcn(dcn)
         deformable = flags(where, "stage_with_dcn", stage_with_dcn, num_stages if dcn else None)
         if depth < 50 and (dcn is not None or groups > 1):
             name, value = ("dcn", dcn) if dcn is not None else ("groups", groups)
             refuse(f"{where}: {name}", value, f"None or 1 for depth {depth}, as in mmdetection")
-        if pretrained is not None and (init_cfg or not isinstance(pretrained, str)):
-            refuse(f"{where}: pretrained", pretrained, "None or a string, and None beside init_cfg")
-        if pretrained is not None:
-            warnings.warn("pretrained is deprecated, use init_cfg=dict(type='Pretrained', ...)", stacklevel=2)
-            init_cfg = {"type": "Pretrained", "checkpoint": pretrained}
-        self.default_init = init_cfg is None
-        if init_cfg is None:
-            norms = {"type": "Constant", "val": 1, "layer": ["_BatchNorm", "GroupNorm"]}
-            init_cfg = [{"type": "Kaiming", "layer": "Conv2d"}, norms]
-        super().__init__(init_cfg)
+        self.default_init = pretrained is None and init_cfg is None
+        super().__init__(_checked_init_cfg(pretrained, init_cfg))
         self.zero_init_residual = flag(where, "zero_init_residual", zero_init_residual)
         self.norm_eval = flag(where, "norm_eval", norm_eval)
+        with_cp = flag(where, "with_cp", with_cp)
         self.deep_stem, self.frozen_stages, self.out_indices = deep_stem, frozen_stages, tuple(out_indices)
         channels = base_channels if stem_channels is None else stem_channels
         self._make_stem(in_channels, channels, norm_cfg)
         self.res_layers: list[str] = []
         for index in range(num_stages):
             planes = base_channels * 2**index
-            out = planes * (4 if depth >= 50 else 1)
-            width = planes if groups == 1 else int(planes * (base_width / base_channels)) * groups
-            conv2_options = {"groups": groups, "dcn": dcn if dcn is not None and deformable[index] else None}
-            conv3x3 = partial(_conv3x3, dilation=dilations[index])
-            blocks = []
-            for block in range(_BLOCK_COUNTS[depth][index]):
-                stride = strides[index] if block == 0 else 1
-                downsample = None
-                if block == 0 and (stride != 1 or channels != out):
-                    downsample = _downsample(channels, out, stride, avg_down, norm_cfg)
-                if depth >= 50:
-                    stride_1x1, stride_3x3 = (1, stride) if style == "pytorch" else (stride, 1)
-                    conv2 = conv3x3(width, width, stride_3x3, **conv2_options)
-                    first = Conv2d(channels, width, 1, stride_1x1, bias=False)
-                    convs = [first, conv2, Conv2d(width, out, 1, bias=False)]
-                else:
-                    convs = [conv3x3(channels, out, stride), _conv3x3(out, out, 1, 1)]
-                blocks.append(_Block(convs, norm_cfg, downsample, flag(where, "with_cp", with_cp)))
-                channels = out
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+            make_convs: Callable[..., list[nn.Module]] = partial(_basic_convs, dilation=dilations[index])
+            out = planes
+            if depth >= 50:
+                out = 4 * planes
+                width = planes if groups == 1 else int(planes * (base_width / base_channels)) * groups
+                conv2 = {
+                    "dilation": dilations[index],
+                    "groups": groups,
+                    "dcn": dcn if dcn and deformable[index] else None,
+                }
+                make_convs = partial(_bottleneck_convs, width=width, style=style, conv2=conv2)
+            options = avg_down, norm_cfg, with_cp
+            stage = _make_stage(ALL_BLOCK_COUNTS[depth][index], channels, out, strides[index], make_convs, *options)
+            self.add_module(f"layer{index + 1}", stage)
             self.res_layers.append(f"layer{index + 1}")
+            channels = out
         self.feat_dim = channels
         self._freeze_stages()
 
@@ -249,7 +306,7 @@ class ResNetCUDA(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         for conv, norm in self._stem_layers():
-            x = conv_norm_act(conv, norm, x)
+            x = fused_layer(conv, norm, x)
         x = self.maxpool(x)
         outputs = []
         for index, name in enumerate(self.res_layers):
@@ -267,9 +324,3 @@ class ResNetCUDA(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-
-def _downsample(channels: int, out: int, stride: int, avg_down: bool, norm_cfg: dict) -> nn.Sequential:
-    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
-    conv = Conv2d(channels, out, 1, 1 if avg_down else stride, bias=False)
-    return nn.Sequential(*pool, conv, build_norm_layer(norm_cfg, out)[1])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.accelerated import image, randomised
+from helpers.sequentials import Doubles, DoublesAround
 from torch import nn
 
+from resnet_cuda import optimize_for_inference
 from resnet_cuda.acceleration import accelerate
 from resnet_cuda.layers import DeformConv2d
+from resnet_cuda.layers import FrozenBatchNorm2d as FrozenNorm
 
 pytest.importorskip("torchvision")
 from torchvision.models import resnet, resnet18
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, misc
 
 
 class ScaledNorm(FrozenBatchNorm2d):
@@ -118,3 +121,69 @@ def test_another_activation():
     expected = model(image())
     accelerate(model)
     torch.testing.assert_close(model(image()), expected)
+
+
+class NormAround(nn.BatchNorm2d):
+    def __call__(self, input):
+        return super().__call__(input) * 2
+
+
+@pytest.mark.parametrize("kind", [Doubles, DoublesAround])
+def test_sequentials_that_do_more(kind):
+    model = randomised(resnet18()).double().eval().requires_grad_(False)
+    model.conv1, model.layer1 = kind(model.conv1), kind(*model.layer1)
+    model.layer2[0].downsample = kind(*model.layer2[0].downsample)
+    x = image(1, 3, 40, 40)
+    expected = model(x)
+    accelerate(model)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_a_norm_with_another_call():
+    model = resnet18(norm_layer=NormAround).double().eval().requires_grad_(False)
+    x = image(1, 3, 40, 40)
+    expected = model(x)
+    accelerate(model)
+    torch.testing.assert_close(model(x), expected)
+
+
+def without(name):
+    """What makes a norm without this parameter, as ``bias=False`` does in torch 2.14."""
+
+    def make(channels):
+        norm = nn.BatchNorm2d(channels)
+        norm.register_parameter(name, None)
+        return norm
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_norm_without_weight_or_bias(name, frozen):
+    make = without(name)
+    blocks = misc.Conv2dNormActivation(3, 8, 3, norm_layer=make), resnet.BasicBlock(8, 8, norm_layer=make)
+    model = nn.Sequential(*blocks).double().eval().requires_grad_(not frozen)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+    x = image(1, 3, 16, 16)
+    expected = model(x)
+    accelerate(model)
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(optimize_for_inference(model)(x), expected)
+
+
+@torch.no_grad()
+def test_a_norm_that_torch_makes_without_bias():
+    try:
+        norm = nn.BatchNorm2d(8, bias=False)
+    except TypeError:
+        pytest.skip("this torch's BatchNorm2d has no argument bias")
+    model = nn.Sequential(misc.Conv2dNormActivation(3, 8, 3, norm_layer=lambda _: norm)).double().eval()
+    x = image(1, 3, 16, 16)
+    expected = model(x)
+    accelerate(model)
+    torch.testing.assert_close(model(x), expected)
+    frozen = FrozenNorm.convert_frozen_batchnorm(model)
+    torch.testing.assert_close(frozen(x), expected)

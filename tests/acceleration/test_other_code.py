@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +97,20 @@ def test_sixteen_bit_activations_stay_so_under_autocast():
         found = model(x)
     assert dtypes == [torch.bfloat16]
     torch.testing.assert_close(found.float(), exact, rtol=0, atol=0.05 * exact.abs().max().item())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["network", "frozen", "layer"])
+def test_scripting_says_what_the_troubleshooting_page_quotes(kind):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md").read_text()
+    (heading,) = [line for line in page.splitlines() if line.startswith("### ") and "`torch.jit.script`" in line]
+    _, *messages = re.findall(r"`([^`]+)`", heading)
+    if kind == "layer":
+        model = nn.Sequential(Conv2dNormActivation(3, 4, 3)).eval()
+    else:
+        model = resnet18(norm_layer=FrozenBatchNorm2d if kind == "frozen" else None).eval()
+    found = accelerate(model)
+    with pytest.raises(Exception, match="|".join(map(re.escape, messages))):
+        torch.jit.script(model)
+    found.undo()
+    torch.jit.script(model)

@@ -87,6 +87,33 @@ def test_weights_written_to_in_place(optimized, name, autocast):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("layer", ["body.layer1.0.conv1", "fpn.inner_blocks.0.0"])
+def test_another_parameter_at_the_same_address(optimized, layer, name):
+    """As an allocator gives it where the old one has been freed; neither has been written to by torch."""
+    conv = optimized.get_submodule(layer)
+    memory = getattr(conv, name).numpy().copy(order="K")
+    setattr(conv, name, nn.Parameter(torch.from_numpy(memory), False))
+    before = optimized(image())
+    memory += 0.5
+    setattr(conv, name, nn.Parameter(torch.from_numpy(memory), False))
+    after = optimized(image())
+    assert_same(after, copy.deepcopy(optimized)(image()), 0)
+    assert (before["0"] - after["0"]).abs().max() > 1e-3
+
+
+def test_state_dict_loaded_in_inference_mode(model):
+    """Into tensors that were made there, which count no versions."""
+    with torch.inference_mode():
+        optimized = optimize_for_inference(model).bfloat16().float()
+        assert optimized.body.conv1.weight.is_inference()
+        other = optimize_for_inference(model)
+        optimized(image())
+        optimized.load_state_dict(other.state_dict())
+        assert_same(optimized(image()), other(image()), 0)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_moved_to_another_dtype_and_back(optimized, dtype):
     expected = optimized(image())

@@ -123,6 +123,39 @@ def test_hook_on_a_block_stays_and_sees_the_same():
     torch.testing.assert_close(*seen, rtol=1e-11, atol=1e-11)
 
 
+def hook_of_kind(module, kind):
+    if kind == "set":
+        module.forward = lambda x: x * 3
+    else:
+        module.register_forward_hook(lambda module, arguments, output: output * 3)
+
+
+@pytest.mark.parametrize("kind", ["hook", "set"])
+@pytest.mark.parametrize("name", ["body.bn1", "body.layer1.0.bn1", "body.layer1.0.bn3", "body.layer2.0.downsample.1"])
+def test_hooks_on_nothing_in_place_of_a_norm(name, kind):
+    model = replaced(name, lambda norm: nn.Identity()).eval().double()
+    hook_of_kind(model.get_submodule(name), kind)
+    optimized = optimize_for_inference(model)
+    with torch.no_grad():
+        torch.testing.assert_close(optimized(image()), model(image()), rtol=1e-11, atol=1e-11)
+    around = name.rpartition(".")[0].removesuffix(".downsample")
+    assert (around in optimized.optimization_report.fused) == ("downsample" in name)
+
+
+@pytest.mark.parametrize("kind", ["hook", "set"])
+@pytest.mark.parametrize("name", ["drop_path", "aa", "drop_block", "act1", "act2"])
+def test_hooks_on_what_does_nothing_in_a_block_of_timm(name, kind):
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("resnet18", drop_path_rate=0.2).double().eval()
+    block = model.layer2[1]
+    if not isinstance(getattr(block, name), nn.Module):
+        setattr(block, name, nn.Identity())
+    assert "layer2.1" in optimize_for_inference(model).optimization_report.fused
+    hook_of_kind(getattr(block, name), kind)
+    with torch.no_grad():
+        torch.testing.assert_close(optimize_for_inference(model)(image()), model(image()), rtol=1e-11, atol=1e-11)
+
+
 def test_norm_and_convolution_in_two_places():
     model = backbone()
     block = model.body.layer1

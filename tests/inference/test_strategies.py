@@ -147,6 +147,10 @@ class Winograd(types.SimpleNamespace):
         super().__init__(asked=[], packs=0, calls=0)
         self.pays = pays
 
+    def replace(self, monkeypatch):
+        for name in ("winograd_weight", "winograd_usable", "winograd_pays", "conv2d_winograd"):
+            monkeypatch.setattr(winograd, name, getattr(self, name))
+
     def winograd_weight(self, weight):
         self.packs += 1
         return weight.flip(2, 3)
@@ -172,7 +176,7 @@ class Winograd(types.SimpleNamespace):
 @pytest.mark.parametrize("autocast", [False, True])
 def test_winograd_where_it_pays(monkeypatch, native, autocast):
     stub = Winograd(pays=True)
-    monkeypatch.setattr(winograd, "operators", lambda: stub)
+    stub.replace(monkeypatch)
     conv = folded(padding=1)
     x, residual = problem(conv)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -194,13 +198,12 @@ def test_winograd_where_it_pays(monkeypatch, native, autocast):
 @torch.no_grad()
 def test_a_backbone_with_the_compiled_winograd_is_the_original(monkeypatch, native):
     import resnet_cuda
-    from resnet_cuda.ops import conv2d_winograd as compiled
 
-    if not compiled.winograd_usable(torch.float32):
+    if not winograd.winograd_usable(torch.float32):
         pytest.skip("no vector instructions that it pays with")
     calls = []
-    kernel = compiled.conv2d_winograd
-    monkeypatch.setattr(compiled, "conv2d_winograd", lambda *args: calls.append(args) or kernel(*args))
+    kernel = winograd.conv2d_winograd
+    monkeypatch.setattr(winograd, "conv2d_winograd", lambda *args: calls.append(args) or kernel(*args))
     torch.manual_seed(0)
     model = resnet_cuda.resnet_fpn_backbone("resnet50", width=32, fpn_channels=64, norm_layer="bn").eval()
     images = torch.rand(2, 3, 160, 192)
@@ -216,7 +219,7 @@ def test_winograd_is_not_asked_with_the_reference_backend(monkeypatch):
     import resnet_cuda
 
     stub = Winograd(pays=True)
-    monkeypatch.setattr(winograd, "operators", lambda: stub)
+    stub.replace(monkeypatch)
     with resnet_cuda.use_backend("reference"):
         folded(padding=1)(torch.zeros(1, 8, 5, 5))
     assert stub.calls == 0
@@ -396,3 +399,51 @@ def test_cuda_graph_after_a_warm_up():
         found = conv(x)
     graph.replay()
     torch.testing.assert_close(found, expected)
+
+
+WRONG_SHAPES = [  # kernel, padding, dilation and groups of a convolution from 8 channels, and an image's shape
+    ({"kernel_size": 1}, (1, 7, 9, 9)),
+    ({"kernel_size": 3, "padding": 1}, (1, 9, 9, 9)),
+    ({"kernel_size": 3, "padding": 1}, (2, 1, 64, 64)),
+    ({"kernel_size": 3, "padding": 1, "groups": 4}, (1, 2, 9, 9)),
+    ({"kernel_size": 7, "stride": 2, "padding": 3}, (1, 4, 64, 64)),
+    ({"kernel_size": 3}, (1, 8, 2, 9)),
+    ({"kernel_size": 3}, (1, 8, 64, 1)),
+    ({"kernel_size": 3}, (1, 8, 1, 1)),
+    ({"kernel_size": 3, "padding": 1, "dilation": 2}, (1, 8, 2, 9)),
+    ({"kernel_size": (1, 5), "padding": (0, 1)}, (1, 8, 9, 2)),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize(("geometry", "shape"), WRONG_SHAPES, ids=str)
+def test_an_image_of_a_wrong_shape_gets_torchs_error(geometry, shape, with_residual, dtype):
+    conv = folded(dtype=dtype, **geometry)
+    x = torch.randn(shape, dtype=dtype)
+    with pytest.raises(RuntimeError) as expected:
+        conv._conv_forward(x, conv.weight, None)
+    with pytest.raises(RuntimeError) as found:
+        conv(x, torch.randn(1, 12, 9, 9, dtype=dtype) if with_residual else None)
+    assert str(found.value) == str(expected.value)
+    assert "expected input" in str(found.value) or "Kernel size can't be greater" in str(found.value)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [3, 4])
+def test_the_smallest_image_still_runs_fast(size):
+    conv = folded(kernel_size=3, padding=0)
+    x = torch.randn(1, 8, size, 3).contiguous(memory_format=torch.channels_last)
+    if onednn.takes(conv, x, None):
+        assert strategies.strategy_for(conv, x, None) is not strategies.plain
+    torch.testing.assert_close(conv(x), conv.functional(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [32, 128])
+def test_other_channels_for_winograds_algorithm(channels):
+    conv = nn.Conv2d(64, 64, 3, padding=1)
+    FoldedConv2d.take_over(conv, conv.weight.detach(), conv.bias.detach(), True)
+    with pytest.raises(RuntimeError, match=f"to have 64 channels, but got {channels} channels"):
+        conv(torch.randn(1, channels, 56, 56))

@@ -9,7 +9,7 @@ from same import assert_near, randomise
 from torch import nn
 
 from resnet_cuda import layers
-from resnet_cuda.integrations._fused import conv_norm_act
+from resnet_cuda.integrations._fused import fused_layer
 from resnet_cuda.ops import frozen_bn
 
 
@@ -71,14 +71,14 @@ def frozen_batch_norm(channels):
 def test_fused_where_the_norm_is_a_constant(make, fused, deformable, modulated, residual, relu, calls):
     conv, norm, offset = parts(make(6), deformable, modulated)
     results = []
-    for function in (conv_norm_act, plain):
+    for function in (fused_layer, plain):
         torch.manual_seed(1)
         x = torch.randn(2, 4, 5, 7, dtype=torch.float64, requires_grad=True)
         added = torch.randn(2, 6, 5, 7, dtype=torch.float64, requires_grad=True) if residual else None
         conv.zero_grad()
         before = len(calls)
         out = function(conv, norm, x, added, relu, offset)
-        if function is conv_norm_act:
+        if function is fused_layer:
             assert [arguments[-1] for arguments in calls[before:]] == ([True] if fused else [])
         (out * torch.linspace(1, 2, 7, dtype=torch.float64)).sum().backward()
         gradients = [x.grad, conv.weight.grad.clone(), *([added.grad] if residual else [])]
@@ -91,7 +91,7 @@ def test_a_trained_norm_is_fused_where_no_gradient_is_recorded(calls):
     conv, norm, _ = parts(nn.BatchNorm2d(6).eval())
     x = torch.randn(1, 4, 5, 7, dtype=torch.float64)
     with torch.no_grad():
-        assert_near(conv_norm_act(conv, norm, x), plain(conv, norm, x, None, True, None), "result", 1e-12)
+        assert_near(fused_layer(conv, norm, x), plain(conv, norm, x, None, True, None), "result", 1e-12)
     assert len(calls) == 1
 
 
@@ -101,7 +101,7 @@ def test_a_hook_on_the_norm_sees_its_result(make, calls):
     seen = []
     norm.register_forward_hook(lambda *call: seen.append(call[-1]))
     x = torch.randn(1, 4, 5, 7, dtype=torch.float64)
-    out = conv_norm_act(conv, norm, x)
+    out = fused_layer(conv, norm, x)
     assert seen[0].min() < 0 <= out.min()
     assert not any(arguments[-1] for arguments in calls), "overwritten in place"
 
@@ -112,7 +112,7 @@ def test_a_hook_on_the_convolution_keeps_its_result(make, calls):
     seen = []
     conv.register_forward_hook(lambda *call: seen.append(call[-1]))
     x = torch.randn(1, 4, 5, 7, dtype=torch.float64)
-    conv_norm_act(conv, norm, x)
+    fused_layer(conv, norm, x)
     assert torch.equal(seen[0], F.conv2d(x, conv.weight, padding=1))
     assert [arguments[-1] for arguments in calls] == [False]
 
@@ -129,7 +129,7 @@ def test_transforms_see_a_constant_norms_weight(mode):
             self.norm = norm
 
         def forward(self, x):
-            return conv_norm_act(conv, self.norm, x)
+            return fused_layer(conv, self.norm, x)
 
     block = Block()
     weights = dict(block.named_parameters())
@@ -149,7 +149,7 @@ def test_transforms_see_a_constant_norms_weight(mode):
 def test_without_a_norm():
     conv, _, _ = parts(nn.BatchNorm2d(6))
     x, residual = torch.randn(1, 4, 5, 7, dtype=torch.float64), torch.randn(1, 6, 5, 7, dtype=torch.float64)
-    torch.testing.assert_close(conv_norm_act(conv, None, x, residual), F.relu(conv(x) + residual))
+    torch.testing.assert_close(fused_layer(conv, None, x, residual), F.relu(conv(x) + residual))
 
 
 @pytest.mark.parametrize("make", [layers.FrozenBatchNorm2d, frozen_batch_norm, nn.BatchNorm2d])
@@ -157,6 +157,6 @@ def test_compiles_into_one_graph(make):
     conv, norm, offset = parts(make(6), deformable=True, modulated=True)
     x = torch.randn(1, 4, 5, 7, dtype=torch.float64)
     residual = torch.randn(1, 6, 5, 7, dtype=torch.float64)
-    compiled = torch.compile(conv_norm_act, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(fused_layer, fullgraph=True, backend="aot_eager")
     expected = plain(conv, norm, x, residual, True, offset)
     assert_near(compiled(conv, norm, x, residual, True, offset), expected, "compiled", 1e-12)

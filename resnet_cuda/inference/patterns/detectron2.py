@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from resnet_cuda.inference import blocks
-from resnet_cuda.inference.pattern import Known, Pair, Pattern, residual, stem, with_offsets
+from resnet_cuda.inference.pattern import Alone, Known, Pair, Pattern, Rewrite, residual, stem, with_offsets
 from resnet_cuda.layers import ModulatedDeformConv
 
 
@@ -31,17 +30,17 @@ def _convs(block: Any) -> dict[str, Any]:
     return {name: getattr(block, name) for name in names}
 
 
-def _rewrite(block: Any, convs: dict[str, nn.Module], norms: list[nn.Module]) -> Callable[[], bool]:
+def _rewrite(block: Any, convs: dict[str, nn.Module], norms: list[nn.Module]) -> Rewrite:
     offset = getattr(block, "conv2_offset", None)
     if offset is None:
         return residual(block, convs, norms, "shortcut")
     modulated = getattr(block, "deform_modulated", isinstance(block.conv2, ModulatedDeformConv))
 
-    def rewrite() -> bool:
+    def rewrite(alone: Alone) -> bool:
         conv2 = convs["conv2"]
         if not blocks.is_folded(conv2):
             return False
-        return residual(block, {**convs, "conv2": with_offsets(offset, conv2, modulated)}, norms, "shortcut")()
+        return residual(block, {**convs, "conv2": with_offsets(offset, conv2, modulated)}, norms, "shortcut")(alone)
 
     return rewrite
 

@@ -7,15 +7,16 @@ from typing import Any
 from resnet_cuda.inference import blocks
 from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.norms import is_norm
-from resnet_cuda.inference.pattern import Known, Pair, Pattern, is_nothing, is_relu
+from resnet_cuda.inference.pattern import Alone, Known, Pair, Pattern, is_nothing, may_end_with_relu
+from resnet_cuda.layers.hooks import is_relu
 
 
 def _conv_module(module: Any) -> Pattern:
     if module.order != ("conv", "norm", "act") or not module.with_norm or not is_norm(module.norm):
         return Pattern()
 
-    def rewrite() -> bool:
-        if not is_nothing(module.norm) or not blocks.is_folded(module.conv):
+    def rewrite(alone: Alone) -> bool:
+        if not is_nothing(module.norm) or not may_end_with_relu(module.conv, alone):
             return False
         from resnet_cuda.inference.conv_module import FusedConvModule  # which imports mmcv
 

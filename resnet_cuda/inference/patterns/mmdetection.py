@@ -6,16 +6,17 @@ from typing import Any
 
 from resnet_cuda.inference import blocks
 from resnet_cuda.inference.pattern import (
+    Alone,
     Known,
     Pair,
     Pattern,
-    in_sequence,
-    is_relu,
+    pairs_in_sequence,
     residual,
     sequential_pairs,
     with_offsets,
 )
 from resnet_cuda.layers import ModulatedDeformConv
+from resnet_cuda.layers.hooks import is_relu
 
 
 def _block(block: Any) -> Pattern:
@@ -47,18 +48,18 @@ def _integration_block(block: Any) -> Pattern:
         return Pattern(everything, residual(block, convs, norms, "downsample"))
     modulated = isinstance(conv2, ModulatedDeformConv)
 
-    def rewrite() -> bool:
+    def rewrite(alone: Alone) -> bool:
         if not blocks.is_folded(conv2):
             return False
         conv2._modules.pop("conv_offset")  # its parent is the new layer
-        return residual(block, {**convs, "conv2": with_offsets(offset, conv2, modulated)}, norms, "downsample")()
+        return residual(block, {**convs, "conv2": with_offsets(offset, conv2, modulated)}, norms, "downsample")(alone)
 
     return Pattern(everything, rewrite)
 
 
 def _integration_network(network: Any) -> Pattern:
     if network.deep_stem:
-        return Pattern(in_sequence(network.stem))
+        return Pattern(pairs_in_sequence(network.stem))
     return Pattern([Pair(network.conv1, getattr(network, network.norm1_name))])
 
 

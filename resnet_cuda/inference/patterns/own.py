@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.exact import why_touched
+from resnet_cuda.exact import runs_in_order, why_touched
 from resnet_cuda.fpn import FPN, LastLevelP6P7
 from resnet_cuda.inference import blocks
 from resnet_cuda.inference.pattern import (
+    Alone,
     Known,
     Pair,
     Pattern,
-    in_sequence,
+    is_nothing,
+    may_end_with_relu,
+    pairs_in_sequence,
     residual,
     sequential_pairs,
     stem,
@@ -61,25 +64,23 @@ class _FusedTorchvisionBody(TorchvisionBody):
 
 def stem_pairs(conv1: nn.Module, bn1: nn.Module) -> list[Pair]:
     """The pairs of a 7x7 convolution or a deep stem and the norm after it."""
-    if isinstance(conv1, nn.Sequential) and why_touched(conv1) is None:
-        return [*in_sequence(conv1), Pair(conv1[-1], bn1)]
+    if runs_in_order(conv1) and len(conv1) > 0 and why_touched(conv1) is None:
+        return [*pairs_in_sequence(conv1), Pair(conv1[-1], bn1)]
     return [Pair(conv1, bn1)]
 
 
-def last_of_stem(conv1: Any) -> nn.Module:
-    return conv1[-1] if isinstance(conv1, nn.Sequential) else conv1
-
-
 def _torchvision_body(body: Any) -> Pattern:
-    def rewrite() -> bool:
-        last = last_of_stem(body.conv1)
-        if type(body.bn1) is not nn.Identity or not blocks.is_folded(last):
+    pairs = stem_pairs(body.conv1, body.bn1)
+
+    def rewrite(alone: Alone) -> bool:
+        last = pairs[-1].conv
+        if not is_nothing(body.bn1) or not may_end_with_relu(last, alone):
             return False
         blocks.end_with_relu(last)
         body.__class__ = _FusedTorchvisionBody
         return True
 
-    return Pattern(stem_pairs(body.conv1, body.bn1), rewrite)
+    return Pattern(pairs, rewrite)
 
 
 def _features(body: Any) -> Pattern:  # timm's stem is a level of its own; its ReLU stays a pass by itself
@@ -108,8 +109,8 @@ def _pyramid(fpn: Any) -> Pattern:
     inner = [getattr(fpn, f"fpn_inner{level}") for level in fpn.levels]
     outer = [getattr(fpn, f"fpn_layer{level}") for level in fpn.levels]
 
-    def rewrite() -> bool:
-        fused = any(map(blocks.is_lateral, inner))
+    def rewrite(_: Alone) -> bool:
+        fused = any(blocks.lateral_convolution(it) is not None for it in inner)
         if fused:
             fpn.__class__ = _FusedPyramid
         return fused
@@ -120,8 +121,8 @@ def _pyramid(fpn: Any) -> Pattern:
 def torchvision_pyramid(fpn: Any) -> Pattern:
     """The description of torchvision's FeaturePyramidNetwork or this package's."""
 
-    def rewrite() -> bool:
-        fused = any(map(blocks.is_lateral, fpn.inner_blocks))
+    def rewrite(_: Alone) -> bool:
+        fused = any(blocks.lateral_convolution(it) is not None for it in fpn.inner_blocks)
         if fused:
             fpn.__class__ = blocks.FusedPyramid
         return fused

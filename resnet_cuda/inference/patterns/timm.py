@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from resnet_cuda.exact import peer_class
-from resnet_cuda.inference.pattern import Known, Pair, Pattern, in_sequence, is_relu, residual, sequential_pairs
+from resnet_cuda.exact import peer_class, why_touched
+from resnet_cuda.inference.pattern import Known, Pair, Pattern, pairs_in_sequence, residual, sequential_pairs
 from resnet_cuda.inference.patterns.own import stem_pairs
+from resnet_cuda.layers.hooks import is_relu
 
 
 def _block(block: Any) -> Pattern:
@@ -25,7 +26,7 @@ def _block(block: Any) -> Pattern:
 def _is_drop_path(module: nn.Module | None) -> bool:
     """timm's stochastic depth, which does nothing in evaluation mode."""
     known = peer_class("timm.layers.drop.DropPath")
-    return module is not None and type(module) is known and not module.training
+    return module is not None and type(module) is known and not module.training and why_touched(module) is None
 
 
 def _resnet(network: Any) -> Pattern:
@@ -47,7 +48,7 @@ def _features(layers: Any) -> Pattern:
 
 
 def _conv_norm_act(module: Any) -> Pattern:
-    return Pattern(in_sequence([module.conv, module.bn]))
+    return Pattern(pairs_in_sequence([module.conv, module.bn]))
 
 
 KNOWN = (

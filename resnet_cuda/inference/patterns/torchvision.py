@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from resnet_cuda.inference.pattern import Known, Pair, Pattern, in_sequence, is_relu, residual, sequential_pairs
+from resnet_cuda.inference.pattern import Known, Pair, Pattern, pairs_in_sequence, residual, sequential_pairs
 from resnet_cuda.inference.patterns.own import torchvision_pyramid
+from resnet_cuda.layers.hooks import is_relu
 
 
 def _basic_block(block: Any) -> Pattern:
@@ -35,7 +36,7 @@ def _body(layers: Any) -> Pattern:
     """IntermediateLayerGetter: modules one after the other, the results of some of which are returned."""
     names = list(layers)
     pairs = []
-    for pair in in_sequence(layers.values()):
+    for pair in pairs_in_sequence(layers.values()):
         conv, norm = (next(name for name in names if layers[name] is it) for it in (pair.conv, pair.norm))
         if conv in layers.return_layers:
             continue
@@ -44,7 +45,7 @@ def _body(layers: Any) -> Pattern:
 
 
 def _conv_norm_activation(layers: Any) -> Pattern:
-    return Pattern(in_sequence(layers))
+    return Pattern(pairs_in_sequence(layers))
 
 
 KNOWN = (
