@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from pathlib import Path
 
 from resnet_cuda._version import __version__
 from resnet_cuda.export.command import add_export, run_export
@@ -34,12 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
         return _convert(chosen)
     if chosen.command == "export":
         return run_export(chosen)
-    if importlib.util.find_spec("benchmarks") is None:
+    if not _is_checkout():
         print("resnet_cuda: benchmarks/ is part of a checkout, not of the package: run this in one", file=sys.stderr)
         return 2
     from benchmarks.__main__ import main as benchmarks_main
 
     return benchmarks_main(rest)
+
+
+def _is_checkout() -> bool:
+    """Whether ``import benchmarks`` imports the folder beside this package, and not another package of that name."""
+    found = importlib.util.find_spec("benchmarks")
+    if found is None or found.origin is None:
+        return False
+    return Path(found.origin).resolve().parent == Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:

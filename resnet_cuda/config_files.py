@@ -51,7 +51,7 @@ def _parsed(file: Path) -> Any:
     try:
         content = yaml.safe_load(raw.decode("utf-8"))
     except Exception as error:  # not only YAMLError: PyYAML raises KeyError for `!!bool x`, RecursionError, and others
-        raise ValueError(f"{file} is no YAML file: {error or type(error).__name__}") from error
+        raise ValueError(f"{file} is not a YAML file: {error or type(error).__name__}") from error
     return {} if content is None else content
 
 

@@ -14,6 +14,9 @@ BLOCK_COUNTS: dict[int, tuple[int, int, int, int]] = {
     152: (3, 8, 36, 3),
 }
 
+# The depths of torchvision's, detectron2's and mmdetection's ResNets: the first two are of basic blocks.
+ALL_BLOCK_COUNTS: dict[int, tuple[int, int, int, int]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), **BLOCK_COUNTS}
+
 # The stages whose outputs a kind of body returns, 1 for C2; it has no stages after the last of them.
 RETURNED_STAGES: dict[str, tuple[int, ...]] = {
     "C4": (3,),

@@ -16,7 +16,7 @@ from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
 from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
 from resnet_cuda.scripted import ScriptedStem
-from resnet_cuda.stage_specs import BLOCK_COUNTS
+from resnet_cuda.stage_specs import ALL_BLOCK_COUNTS, BLOCK_COUNTS
 from resnet_cuda.torchvision_blocks import BasicBlock, TorchvisionBottleneck, shortcut
 from resnet_cuda.torchvision_stem import stem, stem_convolution
 
@@ -32,11 +32,7 @@ class Variant(NamedTuple):
     avg_down: bool = False
 
 
-_PLAIN = {
-    "resnet18": Variant(False, (2, 2, 2, 2)),
-    "resnet34": Variant(False, (3, 4, 6, 3)),
-    **{f"resnet{depth}": Variant(True, counts) for depth, counts in BLOCK_COUNTS.items()},
-}
+_PLAIN = {f"resnet{depth}": Variant(depth in BLOCK_COUNTS, counts) for depth, counts in ALL_BLOCK_COUNTS.items()}
 
 VARIANTS = Registry(
     "backbone_name",

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import Conv2d, conv_norm_act
-from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.layers.hooks import is_hooked, is_relu
 
 _PARTS = 7
 
@@ -41,6 +41,6 @@ def stem(conv1: nn.Module, bn1: nn.Module, x: Tensor) -> Tensor:
 
 
 def _conv_norm_relu(conv: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
-    fused = type(relu) is nn.ReLU and not is_hooked(relu)
+    fused = is_relu(relu)
     x = conv_norm_act(conv, norm, x, relu=fused)
     return x if fused else relu(x)

@@ -135,16 +135,16 @@ BILLION_LAUGHS = "\n".join(
     ["A0: &a0 [x, x]"] + [f"A{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
 )
 HARMFUL = {
-    "binary": (b"\x00\xff\xfe\x93NUMPY", "is no YAML file"),
-    "another encoding": ("ä: 1".encode("latin-1"), "is no YAML file"),
-    "a tag that runs code": (b"A: !!python/object/apply:os.system [exit]", "is no YAML file"),
-    "a tag of a name": (b"A: !!python/name:os.system", "is no YAML file"),
-    "a wrong tag": (b"A: !!bool x", "is no YAML file"),
-    "no date": (b"A: 2001-99-99", "is no YAML file"),
-    "a key that is a list": (b"? [1, 2]\n: 3", "is no YAML file"),
-    "open brackets": (b"A: [1, 2", "is no YAML file"),
-    "two documents": (b"A: 1\n---\nA: 2", "is no YAML file"),
-    "deep brackets": (b"A: " + b"[" * 5000 + b"]" * 5000, "is no YAML file|nested more than"),
+    "binary": (b"\x00\xff\xfe\x93NUMPY", "is not a YAML file"),
+    "another encoding": ("ä: 1".encode("latin-1"), "is not a YAML file"),
+    "a tag that runs code": (b"A: !!python/object/apply:os.system [exit]", "is not a YAML file"),
+    "a tag of a name": (b"A: !!python/name:os.system", "is not a YAML file"),
+    "a wrong tag": (b"A: !!bool x", "is not a YAML file"),
+    "no date": (b"A: 2001-99-99", "is not a YAML file"),
+    "a key that is a list": (b"? [1, 2]\n: 3", "is not a YAML file"),
+    "open brackets": (b"A: [1, 2", "is not a YAML file"),
+    "two documents": (b"A: 1\n---\nA: 2", "is not a YAML file"),
+    "deep brackets": (b"A: " + b"[" * 5000 + b"]" * 5000, "is not a YAML file|nested more than"),
     "deep enough": (b"A: " + b"[" * 100 + b"]" * 100, "nested more than 64 deep"),
     "deep sections": (b"A: " + b"{a: " * 100 + b"1" + b"}" * 100, "nested more than 64 deep"),
     "contains itself": (b"A: &a {B: *a}", "contains itself"),
@@ -192,7 +192,7 @@ def test_unusual_files_are_read_as_yacs_reads_them(content, expected, tmp_path):
     path.write_text(content)
     cfg = get_cfg()
     if expected is None:  # Python reads no number of that length
-        with pytest.raises(ValueError, match="is no YAML file"):
+        with pytest.raises(ValueError, match="is not a YAML file"):
             cfg.merge_from_file(path)
         return
     cfg.merge_from_file(path)

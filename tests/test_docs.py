@@ -141,6 +141,8 @@ OTHERS = {  # of Python, torch, CUDA and the system's loader
     "Unknown builtin op: resnet_cuda::",
     "Could not find schema for resnet_cuda::",
     "Guard failed",
+    "try blocks aren't supported",
+    "Unknown type constructor",
     "import statements aren't supported",
     "cannot import name",
     "from 'resnet_cuda' (unknown location",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
@@ -55,3 +56,13 @@ def test_the_program_is_named_as_it_was_called(called, name, capsys, monkeypatch
     with pytest.raises(SystemExit):
         main(["--help"])
     assert f"usage: {name} " in capsys.readouterr().out
+
+
+def test_another_package_named_benchmarks_is_not_ours(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        (tmp_path / "benchmarks" / name).write_text("print('not ours')\n")
+    path = f"{tmp_path}{os.pathsep}{PACKAGE.parent}"
+    result = run_python("-m", "resnet_cuda", "bench", path=path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "benchmarks/ is part of a checkout" in result.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag, integer, pair
+from resnet_cuda._replacing import replaceable, replacing
 from resnet_cuda.export.detectors import exportable, foreign_part, translations
 from resnet_cuda.export.signature import Example, Signature, signature_of
 from resnet_cuda.export.verification import largest_difference
@@ -90,11 +90,13 @@ def export_onnx(
         model: a network of one batch of images, or a detector of torchvision (a list of images), with float32
             parameters. It is not changed.
         path: the file, which is replaced only after the checks have passed. It contains all weights (below 2 GB).
+            A replaced file's permissions stay; a symbolic link's target is replaced, not the link.
         size: height and width of the images that the network is traced with, and compared on.
         example: the input to trace with instead: a tensor (N, C, H, W), or for a detector a list of one (3, H, W).
         dynamic: whether batch, height and width may have any value; False fixes them to the example's, without
             ``example`` to a batch of 1 of ``size``.
-        opset: the version of ONNX's operators, at least 18, for deformable layers 19.
+        opset: the version of ONNX's operators, at least 18, for deformable layers 19; at most the newest that the
+            installed onnx knows.
         exporter: "dynamo" is ``torch.onnx.export(dynamo=True)``, "torchscript" the older ``dynamo=False``. None uses
             "dynamo" except for detectors other than torchvision's Faster, Mask and Keypoint R-CNN and RetinaNet, and
             for those that override one of their methods.
@@ -106,9 +108,10 @@ def export_onnx(
     Raises:
         ImportError: if onnx or, for "dynamo", onnxscript is missing.
         ValueError: naming the argument, its value and what is allowed. Also if the folder of ``path`` does not exist,
-            and for models of another dtype than float32: export ``model.float()``, and let the runtime lower the
-            precision.
-        RuntimeError: if the outputs differ from PyTorch's by more than 1e-3 of the largest value.
+            if ``path`` is a directory, pipe or device, and for models of another dtype than float32: export
+            ``model.float()``, and let the runtime lower the precision.
+        RuntimeError: if the outputs differ from PyTorch's by more than 1e-3 of the largest value, or if
+            ``torch.onnx.export`` cannot write this ``opset``.
     """
     path = Path(path)
     dynamic, check = flag(_WHERE, "dynamic", dynamic), flag(_WHERE, "check", check)
@@ -118,20 +121,28 @@ def export_onnx(
     opset = integer(_WHERE, "opset", opset, 18)
     exporter = _exporter(exporter, model, signature)
     need_packages(exporter)
+    _check_known(opset)
     _check_dtype(model)
-    if not path.parent.is_dir():
-        raise ValueError(f"{_WHERE}: path is {str(path)!r}; its folder must exist")
-    with _evaluating(model), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        written = Path(folder) / path.name
+    _check_path(path)
+    with _evaluating(model), replacing(path) as written:
         names = signature.output_names(model)
         if exporter == "torchscript":  # which takes no number as a name
             names = tuple(f"output_{name}" if name.isdigit() else name for name in names)
-        _write(model, signature, names, str(written), opset, dynamic, exporter)
-        compared, difference = _checked(model, signature, str(written), dynamic) if check else ((), None)
-        os.replace(written, path)
+        _write(model, signature, names, written, opset, dynamic, exporter)
+        _check_written(written, opset)
+        compared, difference = _checked(model, signature, written, dynamic) if check else ((), None)
     return OnnxExport(
         path, exporter, opset, signature.input_name, signature.shape(dynamic), names, compared, difference
     )
+
+
+def _check_path(path: Path) -> None:
+    try:
+        target, _ = replaceable(path)
+    except OSError as error:
+        raise ValueError(f"{_WHERE}: path is {str(path)!r}; {error.strerror}") from None
+    if not target.parent.is_dir():
+        raise ValueError(f"{_WHERE}: path is {str(path)!r}; its folder must exist")
 
 
 def onnx_translations() -> dict[Callable, Callable]:
@@ -175,6 +186,29 @@ def _write(
     with warnings.catch_warnings():  # about deprecations within the exporters, and of constants in a detector's trace
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (example,), path, opset_version=opset, **options)
+
+
+def _check_known(opset: int) -> None:
+    import onnx  # type: ignore[import-not-found, unused-ignore]
+
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ValueError(
+            f"{_WHERE}: opset is {opset}; it must be at most {newest}, the newest that onnx {onnx.__version__} knows"
+        )
+
+
+def _check_written(path: str, opset: int) -> None:
+    """torch.onnx.export logs where it cannot convert to an opset, and writes another."""
+    import onnx  # type: ignore[import-not-found, unused-ignore]
+
+    imports = onnx.load(path, load_external_data=False).opset_import
+    written = next((it.version for it in imports if it.domain in ("", "ai.onnx")), None)
+    if written != opset:
+        raise RuntimeError(
+            f"{_WHERE}: opset is {opset}, but torch.onnx.export cannot convert this model to it and gives a file of "
+            f"opset {written}. Nothing was written; pass opset={written}, or a newer onnx may convert it"
+        )
 
 
 def _checked(

@@ -76,11 +76,11 @@ def _array(
         budget.take(len(raw))
         raw = raw.encode("latin1")
     if type(raw) is not bytes:
-        raise MalformedError("an array's content is no bytes")
+        raise MalformedError("an array's content is not bytes")
     if len(raw) != size:
         raise MalformedError(f"an array of {shape} {kind} has {len(raw)} bytes for {size}")
     if dtype.kind == "U" and size and np.frombuffer(raw, f"{dtype.order}u4").max() > sys.maxunicode:
-        raise MalformedError("an array's text has letters that Unicode has not")
+        raise MalformedError("an array's text has invalid code points")
     # An empty array takes no buffer of its own.
     return np.ndarray(shape, kind, buffer=raw if size else None, order=order)
 

@@ -113,7 +113,7 @@ def _dictionary(arguments: tuple[Any, ...], budget: Budget) -> dict[Any, Any]:
         return Attributes(given)
     pairs = [tuple(pair) for pair in given if type(pair) in (tuple, list)]
     if len(pairs) != len(given) or any(len(pair) != 2 for pair in pairs):
-        raise MalformedError("a dictionary is built of what is no pair")
+        raise MalformedError("a dictionary is built of other entries than pairs; each must be a key and a value")
     return fill(Attributes(), [part for pair in pairs for part in pair])
 
 
@@ -124,7 +124,7 @@ def _default_dictionary(arguments: tuple[Any, ...], budget: Budget) -> dict[Any,
 def _set(arguments: tuple[Any, ...], budget: Budget) -> set[Any]:
     (given,) = arguments or ((),)
     if type(given) not in (list, tuple, set):
-        raise MalformedError("a set is built of what is no list")
+        raise MalformedError(f"a set is built of a {type(given).__name__}; it must be a list, a tuple or a set")
     budget.take(232 + 64 * len(given))
     return set(keys(list(given)))
 
@@ -133,7 +133,7 @@ def sequence(arguments: tuple[Any, ...], budget: Budget) -> Any:
     """Builds list and tuple, and torch.Size as a tuple."""
     (given,) = arguments or ((),)
     if type(given) not in (list, tuple):
-        raise MalformedError("a list is built of what is no list")
+        raise MalformedError(f"a list is built of a {type(given).__name__}; it must be a list or a tuple")
     budget.take(8 * len(given))
     return tuple(given)
 

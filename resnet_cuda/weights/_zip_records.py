@@ -134,13 +134,13 @@ def _directory(file: BinaryIO, size: int) -> tuple[int, int, int, int]:
 def _entry(directory: bytes, position: int) -> tuple[Record, int]:
     fixed = directory[position : position + 46]
     if len(fixed) < 46 or fixed[:4] != b"PK\x01\x02":
-        raise MalformedError("damaged: its zip directory has an entry that is none")
+        raise MalformedError("damaged: its zip directory has an invalid entry")
     flags, method = struct.unpack("<HH", fixed[8:12])
     checksum, packed, size, name_length, extra_length, comment_length = struct.unpack("<3L3H", fixed[16:34])
     header = int.from_bytes(fixed[42:46], "little")
     end = position + 46 + name_length + extra_length + comment_length
     if end > len(directory):
-        raise MalformedError("damaged: its zip directory has an entry that is none")
+        raise MalformedError("damaged: its zip directory has an invalid entry")
     name = directory[position + 46 : position + 46 + name_length].decode("utf-8", "backslashreplace")
     extra = directory[position + 46 + name_length : end - comment_length]
     size, packed, header = _wide(extra, (size, packed, header))

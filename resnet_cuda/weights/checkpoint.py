@@ -20,6 +20,7 @@ from resnet_cuda.weights.formats import (
     Format,
 )
 from resnet_cuda.weights.formats.templates import group_norm_name
+from resnet_cuda.weights.reparametrized import advice
 
 # What wrappers put before every key: DDP, torch.compile.
 _WRAPPER_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
@@ -108,8 +109,10 @@ def recognise(
     most = max(len(it.tensors) for it in found)
     if most == 0:
         first = ", ".join(list(tensors)[:5]) or "there are none"
+        hint = advice(tensors, is_model)
         raise UnknownKeysError(
             f"no key is one of a ResNet backbone as {', '.join(FORMATS)} or timm name them; the first keys: {first}"
+            f"{'' if hint is None else f'. {hint}'}"
         )
     equals = [it for it in found if len(it.tensors) == most]
     best = _chosen(equals, plain, like, prefer)

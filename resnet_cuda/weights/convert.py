@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION
 from resnet_cuda.weights.load import checked_eps
 from resnet_cuda.weights.norms import folded, with_eps
 from resnet_cuda.weights.notes import converted_stem
+from resnet_cuda.weights.reparametrized import advice
 from resnet_cuda.weights.report import summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.unwrap import CONVENTIONS
@@ -74,7 +75,7 @@ def convert(
     Args:
         source: as for :func:`resnet_cuda.load_weights`.
         to: "torchvision", "timm", "maskrcnn-benchmark", "detectron2", "mmdetection" or "caffe2".
-        layout: the kind of model that the keys shall fit: "classifier" (no prefix and no pyramid), "backbone"
+        layout: the kind of model that the keys should fit: "classifier" (no prefix and no pyramid), "backbone"
             (``body.``, ``fpn.``; detectron2's ``bottom_up.``), "detector" (``backbone.body.``, ...). None: as in the
             source.
         eps: epsilon of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
@@ -101,65 +102,87 @@ def convert(
     target = TORCHVISION if to == "timm" else FORMATS[to]
     stem = converted_stem(given, pixels, report, "convert")
     checkpoint.tensors.update(stem)
-    has_stem = any(name.startswith("stem.") for name in checkpoint.tensors)
-    if has_stem and pixels is not None and not stem:
-        report.notes.append(f"input: the weights are for {PIXELS[pixels]} already; the stem is unchanged")
-    if has_stem and pixels is None and PIXELS[given.pixels] != PIXELS[target.pixels]:
-        report.notes.append(
-            f"input: the weights are for {PIXELS[given.pixels]}, {target.name}'s mostly for {PIXELS[target.pixels]}; "
-            f"the stem is unchanged, pixels={target.pixels!r} (--pixels {target.pixels}) converts it"
-        )
-    stride = given.stride_in_1x1()
-    if stride != target.stride_in_1x1:
-        where = {True: "in the first 1x1", False: "in the 3x3", None: "in the first 1x1 or the 3x3"}[stride]
-        report.notes.append(f"stride: bottlenecks of these weights stride {where}; the model must, too")
-    assumed = given.assumed_eps()
-    changed = any(given.eps(it.rpartition(".")[0]) != target.eps for it in checkpoint.tensors if it.endswith("_var"))
-    if assumed is not None and changed:
-        report.notes.append(f"batch norms: {assumed}")
-    if (
-        "fpn.p7.weight" in checkpoint.tensors
-        and target is not checkpoint.format
-        and MMDETECTION in (target, checkpoint.format)
-    ):
-        report.notes.append(
-            "mmdetection's P7 has a ReLU before it only with relu_before_extra_convs, the others' always"
-        )
+    report.notes += _notes(given, target, pixels, stem_is_converted=bool(stem))
     _check_values(label, given, target)
-    values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
+    if checkpoint.unknown:
+        hint = advice(checkpoint.unknown, is_model=False)
+        raise ValueError(
+            f"convert: {label} has keys that no ResNet has: {', '.join(list(checkpoint.unknown)[:5])}"
+            f"{'' if hint is None else f'. {hint}'}"
+        )
     layout = "classifier" if to == "timm" else layout or checkpoint.layout
     if checkpoint.format is CAFFE2 and "fpn" in checkpoint.components and layout == "classifier":
         layout = "detector"  # of Caffe2's layouts nothing is known
+    weights, left_out, nameless = _renamed(given, target, layout)
+    if nameless:
+        raise ValueError(f"convert: {to} has no names for {len(nameless)} of {label}'s tensors: {summary(nameless)}")
+    left_out = [*report.ignored, *checkpoint.spare, *left_out]
+    content = _wrapped(weights, given, target, pixels)
+    return Conversion(content, weights, checkpoint.format.name, to, layout, left_out, report.notes)
+
+
+def _notes(given: Source, target: Format, pixels: str | Sequence[str] | None, stem_is_converted: bool) -> Iterator[str]:
+    """What a user of the result must know: pixels, strides, epsilons, P7."""
+    checkpoint = given.checkpoint
+    if any(name.startswith("stem.") for name in checkpoint.tensors):
+        have, usual = PIXELS[given.pixels], PIXELS[target.pixels]
+        if pixels is not None and not stem_is_converted:
+            yield f"input: the weights are for {PIXELS[_name_of(pixels)]} already; the stem is unchanged"
+        if pixels is None and have != usual:
+            yield (
+                f"input: the weights are for {have}, {target.name}'s mostly for {usual}; the stem is unchanged, "
+                f"pixels={target.pixels!r} (--pixels {target.pixels}) converts it"
+            )
+    stride = given.stride_in_1x1()
+    if stride != target.stride_in_1x1:
+        where = {True: "in the first 1x1", False: "in the 3x3", None: "in the first 1x1 or the 3x3"}[stride]
+        yield f"stride: bottlenecks of these weights stride {where}; the model must, too"
+    assumed = given.assumed_eps()
+    changed = any(given.eps(it.rpartition(".")[0]) != target.eps for it in checkpoint.tensors if it.endswith("_var"))
+    if assumed is not None and changed:
+        yield f"batch norms: {assumed}"
+    other = target is not checkpoint.format and MMDETECTION in (target, checkpoint.format)
+    if other and "fpn.p7.weight" in checkpoint.tensors:
+        yield "mmdetection's P7 has a ReLU before it only with relu_before_extra_convs, the others' always"
+
+
+def _renamed(given: Source, target: Format, layout: str) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The weights by the target's keys; the source's keys that are left out; those that the target has no names for."""
+    checkpoint = given.checkpoint
+    values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
     prefixes = target.prefixes[layout]
-    left_out, nameless = [*report.ignored, *checkpoint.spare], []
     if target is DETECTRON2 and "fpn" not in checkpoint.components:
         prefixes = (prefixes[0].removesuffix("bottom_up."), *prefixes[1:])
     weights: dict[str, Tensor] = {}
+    left_out, nameless = [], []
     for name, value in values.items():
         # A classifier has no pyramid and no heads; Caffe2's files have one layout for all.
         only_body = layout == "classifier" and target is not CAFFE2 and component_of(name) in ("fpn", "head")
-        key = None if only_body else _key(name, values, target, given, prefixes, to)
+        key = None if only_body else _key(name, values, target, given, prefixes)
         if key is not None:
             weights[key] = value
         elif name.endswith(".num_batches_tracked") or component_of(name) == "classifier" or only_body:
             left_out.append(checkpoint.keys[name])
         else:
             nameless.append(checkpoint.keys[name])
-    if checkpoint.unknown:
-        raise ValueError(f"convert: {label} has keys that no ResNet has: {', '.join(list(checkpoint.unknown)[:5])}")
     if target is checkpoint.format:
         weights.update(checkpoint.foreign)
     else:
         left_out += [checkpoint.other_keys[key] for key in checkpoint.foreign]
-    if nameless:
-        raise ValueError(f"convert: {to} has no names for {len(nameless)} of {label}'s tensors: {summary(nameless)}")
+    return weights, left_out, nameless
+
+
+def _wrapped(
+    weights: dict[str, Tensor], given: Source, target: Format, pixels: str | Sequence[str] | None
+) -> dict[str, Any]:
+    """The content of a file with ``weights``, with what the target's library has around them."""
+    if target.wrapper is None:
+        return weights
     noted: dict[str, Any] = {"pixels": given.pixels if pixels is None else _name_of(pixels)}
+    stride = given.stride_in_1x1()
     if stride is not None:
         noted["stride_in_1x1"] = stride
-    content = weights
-    if target.wrapper is not None:
-        content = {target.wrapper: weights, **copy.deepcopy(target.extras), CONVENTIONS: noted}
-    return Conversion(content, weights, checkpoint.format.name, to, layout, left_out, report.notes)
+    return {target.wrapper: weights, **copy.deepcopy(target.extras), CONVENTIONS: noted}
 
 
 def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) -> Conversion:
@@ -197,7 +220,7 @@ def _check_values(label: str, given: Source, target: Format) -> None:
     named += [(checkpoint.other_keys[key], "", value) for key, value in checkpoint.foreign.items()]
     for key, name, value in named:
         if value.is_meta or not is_dense(value):
-            raise ValueError(f"convert: {label}: {key} is no dense tensor of real numbers")
+            raise ValueError(f"convert: {label}: {key} is not a dense tensor of real numbers")
         if value.dtype in FLOATS:
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"convert: {label}: {key} has NaN or infinite values")
@@ -258,7 +281,6 @@ def _key(
     target: Format,
     given: Source,
     prefixes: tuple[str, str, str],
-    to: str,
 ) -> str | None:
     part = component_of(name)
     prefix = {"body": prefixes[0], "classifier": prefixes[0], "fpn": prefixes[1], "head": prefixes[2]}[part]

@@ -6,16 +6,15 @@ file's size in memory: see :mod:`resnet_cuda.weights.restricted_pickle` for pick
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from resnet_cuda._replacing import replacing
 from resnet_cuda.weights import _safetensors, _torch_files, _zip_records, restricted_pickle
 from resnet_cuda.weights._malformed import MalformedError
 from resnet_cuda.weights._pickle_writer import DetectronPickler
@@ -107,13 +106,14 @@ def write(content: Mapping[str, Any], path: str | os.PathLike[str], container: s
 
     Args:
         content: names and tensors, with further dictionaries, lists and plain values; flat for safetensors.
-        path: an existing file is replaced.
+        path: an existing file is replaced and keeps its permissions; of a symbolic link the target is replaced.
         container: "torch", as by torch.save; "pickle", protocol 2 with NumPy arrays, as Detectron and detectron2 read
             it; "safetensors", which needs the package of that name.
 
     Raises:
         ValueError: for another container, and without the package safetensors.
-        FileError: for content that the container does not support, and if the file cannot be written.
+        FileError: for content that the container does not support, if the file cannot be written, and if ``path`` is a
+            directory, pipe or device.
     """
     if container not in CONTAINERS:
         raise ValueError(f"container is {container!r}; allowed are {', '.join(CONTAINERS)}")
@@ -122,26 +122,12 @@ def write(content: Mapping[str, Any], path: str | os.PathLike[str], container: s
         raise TypeError(f"content is a {type(content).__name__}; it must be a mapping of names and tensors")
     save = {"torch": _save_torch, "pickle": _save_pickle, "safetensors": _save_safetensors}[container]
     try:
-        with _replacing(Path(name)) as temporary:
+        with replacing(name) as temporary:
             save(content, temporary)
     except MalformedError as error:
         raise FileError.about(name, str(error)) from None
     except OSError as error:
         raise FileError.about(name, error.strerror or str(error)) from None
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[str]:
-    """A file beside ``path`` that takes its place where the block ends, and is gone where it fails."""
-    temporary = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}")
-    try:
-        temporary.touch(exist_ok=False)
-        yield str(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _save_torch(content: Mapping[str, Any], path: str) -> None:
@@ -162,7 +148,7 @@ def _save_safetensors(content: Mapping[str, Any], path: str) -> None:
         ) from error
     strange = next((key for key, value in content.items() if not isinstance(value, torch.Tensor)), None)
     if strange is not None:
-        raise MalformedError(f"{strange!r:.80} is no tensor; safetensors holds a flat dictionary of tensors")
+        raise MalformedError(f"{strange!r:.80} is not a tensor; safetensors holds a flat dictionary of tensors")
     # Clones, since tensors that share a storage are refused there.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in content.items()}
     Path(path).write_bytes(save(tensors, {"format": "pt"}))
@@ -193,4 +179,4 @@ def _array(tensor: torch.Tensor, name: str) -> Any:
     try:
         return tensor.contiguous().numpy()
     except TypeError:
-        raise MalformedError(f"content{name} is {tensor.dtype}, which NumPy has not; convert it to float32") from None
+        raise MalformedError(f"content{name} is {tensor.dtype}, which NumPy lacks; convert it to float32") from None

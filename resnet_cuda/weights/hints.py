@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from resnet_cuda.weights.checkpoint import Checkpoint
+from resnet_cuda.weights.reparametrized import advice
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
 
@@ -10,12 +13,16 @@ from resnet_cuda.weights.target import Target
 def hints(target: Target, source: Source, refused: list[tuple[str, str]]) -> list[str]:
     """A sentence for each difference of structure, with the argument of resnet_fpn_backbone to change."""
     given, wanted = source.checkpoint, target.checkpoint
-    found = []
+    sides = (
+        advice((key for kind, key in refused if kind == side), is_model)
+        for side, is_model in (("unexpected", False), ("missing", True))
+    )
+    found = [it for it in sides if it is not None]
     counts = [_blocks(given), _blocks(wanted)]
     if all(counts) and counts[0][: len(counts[1])] != counts[1][: len(counts[0])]:
         there, here = (", ".join(map(str, it)) for it in counts)
         found.append(f"The source has stages of {there} blocks, the model of {here}: networks of another depth")
-    elif _is_bottleneck(given) != _is_bottleneck(wanted):
+    elif {_is_bottleneck(given), _is_bottleneck(wanted)} == {True, False}:
         found.append("One has bottlenecks, the other basic blocks: networks of another depth")
     for what, part, argument in (
         ("a deep stem", "stem.0.", "deep_stem=, or a name such as resnet50d"),
@@ -52,6 +59,8 @@ def _blocks(checkpoint: Checkpoint) -> list[int]:
 
 
 def _is_bottleneck(checkpoint: Checkpoint) -> bool | None:
-    if "res2.0.conv1.weight" not in checkpoint.tensors:
-        return None
-    return "res2.0.conv3.weight" in checkpoint.tensors
+    """Whether blocks have a third convolution or norm; None if there is none of a block's."""
+    parts = {
+        found[1] for name in checkpoint.tensors if (found := re.match(r"res\d+\.\d+\.(?:conv|norm|gn)(\d)\.", name))
+    }
+    return "3" in parts if parts else None

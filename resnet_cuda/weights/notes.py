@@ -48,7 +48,8 @@ def converted_stem(
     for name in stems:
         weight = checkpoint.tensors[name]
         if weight.layout != torch.strided or not weight.is_floating_point():
-            raise ValueError(f"{report.source}: {checkpoint.keys[name]} is no dense tensor of floating-point numbers")
+            key = checkpoint.keys[name]
+            raise ValueError(f"{report.source}: {key} is not a dense tensor of floating-point numbers")
         try:
             converted[name] = convert_stem(weight, source, target)
         except ValueError as error:

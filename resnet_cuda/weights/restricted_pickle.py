@@ -244,7 +244,8 @@ class Machine:
     def _container(self, kind: type) -> Any:
         top = self._top()
         if not isinstance(top, kind):
-            raise MalformedError(f"damaged at byte {self.position}: it fills a {kind.__name__} that is none")
+            filled = f"a {type(top).__name__} as a {kind.__name__}"
+            raise MalformedError(f"damaged at byte {self.position}: it fills {filled}")
         return top
 
     def _put(self, index: int) -> None:
@@ -271,14 +272,14 @@ class Machine:
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str or len(module) + len(name) > MAX_NAME:
-            raise MalformedError(f"damaged at byte {self.position}: a name that is no string")
+            raise MalformedError(f"damaged at byte {self.position}: a name that is not a string")
         self.stack.append(self._name(module, name))
 
     def _called(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _pickle_names.Name):
-            raise MalformedError(f"damaged at byte {self.position}: it calls what is no function")
+            raise MalformedError(f"damaged at byte {self.position}: it calls an object that is not a function")
         if type(arguments) is not tuple:
-            raise MalformedError(f"damaged at byte {self.position}: the arguments of {function} are no tuple")
+            raise MalformedError(f"damaged at byte {self.position}: the arguments of {function} are not a tuple")
         return function.call(arguments, self.budget)
 
     def _reduce(self) -> None:

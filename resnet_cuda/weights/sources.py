@@ -70,7 +70,7 @@ def _of_text(source: str, backbone_name: str | None, argument: str) -> tuple[Map
         if _BARE_NAME.fullmatch(source):
             hint = f"; of torchvision's weights give the full name, such as 'ResNet50_Weights.{source}'"
         folder = "" if os.path.isabs(source) else f"; the current folder is {os.getcwd()}"
-        raise files.FileError.about(source, f"{argument} is no file{folder}{hint}")
+        raise files.FileError.about(source, f"{argument} is not a file{folder}{hint}")
     return files.read(source), source
 
 

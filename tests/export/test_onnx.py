@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -207,6 +208,46 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_file_of_another_opset_than_asked_for_is_refused(tmp_path, monkeypatch, check):
+    """As torch.onnx.export writes one, which only logs that it could not convert the model."""
+    export = torch.onnx.export
+    monkeypatch.setattr(
+        torch.onnx, "export", lambda *inputs, opset_version, **more: export(*inputs, opset_version=18, **more)
+    )
+    with pytest.raises(
+        RuntimeError, match=r"export_onnx: opset is 20, but .* opset 18\. Nothing was written; pass opset=18"
+    ):
+        export_onnx(nn.Conv2d(3, 4, 3), tmp_path / "x.onnx", size=(8, 9), opset=20, check=check)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_opset_is_that_of_the_file(tmp_path):
+    newest = onnx.defs.onnx_opset_version()
+    for opset in {18, min(21, newest)}:
+        report = export_onnx(nn.Conv2d(3, 4, 3), tmp_path / "x.onnx", size=(8, 9), opset=opset, check=False)
+        (written,) = onnx.load(tmp_path / "x.onnx").opset_import
+        assert report.opset == written.version == opset
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "named pipe"), (tmp_path, "directory")):
+        with pytest.raises(ValueError, match=f"export_onnx: path is '{path}'; it is a {kind}.*; it must be a regular"):
+            export_onnx(nn.Conv2d(3, 4, 3), path)
+    assert (tmp_path / "pipe").is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_link_is_written_through_and_permissions_stay(tmp_path):
+    path, link = tmp_path / "x.onnx", tmp_path / "link.onnx"
+    path.write_bytes(b"an older file")
+    path.chmod(0o600)
+    link.symlink_to("x.onnx")
+    export_onnx(nn.Conv2d(3, 4, 3), link, size=(8, 9), check=False)
+    assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    assert operators(path)["Conv"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -218,6 +259,8 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
         ({"opset": 17}, ValueError, "opset is 17; it must be at least 19, the first with DeformConv"),
         ({"opset": 18}, ValueError, "opset is 18; it must be at least 19, the first with DeformConv"),
         ({"opset": 17, "model": tiny(dcn=False)}, ValueError, "opset is 17; it must be at least 18"),
+        ({"opset": 60}, ValueError, r"opset is 60; it must be at most \d+, the newest that onnx"),
+        ({"opset": 999, "exporter": "torchscript"}, ValueError, r"opset is 999; it must be at most \d+, the newest"),
         ({"path": Path("no") / "folder" / "x.onnx"}, ValueError, "path is 'no/folder/x.onnx'; its folder must exist"),
         ({"example": torch.zeros(3, 8, 8)}, ValueError, r"example is of shape \(3, 8, 8\); it must be a tensor"),
         ({"example": [torch.zeros(3, 8, 8)] * 2}, ValueError, "example is a list that is not of one image"),

@@ -61,9 +61,9 @@ SAID = [
     "deform_conv2d: weight is of shape (5, 3, 3, 3); it must be (O, C/groups, kh, kw) with C = 4 of input",
     "deform_conv2d: bias is of shape (6,); it must be (O,) = (5,)",
     "deform_conv2d: stride, padding or dilation is 1099511627776; it must be below 2^31",
-    "deform_conv2d: weight is torch.float64; it must be torch.float32 beside an input of torch.float32",
+    "deform_conv2d: weight is torch.float64; it must be torch.float32 where input is torch.float32",
     "frozen_bn_relu: scale is of shape (10,); it must be (C,) = (4,), the channels of input",
-    "shape (2, 4, 6, 7)",
+    "of input's shape, (2, 4, 6, 7)",
     "frozen_bn_relu: cannot allocate 4503599627370496 bytes for a tensor of shape (1099511627776, 4, 16, 16) of "
     "torch.float32 on cpu: ",
 ]

@@ -142,6 +142,12 @@ def test_caffe2_folds_statistics_into_scale_and_shift():
     assert not [key for key in blobs if "running" in key or "num_batches" in key]
 
 
+def test_a_pair_of_pixels_that_changes_nothing():
+    pair = ["torchvision", "torchvision"]
+    conversion = convert(narrow_fpn().state_dict(), "detectron2", pixels=pair)
+    assert any("already; the stem is unchanged" in note for note in conversion.notes)
+
+
 def test_pixels_are_converted_once():
     state = randomise(narrow_fpn()).state_dict()
     there = convert(state, "detectron2", pixels="detectron2")

@@ -286,7 +286,7 @@ def test_written_pickles_are_detectrons(tmp_path):
         ([1], "torch", TypeError, "content is a list; it must be a mapping"),
         ({"a": {"b": [object()]}}, "torch", FileError, r"name: content\['a'\]\['b'\]\[0\] is a object"),
         ({"w": torch.ones(1, dtype=torch.bfloat16)}, "pickle", FileError, r"content\['w'\] is torch.bfloat16"),
-        ({"w": torch.ones(1), "n": 5}, "safetensors", FileError, "'n' is no tensor"),
+        ({"w": torch.ones(1), "n": 5}, "safetensors", FileError, "'n' is not a tensor"),
     ],
 )
 def test_what_cannot_be_written(tmp_path, content, container, error, message):
@@ -325,6 +325,32 @@ def test_what_is_no_file_of_weights(written, data, message):
         read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("container", files.CONTAINERS)
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, container):
+    if container == "safetensors":
+        pytest.importorskip("safetensors")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path, kind in ((tmp_path / "pipe", "named pipe"), (tmp_path / "link", "named pipe"), (tmp_path, "directory")):
+        with pytest.raises(FileError, match=f"{path}: it is a {kind}.*; it must be a regular file"):
+            write({"w": torch.ones(1)}, path, container)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("container", files.CONTAINERS)
+def test_a_link_is_written_through_and_permissions_stay(tmp_path, container):
+    if container == "safetensors":
+        pytest.importorskip("safetensors")
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"before")
+    path.chmod(0o600)
+    link.symlink_to("file")
+    write({"w": torch.ones(1)}, link, container)
+    assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    assert torch.equal(read(path)["w"], torch.ones(1))
 
 
 def test_paths_without_a_file(tmp_path):

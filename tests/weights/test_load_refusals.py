@@ -10,8 +10,10 @@ from helpers.networks import (
     randomise,
 )
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from resnet_cuda import load_weights, resnet_fpn_backbone
+from resnet_cuda.weights.convert import convert
 
 
 @pytest.mark.parametrize(
@@ -187,3 +189,53 @@ def test_tied_tensors_take_one_value_and_are_restored():
     assert_refused(
         model, randomise(narrow_fpn(), 3).state_dict(), "are one tensor in the model and differ in the source"
     )
+
+
+def _pruned(layer):
+    prune.l1_unstructured(layer, "weight", 0.3)
+
+
+OTHER_TENSORS = {  # what computes a weight from other tensors, and what undoes it
+    "pruned": (_pruned, r"prune\.remove\(layer, 'weight'\)"),
+    "parametrized": (parametrizations.weight_norm, r"parametrize\.remove_parametrizations\(layer, 'weight'\)"),
+    "parametrized ": (parametrizations.spectral_norm, r"parametrize\.remove_parametrizations\(layer, 'weight'\)"),
+    "weight-normalised": (nn.utils.weight_norm, r"remove_weight_norm\(layer, 'weight'\)"),
+    "spectrally normalised": (nn.utils.spectral_norm, r"remove_spectral_norm\(layer, 'weight'\)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("layer", ["conv1", "layer1.0.conv1", "layer2.1.conv2"])
+@pytest.mark.parametrize("what", OTHER_TENSORS)
+def test_weights_that_are_computed_from_others_are_told_what_to_do(what, layer):
+    change, remedy = OTHER_TENSORS[what]
+    other = narrow_fpn()
+    change(other.body.get_submodule(layer))
+    source = other.state_dict()
+    model = narrow_fpn()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"source is of a {what.strip()} model .*{remedy}") as caught:
+        load_weights(model, source)
+    assert "depth" not in str(caught.value)
+    assert_same_state(model, before)
+    with pytest.raises(ValueError, match=rf"model is {what.strip()} .*{remedy}") as caught:
+        load_weights(other, before)
+    assert "depth" not in str(caught.value)
+    with pytest.raises(ValueError, match=remedy):
+        convert(source, "detectron2")
+
+
+def test_a_model_all_of_whose_convolutions_are_pruned():
+    other = narrow_fpn()
+    for layer in other.modules():
+        if isinstance(layer, nn.Conv2d):
+            _pruned(layer)
+    with pytest.raises(ValueError, match=r"no key is one of a ResNet backbone.*call torch\.nn\.utils\.prune\.remove"):
+        load_weights(narrow_fpn(), other.state_dict())
+
+
+def test_another_depth_is_told_of_a_pruned_network_too():
+    other = resnet_fpn_backbone("resnet50", width=8, fpn_channels=16)
+    _pruned(other.body.layer1[0].conv3)
+    with pytest.raises(ValueError, match=r"of a pruned model .*networks of another depth"):
+        load_weights(resnet_fpn_backbone("resnet34", width=8, fpn_channels=16), other.state_dict())

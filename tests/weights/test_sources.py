@@ -71,9 +71,9 @@ def test_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("missing.pth", FileError, "^missing.pth: source is no file; the current folder is .+$"),
+        ("missing.pth", FileError, "^missing.pth: source is not a file; the current folder is .+$"),
         ("IMAGENET1K_V2", FileError, "give the full name, such as 'ResNet50_Weights.IMAGENET1K_V2'"),
-        ("", FileError, "is no file"),
+        ("", FileError, "is not a file"),
         (
             5,
             TypeError,

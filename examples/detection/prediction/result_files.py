@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from detection.replacing import replacing
 
 RESULTS, IMAGES = "results.json", "images.json"
 
@@ -56,7 +57,7 @@ def result_files(output: Path, categories: Sequence[dict[str, Any]] | None = Non
         if (output / name).is_dir():
             raise IsADirectoryError(f"{output / name} is a folder; a file of this name is to be written there")
     stopped = None
-    with _replacing(output / RESULTS) as file:
+    with replacing(output / RESULTS) as file:
         results = ResultFile(file)
         try:
             yield results
@@ -66,22 +67,8 @@ def result_files(output: Path, categories: Sequence[dict[str, Any]] | None = Non
             stopped = error
         results.finish()
     if categories is not None:
-        with _replacing(output / IMAGES) as file:
+        with replacing(output / IMAGES) as file:
             content = {"images": results.images, "annotations": [], "categories": list(categories)}
             file.write(json.dumps(content).encode())
     if stopped is not None:
         raise stopped
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that replaces ``path`` at the end, or is removed after an error."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

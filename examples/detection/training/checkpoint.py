@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import nn
 
 from detection.models.build import build_model
 from detection.models.options import ModelOptions
+from detection.replacing import replacing
 
 KEYS = ("model", "options", "iteration")  # of every checkpoint; best.pt has no more
 FROM_ELSEWHERE = "to start from its weights, give it as --weights"
@@ -26,21 +25,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Writes atomically: to a file beside ``path``, then renamed. A kill leaves the old file or the new one.
 
     Raises:
-        SaveError: where the disk is full or the folder cannot be written.
+        SaveError: where the disk is full, the folder cannot be written, or ``path`` is a directory, a pipe or a device.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
+        with replacing(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch turns the file's OSError into a RuntimeError of its own
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        kept = "; the checkpoint before it is kept" if path.exists() else ""
+        kept = "; the checkpoint before it is kept" if path.is_file() else ""
         raise SaveError(f"{path} cannot be saved: {_reason(error)}{kept}") from error
 
 
@@ -88,17 +80,6 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, ModelOption
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: its weights do not fit its model options: {error}") from error
     return model.to(device).eval(), options
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the rename, too, outlives a loss of power."""
-    if os.name == "nt":  # which opens no folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: BaseException) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from detection.replacing import replacing
+
 LINES, TABLE = "log.jsonl", "log.csv"
 
 
@@ -93,9 +95,8 @@ class Log:
 
 
 def _rewrite(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def _tensorboard(folder: Path, done: int) -> Any:

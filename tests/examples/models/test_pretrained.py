@@ -383,7 +383,7 @@ def test_files_of_another_kind(narrow, tmp_path):
         (text, "it is not a file of weights: it begins with b'not weights\\n'"),
         (tmp_path, "it is a directory, not a file"),
         (empty, "it is empty"),
-        (tmp_path / "missing.pth", "weights is no file"),
+        (tmp_path / "missing.pth", "weights is not a file"),
         (tensors, "no key is one of a ResNet backbone as torchvision"),
         (number, "it holds a int"),
     ):

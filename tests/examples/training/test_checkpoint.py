@@ -117,3 +117,24 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(SaveError, match=r"run/checkpoint\.pt cannot be saved: (File exists|Not a directory)"):
         checkpoint.save(tmp_path / "run" / "checkpoint.pt", {})
+
+
+def test_a_link_to_another_disk_stays_and_so_do_permissions(tmp_path):
+    (tmp_path / "disk").mkdir()
+    path, link = tmp_path / "disk" / "kept.pt", tmp_path / "checkpoint.pt"
+    link.symlink_to("disk/kept.pt")
+    for mode in (None, 0o600):
+        if mode is not None:
+            path.chmod(mode)
+        checkpoint.save(link, {"iteration": 1})
+        assert link.is_symlink() and torch.load(path) == {"iteration": 1}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path / "disk") == ["kept.pt"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.pt")
+    with pytest.raises(SaveError, match=r"checkpoint\.pt cannot be saved: it is a named pipe.*regular file") as caught:
+        checkpoint.save(tmp_path / "checkpoint.pt", {})
+    assert "is kept" not in str(caught.value)
+    assert (tmp_path / "checkpoint.pt").is_fifo()
