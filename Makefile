@@ -88,4 +88,4 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf build dist *.egg-info resnet_cuda/*.so
+	rm -rf build dist *.egg-info resnet_cuda/*.so $(STAMP)
