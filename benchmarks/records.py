@@ -6,7 +6,7 @@ from pathlib import Path
 
 # The "phase" of a record: which part of a GPU run it belongs to.
 FIRST_CALLS, CEILINGS, CORRECTNESS, PEERS = "0", "1", "2", "3"
-DEFORM_CONV, KERNELS, FROZEN_BN, BACKBONES, MEMORY = "4", "5", "6", "7", "8"
+DEFORM_CONV, KERNELS, FROZEN_BN, BACKBONES, MEMORY, HOST = "4", "5", "6", "7", "8", "9"
 
 
 class Results:

@@ -48,6 +48,7 @@ STEPS = (
     Step("ratios", "deform_conv2d beside torchvision", 40, _CELLS, records.DEFORM_CONV, (1,)),
     Step("frozen_bn", "FrozenBN beside copies", 30, _CELLS, records.FROZEN_BN, (1,)),
     Step("deformable", "R-50-DCN", 45, _CELLS, records.BACKBONES, (1,)),
+    Step("host", "CPU time per call", 8, "benchmarks.gpu.host:run", records.HOST),
     Step("tests", "pytest -m cuda", 100, "benchmarks.gpu.tools:tests", None, (2,)),
     Step("sanitizer", "memcheck and racecheck", 45, "benchmarks.gpu.tools:sanitizer", None, (2,)),
     Step("variants", "float16, TF32, batch 2, other offsets", 40, _CELLS, records.DEFORM_CONV, (2,)),

@@ -149,13 +149,16 @@ def test_the_tests_are_collected(half):
         assert "test_streams" in text and "test_large" in text and "test_deform_conv_values" in text
 
 
-def test_the_peers_alone(gpu_run, tmp_path):
-    """In neither half; by name."""
-    result = gpu_run(ROOT, tmp_path, "--no-build", "--only", "peers", PYTHONPATH=PATHS)
+def test_the_peers_and_host_times_by_name(gpu_run, tmp_path):
+    """In neither half."""
+    result = gpu_run(ROOT, tmp_path, "--no-build", "--only", "host,peers", PYTHONPATH=PATHS)
     assert result.returncode == 0
     (file,) = tmp_path.glob("*.jsonl")
-    measured = {record["candidate"] for record in read(file) if record["kind"] == "time"}
+    records = read(file)
+    measured = {record["candidate"] for record in records if record["kind"] == "time"}
     assert {"torchvision, float32, TF32 off", "torchvision, float32, TF32 on"} <= measured
+    host = {record["item"]: record["cpu_us"] for record in records if record["kind"] == "host time"}
+    assert len(host) == 18 and min(host.values()) > 0
 
 
 HANGS = "import time\ndef run(context):\n    context.write('before', item='hanging')\n    time.sleep(600)\n"
