@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.output_shape import HasOutputShape
 
 Example = Tensor | list[Tensor]
@@ -127,4 +128,4 @@ def _device(model: nn.Module) -> torch.device:
 
 def _channels(model: nn.Module) -> int:
     """Of an image: what the first convolution reads, 3 where there is none."""
-    return next((it.in_channels for it in model.modules() if isinstance(it, nn.Conv2d)), 3)
+    return next((it.in_channels for it in model.modules() if isinstance(it, (nn.Conv2d, FoldedConv2d))), 3)

@@ -75,7 +75,8 @@ class FusedBlock(nn.Module):
 def add_residual(conv: nn.Module, x: Tensor, residual: Tensor, overwrite: bool) -> Tensor:
     """``relu(conv(x) + residual)``; a deformable ``conv`` must be without ReLU, see :func:`end_with_relu`."""
     if isinstance(conv, FoldedConv2d):
-        return conv(x, residual, overwrite)
+        # By name: what a forward pre-hook returns takes the place of all positional arguments.
+        return conv(x, residual=residual, overwrite=overwrite)
     return F.relu(conv(x) + residual)
 
 
@@ -195,7 +196,7 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
                 x.shape[-2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
             )
         )
-        return conv(x, F.interpolate(above, size=(height, width), mode="nearest"), True)
+        return conv(x, residual=F.interpolate(above, size=(height, width), mode="nearest"), overwrite=True)
     lateral = block(x)
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -11,27 +11,43 @@ from torch.fx import Proxy
 
 from resnet_cuda.inference.packing import Packed
 from resnet_cuda.inference.strategies import strategy_for
-from resnet_cuda.ops._registration import needs_gradient, needs_registered_op, transformed
+from resnet_cuda.layers.overwriting import nobody_records
+from resnet_cuda.ops._registration import autocast_dtype, needs_gradient
 
 
-class FoldedConv2d(nn.Conv2d):
+class FoldedConv2d(nn.Module):
     """``relu(conv(x) + bias + residual)``: ``forward(input, residual=None, overwrite=False)``.
 
     The norm is folded into ``weight`` (O, C/groups, kh, kw), which is channels_last, and ``bias``. ``input``
     (N, C, H, W) of any strides is converted to channels_last, and the result (N, O, Ho, Wo) is channels_last.
-    ``residual`` has the result's shape and dtype; with ``overwrite`` the result may overwrite it.
+    ``residual`` is added as torch's ``+=`` does: it may broadcast, and the result keeps the convolution's dtype. With
+    ``overwrite`` the result may overwrite it.
 
-    Under torch.compile, torch.export, tracing and TorchScript, in dispatch modes and where a gradient is needed it runs
-    torch's own operators.
+    It has the attributes of a ``torch.nn.Conv2d`` and is none: what replaces or rebuilds a network's convolutions would
+    lose the ReLU.
+
+    Under torch.compile, torch.export, tracing and TorchScript, in function and dispatch modes and where a gradient is
+    needed it runs torch's own operators.
     """
 
     if TYPE_CHECKING:  # TorchScript cannot resolve names in these
+        weight: Tensor
         relu: bool  #: whether a ReLU ends it
         packed: Packed
+        in_channels: int
+        out_channels: int
+        kernel_size: tuple[int, int]
+        stride: tuple[int, int]
+        padding: Any
+        dilation: tuple[int, int]
+        groups: int
+        padding_mode: str
 
     # TorchScript compiles what this layer is; a block asks for the second one, which other layers do not have.
     adds_residual = True
     __constants__ = [*nn.Conv2d.__constants__, "relu", "adds_residual"]
+    __annotations__ = {"bias": Optional[Tensor]}  # as torch's convolutions tell TorchScript  # noqa: UP045
+    _conv_forward: Any = nn.Conv2d._conv_forward
 
     @classmethod
     def take_over(cls, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
@@ -44,8 +60,12 @@ class FoldedConv2d(nn.Conv2d):
     def forward(self, input: Tensor, residual: Tensor | None = None, overwrite: bool = False) -> Tensor:
         if torch.jit.is_scripting():
             return self.functional(input, residual)
-        if recorded(input) or needs_gradient(input, residual):
-            return self.functional(input, residual)
+        if recorded(input) or needs_gradient(input, residual, self.weight, self.bias):
+            result = self.functional(input, residual)
+            if residual is None or isinstance(result, Proxy):
+                return result
+            dtype = autocast_dtype(input) or input.dtype
+            return result if result.dtype == dtype else result.to(dtype)
         if input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
         return strategy_for(self, input, residual)(self, input, residual, overwrite)
@@ -62,18 +82,20 @@ class FoldedConv2d(nn.Conv2d):
         return self.padding_mode == "zeros" and not isinstance(self.padding, str)
 
     def _apply(self, fn, recurse=True):
-        super()._apply(fn, recurse)
         self.packed.clear()  # of another device or dtype
-        return self
+        return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *arguments):
         super()._load_from_state_dict(*arguments)
         self.packed.clear()  # tensors of inference mode do not tell that they were written to
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, relu={self.relu}"
+        return f"{nn.Conv2d.extra_repr(self)}, relu={self.relu}"  # type: ignore[arg-type]
 
 
 def recorded(input: Tensor) -> bool:
-    """Whether this call is traced, transformed or under a dispatch mode: torch's own operators run then."""
-    return isinstance(input, Proxy) or needs_registered_op() or transformed()
+    """Whether this call is traced, transformed, under a function or dispatch mode, or calls a patched function.
+
+    torch's own operators run then.
+    """
+    return isinstance(input, Proxy) or not nobody_records()

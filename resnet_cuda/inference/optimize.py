@@ -47,11 +47,13 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
 
     The copy has its own parameter names: its ``state_dict()`` fits only another optimized copy. Its parameters require
     no gradient, but gradients flow to the input. It can be copied, pickled, compiled, exported and moved to another
-    device or dtype; the model may have any dtype. Weights are packed at the first call, and again after
-    ``load_state_dict``, in-place writes and where a parameter is replaced, but not after writes through ``.data`` or
-    NumPy, nor after in-place writes to tensors that were made in inference mode. Memory on a CPU: another copy of all
-    weights for each of the last two image sizes, and four times the weights of the 3x3 convolutions that use Winograd's
-    algorithm.
+    device or dtype; the model may have any dtype. Replace or wrap layers before, not in the copy: its convolutions have
+    their block's ReLU in them. Weights are packed at the first call, and again after ``load_state_dict``, in-place
+    writes and where a parameter is replaced. Writes that torch does not count (collectives of torch.distributed, fused
+    optimizers, other processes, NumPy, inference mode) are noticed on a CPU where they change one of 64 values at equal
+    distances in a weight or bias; on CUDA, where under autocast casts of the weights are kept, only by
+    ``copy.load_state_dict(copy.state_dict())``. Memory on a CPU: another copy of all weights for each of the last two
+    image sizes, and four times the weights of the 3x3 convolutions that use Winograd's algorithm.
 
     Args:
         model: any module tree; it is not changed. In training mode it is treated as after ``model.eval()``.
@@ -109,7 +111,7 @@ class _Optimization:
             if has_norm_inside(module):
                 self._fold_inside(module)
         for module in self.names:
-            if is_plain_conv(module) and type(module) is not FoldedConv2d and untouched(module):
+            if is_plain_conv(module) and untouched(module):
                 without_norm(module)
         for module, pattern in reversed(known.items()):  # children first
             alone = functools.partial(self._is_alone, within=module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -17,28 +16,72 @@ from resnet_cuda.inference.choice import FastestChoice
 MOST_SHAPES = 2
 
 
-class _Parameters:
-    """Weight and bias of a layer as they were; it keeps neither alive.
+SAMPLES = 64  # values of a tensor that tell whether it was written to
 
-    Not their addresses: a new parameter may have the address of one that is gone.
+
+class _Snapshot:
+    """A tensor as it was.
+
+    It holds the storage, so that no other tensor gets its address, and nothing of the tensor itself: a weak reference
+    would keep ``torch.utils.swap_tensors`` from swapping it.
     """
 
+    _values: Tensor | None
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._state = _state(tensor)
+        self._sample, self._values = tensor.data, None
+        if _can_be_sampled(self._sample):
+            count = self._sample.numel()
+            step = -(-count // SAMPLES)
+            # In the order of memory, whatever the layout.
+            self._sample = self._sample.as_strided((-(-count // step),), (step,)).view(_BITS[tensor.dtype])
+            self._values = self._sample.clone()
+
+    def is_still(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` is in the same memory and has not been written to.
+
+        Collectives of torch.distributed, fused optimizers, other processes and NumPy write without counting a version.
+        Values at equal distances tell, of a CPU tensor: on a GPU the comparison would wait for it.
+        """
+        if _state(tensor) != self._state:
+            return False
+        return self._values is None or torch.equal(self._sample, self._values)
+
+
+# Compared as integers: NaN and the sign of 0 count, too.
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+}
+
+
+def _can_be_sampled(tensor: Tensor) -> bool:
+    if type(tensor) is not Tensor or not tensor.is_cpu or tensor.dtype not in _BITS or tensor.numel() == 0:
+        return False
+    channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return channels_last or tensor.is_contiguous()
+
+
+def _state(tensor: Tensor) -> Hashable:
+    # Tensors of inference mode count no versions.
+    version = None if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), tensor.dtype, tensor.device, tensor.shape, tensor.stride(), version
+
+
+class _Parameters:
+    """Weight and bias of a layer as they were."""
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weakref.ref(weight), None if bias is None else weakref.ref(bias)
-        self.states = _state(weight), _state(bias)
+        self.weight, self.bias = _Snapshot(weight), None if bias is None else _Snapshot(bias)
 
     def are(self, weight: Tensor, bias: Tensor | None) -> bool:
         """Whether they are these tensors, which have not been written to."""
-        if self.weight() is not weight or (None if self.bias is None else self.bias()) is not bias:
-            return False
-        return (_state(weight), _state(bias)) == self.states
-
-
-def _state(tensor: Tensor | None) -> Hashable:
-    if tensor is None:
-        return None
-    # Tensors of inference mode count no versions. The address: an assignment to .data changes no version.
-    return tensor.data_ptr(), tensor.dtype, tensor.device, None if tensor.is_inference() else tensor._version
+        if self.bias is None or bias is None:
+            return self.bias is bias and self.weight.is_still(weight)
+        return self.weight.is_still(weight) and self.bias.is_still(bias)
 
 
 class Packed:
@@ -55,8 +98,8 @@ class Packed:
     def get(self, kind: str, key: Hashable, layer: nn.Conv2d, make: Callable[[], Any]) -> Any:
         """The value of ``key``, made anew if it is missing or ``layer``'s weight or bias has changed.
 
-        Changes are detected by the tensors' identity and version counters: not those through ``.data`` or NumPy, nor
-        those in inference mode of a tensor that was made there, which counts no versions.
+        Changes are detected by the tensors' memory and version counters. What counts no version, such as a collective
+        or a write in inference mode, is detected on a CPU if it changes one of ``SAMPLES`` values.
         """
         parameters, weight, bias = self._latest, layer.weight, layer.bias
         if parameters is None or not parameters.are(weight, bias):

@@ -22,7 +22,7 @@ class Strategy(Protocol):
 
 def plain(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
     """torch's convolution, then sum and ReLU in one pass over its result, in place."""
-    if residual is None or conv.bias is None:
+    if residual is None or conv.bias is None or not _is_result(conv, input, residual):
         out = conv._conv_forward(input, conv.weight, conv.bias)
         if residual is not None:
             out = out.add_(residual)
@@ -50,12 +50,24 @@ def _fits(conv: FoldedConv2d, input: Tensor) -> bool:
     return height + 2 * pad_y > step_y * (taps_y - 1) and width + 2 * pad_x > step_x * (taps_x - 1)
 
 
+def _is_result(conv: FoldedConv2d, input: Tensor, residual: Tensor) -> bool:
+    """Whether ``residual`` has the shape of the result for an ``input`` that fits: the fused sums do not broadcast."""
+    padding: Any = conv.padding
+    if input.dim() != 4 or not conv.is_plain():
+        return False
+    sizes = zip(input.shape[2:], conv.kernel_size, conv.stride, padding, conv.dilation, strict=True)
+    out = ((size + 2 * pad - step * (taps - 1) - 1) // stride + 1 for size, taps, stride, pad, step in sizes)
+    return residual.shape == (input.shape[0], conv.out_channels, *out)
+
+
 def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> Strategy:
     """The strategy for ``input``, which is channels_last if it has four dimensions.
 
-    For an input of a wrong shape ``plain``, as torch's error names it.
+    For an input of a wrong shape ``plain``, as torch's error names it; for a residual that broadcasts, too.
     """
     if input.dim() != 4 or input.numel() == 0 or not conv.is_plain() or not _fits(conv, input):
+        return plain
+    if residual is not None and not _is_result(conv, input, residual):
         return plain
     if input.is_cpu:
         if winograd.takes(conv, input):

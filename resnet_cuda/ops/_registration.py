@@ -37,8 +37,9 @@ library = torch.library.Library(NAMESPACE, "IMPL")
 
 
 def autocast_dtype(input: object) -> torch.dtype | None:
-    """The dtype that autocast asks for where ``input`` lives; None outside autocast and for float64."""
-    if not isinstance(input, Tensor) or input.dtype == torch.float64:
+    """The dtype that autocast asks for where ``input`` lives; None outside autocast, for float64 and for what is not
+    floating point: torch casts neither."""
+    if not isinstance(input, Tensor) or input.dtype == torch.float64 or not input.is_floating_point():
         return None
     # Not device.type, which takes three times as long.
     device_type = "cuda" if input.is_cuda else "cpu" if input.is_cpu else None
