@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from resnet_cuda.exact import peer_class
+from resnet_cuda.exact import CALLING, peer_class
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
+from resnet_cuda.patched import first_patched
 
 # By the module of this folder that has their faster subclasses, which have the same names, the classes' own module.
 _CLASSES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -101,6 +102,7 @@ def accelerate(model: nn.Module) -> Acceleration:
     if not isinstance(model, nn.Module):
         raise TypeError(f"accelerate: model is a {type(model).__name__}; it must be a torch.nn.Module")
     swaps = _swaps()
+    patched = {before: first_patched(before, _replaced(before, after)) for before, after in swaps.items()}
     found = Acceleration()
     for name, module in model.named_modules():
         before = type(module)
@@ -111,6 +113,8 @@ def accelerate(model: nn.Module) -> Acceleration:
                 found.left[name] = reason
         elif "forward" in module.__dict__:
             found.left[name] = f"a forward is set on a {before.__name__}"
+        elif patched[before] is not None:
+            found.left[name] = f"{before.__module__}.{before.__name__}.{patched[before]} was replaced"
         else:
             module.__class__ = after
             found.replaced[name] = f"{before.__module__}.{before.__name__}"
@@ -148,6 +152,11 @@ def _swaps() -> dict[type, type]:
                     if after is not None and after.__mro__[1] is before:  # not one that a library has replaced since
                         swaps[before] = after
     return swaps
+
+
+def _replaced(before: type, after: type) -> tuple[str, ...]:
+    """The methods of ``before`` that ``after`` overrides, and those by which torch calls them."""
+    return *CALLING, *(name for name, it in vars(after).items() if callable(it) and hasattr(before, name))
 
 
 def _why_left(module: nn.Module, swaps: dict[type, type]) -> str | None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_cuda.acceleration import restore
-from resnet_cuda.exact import runs_in_order, untouched
+from resnet_cuda.exact import runs_in_order, untouched, why_touched
 from resnet_cuda.inference import blocks, patterns
 from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.folding import fold, has_norm_inside, is_plain_conv, without_norm
@@ -121,7 +121,7 @@ class _Optimization:
                 self.report.fused.append(name)
         for norm in norms:
             if is_norm(norm):
-                self.report.left[self.names[norm]] = self.why.get(norm) or _unknown(norm)
+                self.report.left[self.names[norm]] = self.why.get(norm) or self._unknown(norm)
         self.report.convolutions = [name for it, name in self.names.items() if type(it) is FoldedConv2d]
         return self.report
 
@@ -175,6 +175,9 @@ class _Optimization:
         become(norm, nn.Identity().eval())  # whoever still refers to it
 
     def _check_places(self, within: nn.Module, *modules: nn.Module) -> None:
+        touched = why_touched(nn.Identity())
+        if touched is not None:
+            raise UnfoldableError(f"the Identity that would take its place {touched}")
         for module in modules:
             shared = self._shared(module, within)
             if shared is not None:
@@ -192,6 +195,19 @@ class _Optimization:
             module = parents[0]
         return None
 
+    def _unknown(self, norm: nn.Module) -> str:
+        try:
+            scale_and_shift_of(norm)
+        except UnfoldableError as error:
+            return str(error)
+        around = self.parents.get(norm, [])
+        while len(around) == 1:
+            patched = patterns.replaced_method(around[0])
+            if patched is not None:
+                return f"{patched} was replaced"
+            around = self.parents.get(around[0], []) if _is_sequential(around[0]) else []
+        return "the modules around it are of no known class, so that the convolution before it is not known"
+
     def _is_stage(self, module: nn.Sequential) -> bool:
         return len(module) > 1 and all(type(it) is blocks.FusedBlock and len(self.parents[it]) == 1 for it in module)
 
@@ -206,11 +222,3 @@ def _pairs_in_sequentials(module: nn.Sequential) -> Iterator[Pair]:
     for child in module:
         if _is_sequential(child):
             yield from _pairs_in_sequentials(child)
-
-
-def _unknown(norm: nn.Module) -> str:
-    try:
-        scale_and_shift_of(norm)
-    except UnfoldableError as error:
-        return str(error)
-    return "the modules around it are of no known class, so that the convolution before it is not known"

@@ -298,34 +298,39 @@ def test_mmcvs_conv_modules_that_share_a_convolution(mmdet):
     torch.testing.assert_close(optimized(image()), model(image()))
 
 
+MASKRCNN_BENCHMARKS_NORM = """
+import torch
+
+class FrozenBatchNorm2d(torch.nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            self.register_buffer(name, torch.full((n,), float(value)))
+
+    def forward(self, x):
+        scale = self.weight * self.running_var.rsqrt()
+        bias = self.bias - self.running_mean * scale
+        return x * scale.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+"""
+
+
 def test_maskrcnn_benchmarks_norm(monkeypatch):
     """A module of its name and with its code stands in: importing the package would change it."""
-
-    class FrozenBatchNorm2d(nn.Module):
-        def __init__(self, n):
-            super().__init__()
-            for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-                self.register_buffer(name, torch.full((n,), float(value)))
-
-        def forward(self, x):
-            scale = self.weight * self.running_var.rsqrt()
-            bias = self.bias - self.running_mean * scale
-            return x * scale.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
-
     names = ("maskrcnn_benchmark", "maskrcnn_benchmark.layers", "maskrcnn_benchmark.layers.batch_norm")
     modules = [types.ModuleType(name) for name in names]
     modules[0].layers, modules[1].batch_norm = modules[1:]
-    modules[2].FrozenBatchNorm2d = FrozenBatchNorm2d
+    exec(MASKRCNN_BENCHMARKS_NORM, vars(modules[2]))
+    norm = modules[2].FrozenBatchNorm2d
     for name, module in zip(names, modules, strict=True):
         module.__path__ = []
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "resnet_cuda.acceleration.maskrcnn_benchmark", raising=False)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), randomise(FrozenBatchNorm2d(8))).double().eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), randomise(norm(8))).double().eval()
     expected = model(image())
     assert_near(optimize_for_inference(model)(image()), expected.detach(), "optimized", 1e-12)
     found = accelerate(model)
-    assert list(found.replaced) == ["1"] and type(model[1]) is not FrozenBatchNorm2d
+    assert list(found.replaced) == ["1"] and type(model[1]) is not norm
     assert_near(model(image()), expected, "accelerated", 1e-12)
     found.undo()
-    assert type(model[1]) is FrozenBatchNorm2d
+    assert type(model[1]) is norm
     sys.modules.pop("resnet_cuda.acceleration.maskrcnn_benchmark")
