@@ -15,7 +15,7 @@ def is_patched(known: type, name: str) -> bool:
     found: Any = getattr(known, name, None)
     if found is None:
         return False
-    function = found.fget if isinstance(found, property) else found
+    function: Any = found.fget if isinstance(found, property) else found
     module = getattr(function, "__globals__", {}).get("__name__")
     written = getattr(function, "__qualname__", None)
     return not any(

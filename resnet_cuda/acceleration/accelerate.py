@@ -76,10 +76,11 @@ def accelerate(model: nn.Module) -> Acceleration:
     Training and hooks work. A block runs its library's own forward in any call where a fused part has a hook, the
     activation is not ReLU, or a norm is trained; in a stem only those parts run unfused.
 
-    Each replaced module gets a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, and those
-    with a ``forward`` set on them, stay as they are. Copies and pickles of the model are accelerated, too. A module
-    that torch.compile has compiled is compiled again. torch.jit.script cannot compile these forwards: call ``undo()``
-    first.
+    Each replaced module gets a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, those with a
+    ``forward`` set on them or put on their class by other code, and those of torchvision's networks for quantization
+    stay as they are. A ``forward`` that is put on the class later has no effect on replaced modules. Copies and pickles
+    of the model are accelerated, too. A module that torch.compile has compiled is compiled again. torch.jit.script
+    cannot compile these forwards: call ``undo()`` first.
 
     Results equal the originals' up to rounding, with two exceptions. A frozen norm's result has its input's dtype, also
     if buffers are float32 and the input is not, as under autocast. At an offset that points to exactly one pixel
@@ -103,6 +104,7 @@ def accelerate(model: nn.Module) -> Acceleration:
         raise TypeError(f"accelerate: model is a {type(model).__name__}; it must be a torch.nn.Module")
     swaps = _swaps()
     patched = {before: first_patched(before, _replaced(before, after)) for before, after in swaps.items()}
+    quantizable = _quantizable(model)
     found = Acceleration()
     for name, module in model.named_modules():
         before = type(module)
@@ -115,6 +117,8 @@ def accelerate(model: nn.Module) -> Acceleration:
             found.left[name] = f"a forward is set on a {before.__name__}"
         elif patched[before] is not None:
             found.left[name] = f"{before.__module__}.{before.__name__}.{patched[before]} was replaced"
+        elif module in quantizable:
+            found.left[name] = f"fuse_model() of the network looks for {before.__module__}.{before.__name__} itself"
         else:
             module.__class__ = after
             found.replaced[name] = f"{before.__module__}.{before.__name__}"
@@ -152,6 +156,11 @@ def _swaps() -> dict[type, type]:
                     if after is not None and after.__mro__[1] is before:  # not one that a library has replaced since
                         swaps[before] = after
     return swaps
+
+
+def _quantizable(model: nn.Module) -> set[nn.Module]:
+    """The modules of torchvision's networks for quantization, whose ``fuse_model`` silently skips other classes."""
+    return {it for module in model.modules() if hasattr(type(module), "fuse_model") for it in module.modules()}
 
 
 def _replaced(before: type, after: type) -> tuple[str, ...]:

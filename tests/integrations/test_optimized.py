@@ -334,3 +334,72 @@ def test_maskrcnn_benchmarks_norm(monkeypatch):
     found.undo()
     assert type(model[1]) is norm
     sys.modules.pop("resnet_cuda.acceleration.maskrcnn_benchmark")
+
+
+PATCHED = {
+    "conv2": "detectron2.layers.wrappers.Conv2d.forward",
+    "block": "detectron2.modeling.backbone.resnet.BottleneckBlock.forward",
+    "stem": "detectron2.modeling.backbone.resnet.BasicStem.forward",
+    "norm": "detectron2.layers.batch_norm.FrozenBatchNorm2d.forward",
+    "mmdetection's block": "mmdet.models.backbones.resnet.Bottleneck.forward",
+    "mmdetection's norms": "mmdet.models.backbones.resnet.Bottleneck.norm2",
+    "mmdetection's network": "mmdet.models.backbones.resnet.ResNet.forward",
+}
+
+
+def doubled(method):
+    if isinstance(method, property):
+        return property(lambda self: lambda x: method.fget(self)(x) * 2)
+
+    def patch(self, x):
+        result = method(self, x)
+        return tuple(it * 2 for it in result) if isinstance(result, tuple) else result * 2
+
+    return patch
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:optimize_for_inference")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, change) for name in PATCHED for change in ("before optimize_for_inference", "before accelerate")),
+        ("conv2", "after accelerate"),
+    ],
+)
+def test_patched_methods(name, change, request, monkeypatch):
+    """What other code puts on a class of the library; later, too, on one whose modules keep their class."""
+    theirs = PATCHED[name].startswith("detectron2")
+    request.getfixturevalue("detectron2" if theirs else "mmdet")
+    model = detectron2s("build_resnet_backbone", {}) if theirs else mmdetections("ResNet", {})
+    path, _, method = PATCHED[name].rpartition(".")
+    module, _, attribute = path.rpartition(".")
+    known = getattr(sys.modules[module], attribute)
+    patch = doubled(getattr(known, method))
+    changed = copy.deepcopy(model)
+    if change == "after accelerate":
+        accelerate(changed)
+    monkeypatch.setattr(known, method, patch)
+    if change == "before accelerate":
+        accelerate(changed)
+    elif change == "before optimize_for_inference":
+        changed = optimize_for_inference(model)
+    expected = tensors_of(model(image()))
+    for level, value in tensors_of(changed(image())).items():
+        assert_near(value, expected[level], level, 1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("library", ["detectron2", "mmdet"])
+def test_accelerated_blocks_add_a_shortcut_of_another_shape(library, request):
+    request.getfixturevalue(library)
+    if library == "detectron2":
+        model = detectron2s("build_resnet_backbone", {})
+        model.res3[1].shortcut = nn.AdaptiveAvgPool2d(1)
+    else:
+        model = mmdetections("ResNet", {})
+        model.layer2[1].downsample = nn.AdaptiveAvgPool2d(1)
+    expected = tensors_of(model(image()))
+    accelerate(model)
+    for level, value in tensors_of(model(image())).items():
+        assert_near(value, expected[level], level, 1e-12)
