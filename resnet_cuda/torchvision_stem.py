@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import Conv2d, conv_norm_act
-from resnet_cuda.layers.hooks import is_hooked, is_relu
+from resnet_cuda.layers.hooks import is_relu, runs_only
 
 _PARTS = 7
 
@@ -33,7 +33,7 @@ def stem_convolution(in_channels: int, width: int, deep: bool, norm_func: NormFu
 
 def stem(conv1: nn.Module, bn1: nn.Module, x: Tensor) -> Tensor:
     """``relu(bn1(conv1(x)))``; in a deep stem each norm and ReLU is fused where no hook observes the parts."""
-    if type(conv1) is nn.Sequential and len(conv1) == _PARTS and not is_hooked(conv1):
+    if runs_only(conv1, nn.Sequential) and len(conv1) == _PARTS:
         first, norm1, relu1, second, norm2, relu2, conv1 = conv1
         x = _conv_norm_relu(first, norm1, relu1, x)
         x = _conv_norm_relu(second, norm2, relu2, x)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from resnet_cuda.exact import peer_class
+from resnet_cuda.exact import CALLING, peer_class
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
+from resnet_cuda.patched import first_patched
 
 # By the module of this folder that has their faster subclasses, which have the same names, the classes' own module.
 _CLASSES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -75,10 +76,11 @@ def accelerate(model: nn.Module) -> Acceleration:
     Training and hooks work. A block runs its library's own forward in any call where a fused part has a hook, the
     activation is not ReLU, or a norm is trained; in a stem only those parts run unfused.
 
-    Each replaced module gets a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, and those
-    with a ``forward`` set on them, stay as they are. Copies and pickles of the model are accelerated, too. A module
-    that torch.compile has compiled is compiled again. torch.jit.script cannot compile these forwards: call ``undo()``
-    first.
+    Each replaced module gets a subclass of its class, so that ``isinstance`` holds. Modules of subclasses, those with a
+    ``forward`` set on them or put on their class by other code, and those of torchvision's networks for quantization
+    stay as they are. A ``forward`` that is put on the class later has no effect on replaced modules. Copies and pickles
+    of the model are accelerated, too. A module that torch.compile has compiled is compiled again. torch.jit.script
+    cannot compile these forwards: call ``undo()`` first.
 
     Results equal the originals' up to rounding, with two exceptions. A frozen norm's result has its input's dtype, also
     if buffers are float32 and the input is not, as under autocast. At an offset that points to exactly one pixel
@@ -101,6 +103,8 @@ def accelerate(model: nn.Module) -> Acceleration:
     if not isinstance(model, nn.Module):
         raise TypeError(f"accelerate: model is a {type(model).__name__}; it must be a torch.nn.Module")
     swaps = _swaps()
+    patched = {before: first_patched(before, _replaced(before, after)) for before, after in swaps.items()}
+    quantizable = _quantizable(model)
     found = Acceleration()
     for name, module in model.named_modules():
         before = type(module)
@@ -111,6 +115,10 @@ def accelerate(model: nn.Module) -> Acceleration:
                 found.left[name] = reason
         elif "forward" in module.__dict__:
             found.left[name] = f"a forward is set on a {before.__name__}"
+        elif patched[before] is not None:
+            found.left[name] = f"{before.__module__}.{before.__name__}.{patched[before]} was replaced"
+        elif module in quantizable:
+            found.left[name] = f"fuse_model() of the network looks for {before.__module__}.{before.__name__} itself"
         else:
             module.__class__ = after
             found.replaced[name] = f"{before.__module__}.{before.__name__}"
@@ -148,6 +156,16 @@ def _swaps() -> dict[type, type]:
                     if after is not None and after.__mro__[1] is before:  # not one that a library has replaced since
                         swaps[before] = after
     return swaps
+
+
+def _quantizable(model: nn.Module) -> set[nn.Module]:
+    """The modules of torchvision's networks for quantization, whose ``fuse_model`` silently skips other classes."""
+    return {it for module in model.modules() if hasattr(type(module), "fuse_model") for it in module.modules()}
+
+
+def _replaced(before: type, after: type) -> tuple[str, ...]:
+    """The methods of ``before`` that ``after`` overrides, and those by which torch calls them."""
+    return *CALLING, *(name for name, it in vars(after).items() if callable(it) and hasattr(before, name))
 
 
 def _why_left(module: nn.Module, swaps: dict[type, type]) -> str | None:

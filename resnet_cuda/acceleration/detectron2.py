@@ -14,6 +14,7 @@ from resnet_cuda import ops
 from resnet_cuda.acceleration.fused import NotFusableError, norm_act, plain_conv, required_constants
 from resnet_cuda.layers.constant_norm import FrozenNorm
 from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.patched import unpatched
 
 
 class FrozenBatchNorm2d(batch_norm.FrozenBatchNorm2d):
@@ -92,12 +93,14 @@ class DeformBottleneckBlock(resnet.DeformBottleneckBlock):
 
 
 _CONVOLUTIONS = (wrappers.Conv2d, DeformConv, ModulatedDeformConv)
+_FORWARDS = unpatched("forward", *_CONVOLUTIONS)
 
 
 def _constants(*convs: Any) -> list[tuple]:
     """Of the norms that these layers would call. Raises NotFusableError where a layer does more, or has hooks."""
     for conv in convs:
-        if type(conv) not in _CONVOLUTIONS or is_hooked(conv) or conv.norm is None or conv.activation is not None:
+        known = type(conv) in _CONVOLUTIONS and type(conv).forward in _FORWARDS
+        if not known or is_hooked(conv) or conv.norm is None or conv.activation is not None:
             raise NotFusableError
     return required_constants([conv.norm for conv in convs])
 

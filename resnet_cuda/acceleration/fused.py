@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from resnet_cuda.layers.constant_norm import Constants, batch_norm_constants
-from resnet_cuda.layers.hooks import is_hooked, is_relu
+from resnet_cuda.layers.hooks import is_relu, runs_only
 from resnet_cuda.layers.overwriting import may_overwrite_result, nobody_records
+from resnet_cuda.ops._registration import autocast_dtype
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
+
+_CONVERTED = (torch.float32, torch.float16, torch.bfloat16)  # by autocast
 
 
 class NotFusableError(Exception):
@@ -48,13 +53,29 @@ def run_fused(
     if norm is not None and type(out) is Tensor and out.dim() != 4:  # SyncBatchNorm takes any
         out = norm(out)
         return F.relu(out) if relu else out
-    inplace = type(out) is Tensor and may_overwrite_result(_last(conv))
-    return frozen_batch_norm(out, *constants, residual, relu, inplace=inplace)
+    return _norm_sum_act(out, constants, residual, relu, type(out) is Tensor and may_overwrite_result(_last(conv)))
 
 
 def norm_act(out: Tensor, constants: Constants, residual: Tensor | None = None, relu: bool = True) -> Tensor:
     """``relu(norm(out) + residual)`` of a function's result, in place where no one else holds it."""
-    return frozen_batch_norm(out, *constants, residual, relu, inplace=type(out) is Tensor and nobody_records())
+    return _norm_sum_act(out, constants, residual, relu, type(out) is Tensor and nobody_records())
+
+
+def _norm_sum_act(out: Tensor, constants: Constants, residual: Any, relu: bool, inplace: bool) -> Tensor:
+    if residual is None or _can_be_fused(out, residual):
+        return frozen_batch_norm(out, *constants, residual, relu, inplace=inplace)
+    out = frozen_batch_norm(out, *constants, inplace=inplace)
+    out += residual  # as all of the libraries: the sum has the shape and dtype of out
+    return F.relu(out) if relu else out
+
+
+def _can_be_fused(out: Any, residual: Any) -> bool:
+    """Whether ``residual`` has the shape and dtype that one pass adds, which converts it under autocast."""
+    if isinstance(out, Proxy) or isinstance(residual, Proxy):
+        return True
+    if not isinstance(residual, Tensor) or residual.shape != out.shape:
+        return False
+    return residual.dtype == out.dtype or (residual.dtype in _CONVERTED and autocast_dtype(out) is not None)
 
 
 def run_in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) -> tuple[Any, dict[int, Any]]:
@@ -86,20 +107,15 @@ def run_in_sequence(modules: Iterable[Any], x: Any, kept: Collection[int] = ()) 
 
 def run(module: nn.Module, x: Any) -> Any:
     """``module(x)``; a Sequential without hooks runs its modules by :func:`run_in_sequence`."""
-    if not _is_transparent(module):
+    if not runs_only(module, nn.Sequential):
         return module(x)
-    return run_in_sequence(module._modules.values(), x)[0]  # not children(), which gives a module in two places once
-
-
-def _is_transparent(module: nn.Module) -> bool:
-    """Whether it is torch's Sequential, and running its modules is all that a call does."""
-    return type(module) is nn.Sequential and not is_hooked(module)
+    return run_in_sequence(module, x)[0]  # not children(), which gives a module in two places once
 
 
 def _last(module: nn.Module) -> nn.Module:
     """The module whose result :func:`run` returns."""
-    while _is_transparent(module) and len(module._modules) > 0:
-        module = module[-1]  # type: ignore[index]
+    while runs_only(module, nn.Sequential) and len(module) > 0:
+        module = list(module)[-1]
     return module
 
 
@@ -118,7 +134,7 @@ def bottleneck(block: Any, norms: Sequence[nn.Module], x: Tensor) -> Tensor:
     return run_fused(block.conv3, third, out, _shortcut_of(block.downsample, x))
 
 
-def _shortcut_of(downsample: nn.Module | None, x: Tensor) -> Tensor:
+def _shortcut_of(downsample: nn.Module | None, x: Tensor) -> Any:
     return x if downsample is None else run(downsample, x)
 
 

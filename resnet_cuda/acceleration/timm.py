@@ -11,17 +11,18 @@ from timm.models import _features, resnet
 from torch import Tensor, nn
 
 from resnet_cuda.acceleration.fused import NotFusableError, basic_block, bottleneck, check_relus, run_in_sequence
-from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.layers.hooks import is_relu, runs_only
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
 
 
 class FrozenBatchNormAct2d(norm_act.FrozenBatchNormAct2d):
     def forward(self, x: Tensor) -> Tensor:
-        if not _does_nothing(self.drop) or type(self.act) not in (nn.ReLU, nn.Identity) or is_hooked(self.act):
+        relu = is_relu(self.act)
+        if not _does_nothing(self.drop) or not (relu or _does_nothing(self.act)):
             return super().forward(x)
         norm: Any = self
         constants = norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps
-        return frozen_batch_norm(x, *constants, relu=type(self.act) is nn.ReLU)
+        return frozen_batch_norm(x, *constants, relu=relu)
 
 
 class ResNet(resnet.ResNet):
@@ -79,4 +80,4 @@ def _check(*modules: nn.Module | None) -> None:
 
 
 def _does_nothing(module: nn.Module | None) -> bool:
-    return module is None or (type(module) is nn.Identity and not is_hooked(module))
+    return module is None or runs_only(module, nn.Identity)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_cuda.acceleration import restore
-from resnet_cuda.exact import runs_in_order, untouched
+from resnet_cuda.exact import runs_in_order, untouched, why_touched
 from resnet_cuda.inference import blocks, patterns
 from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.folding import fold, has_norm_inside, is_plain_conv, without_norm
@@ -42,8 +42,8 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection, and a
     Sequential that only Sequentials contain. Code of your own may call parts of the copy, such as a ResNet's conv1,
     bn1, relu and layer1, but in the original order: folded norms and their ReLUs are identities, and a fused block has
-    only its convolutions. Modules with a hook, a parametrization or another forward, and modules that are shared, stay
-    as they are. One warning names the norms that stay.
+    only its convolutions. Modules with a hook, a parametrization or another forward, set on them or put on their class
+    by other code, and modules that are shared, stay as they are. One warning names the norms that stay.
 
     The copy has its own parameter names: its ``state_dict()`` fits only another optimized copy. Its parameters require
     no gradient, but gradients flow to the input. It can be copied, pickled, compiled, exported and moved to another
@@ -123,7 +123,7 @@ class _Optimization:
                 self.report.fused.append(name)
         for norm in norms:
             if is_norm(norm):
-                self.report.left[self.names[norm]] = self.why.get(norm) or _unknown(norm)
+                self.report.left[self.names[norm]] = self.why.get(norm) or self._unknown(norm)
         self.report.convolutions = [name for it, name in self.names.items() if type(it) is FoldedConv2d]
         return self.report
 
@@ -177,6 +177,9 @@ class _Optimization:
         become(norm, nn.Identity().eval())  # whoever still refers to it
 
     def _check_places(self, within: nn.Module, *modules: nn.Module) -> None:
+        touched = why_touched(nn.Identity())
+        if touched is not None:
+            raise UnfoldableError(f"the Identity that would take its place {touched}")
         for module in modules:
             shared = self._shared(module, within)
             if shared is not None:
@@ -194,6 +197,19 @@ class _Optimization:
             module = parents[0]
         return None
 
+    def _unknown(self, norm: nn.Module) -> str:
+        try:
+            scale_and_shift_of(norm)
+        except UnfoldableError as error:
+            return str(error)
+        around = self.parents.get(norm, [])
+        while len(around) == 1:
+            patched = patterns.replaced_method(around[0])
+            if patched is not None:
+                return f"{patched} was replaced"
+            around = self.parents.get(around[0], []) if _is_sequential(around[0]) else []
+        return "the modules around it are of no known class, so that the convolution before it is not known"
+
     def _is_stage(self, module: nn.Sequential) -> bool:
         return len(module) > 1 and all(type(it) is blocks.FusedBlock and len(self.parents[it]) == 1 for it in module)
 
@@ -208,11 +224,3 @@ def _pairs_in_sequentials(module: nn.Sequential) -> Iterator[Pair]:
     for child in module:
         if _is_sequential(child):
             yield from _pairs_in_sequentials(child)
-
-
-def _unknown(norm: nn.Module) -> str:
-    try:
-        scale_and_shift_of(norm)
-    except UnfoldableError as error:
-        return str(error)
-    return "the modules around it are of no known class, so that the convolution before it is not known"

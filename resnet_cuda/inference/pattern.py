@@ -62,11 +62,11 @@ class Known:
 def become(module: nn.Module, new: nn.Module) -> None:
     """Gives ``module`` the class and attributes of ``new``, so that existing references to it see the new one.
 
-    Its forward and backward hooks stay, as do attributes that ``new`` does not have, which other code may read.
+    Its hooks of every kind stay, as do attributes that ``new`` does not have, which other code may read.
     """
     own = module.__dict__
     for name, value in new.__dict__.items():
-        if not name.startswith(("_forward", "_backward", "_is_full")):
+        if "_hook" not in name:
             own[name] = value
     module.__class__ = type(new)
 

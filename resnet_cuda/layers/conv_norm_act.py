@@ -8,7 +8,7 @@ from torch.fx import Proxy
 
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
 from resnet_cuda.layers.fused_nodes import record_norm
-from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.layers.hooks import is_hooked, runs_only
 from resnet_cuda.layers.overwriting import may_overwrite_result
 
 
@@ -51,7 +51,7 @@ def conv_norm_act(
 def conv_norm(layers: nn.Module, x: Tensor) -> Tensor:
     """``layers(x)`` for a Sequential of convolution and norm, optionally after a pooling layer; runs the last two by
     :func:`conv_norm_act`."""
-    if type(layers) is nn.Sequential and 2 <= len(layers) <= 3 and not is_hooked(layers):
+    if runs_only(layers, nn.Sequential) and 2 <= len(layers) <= 3:
         *before, conv, norm = layers
         for module in before:
             x = module(x)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard, TypeVar
+
 from torch import nn
 from torch.nn.modules import module as module_globals
 
+from resnet_cuda.patched import unpatched
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
+_Known = TypeVar("_Known", bound=nn.Module)
+_FORWARDS = unpatched("forward", nn.ReLU, nn.Identity, nn.Sequential)
 
 
 def has_own_hooks(module: nn.Module) -> bool:
@@ -26,6 +32,11 @@ def is_hooked(module: nn.Module) -> bool:
     return has_own_hooks(module)
 
 
+def runs_only(module: nn.Module | None, known: type[_Known]) -> TypeGuard[_Known]:
+    """Whether ``module``, whose class is ``known`` (ReLU, Identity or Sequential), runs torch's forward alone."""
+    return type(module) is known and known.forward in _FORWARDS and not is_hooked(module)
+
+
 def is_relu(module: nn.Module) -> bool:
     """Whether calling ``module`` applies a ReLU and runs nothing else."""
-    return type(module) is nn.ReLU and not is_hooked(module)
+    return runs_only(module, nn.ReLU)

@@ -13,6 +13,7 @@ from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops._registration import needs_registered_op, transformed
+from resnet_cuda.patched import first_patched
 
 
 class MakesNewResult:
@@ -47,7 +48,9 @@ def _functions() -> tuple[object, ...]:
     return F.conv2d, nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Module.__call__, ops.deform_conv2d
 
 
-_FUNCTIONS = _functions()
+# None, which equals no functions, where one of them had been replaced before this import.
+_PATCHED = F.conv2d is not torch.conv2d or first_patched(nn.Conv2d, ("__call__", "forward", "_conv_forward"))
+_FUNCTIONS = None if _PATCHED else _functions()
 
 
 def _in_function_mode() -> bool:

@@ -298,34 +298,108 @@ def test_mmcvs_conv_modules_that_share_a_convolution(mmdet):
     torch.testing.assert_close(optimized(image()), model(image()))
 
 
+MASKRCNN_BENCHMARKS_NORM = """
+import torch
+
+class FrozenBatchNorm2d(torch.nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            self.register_buffer(name, torch.full((n,), float(value)))
+
+    def forward(self, x):
+        scale = self.weight * self.running_var.rsqrt()
+        bias = self.bias - self.running_mean * scale
+        return x * scale.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+"""
+
+
 def test_maskrcnn_benchmarks_norm(monkeypatch):
     """A module of its name and with its code stands in: importing the package would change it."""
-
-    class FrozenBatchNorm2d(nn.Module):
-        def __init__(self, n):
-            super().__init__()
-            for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-                self.register_buffer(name, torch.full((n,), float(value)))
-
-        def forward(self, x):
-            scale = self.weight * self.running_var.rsqrt()
-            bias = self.bias - self.running_mean * scale
-            return x * scale.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
-
     names = ("maskrcnn_benchmark", "maskrcnn_benchmark.layers", "maskrcnn_benchmark.layers.batch_norm")
     modules = [types.ModuleType(name) for name in names]
     modules[0].layers, modules[1].batch_norm = modules[1:]
-    modules[2].FrozenBatchNorm2d = FrozenBatchNorm2d
+    exec(MASKRCNN_BENCHMARKS_NORM, vars(modules[2]))
+    norm = modules[2].FrozenBatchNorm2d
     for name, module in zip(names, modules, strict=True):
         module.__path__ = []
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "resnet_cuda.acceleration.maskrcnn_benchmark", raising=False)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), randomise(FrozenBatchNorm2d(8))).double().eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), randomise(norm(8))).double().eval()
     expected = model(image())
     assert_near(optimize_for_inference(model)(image()), expected.detach(), "optimized", 1e-12)
     found = accelerate(model)
-    assert list(found.replaced) == ["1"] and type(model[1]) is not FrozenBatchNorm2d
+    assert list(found.replaced) == ["1"] and type(model[1]) is not norm
     assert_near(model(image()), expected, "accelerated", 1e-12)
     found.undo()
-    assert type(model[1]) is FrozenBatchNorm2d
+    assert type(model[1]) is norm
     sys.modules.pop("resnet_cuda.acceleration.maskrcnn_benchmark")
+
+
+PATCHED = {
+    "conv2": "detectron2.layers.wrappers.Conv2d.forward",
+    "block": "detectron2.modeling.backbone.resnet.BottleneckBlock.forward",
+    "stem": "detectron2.modeling.backbone.resnet.BasicStem.forward",
+    "norm": "detectron2.layers.batch_norm.FrozenBatchNorm2d.forward",
+    "mmdetection's block": "mmdet.models.backbones.resnet.Bottleneck.forward",
+    "mmdetection's norms": "mmdet.models.backbones.resnet.Bottleneck.norm2",
+    "mmdetection's network": "mmdet.models.backbones.resnet.ResNet.forward",
+}
+
+
+def doubled(method):
+    if isinstance(method, property):
+        return property(lambda self: lambda x: method.fget(self)(x) * 2)
+
+    def patch(self, x):
+        result = method(self, x)
+        return tuple(it * 2 for it in result) if isinstance(result, tuple) else result * 2
+
+    return patch
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:optimize_for_inference")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, change) for name in PATCHED for change in ("before optimize_for_inference", "before accelerate")),
+        ("conv2", "after accelerate"),
+    ],
+)
+def test_patched_methods(name, change, request, monkeypatch):
+    """What other code puts on a class of the library; later, too, on one whose modules keep their class."""
+    theirs = PATCHED[name].startswith("detectron2")
+    request.getfixturevalue("detectron2" if theirs else "mmdet")
+    model = detectron2s("build_resnet_backbone", {}) if theirs else mmdetections("ResNet", {})
+    path, _, method = PATCHED[name].rpartition(".")
+    module, _, attribute = path.rpartition(".")
+    known = getattr(sys.modules[module], attribute)
+    patch = doubled(getattr(known, method))
+    changed = copy.deepcopy(model)
+    if change == "after accelerate":
+        accelerate(changed)
+    monkeypatch.setattr(known, method, patch)
+    if change == "before accelerate":
+        accelerate(changed)
+    elif change == "before optimize_for_inference":
+        changed = optimize_for_inference(model)
+    expected = tensors_of(model(image()))
+    for level, value in tensors_of(changed(image())).items():
+        assert_near(value, expected[level], level, 1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("library", ["detectron2", "mmdet"])
+def test_accelerated_blocks_add_a_shortcut_of_another_shape(library, request):
+    request.getfixturevalue(library)
+    if library == "detectron2":
+        model = detectron2s("build_resnet_backbone", {})
+        model.res3[1].shortcut = nn.AdaptiveAvgPool2d(1)
+    else:
+        model = mmdetections("ResNet", {})
+        model.layer2[1].downsample = nn.AdaptiveAvgPool2d(1)
+    expected = tensors_of(model(image()))
+    accelerate(model)
+    for level, value in tensors_of(model(image())).items():
+        assert_near(value, expected[level], level, 1e-12)
