@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,13 +51,19 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor that a pickle refers to: a strided view (torch.as_strided) that lies within its storage."""
+    """A tensor that a pickle refers to: a strided view (torch.as_strided) that lies within its storage.
+
+    Its values are those of the storage, negated where ``negated`` (the imaginary part of a conjugated tensor is such a
+    view), conjugated where ``conjugated``.
+    """
 
     storage: Storage
     dtype: torch.dtype
     start: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    negated: bool = False
+    conjugated: bool = False
 
 
 def storage_of(identifier: Any, fields: int) -> Storage:
@@ -90,21 +96,50 @@ def storage_of(identifier: Any, fields: int) -> Storage:
     return Storage(key, dtype, part, start)
 
 
-def _tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
-    """torch._utils._rebuild_tensor and _rebuild_tensor_v2(storage, offset, shape, strides, ...)"""
-    storage, start, shape, strides = arguments[:4]
+def _oldest_tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
+    """torch._utils._rebuild_tensor(storage, offset, shape, strides)"""
+    storage, start, shape, strides = arguments
     if not isinstance(storage, Storage):
         raise MalformedError("a tensor's storage is damaged")
     return _view(storage, storage.dtype, start, shape, strides, budget)
 
 
+def _tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
+    """torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks[, metadata])"""
+    if len(arguments) not in (6, 7):
+        raise MalformedError(f"a tensor is built of {len(arguments)} values; there must be 6 or 7")
+    return _with_metadata(_oldest_tensor(arguments[:4], budget), arguments[6:])
+
+
 def _tensor_of_dtype(arguments: tuple[Any, ...], budget: Budget) -> View:
-    """torch._utils._rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, ...)"""
+    """torch._utils._rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])"""
+    if len(arguments) not in (7, 8):
+        raise MalformedError(f"a tensor is built of {len(arguments)} values; there must be 7 or 8")
     storage, start, shape, strides = arguments[:4]
     dtype = _dtype_of(arguments[6])
     if not isinstance(storage, Storage) or storage.dtype != torch.uint8:
         raise MalformedError("a tensor's storage is damaged")
-    return _view(storage, dtype, start, shape, strides, budget)
+    return _with_metadata(_view(storage, dtype, start, shape, strides, budget), arguments[7:])
+
+
+def _with_metadata(view: View, given: tuple[Any, ...]) -> View:
+    """``given``: nothing, or what torch._utils.get_tensor_metadata gives: the bits of lazily changed values."""
+    metadata = given[0] if given else None
+    if metadata is None:
+        return view
+    if not isinstance(metadata, dict):
+        raise MalformedError(f"a tensor's metadata is a {type(metadata).__name__}; it must be a dictionary")
+    for name, value in metadata.items():
+        if name not in ("neg", "conj"):
+            raise MalformedError(f"a tensor has the metadata {str(name)[:40]!r}; known are 'neg' and 'conj'")
+        if type(value) is not bool:
+            raise MalformedError(f"a tensor's metadata {name!r} is a {type(value).__name__}; it must be True or False")
+    negated, conjugated = metadata.get("neg", False), metadata.get("conj", False)
+    if negated and not (view.dtype.is_floating_point or view.dtype.is_complex):
+        raise MalformedError(f"a tensor of {view.dtype} is marked as negated; only real and complex ones can be")
+    if conjugated and not view.dtype.is_complex:
+        raise MalformedError(f"a tensor of {view.dtype} is marked as conjugated; only complex ones can be")
+    return replace(view, negated=negated, conjugated=conjugated)
 
 
 def _view(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, strides: Any, budget: Budget) -> View:
@@ -150,7 +185,7 @@ def _no_values(arguments: tuple[Any, ...], budget: Budget) -> Any:
 _REBUILDS = {
     ("torch._utils", name): Name("torch._utils", name, call)
     for name, call in {
-        "_rebuild_tensor": _tensor,
+        "_rebuild_tensor": _oldest_tensor,
         "_rebuild_tensor_v2": _tensor,
         "_rebuild_tensor_v3": _tensor_of_dtype,
         "_rebuild_parameter": _parameter,
@@ -199,4 +234,7 @@ def tensor(view: View, stored: torch.Tensor) -> torch.Tensor:
         part = part.ne(0)
     elif view.dtype != torch.uint8:
         part = part.view(view.dtype)
-    return part.as_strided(view.shape, view.strides, part.storage_offset() + view.start)
+    values = part.as_strided(view.shape, view.strides, part.storage_offset() + view.start)
+    if view.conjugated:
+        values = values.conj().resolve_conj()
+    return values.neg() if view.negated else values

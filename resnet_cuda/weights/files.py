@@ -150,14 +150,14 @@ def _save_safetensors(content: Mapping[str, Any], path: str) -> None:
     if strange is not None:
         raise MalformedError(f"{strange!r:.80} is not a tensor; safetensors holds a flat dictionary of tensors")
     # Clones, since tensors that share a storage are refused there.
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in content.items()}
+    tensors = {key: _settled(value).contiguous().clone() for key, value in content.items()}
     Path(path).write_bytes(save(tensors, {"format": "pt"}))
 
 
 def _converted(value: Any, tensor: Any, name: str) -> Any:
     """``value`` in plain containers, with its tensors through ``tensor``."""
     if isinstance(value, torch.Tensor):
-        return tensor(value.detach().cpu(), name)
+        return tensor(_settled(value), name)
     if isinstance(value, Mapping):
         return {key: _converted(entry, tensor, f"{name}[{key!r:.80}]") for key, entry in value.items()}
     if type(value) in (list, tuple):
@@ -167,6 +167,11 @@ def _converted(value: Any, tensor: Any, name: str) -> Any:
     raise MalformedError(
         f"content{name} is a {type(value).__name__}; tensors, containers, strings and numbers are written"
     )
+
+
+def _settled(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU, its values as they are stored: safetensors and NumPy know no bit that negates or conjugates them."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg()
 
 
 def _compact(tensor: torch.Tensor, name: str) -> torch.Tensor:
