@@ -176,12 +176,6 @@ def _of_type(arguments: tuple[Any, ...], budget: Budget) -> Any:
     return function.call(given, budget)
 
 
-def _no_values(arguments: tuple[Any, ...], budget: Budget) -> Any:
-    raise MalformedError(
-        "it holds a tensor that is sparse, quantized, nested or without values; only dense ones are read"
-    )
-
-
 _REBUILDS = {
     ("torch._utils", name): Name("torch._utils", name, call)
     for name, call in {
@@ -190,10 +184,6 @@ _REBUILDS = {
         "_rebuild_tensor_v3": _tensor_of_dtype,
         "_rebuild_parameter": _parameter,
         "_rebuild_parameter_with_state": _parameter,
-        "_rebuild_qtensor": _no_values,
-        "_rebuild_sparse_tensor": _no_values,
-        "_rebuild_nested_tensor": _no_values,
-        "_rebuild_meta_tensor_no_storage": _no_values,
     }.items()
 }
 
@@ -210,7 +200,30 @@ def _names() -> dict[tuple[str, str], Name]:
         ("torch.tensor", "_rebuild_from_type_v2"): _of_type,  # torch 1.7 and 1.8
         ("torch", "Tensor"): None,
     }
-    return names | {key: Name(*key, call) for key, call in calls.items()} | _REBUILDS
+    return names | {key: Name(*key, call) for key, call in calls.items()} | _REBUILDS | _refused()
+
+
+def _refused() -> dict[tuple[str, str], Name]:
+    """What tensors of other kinds ask for, with what is said of them."""
+    kind = "it holds a tensor that is sparse, quantized, nested or without values; only dense ones are read"
+    wrapper = (
+        "it holds a tensor of a subclass whose values are in other tensors, such as a DTensor of FSDP2; save what "
+        ".full_tensor() gives, or get_model_state_dict of torch.distributed.checkpoint.state_dict with "
+        "StateDictOptions(full_state_dict=True)"
+    )
+    device = "it holds a tensor of a device without storages, such as XLA; save tensors on the CPU"
+    kinds = ("qtensor", "sparse_tensor", "sparse_csr_tensor", "nested_tensor", "meta_tensor_no_storage")
+    reasons = {("torch._utils", f"_rebuild_{name}"): kind for name in kinds}
+    quantized = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+    reasons |= {("torch", f"{name}Storage"): kind for name in quantized}
+    reasons["torch._utils", "_rebuild_wrapper_subclass"] = wrapper
+    for name in ("xla_tensor", "device_tensor_from_numpy", "device_tensor_from_cpu_tensor"):
+        reasons["torch._utils", f"_rebuild_{name}"] = device
+    read = ", ".join(_DTYPES)
+    for name, value in vars(torch).items():
+        if isinstance(value, torch.dtype) and name not in _DTYPES and value not in _DTYPES.values():
+            reasons["torch", name] = f"it holds a tensor of {name}; read are {read}"
+    return {key: Name(*key, reason=reason) for key, reason in reasons.items()}
 
 
 NAMES: Mapping[tuple[str, str], Name] = {**_pickle_names.NAMES, **_names()}
