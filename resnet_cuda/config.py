@@ -246,13 +246,13 @@ class CfgNode(dict):
             return checked(self._name(key), self._known[key], value)
         if not self._open:
             raise ValueError(f"unknown key {self._name(key)}; allowed are {', '.join(sorted(self._known))}")
-        meant = near_miss(key, value, self._known)
-        if meant is not None:
-            raise ValueError(f"unknown key {self._name(key)}, which nothing would read; write {self._name(meant)}")
         if key == config_files.BASE:
             raise ValueError(f"{config_files.BASE} is for files only")
         if decode:
             value = decoded(value)
+        meant = near_miss(key, value, self._known)
+        if meant is not None:
+            raise ValueError(f"unknown key {self._name(key)}, which nothing would read; write {self._name(meant)}")
         if not isinstance(value, Mapping):
             return plain(value, self._name(key))
         section = CfgNode()
