@@ -107,7 +107,7 @@ def _load_cpu() -> None:
             _module, CPU_LOADED = module, True
             _warn_of_another_version(module.build_info()["version"])
             return
-        CPU_ERROR = _why_of_other_sources(file, differing)
+        CPU_ERROR = _why_of_other_sources(file or _FOLDER, differing)
         remedy = f"Compile these: {install_again()}, {_BUILD_MODE}"
     except ModuleNotFoundError as error:
         if error.name != "resnet_cuda._C":
