@@ -13,6 +13,7 @@ from build_native.architectures import architectures_of, nvcc_flags
 from build_native.errors import BuildError
 from build_native.ninja_file import NinjaFile, import_ninja
 from build_native.plan import Plan
+from build_native.sources import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
@@ -60,16 +61,18 @@ def _instruction_set(path: Path) -> tuple[str, ...]:
 
 
 def _write_facts(path: Path, plan: Plan, version: str) -> None:
-    """The header that bindings.cpp gets its build facts from; left alone where nothing changed."""
+    """The header that bindings.cpp and built_from.cpp get their build facts from; left alone where nothing changed."""
     banner = subprocess.run([*plan.compiler, "--version"], capture_output=True, text=True).stdout.splitlines()
     facts = {
         "RESNET_CUDA_VERSION": version,
+        "RESNET_CUDA_BUILD_SOURCES": digest(CSRC),
         "RESNET_CUDA_BUILD_TORCH": plan.torch.version,
         "RESNET_CUDA_BUILD_CUDA": plan.cuda.version if plan.cuda else "none",
         "RESNET_CUDA_BUILD_ARCHS": " ".join(plan.architectures) or "none",
         "RESNET_CUDA_BUILD_COMPILER": re.sub(r'["\\]', "", banner[0]) if banner else "unknown",
     }
     text = "".join(f'#define {name} "{value}"\n' for name, value in facts.items())
+    text += f"#define RESNET_CUDA_SOURCES_SYMBOL resnet_cuda_sources_{facts['RESNET_CUDA_BUILD_SOURCES']}\n"
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 
@@ -129,14 +132,16 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     asked, linking = plan.compile_flags, plan.link_flags
     linker = [*plan.compiler, "-shared"]
     # Of torch nothing: its include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI.
-    python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), "-include", str(facts)]
+    with_facts = ["-include", str(facts)]
+    python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), *with_facts]
+    own = {"bindings.cpp": python, "built_from.cpp": with_facts}
     module = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
     outputs = {module: folder / module}
 
     file = NinjaFile()
     objects = []
     for source in cpu_sources():
-        extra = python if source.name == "bindings.cpp" else [*torch_include, *_instruction_set(source)]
+        extra = own.get(source.name) or [*torch_include, *_instruction_set(source)]
         objects.append(file.compile([*host, *extra, *asked], source, folder / "cpu", CSRC))
     file.link(linker, objects, [*_libraries(plan), *linking], outputs[module])
 
@@ -150,7 +155,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
             if not architectures:  # the kernels of GPUs that were not asked for
                 continue
             device = [*device_command(plan), *nvcc_flags(architectures)]
-            command = device if source.suffix == ".cu" else shared
+            command = device if source.suffix == ".cu" else [*shared, *own.get(source.name, ())]
             objects.append(file.compile(command, source, folder / "cuda", CSRC))
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
         file.link(linker, objects, [*_libraries(plan), *runtime, *linking], outputs["_cuda_kernels.so"])

@@ -32,13 +32,14 @@ PYBIND11_MODULE(_C, module) {
       [] {
         return std::map<std::string, std::string>{
             {"version", RESNET_CUDA_VERSION},
+            {"sources", RESNET_CUDA_BUILD_SOURCES},
             {"torch", RESNET_CUDA_BUILD_TORCH},
             {"cuda", RESNET_CUDA_BUILD_CUDA},
             {"architectures", RESNET_CUDA_BUILD_ARCHS},
             {"compiler", RESNET_CUDA_BUILD_COMPILER}};
       },
-      "Versions that the extension was built with: resnet_cuda, torch (its headers), CUDA ('none' without one), the "
-      "GPU architectures and the C++ compiler.");
+      "Versions that the extension was built with: resnet_cuda, the digest of its sources, torch (its headers), CUDA "
+      "('none' without one), the GPU architectures and the C++ compiler.");
   module.def(
       "cpu_capability",
       [] { return usable_instruction_sets().back(); },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import sysconfig
 import warnings
@@ -11,9 +12,15 @@ from types import ModuleType
 
 import torch
 
+from resnet_cuda import _libraries
+from resnet_cuda._version import __version__
+
 _FOLDER = Path(__file__).parent
 CUDA_LIBRARY = _FOLDER / "_cuda_kernels.so"
 _BUILD_MODE = "RESNET_CUDA_BUILD unset or 'auto'"
+_WITH_CUDA = "{} with a CUDA toolkit at hand and RESNET_CUDA_BUILD=cuda"
+# pip keeps the wheel that it once built from a URL, whatever RESNET_CUDA_BUILD and TORCH_CUDA_ARCH_LIST say.
+_REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir SOURCES"
 
 CPU_LOADED: bool = False
 CUDA_LOADED: bool = False
@@ -55,19 +62,53 @@ def _why_missing() -> tuple[str, str]:
         why = f"{_FOLDER} was installed without its compiled part (RESNET_CUDA_BUILD=none)"
     if is_checkout:
         return why, f"Compile it, with a C++ compiler at hand: pip install -e {parent}, {_BUILD_MODE}"
-    command = "pip install --force-reinstall --no-deps SOURCES"
-    return why, f"Reinstall it from its sources with a C++ compiler at hand: {command}, {_BUILD_MODE}"
+    return why, f"Reinstall it from its sources with a C++ compiler at hand: {_REINSTALL}, {_BUILD_MODE}"
+
+
+def install_again() -> str:
+    """The command that compiles this package's own sources."""
+    parent = _FOLDER.parent
+    return f"pip install -e {parent}" if (parent / "setup.py").is_file() else _REINSTALL
+
+
+def library() -> Path | None:
+    """The file that ``import resnet_cuda._C`` loads."""
+    found = importlib.util.find_spec("resnet_cuda._C")
+    return None if found is None or found.origin is None else Path(found.origin)
+
+
+def _why_of_other_sources(file: Path, differing: list[str]) -> str:
+    """The message for a library whose operators are not those that these Python files call."""
+    version = _libraries.version_of(file)
+    return (
+        f"{file} was built from other sources than these Python files"
+        f"{'' if version in (None, __version__) else f', those of version {version}'}; its operators differ: "
+        f"{', '.join(differing)}"
+    )
+
+
+def _is_registered(operator: str) -> bool:
+    return bool(torch._C._jit_get_schemas_for_operator(f"resnet_cuda::{operator}"))
 
 
 def _load_cpu() -> None:
     """Imports ``_C``, whose static initialisers register the schemas and the CPU kernels."""
     global _module, CPU_LOADED, CPU_ERROR
     try:
-        # torch is imported above: its libraries must be in the process before ours look for their symbols.
-        _module = importlib.import_module("resnet_cuda._C")
-        _module.cpu_capability()  # raises for a value of RESNET_CUDA_CPU_CAPABILITY that is none
-        CPU_LOADED = True
-        return
+        file = library()
+        differing = [] if file is None else _libraries.operators_that_differ(file)
+        # Of a file that has none of the schemas the loader says what it is.
+        if not differing or len(differing) == len(_libraries.SCHEMAS):
+            # torch is imported above: its libraries must be in the process before ours look for their symbols.
+            module = importlib.import_module("resnet_cuda._C")
+            module.cpu_capability()  # raises for a value of RESNET_CUDA_CPU_CAPABILITY that is none
+            differing = [name for name in differing if not _is_registered(name)]
+        if not differing:
+            _module, CPU_LOADED = module, True
+            _warn_of_another_version(module.build_info()["version"])
+            return
+        CPU_ERROR = _why_of_other_sources(file or _FOLDER, differing)
+        remedy = f"Compile these: {install_again()}, {_BUILD_MODE}"
     except ModuleNotFoundError as error:
         if error.name != "resnet_cuda._C":
             raise
@@ -75,12 +116,21 @@ def _load_cpu() -> None:
     except ImportError as error:
         CPU_ERROR = f"the compiled extension in {_FOLDER} cannot be loaded: {error}"
         remedy = (
-            "Reinstall it from its sources with a C++ compiler at hand (from a checkout: pip install -e .), "
-            f"{_BUILD_MODE}; torch must be 2.10 or later"
+            f"Reinstall it from its sources with a C++ compiler at hand: {install_again()}, {_BUILD_MODE}; "
+            "torch must be 2.10 or later"
         )
     warnings.warn(
         f"resnet_cuda: {CPU_ERROR}. So everything runs on the slow PyTorch reference. {remedy}.", stacklevel=2
     )
+
+
+def _warn_of_another_version(built: str) -> None:
+    if built != __version__:
+        warnings.warn(
+            f"resnet_cuda: the compiled part in {_FOLDER} is of version {built}, the Python files of {__version__}. "
+            f"Its operators are the same, its results may differ. Compile these: {install_again()}, {_BUILD_MODE}.",
+            stacklevel=3,
+        )
 
 
 def _load_cuda() -> None:
@@ -91,7 +141,12 @@ def _load_cuda() -> None:
     elif torch.version.cuda is None:
         CUDA_ERROR = f"torch {torch.__version__} is a CPU-only build"
     elif not CUDA_LIBRARY.exists():
-        CUDA_ERROR = "built without its CUDA part; reinstall with a CUDA toolkit at hand and RESNET_CUDA_BUILD=cuda"
+        CUDA_ERROR = f"built without its CUDA part; run {_WITH_CUDA.format(install_again())}"
+    elif not _is_of_this_build(CUDA_LIBRARY):
+        CUDA_ERROR = (
+            f"{CUDA_LIBRARY.name} was built from other sources than the compiled extension beside it; run "
+            f"{_WITH_CUDA.format(install_again())}"
+        )
     else:
         try:
             torch.ops.load_library(str(CUDA_LIBRARY))
@@ -99,6 +154,20 @@ def _load_cuda() -> None:
             CUDA_ERROR = f"{CUDA_LIBRARY.name} cannot be loaded: {error}"
             return
         CUDA_LOADED = True
+
+
+def _is_of_this_build(library: Path) -> bool:
+    """Whether ``library`` was built from the sources of ``_C``: its kernels do not check what they are called with."""
+    sources = build_info().get("sources")  # a library from before there was this entry has none
+    return sources is None or _libraries.is_built_from(library, sources)
+
+
+def compiled_version() -> str | None:
+    """The version that the compiled part was built for, loaded or not; None where there is none, or it does not say."""
+    if _module is not None:
+        return build_info()["version"]
+    file = library()
+    return None if file is None else _libraries.version_of(file)
 
 
 def build_info() -> dict[str, str]:

@@ -13,7 +13,7 @@ import yaml
 
 from resnet_cuda import config_files
 from resnet_cuda.config_defaults import DEFAULTS, SHARED_SECTIONS
-from resnet_cuda.config_values import check_size, checked, decoded, encoded, plain
+from resnet_cuda.config_values import check_size, checked, decoded, encoded, near_miss, plain
 
 __all__ = ["DEFAULTS", "CfgNode", "get_cfg"]
 
@@ -23,8 +23,9 @@ _INTERNAL = ("_path", "_known", "_open", "_frozen")
 class CfgNode(dict):
     """A section: a dictionary whose keys are attributes, too, with the methods of yacs' CfgNode.
 
-    A key that the backbone reads has the type of its default; an unknown key in the same section is an error. All other
-    keys are foreign: any key and any value that YAML can hold, kept unchanged. Dictionaries become sections. A merge
+    A key that the backbone reads has the type of its default; an unknown key in the same section is an error, and so is
+    one that differs from a section's or key's name only by case, one letter at the end or dots. All other keys are
+    foreign: any key and any value that YAML can hold, kept unchanged. Dictionaries become sections. A merge
     that raises changes nothing.
 
     Differences from yacs: foreign keys need not exist before they are merged and have no type; a frozen node rejects
@@ -249,6 +250,9 @@ class CfgNode(dict):
             raise ValueError(f"{config_files.BASE} is for files only")
         if decode:
             value = decoded(value)
+        meant = near_miss(key, value, self._known)
+        if meant is not None:
+            raise ValueError(f"unknown key {self._name(key)}, which nothing would read; write {self._name(meant)}")
         if not isinstance(value, Mapping):
             return plain(value, self._name(key))
         section = CfgNode()

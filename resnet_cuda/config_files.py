@@ -13,6 +13,30 @@ from resnet_cuda.config_values import check_size
 BASE = "_BASE_"
 
 
+class _TwiceError(Exception):
+    """A key that one section has twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice in one section; PyYAML would take the last and lose the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Not when the mapping is constructed: then what a merge key (<<) brings is among its own keys already.
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            if key in lines:
+                raise _TwiceError(
+                    f"the key {key!s:.80} comes twice in one section, in line {lines[key]} and in line {line}; only "
+                    "one of them would be read"
+                )
+            lines[key] = line
+        return node
+
+
 def load(path: str | os.PathLike, parents: tuple[Path, ...] = ()) -> dict[Any, Any]:
     """The content of ``path`` merged over its bases, whose names are relative to ``path`` [fvcore.common.config].
 
@@ -21,7 +45,7 @@ def load(path: str | os.PathLike, parents: tuple[Path, ...] = ()) -> dict[Any, A
         parents: the files whose ``_BASE_`` led here, to find a cycle.
 
     Raises:
-        ValueError: for a file that is not YAML, holds no sections, or extends itself.
+        ValueError: for a file that is not YAML, holds no sections or a key twice, or extends itself.
         OSError: if a file cannot be read.
     """
     file = Path(path)
@@ -49,7 +73,9 @@ def load(path: str | os.PathLike, parents: tuple[Path, ...] = ()) -> dict[Any, A
 def _parsed(file: Path) -> Any:
     raw = file.read_bytes()
     try:
-        content = yaml.safe_load(raw.decode("utf-8"))
+        content = yaml.load(raw.decode("utf-8"), _Loader)
+    except _TwiceError as error:
+        raise ValueError(str(error)) from None
     except Exception as error:  # not only YAMLError: PyYAML raises KeyError for `!!bool x`, RecursionError, and others
         raise ValueError(f"{file} is not a YAML file: {error or type(error).__name__}") from error
     return {} if content is None else content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -94,6 +95,29 @@ def check_size(content: Any) -> None:
         waiting.extend((entry, depth + 1) for entry in entries)
 
 
+def near_miss(key: Any, value: Any, known: Mapping[str, Any]) -> str | None:
+    """What a foreign ``key`` was meant to be, one of the ``known`` names; None for any other.
+
+    It differs from the name by case, spaces or one letter at the end, or it has dots: ``MODEL.RESNETS.NUM_GROUPS`` is
+    for lists only. A section's name is meant only where ``value`` is a section.
+    """
+    if not isinstance(key, str):
+        return None
+    first, *rest = key.strip().split(".")
+    given = first.upper()
+    for name, default in known.items():
+        is_section = isinstance(default, Mapping)
+        if rest and given == name and is_section:
+            return f"{name}: {{{': {'.join(rest)}: ...{'}' * len(rest)}, names with dots are for merge_from_list"
+        if rest or is_section != isinstance(value, Mapping):
+            continue
+        longer = given[:-1] == name and given[-1].isalpha()
+        shorter = given == name[:-1] and len(name) > 5  # MODE and FP are words of their own
+        if given == name or longer or shorter:
+            return name
+    return None
+
+
 def checked(path: str, default: Any, value: Any) -> Any:
     """``value`` converted to the type of its key's ``default``.
 
@@ -115,4 +139,14 @@ def checked(path: str, default: Any, value: Any) -> Any:
         return int(integer("", path, value))  # a plain int, of an IntEnum too
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{path} is {value!r}; it must be a number")
-    return float(value)
+    number = _float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{path} is {value!r:.80}; it must be a finite number, 0 or more")
+    return number
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import runpy
 from pathlib import Path
 
 import torch
@@ -30,6 +31,29 @@ def _gpus() -> str:
     return ", ".join(names)
 
 
+def _compiled_part(sources: str | None) -> str:
+    """The version and sources that it was built from, and whether they are those of this package."""
+    version = _extension.compiled_version()
+    if version is None:
+        return "not built" if _extension.library() is None else "of an unknown version"
+    text = f"version {version}" if sources is None else f"version {version}, sources {sources}"
+    now = None if sources is None else _sources_beside()
+    if version != __version__:
+        return f"{text}; the Python files are of version {__version__}: run {_extension.install_again()}"
+    if now not in (None, sources):
+        return f"{text}; csrc beside it has changed since ({now}): run {_extension.install_again()}"
+    return text
+
+
+def _sources_beside() -> str | None:
+    """The digest of a checkout's sources; None for an installed package."""
+    checkout = Path(__file__).resolve().parents[1]
+    file = checkout / "build_native" / "sources.py"
+    if not file.is_file() or not (checkout / "csrc").is_dir():
+        return None
+    return str(runpy.run_path(str(file))["digest"](checkout / "csrc"))
+
+
 def facts() -> dict[str, str]:
     """The facts that ``info`` prints, by name."""
     built = _extension.build_info()
@@ -41,6 +65,7 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "torchvision": _version("torchvision"),
+        "compiled part": _compiled_part(built.get("sources")),
         "built with torch": built.get("torch", "not built"),
         "built with CUDA": built.get("cuda", "not built"),
         "GPU architectures": built.get("architectures", "not built"),

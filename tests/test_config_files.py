@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 
 import resnet_cuda
 from resnet_cuda.config import get_cfg
@@ -83,6 +84,10 @@ WRONG = {
     "code": ("RESNETS: {STAGE_WITH_DCN: \"__import__('os')\"}", "STAGE_WITH_DCN .* must be 4 of True and False"),
     "string": ("RESNETS: {TRANS_FUNC: 3}", "TRANS_FUNC is 3; it must be a string"),
     "number": ("GROUP_NORM: {EPSILON: small}", "EPSILON is 'small'; it must be a number"),
+    "not a number": ("GROUP_NORM: {EPSILON: .nan}", "EPSILON is nan; it must be a finite number, 0 or more"),
+    "infinite": ("GROUP_NORM: {EPSILON: .inf}", "EPSILON is inf; it must be a finite number"),
+    "beyond floats": (f"GROUP_NORM: {{EPSILON: 1{'0' * 400}}}", "EPSILON is 10000.*; it must be a finite number"),
+    "negative": ("GROUP_NORM: {EPSILON: -1e-5}", "EPSILON is -1e-05; it must be a finite number, 0 or more"),
     "section": ("RESNETS: 5", "MODEL.RESNETS is 5; it must be keys with values"),
 }
 
@@ -176,7 +181,6 @@ def test_harmful_files_are_refused(name, tmp_path):
         ("", {}),
         ("# nothing", {}),
         ("MODEL:", {}),
-        ("A: 1\nA: 2", {"A": 2}),  # PyYAML's and so yacs' rule for a key that comes twice
         ("A: &a {x: [1]}\nB: *a\nC: {<<: *a, y: 2}", {"A": {"x": [1]}, "B": {"x": [1]}, "C": {"x": [1], "y": 2}}),
         ("A: \"__import__('os').getcwd()\"", {"A": "__import__('os').getcwd()"}),
         ('A: "{[]: 1}"', {"A": "{[]: 1}"}),
@@ -200,3 +204,111 @@ def test_unusual_files_are_read_as_yacs_reads_them(content, expected, tmp_path):
     if "B" in expected:
         cfg.A.x.append(2)
         assert cfg.B.x == [1]  # what an anchor stands for is copied
+
+
+TWICE = {
+    "two sections": (
+        "MODEL: {RESNETS: {NUM_GROUPS: 32}}\nSOLVER: {}\nMODEL: {BACKBONE: {CONV_BODY: R-101-FPN}}\n",
+        "the key MODEL comes twice in one section, in line 1 and in line 3",
+    ),
+    "two keys": (
+        "MODEL:\n  RESNETS:\n    NUM_GROUPS: 1\n    NUM_GROUPS: 32\n",
+        "the key NUM_GROUPS .* line 3 and in line 4",
+    ),
+    "in one line": ("MODEL: {RESNETS: {NUM_GROUPS: 1, NUM_GROUPS: 1}}", "the key NUM_GROUPS .* line 1 and in line 1"),
+    "of a foreign section": ("A: 1\nA: 2", "the key A comes twice"),
+    "quoted": ("A: 1\n'A': 2", "the key A comes twice"),
+    "numbers": ("A: {1: 2, 0x1: 3}", "the key 1 comes twice"),
+    "of what a merge key brings": ("A: &a {X: 1, X: 2}\nB: {<<: *a}", "the key X comes twice"),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_key_that_comes_twice_is_refused(name, tmp_path):
+    content, message = TWICE[name]
+    path = tmp_path / "file.yaml"
+    path.write_text(content)
+    cfg = get_cfg()
+    with pytest.raises(ValueError, match=rf"file\.yaml: {message}"):
+        cfg.merge_from_file(path)
+    (tmp_path / "top.yaml").write_text("_BASE_: file.yaml\n")
+    with pytest.raises(ValueError, match=rf"top\.yaml: _BASE_ .*file\.yaml: {message}"):
+        cfg.merge_from_file(tmp_path / "top.yaml")
+    assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("X: &a {NUM_GROUPS: 32, WIDTH_PER_GROUP: 4}\nMODEL: {RESNETS: {WIDTH_PER_GROUP: 8, <<: *a}}", (32, 8)),
+        (
+            "X: &a {NUM_GROUPS: 2}\nY: &b {<<: *a, NUM_GROUPS: 32}\nMODEL: {RESNETS: {<<: *b, WIDTH_PER_GROUP: 8}}",
+            (32, 8),
+        ),
+        ("X: &a {NUM_GROUPS: 32}\nY: &b {WIDTH_PER_GROUP: 8}\nMODEL: {RESNETS: {<<: [*a, *b]}}", (32, 8)),
+        ("X: &a {NUM_GROUPS: 32}\nY: &b {WIDTH_PER_GROUP: 8}\nMODEL: {RESNETS: {<<: *a, <<: *b}}", (32, 8)),
+        ("X: &a {<<: &b {NUM_GROUPS: 32}, NUM_GROUPS: 16}\nY: *a\nMODEL: {RESNETS: *b}", (32, 64)),
+    ],
+)
+def test_merge_keys_repeat_nothing(content, expected, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(content)
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    assert expected == (cfg.MODEL.RESNETS.NUM_GROUPS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP)
+
+
+NEAR = {  # the content, and what the message says is meant
+    "case": ({"model": {"RESNETS": {"NUM_GROUPS": 32}}}, "unknown key model, .* write MODEL$"),
+    "capitals": ({"Model": {}}, "unknown key Model, .* write MODEL$"),
+    "one more letter": ({"MODELS": {}}, "write MODEL$"),
+    "one letter less": (
+        {"MODEL": {"RESNET": {"NUM_GROUPS": 32}}},
+        r"unknown key MODEL\.RESNET, .* write MODEL\.RESNETS$",
+    ),
+    "case of a section": ({"MODEL": {"resnets": {}}}, r"write MODEL\.RESNETS$"),
+    "a space": ({"MODEL": {"FPN ": {"USE_GN": True}}}, r"write MODEL\.FPN$"),
+    "FPNS": ({"MODEL": {"FPNS": {"USE_GN": True}}}, r"write MODEL\.FPN$"),
+    "a key of a shared section": ({"MODEL": {"RETINANET": {"use_c5": False}}}, r"write MODEL\.RETINANET\.USE_C5$"),
+    "dots": (
+        {"MODEL.RESNETS.NUM_GROUPS": 32},
+        r"write MODEL: {RESNETS: {NUM_GROUPS: \.\.\.}}, names with dots are for merge",
+    ),
+    "dots to a section": ({"MODEL.RESNETS": {"NUM_GROUPS": 32}}, r"write MODEL: {RESNETS: \.\.\.}, names with"),
+    "dots in MODEL": ({"MODEL": {"RESNETS.NUM_GROUPS": 32}}, r"write MODEL\.RESNETS: {NUM_GROUPS: \.\.\.}, names with"),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_names_that_are_nearly_those_of_sections_are_refused(name, tmp_path):
+    content, message = NEAR[name]
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(content))
+    cfg = get_cfg()
+    for merge, given in ((cfg.merge_from_file, path), (cfg.merge_from_dict, content)):
+        with pytest.raises(ValueError, match=message):
+            merge(given)
+    assert cfg == get_cfg()
+
+
+def test_other_names_stay_foreign():
+    content = {
+        "model": "resnet50",  # no section
+        "MODE": {"A": 1},
+        "MODEL2": {"A": 1},
+        "SOLVER": {"model": {"A": 1}, "MODEL.RESNETS": 1},
+        "A.B": 1,
+        "MODEL": {"FP": {"A": 1}, "RESNEXTS": {"A": 1}, "RETINANET_ON": True, "fpn": 3, "RETINANET": {"C5": True}},
+    }
+    cfg = get_cfg()
+    cfg.merge_from_dict(content)
+    assert (cfg.model, cfg.MODE.A, cfg.SOLVER.model.A, cfg.MODEL.RESNEXTS.A, cfg.MODEL.fpn) == ("resnet50", 1, 1, 1, 3)
+
+
+def test_names_are_refused_however_they_are_written():
+    cfg = get_cfg()
+    with pytest.raises(ValueError, match=r"write MODEL\.RESNETS$"):
+        cfg.MODEL.RESNET = {"NUM_GROUPS": 32}
+    with pytest.raises(ValueError, match=r"write MODEL\.RESNETS$"):
+        cfg.merge_from_list(["MODEL.RESNET.NUM_GROUPS", 32])
+    assert cfg == get_cfg()

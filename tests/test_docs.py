@@ -141,6 +141,7 @@ OTHERS = {  # of Python, torch, CUDA and the system's loader
     "Unknown builtin op: resnet_cuda::",
     "Could not find schema for resnet_cuda::",
     "Guard failed",
+    "_dispatch_library(): incompatible function arguments",
     "try blocks aren't supported",
     "Unknown type constructor",
     "import statements aren't supported",

@@ -23,12 +23,14 @@ class Name:
         name: the attribute that Python would import.
         function: builds the result of a call of it; None if it must not be called.
         inert: whether it is a class whose objects are read as dictionaries of their attributes.
+        reason: the error message where it is refused for another reason than that it could run code.
     """
 
     module: str
     name: str
     function: _Call | None = None
     inert: bool = False
+    reason: str | None = None
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,13 +51,19 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor that a pickle refers to: a strided view (torch.as_strided) that lies within its storage."""
+    """A tensor that a pickle refers to: a strided view (torch.as_strided) that lies within its storage.
+
+    Its values are those of the storage, negated where ``negated`` (the imaginary part of a conjugated tensor is such a
+    view), conjugated where ``conjugated``.
+    """
 
     storage: Storage
     dtype: torch.dtype
     start: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    negated: bool = False
+    conjugated: bool = False
 
 
 def storage_of(identifier: Any, fields: int) -> Storage:
@@ -90,21 +96,50 @@ def storage_of(identifier: Any, fields: int) -> Storage:
     return Storage(key, dtype, part, start)
 
 
-def _tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
-    """torch._utils._rebuild_tensor and _rebuild_tensor_v2(storage, offset, shape, strides, ...)"""
-    storage, start, shape, strides = arguments[:4]
+def _oldest_tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
+    """torch._utils._rebuild_tensor(storage, offset, shape, strides)"""
+    storage, start, shape, strides = arguments
     if not isinstance(storage, Storage):
         raise MalformedError("a tensor's storage is damaged")
     return _view(storage, storage.dtype, start, shape, strides, budget)
 
 
+def _tensor(arguments: tuple[Any, ...], budget: Budget) -> View:
+    """torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks[, metadata])"""
+    if len(arguments) not in (6, 7):
+        raise MalformedError(f"a tensor is built of {len(arguments)} values; there must be 6 or 7")
+    return _with_metadata(_oldest_tensor(arguments[:4], budget), arguments[6:])
+
+
 def _tensor_of_dtype(arguments: tuple[Any, ...], budget: Budget) -> View:
-    """torch._utils._rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, ...)"""
+    """torch._utils._rebuild_tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])"""
+    if len(arguments) not in (7, 8):
+        raise MalformedError(f"a tensor is built of {len(arguments)} values; there must be 7 or 8")
     storage, start, shape, strides = arguments[:4]
     dtype = _dtype_of(arguments[6])
     if not isinstance(storage, Storage) or storage.dtype != torch.uint8:
         raise MalformedError("a tensor's storage is damaged")
-    return _view(storage, dtype, start, shape, strides, budget)
+    return _with_metadata(_view(storage, dtype, start, shape, strides, budget), arguments[7:])
+
+
+def _with_metadata(view: View, given: tuple[Any, ...]) -> View:
+    """``given``: nothing, or what torch._utils.get_tensor_metadata gives: the bits of lazily changed values."""
+    metadata = given[0] if given else None
+    if metadata is None:
+        return view
+    if not isinstance(metadata, dict):
+        raise MalformedError(f"a tensor's metadata is a {type(metadata).__name__}; it must be a dictionary")
+    for name, value in metadata.items():
+        if name not in ("neg", "conj"):
+            raise MalformedError(f"a tensor has the metadata {str(name)[:40]!r}; known are 'neg' and 'conj'")
+        if type(value) is not bool:
+            raise MalformedError(f"a tensor's metadata {name!r} is a {type(value).__name__}; it must be True or False")
+    negated, conjugated = metadata.get("neg", False), metadata.get("conj", False)
+    if negated and not (view.dtype.is_floating_point or view.dtype.is_complex):
+        raise MalformedError(f"a tensor of {view.dtype} is marked as negated; only real and complex ones can be")
+    if conjugated and not view.dtype.is_complex:
+        raise MalformedError(f"a tensor of {view.dtype} is marked as conjugated; only complex ones can be")
+    return replace(view, negated=negated, conjugated=conjugated)
 
 
 def _view(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, strides: Any, budget: Budget) -> View:
@@ -141,24 +176,14 @@ def _of_type(arguments: tuple[Any, ...], budget: Budget) -> Any:
     return function.call(given, budget)
 
 
-def _no_values(arguments: tuple[Any, ...], budget: Budget) -> Any:
-    raise MalformedError(
-        "it holds a tensor that is sparse, quantized, nested or without values; only dense ones are read"
-    )
-
-
 _REBUILDS = {
     ("torch._utils", name): Name("torch._utils", name, call)
     for name, call in {
-        "_rebuild_tensor": _tensor,
+        "_rebuild_tensor": _oldest_tensor,
         "_rebuild_tensor_v2": _tensor,
         "_rebuild_tensor_v3": _tensor_of_dtype,
         "_rebuild_parameter": _parameter,
         "_rebuild_parameter_with_state": _parameter,
-        "_rebuild_qtensor": _no_values,
-        "_rebuild_sparse_tensor": _no_values,
-        "_rebuild_nested_tensor": _no_values,
-        "_rebuild_meta_tensor_no_storage": _no_values,
     }.items()
 }
 
@@ -175,7 +200,30 @@ def _names() -> dict[tuple[str, str], Name]:
         ("torch.tensor", "_rebuild_from_type_v2"): _of_type,  # torch 1.7 and 1.8
         ("torch", "Tensor"): None,
     }
-    return names | {key: Name(*key, call) for key, call in calls.items()} | _REBUILDS
+    return names | {key: Name(*key, call) for key, call in calls.items()} | _REBUILDS | _refused()
+
+
+def _refused() -> dict[tuple[str, str], Name]:
+    """What tensors of other kinds ask for, with what is said of them."""
+    kind = "it holds a tensor that is sparse, quantized, nested or without values; only dense ones are read"
+    wrapper = (
+        "it holds a tensor of a subclass whose values are in other tensors, such as a DTensor of FSDP2; save what "
+        ".full_tensor() gives, or get_model_state_dict of torch.distributed.checkpoint.state_dict with "
+        "StateDictOptions(full_state_dict=True)"
+    )
+    device = "it holds a tensor of a device without storages, such as XLA; save tensors on the CPU"
+    kinds = ("qtensor", "sparse_tensor", "sparse_csr_tensor", "nested_tensor", "meta_tensor_no_storage")
+    reasons = {("torch._utils", f"_rebuild_{name}"): kind for name in kinds}
+    quantized = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+    reasons |= {("torch", f"{name}Storage"): kind for name in quantized}
+    reasons["torch._utils", "_rebuild_wrapper_subclass"] = wrapper
+    for name in ("xla_tensor", "device_tensor_from_numpy", "device_tensor_from_cpu_tensor"):
+        reasons["torch._utils", f"_rebuild_{name}"] = device
+    read = ", ".join(_DTYPES)
+    for name, value in vars(torch).items():
+        if isinstance(value, torch.dtype) and name not in _DTYPES and value not in _DTYPES.values():
+            reasons["torch", name] = f"it holds a tensor of {name}; read are {read}"
+    return {key: Name(*key, reason=reason) for key, reason in reasons.items()}
 
 
 NAMES: Mapping[tuple[str, str], Name] = {**_pickle_names.NAMES, **_names()}
@@ -199,4 +247,7 @@ def tensor(view: View, stored: torch.Tensor) -> torch.Tensor:
         part = part.ne(0)
     elif view.dtype != torch.uint8:
         part = part.view(view.dtype)
-    return part.as_strided(view.shape, view.strides, part.storage_offset() + view.start)
+    values = part.as_strided(view.shape, view.strides, part.storage_offset() + view.start)
+    if view.conjugated:
+        values = values.conj().resolve_conj()
+    return values.neg() if view.negated else values

@@ -22,8 +22,11 @@ from resnet_cuda.weights.formats import (
 from resnet_cuda.weights.formats.templates import group_norm_name
 from resnet_cuda.weights.reparametrized import advice
 
-# What wrappers put before every key: DDP, torch.compile.
-_WRAPPER_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+# What wrappers put before every key: DDP, DataParallel, torch.optim.swa_utils.AveragedModel.
+_WRAPPER_PREFIX = re.compile(r"^(?:module\.)+")
+# What stands in the names of a part's tensors where the part alone was wrapped: by torch.compile, activation
+# checkpointing, FSDP.
+WRAPPED_PARTS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _STATISTIC = re.compile(r"\.running_(?:mean|var)$")
 # A body's own parts. Other names beside them are a classifier's or a detector's.
 _PART_OF_BODY = re.compile(r"(?:stem|conv|bn|gn|norm|layer|res|attnpool|downsample)\d*(?:[._]|$)")
@@ -100,11 +103,15 @@ def recognise(
     Raises:
         UnknownKeysError: if no format explains any key, or there are two bodies (such as a student and a teacher).
     """
-    plain = {_WRAPPER_PREFIX.sub("", key): tensor for key, tensor in tensors.items()}
-    if len(plain) != len(tensors):
-        raise UnknownKeysError("some keys differ only in a wrapper's prefix, module. or _orig_mod.")
-    originals = dict(zip(plain, tensors, strict=True))
-    heads = [_WRAPPER_PREFIX.sub("", head) for head in heads]
+    originals: dict[str, str] = {}
+    for key in tensors:
+        other = originals.setdefault(_without_wrappers(key), key)
+        if other != key:
+            raise UnknownKeysError(
+                f"{other} and {key} differ only in what a wrapper adds to names: module, {', '.join(WRAPPED_PARTS)}"
+            )
+    plain = {name: tensors[key] for name, key in originals.items()}
+    heads = [_without_wrappers(head) for head in heads]
     found = [_read(it, plain, heads, like, is_model) for it in FORMATS.values()]
     most = max(len(it.tensors) for it in found)
     if most == 0:
@@ -123,6 +130,11 @@ def recognise(
     best.other_keys = {name: originals[key] for name, key in best.other_keys.items()}
     best.spare = {originals[key]: name for key, name in best.spare.items()}
     return best
+
+
+def _without_wrappers(key: str) -> str:
+    *parts, leaf = key.split(".")
+    return _WRAPPER_PREFIX.sub("", ".".join([*(part for part in parts if part not in WRAPPED_PARTS), leaf]))
 
 
 def _chosen(

@@ -18,11 +18,14 @@ from resnet_cuda._replacing import replacing
 from resnet_cuda.weights import _safetensors, _torch_files, _zip_records, restricted_pickle
 from resnet_cuda.weights._malformed import MalformedError
 from resnet_cuda.weights._pickle_writer import DetectronPickler
+from resnet_cuda.weights.values import is_wrapper, plain_again
 
 CONTAINERS = ("torch", "pickle", "safetensors")
 
 # The instructions that a pickle of protocol 0 or 1 of a container begins with.
 _OLD_PICKLE = b"(]}c"
+# A file of torch before 1.6 with a pickle of protocol 0 or 1: its magic number, a LONG.
+_OLD_TORCH = f"L{_torch_files.LEGACY_MAGIC}L\n.".encode()
 
 
 class FileError(ValueError):
@@ -72,7 +75,7 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 def _read(name: str) -> Any:
     status = os.stat(name)  # before it is opened: a pipe waits for its other end
     if stat.S_ISDIR(status.st_mode):
-        raise MalformedError("it is a directory, not a file")
+        raise MalformedError(_what_directory(name))
     if not stat.S_ISREG(status.st_mode):
         raise MalformedError("it is not a regular file")
     with open(name, "rb") as file:
@@ -84,20 +87,34 @@ def _read(name: str) -> Any:
             return _torch_files.read_zip(file, size)
         if _safetensors.is_safetensors(head):
             return _safetensors.read(file, size)
-        if head[:1] == b"\x80" or head[0] in _OLD_PICKLE:
+        if head[:1] == b"\x80" or head[0] in _OLD_PICKLE or head.startswith(_OLD_TORCH):
             file.seek(0)
             data = file.read()
             return _torch_files.read_legacy(data) if _torch_files.is_legacy(data) else restricted_pickle.loads(data)
-    raise MalformedError(f"it is not a file of weights: {_what_it_is(head)}")
+    raise MalformedError(f"it is not a file of weights: {_what_it_is(head, name)}")
 
 
-def _what_it_is(head: bytes) -> str:
-    """For the two texts that a download leaves in the place of weights, and the rest."""
+def _what_directory(name: str) -> str:
+    if os.path.isfile(os.path.join(name, ".metadata")):
+        return (
+            "it is a directory of torch.distributed.checkpoint; "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save(directory, file) makes a file of it"
+        )
+    return "it is a directory, not a file"
+
+
+def _what_it_is(head: bytes, name: str) -> str:
+    """For the two texts that a download leaves in the place of weights, the index of several files, and the rest."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a page of HTML or XML, which a download leaves where it fails"
     if start.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS; `git lfs pull` brings the file"
+    if start.startswith(b"{") and name.endswith(".index.json"):
+        return (
+            "it is the index of weights in several files; merge what resnet_cuda.weights.files.read gives for each of "
+            "them into one state dict, and hand that over"
+        )
     return f"it begins with {head[:16]!r}, as none of torch, pickle and safetensors does"
 
 
@@ -149,15 +166,18 @@ def _save_safetensors(content: Mapping[str, Any], path: str) -> None:
     strange = next((key for key, value in content.items() if not isinstance(value, torch.Tensor)), None)
     if strange is not None:
         raise MalformedError(f"{strange!r:.80} is not a tensor; safetensors holds a flat dictionary of tensors")
+    for key, value in content.items():
+        _refuse_wrapper(value, f"[{key!r:.80}]")
     # Clones, since tensors that share a storage are refused there.
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in content.items()}
+    tensors = {key: _settled(value).contiguous().clone() for key, value in content.items()}
     Path(path).write_bytes(save(tensors, {"format": "pt"}))
 
 
 def _converted(value: Any, tensor: Any, name: str) -> Any:
     """``value`` in plain containers, with its tensors through ``tensor``."""
     if isinstance(value, torch.Tensor):
-        return tensor(value.detach().cpu(), name)
+        _refuse_wrapper(value, name)
+        return tensor(_settled(value), name)
     if isinstance(value, Mapping):
         return {key: _converted(entry, tensor, f"{name}[{key!r:.80}]") for key, entry in value.items()}
     if type(value) in (list, tuple):
@@ -167,6 +187,18 @@ def _converted(value: Any, tensor: Any, name: str) -> Any:
     raise MalformedError(
         f"content{name} is a {type(value).__name__}; tensors, containers, strings and numbers are written"
     )
+
+
+def _settled(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU, its values as they are stored: safetensors and NumPy know no bit that negates or conjugates them."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg()
+
+
+def _refuse_wrapper(tensor: torch.Tensor, name: str) -> None:
+    if is_wrapper(tensor):
+        raise MalformedError(
+            f"content{name} is a {type(tensor).__name__}, whose values are in other tensors; {plain_again(tensor)}"
+        )
 
 
 def _compact(tensor: torch.Tensor, name: str) -> torch.Tensor:

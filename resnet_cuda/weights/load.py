@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -18,6 +18,7 @@ from resnet_cuda.weights.notes import conventions, converted_stem
 from resnet_cuda.weights.report import LoadReport, summary
 from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
+from resnet_cuda.weights.values import is_wrapper
 
 
 def load_weights(
@@ -95,6 +96,7 @@ def load_content(
 ) -> LoadReport:
     """:func:`load_weights` of content that has been read from ``label``; ``source_model``: the model it is from."""
     target = Target.of(model)
+    _refuse_wrappers(target, target.checkpoint.keys.values())
     given, report = Source.of(content, label, "load_weights", source_model, eps, target.checkpoint)
     given.checkpoint.tensors.update(converted_stem(given, pixels, report, "load_weights"))
     match = matching.match(target, given, report, compensate_mask)
@@ -104,6 +106,7 @@ def load_content(
         raise ValueError(
             f"{label} does not fit the {type(model).__name__}, which is unchanged; {_problems(refused)}{advice}"
         )
+    _refuse_wrappers(target, match.values)
     _refuse_tied(target.model.state_dict(), match.values, label)
     alarms = match.alarms + conventions(target, given, pixels, report)
     report.notes += alarms
@@ -146,6 +149,28 @@ def _write(target: Target, values: Mapping[str, Tensor]) -> None:
             for key, value in reversed(before.items()):  # of tensors that share memory the first is the old value
                 state[key].copy_(value)
             raise
+
+
+def _refuse_wrappers(target: Target, keys: Iterable[str]) -> None:
+    """Tensors of the model that are of a subclass whose values are elsewhere: a copy into them may write a part."""
+    state = target.model.state_dict()
+    for key in keys:
+        place = state[key]
+        if not is_wrapper(place):
+            continue
+        kind = type(place).__name__
+        if hasattr(place, "full_tensor"):
+            advice = (
+                "load the weights before torch.distributed.fsdp.fully_shard or distribute_tensor, or load them into a "
+                "model that is not sharded and give its state dict to "
+                "torch.distributed.checkpoint.state_dict.set_model_state_dict"
+            )
+        else:
+            advice = "load the weights before the model's tensors are replaced by such"
+        raise ValueError(
+            f"load_weights: {key} of the {type(target.model).__name__} is a {kind}, whose values are in other tensors; "
+            f"{advice}"
+        )
 
 
 def _refuse_tied(state: Mapping[str, Tensor], values: Mapping[str, Tensor], label: str) -> None:

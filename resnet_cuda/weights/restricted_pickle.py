@@ -257,10 +257,10 @@ class Machine:
         self.stack.append(self.memo[index])
 
     def _name(self, module: str, name: str) -> _pickle_names.Name:
-        try:
-            return self.names[module, name]
-        except KeyError:
-            raise MalformedError(_pickle_names.refusal(module, name)) from None
+        found = self.names.get((module, name))
+        if found is None or found.reason is not None:
+            raise MalformedError((found and found.reason) or _pickle_names.refusal(module, name))
+        return found
 
     def _name_lines(self) -> _pickle_names.Name:
         module, name = (self._line(MAX_NAME).decode("utf-8", "backslashreplace") for _ in range(2))
@@ -315,6 +315,10 @@ class Machine:
         self.stack.append(self.persistent(identifier))
 
     def _refuse_persistent_line(self) -> None:
+        if self.persistent is not None:
+            raise MalformedError(
+                "it was saved with pickle_protocol=0, which torch cannot read either; save it with protocol 2 or later"
+            )
         raise MalformedError("refused: it asks for an object outside of the file by a persistent identifier")
 
     def _refuse_extension(self) -> None:

@@ -78,13 +78,8 @@ def _pyramid(side: Target, name: str) -> str | None:
 
 def has_relu(side: Target, name: str) -> bool | None:
     """Whether the module around a pyramid's convolution ends with a ReLU; None if that is unknown."""
-    key = side.checkpoint.keys[name]
-    if side.model is None:
-        return None
-    around = key.rpartition(".")[0].rpartition(".")[0]
-    try:
-        parent = side.model.get_submodule(around)
-    except AttributeError:
+    parent = side.around(name)
+    if parent is None:
         return None
     if isinstance(parent, nn.Sequential):
         return any(isinstance(it, nn.ReLU) for it in parent)
@@ -97,10 +92,8 @@ def _block(side: Target, name: str) -> str | None:
     """Whether timm's block has a blur or a pooling after a convolution, and its activation."""
     if not name.endswith(".conv2.weight") or not name.startswith("res"):
         return None
-    parent = side.checkpoint.keys[name].removesuffix(".weight").removesuffix(".conv").rpartition(".")[0]
-    try:
-        block = side.model.get_submodule(parent)
-    except AttributeError:
+    block = side.around(name, ".conv")
+    if block is None:
         return None
     pooling = getattr(block, "aa", None)
     is_pooled = pooling is not None and not isinstance(pooling, nn.Identity)

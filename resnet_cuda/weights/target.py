@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda.resnet import ResNet, ResNetHead
-from resnet_cuda.weights.checkpoint import Checkpoint, UnknownKeysError, recognise
+from resnet_cuda.weights.checkpoint import WRAPPED_PARTS, Checkpoint, UnknownKeysError, recognise
 from resnet_cuda.weights.formats import MASKRCNN_BENCHMARK
+
+
+def _without_last_wrappers(path: str) -> str:
+    parts = path.split(".")
+    while parts and parts[-1] in WRAPPED_PARTS:
+        parts.pop()
+    return ".".join(parts)
 
 
 @dataclass
@@ -32,10 +39,26 @@ class Target:
 
     def module(self, name: str) -> nn.Module | None:
         """The module whose tensor has this neutral name; None if the key is not a module's (a parametrization)."""
+        key = self.checkpoint.keys.get(name)
+        return None if key is None else self._submodule(key.rpartition(".")[0])
+
+    def around(self, name: str, inner: str = "") -> nn.Module | None:
+        """The module that contains the layer with this tensor; ``inner`` may end its name, as mmcv's ``.conv``."""
+        path = _without_last_wrappers(self.checkpoint.keys[name].rpartition(".")[0])
+        path = _without_last_wrappers(path.removesuffix(inner))
+        return self._submodule(path.rpartition(".")[0])
+
+    def _submodule(self, path: str) -> nn.Module | None:
+        """Without what wraps it."""
         try:
-            return self.model.get_submodule(self.checkpoint.keys[name].rpartition(".")[0])
-        except (AttributeError, KeyError):
+            module = self.model.get_submodule(path)
+        except AttributeError:
             return None
+        while True:
+            inner = next((it for name, it in module.named_children() if name in WRAPPED_PARTS), None)
+            if inner is None:
+                return module
+            module = inner
 
     def eps(self, norm: str) -> float:
         """The epsilon of the norm with this neutral name."""

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_cuda.weights.values import is_wrapper, plain_again
+
 # Where files have their weights. Of several the first counts: an average (EMA) is taken only where nothing else is.
 WRAPPERS = (
     "state_dict",
@@ -56,6 +58,10 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
             value = _from_numpy(value, key, label)
         if not isinstance(key, str) or not isinstance(value, Tensor) or key.endswith("_momentum"):
             others.append(str(key))  # Caffe2's momenta are as many as its weights
+        elif is_wrapper(value):
+            raise ValueError(
+                f"{label}: {key} is a {type(value).__name__}, whose values are in other tensors; {plain_again(value)}"
+            )
         else:
             tensors[key] = value
     if not tensors:

@@ -8,42 +8,11 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import PACKAGE, run_python
+from helpers.without_libraries import PROBE, copy_of_the_package
 
 from resnet_cuda import _extension
 
 ROOT = Path(__file__).resolve().parents[2]
-
-PROBE = """
-import sys, warnings
-# An editable install's finder, or its path, would find the checkout's library for the copy's missing one.
-sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in repr(finder)]
-sys.path = [folder for folder in sys.path if folder != {ROOT!r}]
-with warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    import torch, resnet_cuda
-    x = torch.randn(1, 2, 4, 4, requires_grad=True)
-    y = resnet_cuda.ops.deform_conv2d(x, torch.zeros(1, 18, 4, 4), torch.randn(3, 2, 3, 3), padding=1)
-    resnet_cuda.layers.FrozenBatchNorm2d(3)(y, relu=True, inplace=True).sum().backward()
-ours = [str(w.message) for w in seen if "resnet_cuda" in str(w.message)]
-assert len(ours) == 1, ours
-assert "circular" not in ours[0] and "RESNET_CUDA_BUILD" in ours[0], ours
-assert resnet_cuda.backend() == "reference"
-assert x.grad.any()
-try:
-    resnet_cuda.use_backend("native")
-except RuntimeError as error:
-    assert str(error).startswith("use_backend: 'native' was asked for"), error
-    assert "not loaded" in str(error) and "circular" not in str(error)
-else:
-    raise AssertionError("use_backend('native') must fail")
-assert resnet_cuda.backend() == "reference"
-print("WARNING", ours[0])
-""".replace("{ROOT!r}", repr(str(ROOT)))
-
-
-def copy_of_the_package(folder):
-    shutil.copytree(PACKAGE, folder / "resnet_cuda", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    return folder / "resnet_cuda"
 
 
 def installed(package):

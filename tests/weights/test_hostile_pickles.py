@@ -32,7 +32,7 @@ numpy.testing._private.utils.runstring numpy.testing.runstring numpy.distutils.e
 numpy.__builtins__ numpy.matrix numpy.ma.core._mareconstruct numpy.core.multiarray.fromfile
 numpy.random._pickle.__randomstate_ctor numpy.dtype.fromkeys numpy.ndarray.tofile
 torch.load torch.serialization.load torch.jit.load torch.hub.load torch.ops.load_library torch.classes.load_library
-torch.utils.cpp_extension.load torch.storage._load_from_bytes torch._utils._rebuild_wrapper_subclass
+torch.utils.cpp_extension.load torch.storage._load_from_bytes
 torch._inductor.codecache.compile_file torch.utils.collect_env.run torch.package.package_importer.PackageImporter
 torch.fx.graph_module.reduce_graph_module torch.distributed.rpc.internal._internal_rpc_pickler
 torch.Tensor.map_ torch.FloatStorage.from_file torch.nn.modules.linear.Linear
@@ -74,7 +74,7 @@ REFUSED = {
     "EXT1": (b"\x82\1", "an extension code"),
     "EXT2": (b"\x83\1\0", "an extension code"),
     "EXT4": (b"\x84\1\0\0\0", "an extension code"),
-    "PERSID": (b"Pkey\n", "a persistent identifier"),
+    "PERSID": (b"Pkey\n", "a persistent identifier|pickle_protocol=0"),
     "BINPERSID": (text("key") + b"Q", "a persistent identifier"),
     "NEXT_BUFFER": (b"\x97", "a buffer outside of the file"),
     "BUILD of a dictionary": (b"}}" + text("__class__") + b"NsbN0", "refused: it sets attributes of a dict"),
