@@ -14,7 +14,7 @@ from resnet_cuda import ops
 from resnet_cuda.acceleration.fused import NotFusableError, norm_act, plain_conv, required_constants
 from resnet_cuda.layers.constant_norm import FrozenNorm
 from resnet_cuda.layers.hooks import is_hooked
-from resnet_cuda.patched import unpatched
+from resnet_cuda.patched import Originals
 
 
 class FrozenBatchNorm2d(batch_norm.FrozenBatchNorm2d):
@@ -93,7 +93,7 @@ class DeformBottleneckBlock(resnet.DeformBottleneckBlock):
 
 
 _CONVOLUTIONS = (wrappers.Conv2d, DeformConv, ModulatedDeformConv)
-_FORWARDS = unpatched("forward", *_CONVOLUTIONS)
+_FORWARDS = Originals("forward", *_CONVOLUTIONS)
 
 
 def _constants(*convs: Any) -> list[tuple]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_cuda.exact import runs_as, runs_in_order
 from resnet_cuda.fpn import FeaturePyramidNetwork
-from resnet_cuda.inference.convolution import FoldedConv2d, recorded
+from resnet_cuda.inference.convolution import FoldedConv2d, added, recorded
 from resnet_cuda.inference.deformable import FoldedDeformConv2d, FoldedDeformPack, WithOffsets
 from resnet_cuda.layers import DFConv2d
 from resnet_cuda.layers.hooks import is_hooked
@@ -77,7 +77,7 @@ def add_residual(conv: nn.Module, x: Tensor, residual: Tensor, overwrite: bool) 
     if isinstance(conv, FoldedConv2d):
         # By name: what a forward pre-hook returns takes the place of all positional arguments.
         return conv(x, residual=residual, overwrite=overwrite)
-    return F.relu(conv(x) + residual)
+    return F.relu(added(conv(x), residual))
 
 
 def end_with_relu(conv: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch.fx import Proxy
 from resnet_cuda.inference.packing import Packed
 from resnet_cuda.inference.strategies import strategy_for
 from resnet_cuda.layers.overwriting import nobody_records
-from resnet_cuda.ops._registration import autocast_dtype, needs_gradient
+from resnet_cuda.ops._registration import needs_gradient
 
 
 class FoldedConv2d(nn.Module):
@@ -61,11 +61,7 @@ class FoldedConv2d(nn.Module):
         if torch.jit.is_scripting():
             return self.functional(input, residual)
         if recorded(input) or needs_gradient(input, residual, self.weight, self.bias):
-            result = self.functional(input, residual)
-            if residual is None or isinstance(result, Proxy):
-                return result
-            dtype = autocast_dtype(input) or input.dtype
-            return result if result.dtype == dtype else result.to(dtype)
+            return self.functional(input, residual)
         if input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
         return strategy_for(self, input, residual)(self, input, residual, overwrite)
@@ -74,7 +70,10 @@ class FoldedConv2d(nn.Module):
         """The same by torch's operators, nothing in place; with the ReLU only if ``relu``."""
         out = self._conv_forward(input, self.weight, self.bias)
         if residual is not None:
-            out = out + residual
+            if torch.jit.is_scripting():
+                out = out + residual
+            else:
+                out = added(out, residual)
         return F.relu(out) if relu and self.relu else out
 
     def is_plain(self) -> bool:
@@ -91,6 +90,18 @@ class FoldedConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{nn.Conv2d.extra_repr(self)}, relu={self.relu}"  # type: ignore[arg-type]
+
+
+def added(out: Tensor, residual: Tensor) -> Tensor:
+    """What ``out += residual`` makes of ``out``, which stays as it is: its shape and dtype are kept."""
+    total = out + residual
+    if isinstance(total, Proxy):
+        return total
+    # Under torch.jit.trace a comparison of shapes would warn.
+    if not torch.jit.is_tracing() and total.shape != out.shape:
+        shapes = f"{list(out.shape)} doesn't match the broadcast shape {list(total.shape)}"
+        raise RuntimeError(f"output with shape {shapes}")  # torch's own words
+    return total if total.dtype == out.dtype else total.to(out.dtype)
 
 
 def recorded(input: Tensor) -> bool:

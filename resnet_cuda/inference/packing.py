@@ -22,8 +22,9 @@ SAMPLES = 64  # values of a tensor that tell whether it was written to
 class _Snapshot:
     """A tensor as it was.
 
-    It holds the storage, so that no other tensor gets its address, and nothing of the tensor itself: a weak reference
-    would keep ``torch.utils.swap_tensors`` from swapping it.
+    It holds the storage, so that no other one gets its identity, and nothing of the tensor itself: a weak reference
+    would keep ``torch.utils.swap_tensors`` from swapping it. So a weight that was replaced stays in memory until its
+    layer is called again.
     """
 
     _values: Tensor | None
@@ -66,9 +67,11 @@ def _can_be_sampled(tensor: Tensor) -> bool:
 
 
 def _state(tensor: Tensor) -> Hashable:
+    # The storage and its size, too: after resize_(0), by which FSDP frees memory, the address may be another tensor's.
+    storage = tensor.untyped_storage()
     # Tensors of inference mode count no versions.
     version = None if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), tensor.dtype, tensor.device, tensor.shape, tensor.stride(), version
+    return storage._cdata, storage.nbytes(), tensor.data_ptr(), version, tensor.dtype, tensor.shape, tensor.stride()
 
 
 class _Parameters:

@@ -55,9 +55,12 @@ def _is_result(conv: FoldedConv2d, input: Tensor, residual: Tensor) -> bool:
     padding: Any = conv.padding
     if input.dim() != 4 or not conv.is_plain():
         return False
-    sizes = zip(input.shape[2:], conv.kernel_size, conv.stride, padding, conv.dilation, strict=True)
-    out = ((size + 2 * pad - step * (taps - 1) - 1) // stride + 1 for size, taps, stride, pad, step in sizes)
-    return residual.shape == (input.shape[0], conv.out_channels, *out)
+    batch, _, height, width = input.shape
+    (taps_y, taps_x), (stride_y, stride_x) = conv.kernel_size, conv.stride
+    (pad_y, pad_x), (step_y, step_x) = padding, conv.dilation
+    out_height = (height + 2 * pad_y - step_y * (taps_y - 1) - 1) // stride_y + 1
+    out_width = (width + 2 * pad_x - step_x * (taps_x - 1) - 1) // stride_x + 1
+    return residual.shape == (batch, conv.out_channels, out_height, out_width)
 
 
 def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> Strategy:

@@ -12,10 +12,10 @@ from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops._registration import transformed
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
-from resnet_cuda.patched import unpatched
+from resnet_cuda.patched import Originals
 
 Constants = tuple[Tensor, Tensor, Tensor, Tensor, float]  # weight, bias, mean, variance, eps
-_BATCH_NORMS = unpatched("forward", nn.BatchNorm2d, nn.SyncBatchNorm)  # the first also BatchNorm1d's and 3d's
+_BATCH_NORMS = Originals("forward", nn.BatchNorm2d, nn.SyncBatchNorm)  # the first also BatchNorm1d's and 3d's
 _OF_IMAGES = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from resnet_cuda.layers.dead_channels import warn_of_dead_channels
 from resnet_cuda.layers.replace import replace_layers
 from resnet_cuda.ops.frozen_bn import frozen_batch_norm
-from resnet_cuda.patched import unpatched
+from resnet_cuda.patched import Originals
 from resnet_cuda.reference.checks import compute_dtype
 from resnet_cuda.reference.frozen_bn import scale_and_shift
 
@@ -134,7 +134,7 @@ class FrozenBatchNorm2d(nn.Module):
         tensors: dict[int, tuple[Tensor, Tensor]] = {}
 
         def make(layer: Any) -> nn.Module:
-            if type(layer).forward not in unpatched("forward", nn.BatchNorm2d, nn.SyncBatchNorm):
+            if type(layer).forward not in Originals("forward", nn.BatchNorm2d, nn.SyncBatchNorm):
                 raise ValueError(f"{function}: {type(layer).__name__} has a forward of its own; it cannot be frozen")
             if layer.running_mean is None:
                 raise ValueError(f"{function}: a BatchNorm without running statistics cannot be frozen")

@@ -7,12 +7,12 @@ from typing import TypeGuard, TypeVar
 from torch import nn
 from torch.nn.modules import module as module_globals
 
-from resnet_cuda.patched import unpatched
+from resnet_cuda.patched import Originals
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 _Known = TypeVar("_Known", bound=nn.Module)
-_FORWARDS = unpatched("forward", nn.ReLU, nn.Identity, nn.Sequential)
+_FORWARDS = Originals("forward", nn.ReLU, nn.Identity, nn.Sequential)
 
 
 def has_own_hooks(module: nn.Module) -> bool:

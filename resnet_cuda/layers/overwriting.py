@@ -13,7 +13,7 @@ from resnet_cuda.layers.deform_conv import DeformConv, ModulatedDeformConv
 from resnet_cuda.layers.df_conv import DFConv2d
 from resnet_cuda.layers.hooks import is_hooked
 from resnet_cuda.ops._registration import needs_registered_op, transformed
-from resnet_cuda.patched import first_patched
+from resnet_cuda.patched import Originals
 
 
 class MakesNewResult:
@@ -41,16 +41,23 @@ def nobody_records() -> bool:
 
     Graphs must be functional; vmap may batch only one of the tensors; profilers and recorders patch functions.
     """
-    return not (needs_registered_op() or transformed() or _in_function_mode()) and _functions() == _FUNCTIONS
+    return not (needs_registered_op() or transformed() or _in_function_mode()) and _calls_originals()
 
 
-def _functions() -> tuple[object, ...]:
-    return F.conv2d, nn.Conv2d.forward, nn.Conv2d._conv_forward, nn.Module.__call__, ops.deform_conv2d
+def _calls_originals() -> bool:
+    """Whether what a layer calls is what its library wrote."""
+    return (
+        F.conv2d is torch.conv2d
+        and ops.deform_conv2d is _DEFORM_CONV2D
+        and nn.Conv2d.forward in _FORWARD
+        and nn.Conv2d._conv_forward in _CONV_FORWARD
+        and nn.Module.__call__ in _CALL
+    )
 
 
-# None, which equals no functions, where one of them had been replaced before this import.
-_PATCHED = F.conv2d is not torch.conv2d or first_patched(nn.Conv2d, ("__call__", "forward", "_conv_forward"))
-_FUNCTIONS = None if _PATCHED else _functions()
+_DEFORM_CONV2D = ops.deform_conv2d
+_FORWARD, _CONV_FORWARD = Originals("forward", nn.Conv2d), Originals("_conv_forward", nn.Conv2d)
+_CALL = Originals("__call__", nn.Module)
 
 
 def _in_function_mode() -> bool:

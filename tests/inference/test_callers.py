@@ -194,3 +194,22 @@ def test_autocast_casts_floating_point_only(dtype, network, optimized):
     for model in (network, optimized):
         with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match=r"type|unsupported"):
             model(images)
+
+
+@pytest.mark.parametrize("way", ["plain", "needs gradient", "function mode", "compiled"])
+@pytest.mark.parametrize("deformable", [False, True])
+def test_a_residual_larger_than_the_result(way, deformable):
+    """It raises, as ``out += identity`` does."""
+    if deformable:
+        body = resnet_cuda.resnet_fpn_backbone("resnet18", dcn_stages=(False, False, False, True)).body
+        block, size = copy.deepcopy(body.layer4[1]).eval(), (2, 512, 8, 8)
+    else:
+        block, size = torchvision.models.resnet.BasicBlock(4, 4).eval(), (2, 4, 8, 8)
+    block.conv1.stride = (8, 8)
+    optimized = resnet_cuda.optimize_for_inference(block)
+    x = torch.randn(size, requires_grad=way == "needs gradient")
+    call = torch.compile(optimized, backend="eager") if way == "compiled" else optimized
+    with torch.set_grad_enabled(x.requires_grad), Doubles() if way == "function mode" else torch.device("cpu"):
+        for run in (block, call):
+            with pytest.raises(RuntimeError, match=r"shape|size"):
+                run(x)

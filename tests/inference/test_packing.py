@@ -8,6 +8,7 @@ from helpers.folded_convolutions import folded
 from torch import nn
 
 from resnet_cuda.inference import onednn
+from resnet_cuda.inference.convolution import FoldedConv2d
 from resnet_cuda.inference.packing import MOST_SHAPES, SAMPLES, Packed
 
 
@@ -141,3 +142,28 @@ def test_weights_of_any_strides(weight):
     conv.weight = nn.Parameter(weight.clone(), False)
     packed.get("", None, conv, lambda: made.append(1) or made)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("columns", [1, 2], ids=["dense", "every second"])
+@torch.no_grad()
+def test_another_weight_in_memory_that_was_freed(columns):
+    """FSDP and offloading free a weight's memory by resize_(0): another tensor can get its address."""
+    conv, x = nn.Conv2d(64, 64, 1), torch.rand(1, 64, 8, 8)
+    FoldedConv2d.take_over(conv, conv.weight.detach(), None, True)
+
+    def make(value):
+        return torch.empty(64, 64 * columns, 1, 1).fill_(value)
+
+    for _ in range(20):
+        first = make(0.01)
+        conv.weight = nn.Parameter(first[:, ::columns], False)
+        conv(x)
+        address = first.data_ptr()
+        first.untyped_storage().resize_(0)
+        others = [make(0.02) for _ in range(20)]
+        again = next((it for it in others if it.data_ptr() == address), None)
+        if again is not None:
+            conv.weight = nn.Parameter(again[:, ::columns], False)
+            torch.testing.assert_close(conv(x), conv.functional(x))
+            return
+    pytest.skip("the allocator gave no address again")
