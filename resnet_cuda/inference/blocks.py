@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda.exact import runs_as, runs_in_order
+from resnet_cuda.exact import runs_as
 from resnet_cuda.fpn import FeaturePyramidNetwork
 from resnet_cuda.inference.convolution import FoldedConv2d, added, recorded
 from resnet_cuda.inference.deformable import FoldedDeformConv2d, FoldedDeformPack, WithOffsets
 from resnet_cuda.layers import DFConv2d
-from resnet_cuda.layers.hooks import is_hooked
+from resnet_cuda.layers.hooks import is_hooked, is_sequence, runs_only
 from resnet_cuda.layers.overwriting import nobody_records
 
 
@@ -116,10 +116,8 @@ def _keeps_nothing(conv: nn.Module) -> bool:
 
 def _makes_new_result(shortcut: nn.Module) -> bool:
     """Whether only its caller has what it returns: it ends in a folded convolution and has no hooks."""
-    if is_hooked(shortcut):
-        return False
-    if runs_in_order(shortcut):
-        last = [it for it in shortcut if type(it) is not nn.Identity or is_hooked(it)]
+    if is_sequence(shortcut):
+        last = [it for it in shortcut if not runs_only(it, nn.Identity)]
         return len(last) > 0 and _keeps_nothing(last[-1])
     return _keeps_nothing(shortcut)
 
@@ -203,12 +201,12 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
 
 def lateral_convolution(block: nn.Module) -> Any:
     """The convolution that is all of ``block``, in a Sequential or not; None if it has a ReLU or there are hooks."""
-    conv, *others = block if runs_in_order(block) else (block,)
+    conv, *others = block if is_sequence(block) else (block,)
     found = (
         type(conv) is FoldedConv2d
         and conv.is_plain()
         and not conv.relu
-        and all(type(it) is nn.Identity for it in others)
-        and not any(is_hooked(it) for it in {block, conv, *others})
+        and not is_hooked(conv)
+        and all(runs_only(it, nn.Identity) for it in others)
     )
     return conv if found else None
