@@ -13,6 +13,7 @@ from resnet_cuda.exact import runs_as
 from resnet_cuda.fpn import FeaturePyramidNetwork
 from resnet_cuda.inference.convolution import FoldedConv2d, added, recorded
 from resnet_cuda.inference.deformable import FoldedDeformConv2d, FoldedDeformPack, WithOffsets
+from resnet_cuda.inference.strategies import result_size
 from resnet_cuda.layers import DFConv2d
 from resnet_cuda.layers.hooks import is_hooked, is_sequence, runs_only
 from resnet_cuda.layers.overwriting import nobody_records
@@ -188,13 +189,7 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
         return block(x)
     conv = lateral_convolution(block)
     if conv is not None and not recorded(x):
-        height, width = (  # of the convolution's result
-            (size + 2 * pad - step * (taps - 1) - 1) // stride + 1
-            for size, pad, step, taps, stride in zip(
-                x.shape[-2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
-            )
-        )
-        return conv(x, residual=F.interpolate(above, size=(height, width), mode="nearest"), overwrite=True)
+        return conv(x, residual=F.interpolate(above, size=result_size(conv, x), mode="nearest"), overwrite=True)
     lateral = block(x)
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 

@@ -32,6 +32,7 @@ class FoldedConv2d(nn.Module):
 
     if TYPE_CHECKING:  # TorchScript cannot resolve names in these
         weight: Tensor
+        bias: Tensor | None
         relu: bool  #: whether a ReLU ends it
         packed: Packed
         in_channels: int
@@ -55,7 +56,7 @@ class FoldedConv2d(nn.Module):
         conv._parameters["weight"] = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), False)
         conv._parameters["bias"] = None if bias is None else nn.Parameter(bias, False)
         conv.relu, conv.packed = relu, Packed()  # type: ignore[assignment]
-        conv.__class__ = cls
+        conv.__class__ = cls  # type: ignore[assignment]
 
     def forward(self, input: Tensor, residual: Tensor | None = None, overwrite: bool = False) -> Tensor:
         if torch.jit.is_scripting():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_cuda.inference.choice import FastestChoice
+
+if TYPE_CHECKING:
+    from resnet_cuda.inference.convolution import FoldedConv2d
 
 # Two, as for landscape and portrait images: each holds all weights once more. A shape that is packed again at every
 # call costs what an unpacked convolution does, whose library packs at every call.
@@ -98,7 +101,7 @@ class Packed:
         self._latest: _Parameters | None = None
         self.choice = FastestChoice()  #: of the way that each shape takes on a GPU
 
-    def get(self, kind: str, key: Hashable, layer: nn.Conv2d, make: Callable[[], Any]) -> Any:
+    def get(self, kind: str, key: Hashable, layer: FoldedConv2d, make: Callable[[], Any]) -> Any:
         """The value of ``key``, made anew if it is missing or ``layer``'s weight or bias has changed.
 
         Changes are detected by the tensors' memory and version counters. What counts no version, such as a collective

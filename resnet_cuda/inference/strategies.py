@@ -52,15 +52,20 @@ def _fits(conv: FoldedConv2d, input: Tensor) -> bool:
 
 def _is_result(conv: FoldedConv2d, input: Tensor, residual: Tensor) -> bool:
     """Whether ``residual`` has the shape of the result for an ``input`` that fits: the fused sums do not broadcast."""
-    padding: Any = conv.padding
     if input.dim() != 4 or not conv.is_plain():
         return False
-    batch, _, height, width = input.shape
+    return residual.shape == (input.shape[0], conv.out_channels, *result_size(conv, input))
+
+
+def result_size(conv: FoldedConv2d, input: Tensor) -> tuple[int, int]:
+    """Height and width of the result of a convolution whose padding is numbers, see ``FoldedConv2d.is_plain``."""
+    height, width = input.shape[-2:]
     (taps_y, taps_x), (stride_y, stride_x) = conv.kernel_size, conv.stride
-    (pad_y, pad_x), (step_y, step_x) = padding, conv.dilation
-    out_height = (height + 2 * pad_y - step_y * (taps_y - 1) - 1) // stride_y + 1
-    out_width = (width + 2 * pad_x - step_x * (taps_x - 1) - 1) // stride_x + 1
-    return residual.shape == (batch, conv.out_channels, out_height, out_width)
+    (pad_y, pad_x), (step_y, step_x) = conv.padding, conv.dilation
+    return (
+        (height + 2 * pad_y - step_y * (taps_y - 1) - 1) // stride_y + 1,
+        (width + 2 * pad_x - step_x * (taps_x - 1) - 1) // stride_x + 1,
+    )
 
 
 def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> Strategy:
