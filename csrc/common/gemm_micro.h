@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/bfloat16_pair.h"
+#include "common/cache_line.h"
 #include "common/vec.h"
 
 namespace resnet_cuda {
@@ -33,10 +34,27 @@ RESNET_CUDA_INLINE void add_product(Real left, const Vec<Real>& row, Vec<Real>& 
   sum += left * row;
 }
 
+// What a product does beside its arithmetic: nothing, or prefetch memory that a later product reads.
+struct NoPrefetch {
+  RESNET_CUDA_INLINE_MEMBER void step() {
+  }
+};
+
+// One cache line per step, from `line` on, into the second-level cache.
+struct PrefetchLines {
+  const char* line;
+
+  RESNET_CUDA_INLINE_MEMBER void step() {
+    __builtin_prefetch(line, 0, 2);
+    line += kCacheLine;
+  }
+};
+
 // C[i][0..panel) += sum over k of A(i, k) * B[k][0..panel), i < kBlockRows, with A(i, k) = a[i * a_row + k * a_step], B
 // packed into rows of kVectors vectors that are b_row apart, and the rows of C c_row apart. The order of additions does
-// not depend on i. An Element is a real number, or a pair of bfloat16 whose product is the pairs' dot product.
-template <typename Element, Product kProduct, int kVectors>
+// not depend on i. An Element is a real number, or a pair of bfloat16 whose product is the pairs' dot product. There is
+// one step of `prefetch` per k.
+template <typename Element, Product kProduct, int kVectors, typename Prefetch = NoPrefetch>
 RESNET_CUDA_INLINE void multiply_vectors(
     int64_t depth,
     const Element* __restrict__ a,
@@ -45,7 +63,8 @@ RESNET_CUDA_INLINE void multiply_vectors(
     const Element* __restrict__ b,
     int64_t b_row,
     RealOf<Element>* __restrict__ c,
-    int64_t c_row) {
+    int64_t c_row,
+    Prefetch prefetch = {}) {
   using Real = RealOf<Element>;
   static_assert(kLanes<Element> == kLanes<Real>);
   Vec<Real> sum[kBlockRows][kVectors];
@@ -57,6 +76,7 @@ RESNET_CUDA_INLINE void multiply_vectors(
     }
   }
   for (int64_t k = 0; k < depth; ++k) {
+    prefetch.step();
     Vec<Element> row[kVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kVectors; ++j) {

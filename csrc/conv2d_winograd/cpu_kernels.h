@@ -16,38 +16,73 @@ using conv2d_winograd_cpu::Part;
 
 static_assert(kTileStep % kBlockRows == 0 && kWinogradPanel % (kBlockVectors * kLanes<float>) == 0);
 
-// products[36][tiles][kProductRow] = patches[36][tiles][C] times the weights of panels [panel_begin, panel_end).
+// One panel's product with all tiles of a strip. Meanwhile `next_weight`, the panel that is multiplied after it, comes
+// into the second-level cache, one line per step: hardware prefetchers stop at the end of a page and of a panel.
+RESNET_CUDA_INLINE void multiply_panel(
+    int64_t tiles,
+    int64_t channels,
+    const float* patches,
+    const float* weight,
+    const float* next_weight,
+    float* products) {
+  constexpr int64_t kColumns = kBlockVectors * kLanes<float>;
+  const int64_t row = conv2d_winograd_cpu::row_stride(channels);
+  const auto* line = reinterpret_cast<const char*>(next_weight);
+  const char* end = line + channels * kWinogradPanel * static_cast<int64_t>(sizeof(float));
+  for (int64_t column = 0; column < kWinogradPanel; column += kColumns) {
+    for (int64_t tile = 0; tile < tiles; tile += kBlockRows) {
+      const auto multiply = [&](auto prefetch) __attribute__((always_inline)) {
+        multiply_vectors<float, Product::kStored, kBlockVectors>(
+            channels,
+            patches + tile * row,
+            row,
+            1,
+            weight + column,
+            kWinogradPanel,
+            products + tile * kProductRow + column,
+            kProductRow,
+            prefetch);
+      };
+      if (line < end) {
+        multiply(PrefetchLines{line});
+        line += channels * kCacheLine;
+      } else {
+        multiply(NoPrefetch{});
+      }
+    }
+  }
+}
+
+// products[36][tiles][kProductRow] = patches[36][tiles][C] times the weights of panels [panel_begin, panel_end). Panel
+// `panel_after` is what the thread multiplies then.
 RESNET_CUDA_INLINE void multiply_panels(
     const Task& task,
     int64_t tiles,
     int64_t panel_begin,
     int64_t panel_end,
+    int64_t panel_after,
     const float* patches,
     float* products) {
-  constexpr int64_t kColumns = kBlockVectors * kLanes<float>;
   const int64_t channels = task.shape.channels;
-  const int64_t row = conv2d_winograd_cpu::row_stride(channels);
   const int64_t panel_size = channels * kWinogradPanel;
-  const float* weight = task.weight + panel_begin * panel_size;
   for (int element = 0; element < kPatchPixels; ++element) {
-    for (int64_t panel = 0; panel < panel_end - panel_begin; ++panel) {
-      for (int64_t column = 0; column < kWinogradPanel; column += kColumns) {
-        for (int64_t tile = 0; tile < tiles; tile += kBlockRows) {
-          multiply_vectors<float, Product::kStored, kBlockVectors>(
-              channels,
-              patches + tile * row,
-              row,
-              1,
-              weight + panel * panel_size + column,
-              kWinogradPanel,
-              products + tile * kProductRow + panel * kWinogradPanel + column,
-              kProductRow);
-        }
+    const float* weights = task.weight + element * task.shape.panels() * panel_size;
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+      const float* next = weights + (panel + 1) * panel_size;
+      if (panel + 1 == panel_end) {
+        next = element + 1 < kPatchPixels ? weights + (task.shape.panels() + panel_begin) * panel_size
+                                          : task.weight + panel_after * panel_size;
       }
+      multiply_panel(
+          tiles,
+          channels,
+          patches,
+          weights + panel * panel_size,
+          next,
+          products + (panel - panel_begin) * kWinogradPanel);
     }
     patches += conv2d_winograd_cpu::patches_matrix(task);
     products += conv2d_winograd_cpu::products_matrix(task);
-    weight += task.shape.panels() * panel_size;
   }
 }
 
@@ -75,7 +110,8 @@ void forward(const Task& task, const Part& part, float* workspace) {
     }
     for (int64_t panel = part.panel_begin; panel < part.panel_end; panel += kPanelsAtOnce) {
       const int64_t panel_end = smaller(panel + kPanelsAtOnce, part.panel_end);
-      multiply_panels(task, tiles, panel, panel_end, patches, products);
+      const int64_t panel_after = panel_end < part.panel_end ? panel_end : part.panel_begin;
+      multiply_panels(task, tiles, panel, panel_end, panel_after, patches, products);
       write_tiles<T>(
           task,
           begin,
