@@ -112,7 +112,7 @@ def _model(context: Context, kind: str, name: str) -> nn.Module | None:
 def choices(model: nn.Module) -> dict[str, int]:
     """How many pairs of a convolution and a shape run in each way: the names in ``resnet_cuda.inference.cuda``."""
     layers = [layer for layer in model.modules() if isinstance(layer, FoldedConv2d)]
-    return dict(Counter(name for layer in layers for name in layer.packed.choice.chosen.values()))
+    return dict(Counter(name for layer in layers for name in layer.packed.autotuner.chosen.values()))
 
 
 def _kept_model(context: Context, kind: str, name: str) -> nn.Module | None:

@@ -52,7 +52,7 @@ STEPS = (
     Step("tests", "pytest -m cuda", 100, "benchmarks.gpu.tools:tests", None, (2,)),
     Step("sanitizer", "memcheck and racecheck", 45, "benchmarks.gpu.tools:sanitizer", None, (2,)),
     Step("variants", "float16, TF32, batch 2, other offsets", 40, _CELLS, records.DEFORM_CONV, (2,)),
-    Step("memory", "peak memory, headlines again", 15, "benchmarks.gpu.memory:run", records.MEMORY, (2,)),
+    Step("memory", "peak memory, some times once more", 15, "benchmarks.gpu.memory:run", records.MEMORY, (2,)),
     Step("plain", "R-50-FPN", 40, _CELLS, records.BACKBONES, (2,)),
     Step("compile", "torch.compile", 30, _CELLS, records.BACKBONES, (2,)),
     Step("optimized", "optimize_for_inference", 45, _CELLS, records.BACKBONES),

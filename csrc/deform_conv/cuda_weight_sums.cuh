@@ -3,7 +3,7 @@
 
 #include "common/launch.cuh"
 #include "common/tensors.h"
-#include "deform_conv/cuda_products.h"
+#include "deform_conv/cuda_gemm_operands.h"
 #include "deform_conv/cuda_tap_order.cuh"
 #include "deform_conv/cuda_workspace.h"
 

@@ -10,7 +10,7 @@
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
 #include "deform_conv/cuda_tap_slopes.cuh"
-#include "deform_conv_fused/cuda_gradient_parts.cuh"
+#include "deform_conv_fused/cuda_packed_output_gradient.cuh"
 #include "deform_conv_fused/cuda_transposed_weight.cuh"
 
 namespace resnet_cuda {
@@ -42,13 +42,14 @@ struct FusedColumnGradient {
   static constexpr int kConsumers = kConsumerGroups * device::kWarpgroup;
   static constexpr int kConsumerWarps = kConsumers / device::kWarp;
   static constexpr int kThreads = kConsumers + device::kWarpgroup;
-  static_assert(kPixels == GradientParts::kPixelMultiple && device::kProductRows == GradientParts::kPixels);
+  static_assert(
+      kPixels == PackedOutputGradient::kPixelMultiple && device::kProductRows == PackedOutputGradient::kPixels);
 
   // ptxas goes by setmaxnreg here; 288 threads without it would get 168 registers, as few as 384 do.
   static constexpr int kConsumerRegisters = 240;
   static constexpr int kCopyRegisters = 24;
 
-  static constexpr int kSliceBytes = kConsumerGroups * GradientParts::kBytes;
+  static constexpr int kSliceBytes = kConsumerGroups * PackedOutputGradient::kBytes;
   static constexpr int kWeightBytes = kColumns * device::kSwizzledRow;
   static constexpr int kWeightStages = kMostSlices <= 4 ? 4 : 3;
   static constexpr bool kTurns = kMostSlices <= kWeightStages;
@@ -64,7 +65,7 @@ struct FusedColumnGradient {
   static constexpr int kSharedBytes = kSlopes + kPixels * static_cast<int>(sizeof(TapSlope<float>));
 
   ColumnGradientCall call;
-  const T* grad;     // the output's gradient of the chunk, see GradientParts
+  const T* grad;     // the output's gradient of the chunk, see PackedOutputGradient
   const T* weights;  // see PackTransposedWeight
   const T* input;    // [images, H, W, C]
   T* columns;        // [groups][pixels][taps][C/groups]
@@ -167,7 +168,7 @@ struct FusedColumnGradient {
     const T* weight =
         weights + static_cast<int64_t>(here.first_tap) * tiles * slices * (kWeightBytes / static_cast<int>(sizeof(T)));
     const int channel_parts = call.tiles.group_tiles.quotient(tiles) * slices;
-    constexpr int kPartElements = GradientParts::kBytes / static_cast<int>(sizeof(T));
+    constexpr int kPartElements = PackedOutputGradient::kBytes / static_cast<int>(sizeof(T));
     const T* pixels = grad + here.pixel_tile * kConsumerGroups * channel_parts * kPartElements;
     Weights ring(1);
     for (int tap = here.first_tap; tap < here.end_tap; ++tap) {
@@ -183,9 +184,9 @@ struct FusedColumnGradient {
             full.arrive_and_expect(kSliceBytes);
             for (int warpgroup = 0; warpgroup < kConsumerGroups; ++warpgroup) {
               device::copy_bulk(
-                  kGradients + slice * kSliceBytes + warpgroup * GradientParts::kBytes,
+                  kGradients + slice * kSliceBytes + warpgroup * PackedOutputGradient::kBytes,
                   of_group + (warpgroup * channel_parts + slice) * kPartElements,
-                  GradientParts::kBytes,
+                  PackedOutputGradient::kBytes,
                   full);
             }
           }
@@ -278,7 +279,7 @@ struct FusedColumnGradient {
       }
       full_weights(ring.stage).wait(ring.parity);
       const device::Descriptor left =
-          device::operand_at<kK>(kGradients + slice * kSliceBytes + warpgroup * GradientParts::kBytes);
+          device::operand_at<kK>(kGradients + slice * kSliceBytes + warpgroup * PackedOutputGradient::kBytes);
       const device::Descriptor right = device::operand_at<kK>(kWeights + ring.stage * kWeightBytes);
       device::begin_products(sums);
 #pragma unroll

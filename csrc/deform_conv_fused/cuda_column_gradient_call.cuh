@@ -14,7 +14,7 @@ namespace resnet_cuda {
 
 // Slices of 64 output channels of a weight group.
 inline int gradient_slices(const DeformConvShape& shape) {
-  return static_cast<int>(ceil_div(shape.group_out_channels(), GradientParts::kChannels));
+  return static_cast<int>(ceil_div(shape.group_out_channels(), PackedOutputGradient::kChannels));
 }
 
 // The variants of FusedColumnGradient: <columns, slices at most>. The output's gradient of more does not fit a
@@ -32,7 +32,7 @@ inline int64_t transposed_weight_bytes(const DeformConvShape& shape) {
   return shape.taps() * tiles.tiles * gradient_slices(shape) * tiles.columns * device::kSwizzledRow;
 }
 
-// What GradientParts adds to a pixel; without the pixels that it fills up.
+// What PackedOutputGradient adds to a pixel; without the pixels that it fills up.
 inline int64_t gradient_part_bytes(const DeformConvShape& shape) {
   return shape.groups * gradient_slices(shape) * device::kSwizzledRow;
 }
@@ -57,7 +57,7 @@ class ColumnGradientCalls {
         weight_(bytes(transposed_weight_bytes(arguments.shape))),
         // Whole tiles of pixels: the rows past the chunk are zeros.
         grad_(bytes(
-            ceil_div(most_pixels, GradientParts::kPixelMultiple) * GradientParts::kPixelMultiple *
+            ceil_div(most_pixels, PackedOutputGradient::kPixelMultiple) * PackedOutputGradient::kPixelMultiple *
             gradient_part_bytes(arguments.shape))) {
     pack_weight(arguments);
   }
@@ -70,7 +70,7 @@ class ColumnGradientCalls {
         {shape.out_pixels() * shape.out_channels, 1, shape.out_width * shape.out_channels, shape.out_channels},
         beside_.device(),
         beside_.scalar_type());
-    pack_gradient_parts<T>(launcher_, rows, shape, 0, shape.batch, data(grad_));
+    pack_output_gradient<T>(launcher_, rows, shape, 0, shape.batch, data(grad_));
     if (slices_ > kFewSlices) {
       launch<256, kMostSlices>(given);
     } else if (tiles_.columns == 256) {
@@ -144,7 +144,7 @@ class ColumnGradientCalls {
   int slices_;
   Tensor beside_;  // whose device and dtype the tensors have
   Tensor weight_;  // see PackTransposedWeight
-  Tensor grad_;    // see GradientParts
+  Tensor grad_;    // see PackedOutputGradient
 };
 
 }  // namespace resnet_cuda

@@ -8,8 +8,8 @@
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_strips.cuh"
 #include "deform_conv/cuda_tap_block.cuh"
+#include "deform_conv_fused/cuda_packed_weight.cuh"
 #include "deform_conv_fused/cuda_producer.cuh"
-#include "deform_conv_fused/cuda_weight_parts.cuh"
 
 namespace resnet_cuda {
 
@@ -17,7 +17,7 @@ namespace resnet_cuda {
 struct FusedCall {
   DeformConvShape shape;
   Positions positions;
-  WeightParts weight;
+  PackedWeight weight;
   StripOrder order;
   FastDivision32 image_pixels;  // of the output
   FastDivision32 kernel_width;
@@ -34,9 +34,9 @@ struct FusedCall {
 // group, whose plan is in shared memory; in a section by slices of 64 channels, in a slice by taps. T float: in TF32,
 // by slices of 32 channels.
 //
-// kUniform: there are no roles. All warps sample, two rows of a step per thread, and multiply, while the samples of the
-// next step are made: see cuda_forward_uniform.cuh. A warpgroup has 64 pixels and 128 columns; with 128 columns in all,
-// two warpgroups have the same and each half of a step's channels.
+// kUniform: no warp specialisation. All warps sample, two rows of a step per thread, and multiply, while the samples of
+// the next step are made: see cuda_forward_uniform.cuh. A warpgroup has 64 pixels and 128 columns; with 128 columns in
+// all, two warpgroups have the same and each half of a step's channels.
 template <typename T, int kTilePixels, int kColumns, bool kUniform = false>
 struct FusedForward {
   static_assert(kTilePixels == 128 || (kTilePixels == 64 && kColumns == 128));
@@ -44,8 +44,8 @@ struct FusedForward {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
   static constexpr int kRowPacks = device::kSwizzledRow / kPackBytes;  // of a slice
   static constexpr int kPixels = kTilePixels;
-  // With roles and 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two blocks of 256
-  // threads, so of 128 registers each, run at once.
+  // With specialised warps and 256 columns the sums leave no registers for more than 384 threads. Of 64 pixels two
+  // blocks of 256 threads, so of 128 registers each, run at once.
   static constexpr int kBlocksPerMultiprocessor = kPixels == 64 ? 2 : 1;
   static constexpr bool kSplits = kPixels == 64;                    // whether K may be divided
   static constexpr int kRowParts = kPixels / device::kProductRows;  // of a tile's pixels, by warpgroup
@@ -87,7 +87,7 @@ struct FusedForward {
 
   FusedCall call;
   const T* input;     // [images, H, W, C]
-  const T* weights;   // parts, see WeightParts
+  const T* weights;   // parts, see PackedWeight
   const T* bias;      // [O], or null
   T* output;          // [images, Ho, Wo, O]
   float* split_sums;  // of the parts of K, [splits][images, Ho, Wo, O], for SumSplits; null where there is one part

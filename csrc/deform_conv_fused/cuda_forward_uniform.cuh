@@ -1,5 +1,5 @@
-// The fused forward without roles: all warps of a block sample and multiply. With roles and 256 columns only four warps
-// sample, one per scheduler, and what they can issue bounds the kernel.
+// The fused forward without warp specialisation: all warps of a block sample and multiply. With it and 256 columns only
+// four warps sample, one per scheduler, and what they can issue bounds the kernel.
 #pragma once
 
 #include "deform_conv_fused/cuda_forward.cuh"

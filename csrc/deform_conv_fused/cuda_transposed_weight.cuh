@@ -6,7 +6,7 @@
 #include "common/pack.cuh"
 #include "common/warpgroup.cuh"
 #include "deform_conv/deform_conv_math.h"
-#include "deform_conv_fused/cuda_gradient_parts.cuh"
+#include "deform_conv_fused/cuda_packed_output_gradient.cuh"
 
 namespace resnet_cuda {
 

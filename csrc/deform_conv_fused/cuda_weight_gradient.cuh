@@ -15,15 +15,15 @@ namespace resnet_cuda {
 // operands are of kMN: a row has one pixel. Two warpgroups multiply kRows / 2 output channels each; the others plan
 // and sample, and start the copies of the output's gradient.
 //
-// kUniform: there are no roles. All 16 warps sample, a row of each unit per thread, and multiply, each warpgroup 64
+// kUniform: no warp specialisation. All 16 warps sample, a row of each unit per thread, and multiply, each warpgroup 64
 // output channels, while the samples of the next step are made: see cuda_weight_gradient_uniform.cuh. With 128 output
 // channels two warpgroups have the same, and each half of a step's pixels.
 template <typename T, int kRows, bool kUniform>
 struct FusedWeightGradient {
   static_assert(kRows == 128 || kRows == 256);
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
-  static constexpr int kPixels = GradientParts::kPixels;
-  // With roles and 256 rows the sums leave no registers for more than 384 threads.
+  static constexpr int kPixels = PackedOutputGradient::kPixels;
+  // With specialised warps and 256 rows the sums leave no registers for more than 384 threads.
   static constexpr int kProducers = kUniform ? 512 : kRows == 256 ? 128 : 256;
   static constexpr int kConsumers = kUniform ? kProducers : 2 * device::kWarpgroup;
   static constexpr int kThreads = kUniform ? kProducers : kConsumers + kProducers;
@@ -43,8 +43,8 @@ struct FusedWeightGradient {
   static constexpr int kDepthPixels = kPixels / kDepthParts;
   using Layout = TileSums<kRows, kDepthParts>;
 
-  static constexpr int kRowParts = kRows / GradientParts::kChannels;
-  static constexpr int kGradBytes = kRowParts * GradientParts::kBytes;
+  static constexpr int kRowParts = kRows / PackedOutputGradient::kChannels;
+  static constexpr int kGradBytes = kRowParts * PackedOutputGradient::kBytes;
   static constexpr int kSliceBytes = kPixels * device::kSwizzledRow;
   static constexpr int kStageBytes = kGradBytes + kTileUnits * kSliceBytes;
   static constexpr int kStages = 3;
@@ -52,7 +52,7 @@ struct FusedWeightGradient {
   // A warp plans the pixels that it samples itself, of as many steps at once as it has lanes for.
   static constexpr int kWarpRows = kPixels / (kProducers / device::kWarp);
   static constexpr int kPlannedSteps = device::kWarp / kWarpRows;
-  // With roles twice: while the last of these steps are sampled, loads for the next ones begin.
+  // With specialised warps twice: while the last of these steps are sampled, loads for the next ones begin.
   static constexpr int kPlanEntries = kPlannedSteps * kTileUnits * kPixels;
   static constexpr int kPlanned = kUniform ? kPlanEntries : 2 * kPlanEntries;
 
@@ -62,7 +62,7 @@ struct FusedWeightGradient {
 
   WeightGradientCall call;
   const T* input;  // [images, H, W, C], of the chunk
-  const T* grads;  // parts, see GradientParts
+  const T* grads;  // parts, see PackedOutputGradient
   float* sums;     // [places of the stream][Layout]
 
   RESNET_CUDA_BODY void operator()() const {
@@ -275,7 +275,7 @@ struct FusedWeightGradient {
 
   // Past a group's last part its last one once more, for rows that nobody reads.
   RESNET_CUDA_BODY void copy_grads(const WeightTile& tile, int step, int stage) const {
-    constexpr int kPartElements = GradientParts::kBytes / static_cast<int>(sizeof(T));
+    constexpr int kPartElements = PackedOutputGradient::kBytes / static_cast<int>(sizeof(T));
     const device::PhaseBarrier full_stage = full(stage);
     full_stage.arrive_and_expect(kGradBytes);
     const int64_t first = static_cast<int64_t>(step) * call.parts.channel_parts() + tile.group * call.parts.group_parts;
@@ -284,7 +284,8 @@ struct FusedWeightGradient {
       const int part = tile.first_part + i;
       const T* source =
           grads + (first + (part < call.parts.group_parts ? part : call.parts.group_parts - 1)) * kPartElements;
-      device::copy_bulk(grads_at(stage) + i * GradientParts::kBytes, source, GradientParts::kBytes, full_stage);
+      device::copy_bulk(
+          grads_at(stage) + i * PackedOutputGradient::kBytes, source, PackedOutputGradient::kBytes, full_stage);
     }
   }
 
@@ -331,8 +332,8 @@ struct FusedWeightGradient {
     const int first_pixel = kDepthParts > 1 ? warpgroup / kRowGroups * kDepthPixels : 0;
     const int depth = first_pixel / device::kProductDepth * kStep;
     const device::Descriptor left = device::operand_at<kMN>(
-        grads_at(ring.stage) + warpgroup % kRowGroups * kProducts * GradientParts::kBytes + depth,
-        GradientParts::kBytes);
+        grads_at(ring.stage) + warpgroup % kRowGroups * kProducts * PackedOutputGradient::kBytes + depth,
+        PackedOutputGradient::kBytes);
     const device::Descriptor right = device::operand_at<kMN>(samples_at(ring.stage) + depth, kSliceBytes);
 #pragma unroll
     for (int i = 0; i < kProducts; ++i) {
@@ -344,7 +345,7 @@ struct FusedWeightGradient {
       for (int i = 0; i < kProducts; ++i) {
         device::multiply<T, kMN, kMN>(
             own[i],
-            left.advanced(i * GradientParts::kBytes + pixels * kStep),
+            left.advanced(i * PackedOutputGradient::kBytes + pixels * kStep),
             right.advanced(pixels * kStep),
             accumulate || pixels > 0);
       }
@@ -371,7 +372,7 @@ struct FusedWeightGradient {
     }
   }
 
-  // --- without roles
+  // --- without warp specialisation
 
   RESNET_CUDA_BODY void sample_and_multiply(int thread) const;
 };

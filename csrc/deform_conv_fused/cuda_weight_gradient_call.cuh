@@ -5,7 +5,7 @@
 #include "common/warpgroup.cuh"
 #include "deform_conv/cuda_positions.cuh"
 #include "deform_conv/cuda_strips.cuh"
-#include "deform_conv_fused/cuda_gradient_parts.cuh"
+#include "deform_conv_fused/cuda_packed_output_gradient.cuh"
 #include "deform_conv_fused/cuda_producer.cuh"
 #include "deform_conv_fused/cuda_stream_k.cuh"
 
@@ -29,7 +29,7 @@ constexpr int kTileColumns = kTileUnits * kSliceChannels;
 struct WeightGradientCall {
   DeformConvShape shape;
   Positions positions;
-  GradientParts parts;
+  PackedOutputGradient parts;
   StreamK stream;  // tiles [groups][row tiles][column tiles], steps of 64 pixels
   StripOrder order;
   FastDivision32 image_pixels;  // of the output
@@ -47,7 +47,7 @@ struct WeightGradientCall {
     const int group = row_tiles.quotient(rows);
     return {
         group,
-        (rows - group * row_tiles.divisor()) * (kRows / GradientParts::kChannels),
+        (rows - group * row_tiles.divisor()) * (kRows / PackedOutputGradient::kChannels),
         (number - rows * column_tiles.divisor()) * kTileUnits};
   }
   RESNET_CUDA_HOST_DEVICE WeightUnit unit(int index) const {

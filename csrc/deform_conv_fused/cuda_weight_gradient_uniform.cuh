@@ -1,4 +1,4 @@
-// The fused gradient for the weight without roles: all warps of a block sample and multiply, as in
+// The fused gradient for the weight without warp specialisation: all warps of a block sample and multiply, as in
 // cuda_forward_uniform.cuh.
 #pragma once
 

@@ -28,7 +28,7 @@ struct SumTiles {
     const int column = device::result_column(thread, first_element);
     const int unit = tile.first_unit + column / kSliceChannels;
     const auto group_outputs = static_cast<int>(call.shape.group_out_channels());
-    const int first_output = tile.first_part * GradientParts::kChannels + row_block * device::kProductRows +
+    const int first_output = tile.first_part * PackedOutputGradient::kChannels + row_block * device::kProductRows +
                              device::result_row(thread, first_element);
     if (unit >= call.units || first_output >= group_outputs) {
       return;

@@ -89,7 +89,7 @@ void run(
   const int64_t column_tiles = ceil_div(shape.group_out_channels(), kColumns);
   const int64_t slices = shape.group_channels() / device::kRowElementsOf<T>;
   const int64_t tiles = shape.groups * column_tiles;
-  const WeightParts layout{
+  const PackedWeight layout{
       kColumns, static_cast<int>(column_tiles), static_cast<int>(slices), static_cast<int>(shape.taps())};
   const int64_t packs = tiles * layout.tile_parts() * (layout.part_bytes() / kPackBytes);
   const Tensor parts = empty_beside(output, {packs * Body::N}, output.scalar_type());
@@ -97,7 +97,7 @@ void run(
   const PixelStrides strides = pixel_strides(arguments.weight, is_dense_channels_last(arguments.weight));
   launcher.run(
       packs,
-      PackWeightParts<T>{
+      PackWeight<T>{
           static_cast<const T*>(arguments.weight.const_data_ptr()),
           packed,
           layout,

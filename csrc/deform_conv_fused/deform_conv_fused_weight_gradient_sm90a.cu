@@ -61,7 +61,7 @@ class WeightGradient {
     const int64_t images = chunk_images();
     const Tensor gradient = empty_beside(grad_, size_of(arguments_.weight), grad_.scalar_type());
     const Tensor sums = empty_beside(grad_, {sums_}, ScalarType::Float);
-    const int64_t packed = GradientParts(shape_, images).bytes() / static_cast<int64_t>(sizeof(T));
+    const int64_t packed = PackedOutputGradient(shape_, images).bytes() / static_cast<int64_t>(sizeof(T));
     const Tensor parts = empty_beside(grad_, {packed}, grad_.scalar_type());
     std::optional<Tensor> total;
     if (images < shape_.batch) {
@@ -87,7 +87,8 @@ class WeightGradient {
     const int64_t totals = shape_.out_channels * units_ * kSliceChannels;
     const int64_t sums_bytes = (sums_ + totals) * static_cast<int64_t>(sizeof(float));
     const int64_t room = std::max(kWorkspaceBytes - sums_bytes, kWorkspaceBytes / 2);
-    const int64_t image_bytes = shape_.out_pixels() * GradientParts(shape_, 1).channel_parts() * device::kSwizzledRow;
+    const int64_t image_bytes =
+        shape_.out_pixels() * PackedOutputGradient(shape_, 1).channel_parts() * device::kSwizzledRow;
     const int64_t countable = std::min(kMostPixels / shape_.out_pixels(), kMostInt32 / image_packs(shape_));
     const int64_t most = std::min(countable, std::max<int64_t>(room / image_bytes, 1));
     return even_part(shape_.batch, std::min(shape_.batch, most));
@@ -95,12 +96,12 @@ class WeightGradient {
 
   WeightGradientCall call_of(int64_t image, int64_t images) const {
     const auto division = [](int64_t divisor) { return FastDivision32(static_cast<int>(divisor)); };
-    const GradientParts parts(shape_, images);
+    const PackedOutputGradient parts(shape_, images);
     return {
         shape_,
         positions_of(arguments_),
         parts,
-        StreamK(tiles_, ceil_div(parts.pixels, GradientParts::kPixels), launcher_.multiprocessors()),
+        StreamK(tiles_, ceil_div(parts.pixels, PackedOutputGradient::kPixels), launcher_.multiprocessors()),
         StripOrder(static_cast<int>(shape_.out_height), static_cast<int>(shape_.out_width)),
         division(shape_.out_pixels()),
         division(shape_.kernel_w),
@@ -114,7 +115,7 @@ class WeightGradient {
 
   void multiply(const WeightGradientCall& call, int64_t images, const Tensor& sums, const Tensor& parts) const {
     auto* packed = static_cast<T*>(parts.mutable_data_ptr());
-    pack_gradient_parts<T>(launcher_, grad_, shape_, call.first_image, images, packed);
+    pack_output_gradient<T>(launcher_, grad_, shape_, call.first_image, images, packed);
     const int64_t first = call.first_image * shape_.height * shape_.width * shape_.channels;
     launcher_.launch(
         call.stream.blocks(),

@@ -110,8 +110,8 @@ LIMITS_SM90A = (
         168,
         exactly={"HGMMA": 4, "WARPGROUP.ARRIVE": 1, "WARPGROUP.DEPBAR": 2, "USETMAXREG": 2, "UBLKCP": 1},
     ),
-    Limit(r"ForEachIndex<PackWeightParts<(Half|BFloat16|float)>>", 34, wide={"STG": 1}),
-    Limit(r"ForEachIndex<PackGradientParts<(Half|BFloat16)>>", 40, wide={"LDG": 1, "STG": 1}),
+    Limit(r"ForEachIndex<PackWeight<(Half|BFloat16|float)>>", 34, wide={"STG": 1}),
+    Limit(r"ForEachIndex<PackOutputGradient<(Half|BFloat16)>>", 40, wide={"LDG": 1, "STG": 1}),
     Limit(r"ForEachIndex<SumSplits<(Half|BFloat16|float)>>", 58),
     # Registers of 384, 512 and twice 256 threads, which is what ptxas goes by. Corners of eight rows, and of four.
     Limit(

@@ -46,9 +46,9 @@ def tap_order(libraries_folder: Path):
 
 
 @pytest.fixture(scope="session")
-def gradient_parts(libraries_folder: Path):
-    """The output's gradient in parts, by ``csrc/deform_conv_fused/cuda_gradient_parts.cuh``, emulated."""
-    return _operators("gradient_parts", "resnet_cuda_emulated_gradient_parts", libraries_folder).pack
+def packed_output_gradient(libraries_folder: Path):
+    """The output's gradient, packed by ``csrc/deform_conv_fused/cuda_packed_output_gradient.cuh``, emulated."""
+    return _operators("packed_output_gradient", "resnet_cuda_emulated_packed_output_gradient", libraries_folder).pack
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ CASES = (
     DeformCase("dilation", 1, 64, 8, (15, 4), padding=(2, 2), dilation=(2, 2), spread=9),
 )
 NAMED = {case.name: case for case in CASES}
-# Pixels, output channels, and parts of K, as many at most as it has steps. By warps with roles, and by the uniform
+# Pixels, output channels, and parts of K, as many at most as it has steps. By specialised warps, and by the uniform
 # kernel.
 TILE_KINDS = ((128, 256, 1), (128, 128, 1), (64, 128, 1), (64, 128, 3), (64, 128, 8))
 UNIFORM = ((128, 256, "1u"), (128, 128, "1u"), (64, 128, "1u"), (64, 128, "3u"))

@@ -162,14 +162,14 @@ BUGS = (
     ),
     _tf32(
         "fused_tf32_weight_not_rounded",
-        file="deform_conv_fused/cuda_weight_parts.cuh",
+        file="deform_conv_fused/cuda_packed_weight.cuh",
         old="      device::round_operands(pack.element);\n",
         new="",
         report=NOT_ROUNDED,
     ),
     _tf32(
         "fused_tf32_slices_of_64_channels",
-        file="deform_conv_fused/cuda_weight_parts.cuh",
+        file="deform_conv_fused/cuda_packed_weight.cuh",
         old="slice * device::kRowElementsOf<T> + in_part",
         new="slice * device::kRowElements + in_part",
         report=_OFF,

@@ -1,4 +1,4 @@
-"""Bugs of the fused forward without roles: waits and barriers left out, stages freed too early, parts of warpgroups."""
+"""Bugs of the uniform fused forward: waits and barriers left out, stages freed too early, parts of warpgroups."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ _stream = partial(_fused, file="deform_conv_fused/cuda_stream_k.cuh", report=_OF
 _host = partial(_fused, file="deform_conv_fused/deform_conv_fused_weight_gradient_sm90a.cu", report=_OFF)
 _parts = partial(
     PlantedBug,
-    file="deform_conv_fused/cuda_gradient_parts.cuh",
+    file="deform_conv_fused/cuda_packed_output_gradient.cuh",
     report=r"AssertionError: \d+ of \d+ elements differ",
-    library="gradient_parts",
-    tests=("test_gradient_parts.py",),
+    library="packed_output_gradient",
+    tests=("test_packed_output_gradient.py",),
 )
 
 BUGS = (
@@ -176,21 +176,21 @@ BUGS = (
         old="image + count < shape_.batch",
         new="image + count < 0 * shape_.batch",
     ),
-    _parts("gradient_parts_not_swizzled", old="device::swizzled(row *", new="(row *"),
-    _parts("gradient_parts_of_pixels_past_the_last", old="pixel < layout.pixels && channel", new="channel"),
+    _parts("packed_output_gradient_not_swizzled", old="device::swizzled(row *", new="(row *"),
+    _parts("packed_output_gradient_of_pixels_past_the_last", old="pixel < layout.pixels && channel", new="channel"),
     _parts(
-        "gradient_parts_into_the_next_group",
+        "packed_output_gradient_into_the_next_group",
         old="if (channel + i < group_out_channels) {",
         new="{",
     ),
     _parts(
-        "gradient_parts_up_to_64_pixels_only",
+        "packed_output_gradient_up_to_64_pixels_only",
         old="kPixelMultiple = 128",
         new="kPixelMultiple = 64",
         report=r"assert 4096 == 8192",
     ),
     _parts(
-        "gradient_parts_row_by_row",
+        "packed_output_gradient_row_by_row",
         old="order.pixel(static_cast<int>(pixel - image * image_pixels.divisor()))",
         new="StripPixel{static_cast<int>(pixel - image * image_pixels.divisor()) / out_width, "
         "static_cast<int>(pixel - image * image_pixels.divisor()) % out_width}",

@@ -1,4 +1,4 @@
-"""Bugs of the fused gradient for the weight without roles: waits left out, plans of other steps, lost sums."""
+"""Bugs of the uniform fused gradient for the weight: waits left out, plans of other steps, lost sums."""
 
 from __future__ import annotations
 

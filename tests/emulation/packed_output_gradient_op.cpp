@@ -1,10 +1,10 @@
-// csrc/deform_conv_fused/cuda_gradient_parts.cuh as an operator, for the tests.
+// csrc/deform_conv_fused/cuda_packed_output_gradient.cuh as an operator, for the tests.
 
 #include <torch/headeronly/util/BFloat16.h>
 
 #include "common/registration.h"
 #include "common/tensors.h"
-#include "deform_conv_fused/cuda_gradient_parts.cuh"
+#include "deform_conv_fused/cuda_packed_output_gradient.cuh"
 
 namespace resnet_cuda {
 namespace {
@@ -19,20 +19,20 @@ Tensor pack(const Tensor& grad, int64_t groups, int64_t first_image, int64_t ima
   shape.out_height = grad.size(2);
   shape.out_width = grad.size(3);
   shape.groups = groups;
-  const GradientParts layout(shape, images);
+  const PackedOutputGradient layout(shape, images);
   const Tensor parts = empty_beside(grad, {layout.bytes() / 2}, grad.scalar_type());
   auto* target = static_cast<BFloat16*>(parts.mutable_data_ptr());
-  pack_gradient_parts<BFloat16>(Launcher(grad), grad, shape, first_image, images, target);
+  pack_output_gradient<BFloat16>(Launcher(grad), grad, shape, first_image, images, target);
   return parts;
 }
 
 }  // namespace
 }  // namespace resnet_cuda
 
-STABLE_TORCH_LIBRARY(resnet_cuda_emulated_gradient_parts, m) {
+STABLE_TORCH_LIBRARY(resnet_cuda_emulated_packed_output_gradient, m) {
   m.def("pack(Tensor grad, int groups, int first_image, int images) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_gradient_parts, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(resnet_cuda_emulated_packed_output_gradient, CPU, m) {
   m.impl("pack", TORCH_BOX(&resnet_cuda::pack));
 }

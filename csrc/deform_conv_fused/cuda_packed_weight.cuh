@@ -10,7 +10,7 @@ namespace resnet_cuda {
 // How the weight [O, C/groups, kh, kw] becomes a sequence of parts, each of kColumns output channels and a slice of
 // input channels of one tap, 64 or in float32 32, K-major and swizzled as they lie in shared memory: [groups][column
 // tiles][slices][taps]. Output channels past a group's last one are zeros.
-struct WeightParts {
+struct PackedWeight {
   int columns;       // kColumns
   int column_tiles;  // of a group
   int slices;        // of a group's input channels
@@ -26,13 +26,13 @@ struct WeightParts {
 
 // Packs the weight. Index: 16 bytes of the parts.
 template <typename T>
-struct PackWeightParts {
+struct PackWeight {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
   static constexpr int kRowPacks = device::kSwizzledRow / kPackBytes;
 
   const T* weight;  // [O, C/groups, kh, kw], any strides
   T* parts;
-  WeightParts layout;
+  PackedWeight layout;
   int64_t out_stride, channel_stride, tap_stride;  // of `weight`
   int group_out_channels;
   FastDivision taps, slices, column_tiles, part_packs;

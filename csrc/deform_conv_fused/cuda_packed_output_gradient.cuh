@@ -17,7 +17,7 @@ namespace resnet_cuda {
 // Pixels are in strip order, image after image, zero-padded to a multiple of 128; the channels of each weight group are
 // zero-padded to a multiple of 64. The same bytes serve as an MN-major operand (kMN), where K are the pixels, and as
 // a K-major one (kK), where K are the output channels. All channels of 64 pixels are contiguous.
-struct GradientParts {
+struct PackedOutputGradient {
   static constexpr int kPixels = 64;
   static constexpr int kChannels = device::kRowElements;
   static constexpr int kBytes = kPixels * device::kSwizzledRow;
@@ -27,7 +27,7 @@ struct GradientParts {
   int groups;       // of the weight
   int group_parts;  // of a group's output channels
 
-  GradientParts(const DeformConvShape& shape, int64_t images)
+  PackedOutputGradient(const DeformConvShape& shape, int64_t images)
       : pixels(images * shape.out_pixels()),
         groups(static_cast<int>(shape.groups)),
         group_parts(static_cast<int>(ceil_div(shape.group_out_channels(), kChannels))) {
@@ -47,14 +47,14 @@ struct GradientParts {
 // Index: 16 bytes of the parts. Neighbouring threads read neighbouring channels of a pixel where `channels_first`, else
 // neighbouring pixels of a channel.
 template <typename T>
-struct PackGradientParts {
+struct PackOutputGradient {
   static constexpr int N = kPackBytes / static_cast<int>(sizeof(T));
-  static constexpr int kRowPacks = GradientParts::kChannels / N;
-  static constexpr int kPartPacks = GradientParts::kPixels * kRowPacks;
+  static constexpr int kRowPacks = PackedOutputGradient::kChannels / N;
+  static constexpr int kPartPacks = PackedOutputGradient::kPixels * kRowPacks;
 
   const T* grad;  // [images, O, Ho, Wo] of any layout
   T* parts;
-  GradientParts layout;
+  PackedOutputGradient layout;
   PixelStrides strides;  // of `grad`
   int group_out_channels;
   int out_width;
@@ -68,14 +68,14 @@ struct PackGradientParts {
   RESNET_CUDA_BODY void operator()(int64_t index) const {
     const int64_t part = index / kPartPacks;
     const auto in_part = static_cast<int>(index % kPartPacks);
-    const int row = channels_first ? in_part / kRowPacks : in_part % GradientParts::kPixels;
-    const int chunk = channels_first ? in_part % kRowPacks : in_part / GradientParts::kPixels;
+    const int row = channels_first ? in_part / kRowPacks : in_part % PackedOutputGradient::kPixels;
+    const int chunk = channels_first ? in_part % kRowPacks : in_part / PackedOutputGradient::kPixels;
     const int64_t block = channel_parts.quotient(part);
     const auto channel_part = static_cast<int>(part - block * channel_parts.divisor());
     const int group = group_parts.quotient(channel_part);
     const int channel =
-        (channel_part - group * group_parts.divisor()) * GradientParts::kChannels + chunk * N;  // in the group
-    const int64_t pixel = block * GradientParts::kPixels + row;
+        (channel_part - group * group_parts.divisor()) * PackedOutputGradient::kChannels + chunk * N;  // in the group
+    const int64_t pixel = block * PackedOutputGradient::kPixels + row;
     Pack<T, N> pack{};
     if (pixel < layout.pixels && channel < group_out_channels) {
       const int64_t image = image_pixels.quotient(pixel);
@@ -94,21 +94,22 @@ struct PackGradientParts {
       }
     }
     const int place = device::swizzled(row * device::kSwizzledRow + chunk * kPackBytes);
-    store_pack(parts + (part * GradientParts::kBytes + place) / static_cast<int64_t>(sizeof(T)), pack);
+    store_pack(parts + (part * PackedOutputGradient::kBytes + place) / static_cast<int64_t>(sizeof(T)), pack);
   }
 };
 
-// Packs `images` images of `grad`, dense in either layout, from `first_image` on, into `parts`: GradientParts::bytes().
+// Packs `images` images of `grad`, dense in either layout, from `first_image` on, into `parts`:
+// PackedOutputGradient::bytes().
 template <typename T>
-void pack_gradient_parts(
+void pack_output_gradient(
     const Launcher& launcher,
     const Tensor& grad,
     const DeformConvShape& shape,
     int64_t first_image,
     int64_t images,
     T* parts) {
-  using Body = PackGradientParts<T>;
-  const GradientParts layout(shape, images);
+  using Body = PackOutputGradient<T>;
+  const PackedOutputGradient layout(shape, images);
   const bool channels_last = is_dense_channels_last(grad);
   const PixelStrides strides = pixel_strides(grad, channels_last);
   const T* first = static_cast<const T*>(grad.const_data_ptr()) + first_image * strides.image;

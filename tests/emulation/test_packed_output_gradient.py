@@ -1,4 +1,4 @@
-"""The output's gradient in parts (csrc/deform_conv_fused/cuda_gradient_parts.cuh), emulated, against a permutation."""
+"""The output's gradient as cuda_packed_output_gradient.cuh packs it, emulated, against a permutation."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
     ],
     ids=str,
 )
-def test_bytes(gradient_parts, shape, groups, memory_format):
-    check(gradient_parts, given(shape, memory_format), groups)
+def test_bytes(packed_output_gradient, shape, groups, memory_format):
+    check(packed_output_gradient, given(shape, memory_format), groups)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
-def test_a_gradient_that_is_not_aligned(gradient_parts, memory_format):
-    check(gradient_parts, given((2, 64, 5, 6), memory_format, shift=1), 1)
+def test_a_gradient_that_is_not_aligned(packed_output_gradient, memory_format):
+    check(packed_output_gradient, given((2, 64, 5, 6), memory_format, shift=1), 1)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize(("first", "images"), [(0, 2), (1, 3), (4, 1)])
-def test_some_images(gradient_parts, first, images, memory_format):
-    check(gradient_parts, given((5, 40, 6, 7), memory_format), 1, first, images)
+def test_some_images(packed_output_gradient, first, images, memory_format):
+    check(packed_output_gradient, given((5, 40, 6, 7), memory_format), 1, first, images)
