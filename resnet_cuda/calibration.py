@@ -8,11 +8,13 @@ few images. One pass over one batch suffices: a layer's buffers are set before i
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cuda._running import evaluation_mode, is_detector, unwrapped
 from resnet_cuda.layers import FrozenBatchNorm2d
@@ -115,6 +117,22 @@ def _run(model: Any, layers: dict[str, FrozenBatchNorm2d], batch: Tensor | list[
         model(torch.stack(same))
 
 
+def _other_norms(model: nn.Module) -> str:
+    """For the error: which norms a model has, and whether they measure by themselves."""
+    norms = [it for it in model.modules() if "Norm" in type(it).__name__ and not list(it.children())]
+    if not norms:
+        return "; it has no norms"
+    found = Counter(type(it) for it in norms)
+    names = [f"{count} {_name_of(kind)}" for kind, count in found.items()]
+    measures = all(issubclass(kind, _BatchNorm) for kind in found) and all(it.track_running_stats for it in norms)
+    return f"; its norms are {', '.join(names)}{', which measure by themselves in training' if measures else ''}"
+
+
+def _name_of(kind: type) -> str:
+    is_namesake = kind.__name__ == FrozenBatchNorm2d.__name__  # torchvision's
+    return f"{kind.__module__}.{kind.__name__}" if is_namesake else kind.__name__
+
+
 @torch.no_grad()
 def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     """Measures the statistics of every :class:`~resnet_cuda.layers.FrozenBatchNorm2d` in ``model`` on ``images``.
@@ -145,14 +163,16 @@ def calibrate(model: nn.Module, images: Tensor | Iterable[Any]) -> int:
     Raises:
         ValueError: if the model has no frozen norm or none is reached; if images is empty, not finite or of a wrong
             shape or dtype; if a layer's input is not finite (naming the layer).
-        TypeError: if images is neither a tensor nor an iterable of tensors.
+        TypeError: if model is no module; if images is neither a tensor nor an iterable of tensors.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"calibrate: model is a {type(model).__name__}; it must be a torch.nn.Module")
     model = unwrapped(model)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
     if not layers:
         raise ValueError(
             f"calibrate: model ({type(model).__name__}) has no resnet_cuda.layers.FrozenBatchNorm2d; "
-            "there is nothing to measure"
+            f"there is nothing to measure{_other_norms(model)}"
         )
     before = {name: [getattr(layer, key).clone() for key in _STATISTICS] for name, layer in layers.items()}
     measurements = {name: _Measurement(name) for name in layers}

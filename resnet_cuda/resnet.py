@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import untrained
+from resnet_cuda import norm_statistics_warning
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import (
     _STEM_MODULES,
@@ -168,7 +168,7 @@ class ResNet(HasOutputShape, nn.Module):
         self.out_channels = in_channels
         name = "MODEL.BACKBONE.FREEZE_CONV_BODY_AT"
         self._freeze_backbone(integer("", name, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT))
-        untrained.warn_at_first_training_step(self)
+        norm_statistics_warning.warn_at_first_training_step(self)
 
     def _freeze_backbone(self, freeze_at: int) -> None:
         """Freezes the stem and stages 1 to ``freeze_at - 1``; nothing where ``freeze_at`` is not positive."""
@@ -284,7 +284,7 @@ class ResNetHead(nn.Module):
             self.add_module(name, stage)
             self.stages.append(name)
             self.out_channels = out_channels
-        untrained.warn_at_first_training_step(self)
+        norm_statistics_warning.warn_at_first_training_step(self)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda import untrained
+from resnet_cuda import norm_statistics_warning
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
@@ -194,7 +194,7 @@ class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
         if len(self.output_names) == 1:
             self.out_channels = channels
         _initialise(self)
-        untrained.warn_at_first_training_step(self)
+        norm_statistics_warning.warn_at_first_training_step(self)
 
     def levels(self) -> list[Level]:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -197,8 +198,21 @@ def test_wrong_images_change_nothing(name):
 
 
 def test_what_cannot_be_calibrated_is_named():
+    with pytest.raises(TypeError, match="calibrate: model is a int; it must be a torch.nn.Module"):
+        calibrate(3, torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"model \(BackboneWithFPN\) has no resnet_cuda.layers.FrozenBatchNorm2d"):
         calibrate(narrow_fpn(norm_layer="gn"), torch.rand(1, 3, 32, 32))
+    namesake = type("FrozenBatchNorm2d", (nn.Module,), {"__module__": "another.library"})
+    for network, norms in (
+        (narrow_fpn(norm_layer="bn"), "its norms are 20 BatchNorm2d, which measure by themselves in training"),
+        (narrow_fpn(norm_layer="gn"), "its norms are 20 GroupNorm"),
+        (nn.Sequential(nn.Conv2d(3, 3, 1)), "it has no norms"),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.GroupNorm(1, 3)), "its norms are 1 BatchNorm2d, 1 GroupNorm"),
+        (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "its norms are 1 BatchNorm2d"),
+        (nn.Sequential(namesake()), "its norms are 1 another.library.FrozenBatchNorm2d"),
+    ):
+        with pytest.raises(ValueError, match=f"there is nothing to measure; {re.escape(norms)}$"):
+            calibrate(network, torch.rand(1, 3, 32, 32))
 
     class Unused(nn.Module):
         def __init__(self):

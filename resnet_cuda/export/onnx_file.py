@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag, integer, pair
-from resnet_cuda._replacing import replaceable, replacing
+from resnet_cuda._atomic_write import replaceable, replacing
 from resnet_cuda.export.detectors import exportable, foreign_part, translations
 from resnet_cuda.export.signature import Example, Signature, signature_of
 from resnet_cuda.export.verification import largest_difference

@@ -9,8 +9,8 @@ Every builder takes
 - torchvision's arguments, with its defaults: ``weights`` (of the whole detector: torchvision's, a path, or anything
   that :func:`resnet_cuda.load_weights` takes), ``num_classes``, ``weights_backbone`` (likewise),
   ``trainable_backbone_layers``, and ``progress``, which has no effect;
-- arguments of :func:`resnet_cuda.resnet_fpn_backbone`: ``backbone_name``, ``norm_layer``, ``dcn_stages``,
-  ``modulated``, ``deformable_groups``, ``width``, ``fpn_channels``, ``fpn_norm_layer``, ``in_channels``, ...;
+- all arguments of :func:`resnet_cuda.resnet_fpn_backbone` but ``weights``, ``trainable_layers``, ``returned_layers``
+  and ``extra_blocks``, which the detector gives: ``backbone_name``, ``norm_layer``, ``dcn_stages``, ...;
 - arguments of the detector's class, such as ``min_size`` or ``box_score_thresh``.
 
 Without arguments of the second group, the keys of ``state_dict()``, the outputs and the losses are those of

@@ -34,8 +34,12 @@ except ImportError as error:
 
 
 class ResNetCUDAConfig(BackboneConfigMixin, PreTrainedConfig):
-    """The configuration of :class:`ResNetCUDABackbone`: ``num_channels`` (of the image), ``trainable_layers``, and
-    arguments of :func:`resnet_cuda.resnet_fpn_backbone`; ``out_features`` or ``out_indices``, by default the last.
+    """The configuration of :class:`ResNetCUDABackbone`.
+
+    It has ``num_channels`` (of the image), ``trainable_layers`` (5 by default), ``out_features`` or ``out_indices`` (by
+    default the last stage), and of :func:`resnet_cuda.resnet_fpn_backbone`'s arguments these: ``backbone_name``,
+    ``norm_layer``, ``dcn_stages``, ``modulated``, ``deformable_groups``, ``width``,
+    ``replace_stride_with_dilation``, ``deep_stem`` and ``avg_down``.
     """
 
     # Without "resnet" in it, by which DETR would choose parameters to freeze, by names that no ResNet there has.

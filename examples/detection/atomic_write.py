@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all: beside its place first, then renamed."""
+"""Writes a file whole or not at all, and onto the disk: a loss of power, too, leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from resnet_cuda._replacing import replaceable
+from resnet_cuda._atomic_write import replaceable
 
 
 @contextmanager

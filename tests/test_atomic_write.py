@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from resnet_cuda._replacing import replacing
+from resnet_cuda._atomic_write import replacing
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and permissions of POSIX")
 

@@ -11,7 +11,7 @@ import torch
 from helpers.networks import frozen_norms, narrow_cfg, narrow_fpn, one_process_group
 from torch import nn
 
-from resnet_cuda import calibrate, resnet, untrained
+from resnet_cuda import calibrate, norm_statistics_warning, resnet
 from resnet_cuda.layers import FrozenBatchNorm2d
 
 GROUP_NORM = {"TRANS_FUNC": "BottleneckWithGN", "STEM_FUNC": "StemWithGN", "RES2_OUT_CHANNELS": 32}
@@ -131,12 +131,12 @@ def test_values_that_cannot_be_read_break_nothing():
     batched = torch.rand(2, 1, 3, 32, 32)
     torch.func.vmap(lambda image: model.body.conv1(image))(batched)
     body = nn.Sequential(FrozenBatchNorm2d(3))
-    untrained.warn_at_first_training_step(body)
+    norm_statistics_warning.warn_at_first_training_step(body)
     stacked = {name: torch.stack([value, value]) for name, value in body.named_buffers()}
 
     def ensemble(buffers, image):
         with torch.no_grad():
-            untrained._check(body, (image,))
+            norm_statistics_warning._check(body, (image,))
         return image.sum()
 
     torch.func.vmap(ensemble, in_dims=(0, None))(stacked, x())
@@ -174,4 +174,4 @@ def test_several_threads_may_take_the_first_step():
     body = narrow_fpn().body.train()
     body._forward_pre_hooks = Hooks(body._forward_pre_hooks)
     with pytest.warns(UserWarning, match="never given statistics"):
-        untrained._check_once(body, ())
+        norm_statistics_warning._check_once(body, ())
