@@ -187,9 +187,10 @@ def merge(block: nn.Module, x: Tensor, above: Tensor | None) -> Tensor:
     """``block(x)``, plus ``above`` upsampled to its size. ``block`` is a convolution or a Sequential of one."""
     if above is None:
         return block(x)
-    conv = lateral_convolution(block)
-    if conv is not None and not recorded(x):
-        return conv(x, residual=F.interpolate(above, size=result_size(conv, x), mode="nearest"), overwrite=True)
+    conv = None if recorded(x) else lateral_convolution(block)
+    if conv is not None:
+        size = result_size(conv, conv.weight, x)
+        return conv(x, residual=F.interpolate(above, size=size, mode="nearest"), overwrite=True)
     lateral = block(x)
     return lateral + F.interpolate(above, size=lateral.shape[-2:], mode="nearest")
 

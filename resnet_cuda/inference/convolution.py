@@ -61,7 +61,8 @@ class FoldedConv2d(nn.Module):
     def forward(self, input: Tensor, residual: Tensor | None = None, overwrite: bool = False) -> Tensor:
         if torch.jit.is_scripting():
             return self.functional(input, residual)
-        if recorded(input) or needs_gradient(input, residual, self.weight, self.bias):
+        # is_grad_enabled: looking up two parameters takes longer than all else here
+        if recorded(input) or (torch.is_grad_enabled() and needs_gradient(input, residual, self.weight, self.bias)):
             return self.functional(input, residual)
         if input.dim() == 4:
             input = input.contiguous(memory_format=torch.channels_last)
@@ -78,8 +79,12 @@ class FoldedConv2d(nn.Module):
         return F.relu(out) if relu and self.relu else out
 
     def is_plain(self) -> bool:
-        """Whether the padding is explicit numbers of zeros, which the fused operators need."""
-        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        """Whether the geometry is pairs of numbers and the padding zeros, which the fused operators need.
+
+        torch's convolution also takes one number for both directions, which other code may have set.
+        """
+        zeros = self.padding_mode == "zeros"
+        return zeros and _is_pair(self.stride) and _is_pair(self.padding) and _is_pair(self.dilation)
 
     def _apply(self, fn, recurse=True):
         self.packed.clear()  # of another device or dtype
@@ -91,6 +96,10 @@ class FoldedConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{nn.Conv2d.extra_repr(self)}, relu={self.relu}"  # type: ignore[arg-type]
+
+
+def _is_pair(value: Any) -> bool:
+    return type(value) in (tuple, list) and len(value) == 2
 
 
 def added(out: Tensor, residual: Tensor) -> Tensor:

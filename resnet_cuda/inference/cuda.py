@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from resnet_cuda.inference import addmm, cudnn
+from resnet_cuda.inference import cublaslt, cudnn
 from resnet_cuda.ops._registration import autocast_dtype
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, pla
     strategies = {"plain": plain}
     if cudnn.takes(conv, input):
         strategies["cudnn"] = cudnn.run
-    if addmm.takes(conv, input, residual):
-        strategies["addmm"] = addmm.run
+    if cublaslt.takes(conv, input, residual):
+        strategies["cublaslt"] = cublaslt.run
     if len(strategies) == 1:
         return plain
-    choice = conv.packed.choice
+    autotuner = conv.packed.autotuner
     key = (
         *strategies,
         input.shape,
@@ -59,8 +59,8 @@ def strategy_for(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, pla
         input.device,
         torch.backends.cudnn.allow_tf32,
     )
-    if key not in choice.chosen and torch.cuda.is_current_stream_capturing():
+    if key not in autotuner.chosen and torch.cuda.is_current_stream_capturing():
         return plain
     calls = {name: functools.partial(it, conv, input, residual, False) for name, it in strategies.items()}
     with torch.cuda.device(input.device):
-        return strategies[choice.choose(key, calls, seconds_on_gpu)]
+        return strategies[autotuner.choose(key, calls, seconds_on_gpu)]

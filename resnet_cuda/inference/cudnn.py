@@ -10,6 +10,7 @@ from torch import Tensor
 
 from resnet_cuda.inference.packing import parameters_in
 from resnet_cuda.ops._registration import autocast_dtype
+from resnet_cuda.reference.precision import in_full_precision
 
 if TYPE_CHECKING:
     from resnet_cuda.inference.convolution import FoldedConv2d
@@ -34,7 +35,7 @@ def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: b
     weight, bias = parameters_in(conv, dtype)
     if dtype is not None:
         input, residual = input.to(dtype), None if residual is None else residual.to(dtype)
-    with torch.autocast("cuda", enabled=False):
+    with in_full_precision("cuda"):
         if residual is None:
             return convolution_relu(input, weight, bias, *geometry)
         residual = residual.contiguous(memory_format=torch.channels_last)

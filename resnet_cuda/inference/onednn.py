@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resnet_cuda.ops._registration import autocast_dtype
+from resnet_cuda.reference.precision import in_full_precision
 
 if TYPE_CHECKING:
     from resnet_cuda.inference.convolution import FoldedConv2d
@@ -50,39 +51,27 @@ def _supports(dtype: torch.dtype) -> bool:
     return check is not None and bool(check())
 
 
-def takes(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> bool:
-    """Whether ``run`` supports the arguments: float32, or a 16-bit dtype that the processor has instructions for.
+def takes(conv: FoldedConv2d, residual: Tensor | None, dtype: torch.dtype) -> bool:
+    """Whether ``run`` computes in ``dtype``: float32, or a 16-bit one that the processor has instructions for.
 
     Not a residual with several groups: torch adds it outside oneDNN, which fails for bfloat16.
     """
-    dtype = _compute_dtype(conv, input)
-    # type: a Tensor subclass has rules of its own
     return (
-        dtype is not None
-        and (residual is None or conv.groups == 1)
-        and type(input) is Tensor
+        (residual is None or conv.groups == 1)
         and bool(torch.backends.mkldnn.enabled)
         and operators() is not None
         and _supports(dtype)
     )
 
 
-def _compute_dtype(conv: FoldedConv2d, input: Tensor) -> torch.dtype | None:
-    """Autocast's dtype, or that of input and weight; None where these differ, which torch's convolution refuses."""
-    dtype = autocast_dtype(input)
-    if dtype is not None:
-        return dtype
-    return input.dtype if input.dtype == conv.weight.dtype else None
-
-
 def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
     """A :class:`~resnet_cuda.inference.strategies.Strategy`."""
+    dtype = autocast_dtype(input) or input.dtype
     found = operators()
-    dtype = _compute_dtype(conv, input)
-    assert found is not None and dtype is not None
+    assert found is not None
     pointwise, binary, binary_in_place, reorder = found
-    geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-    size = list(input.shape)
+    geometry = conv.padding, conv.stride, conv.dilation, conv.groups
+    size = input.shape
 
     def pack() -> tuple[Tensor, Tensor | None]:
         bias = None if conv.bias is None else conv.bias.detach().to(dtype)
@@ -90,14 +79,14 @@ def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: b
             # A pack for another size would be reordered at every call, for some by loops that take ten times as long.
             return reorder(conv.weight.detach().to(dtype), *geometry, size), bias
 
-    weight, bias = conv.packed.get("onednn", (dtype, *size), conv, pack)
-    activation = "relu" if conv.relu else None
-    with torch.autocast("cpu", enabled=False):
+    weight, bias = conv.packed.get("onednn", (dtype, size), conv, pack)
+    # Not torch.autocast(enabled=False) alone, which takes longer than all else here.
+    with in_full_precision("cpu"):
         input = input.to(dtype)
         if residual is None:
-            return pointwise(input, weight, bias, *geometry, activation or "none", [], "")
+            return pointwise(input, weight, bias, *geometry, "relu" if conv.relu else "none", [], "")
         own = residual.to(dtype).contiguous(memory_format=torch.channels_last)
-        arguments: tuple = weight, bias, *geometry, "add", 1.0, activation, [], None
+        arguments: tuple = weight, bias, *geometry, "add", 1.0, "relu" if conv.relu else None, [], None
         if own is not residual or overwrite:
             return binary_in_place(own, input, *arguments)
         return binary(input, own, *arguments)

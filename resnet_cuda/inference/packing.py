@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from resnet_cuda.inference.choice import FastestChoice
+from resnet_cuda.inference.autotune import Autotuner
 
 if TYPE_CHECKING:
     from resnet_cuda.inference.convolution import FoldedConv2d
@@ -99,7 +99,7 @@ class Packed:
     def __init__(self) -> None:
         self._kinds: dict[str, OrderedDict[Hashable, Any]] = {}
         self._latest: _Parameters | None = None
-        self.choice = FastestChoice()  #: of the way that each shape takes on a GPU
+        self.autotuner = Autotuner()  #: of the way that each shape takes on a GPU
 
     def get(self, kind: str, key: Hashable, layer: FoldedConv2d, make: Callable[[], Any]) -> Any:
         """The value of ``key``, made anew if it is missing or ``layer``'s weight or bias has changed.
@@ -122,7 +122,7 @@ class Packed:
         return value
 
     def clear(self) -> None:
-        self._kinds, self._latest, self.choice = {}, None, FastestChoice()
+        self._kinds, self._latest, self.autotuner = {}, None, Autotuner()
 
     def __len__(self) -> int:
         return sum(map(len, self._kinds.values()))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resnet_cuda.inference.convolution import FoldedConv2d
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_PADDINGS = (0, 1, 2)
 # What the transforms and the padding of tiles to register blocks may cost at most, in products: see winograd_pays.
 _LEAST_GAIN = 1.5
 _LEAST_GAIN_16_BIT = 2.5
@@ -24,33 +25,33 @@ _ROWS = 12  # tiles come in multiples of this
 _PIXELS_PER_THREAD = 24
 
 
-def takes(conv: FoldedConv2d, input: Tensor) -> bool:
-    """Whether ``run`` supports the arguments and is estimated to be the fastest: 3x3, stride 1, on a CPU."""
-    if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
+def takes(conv: FoldedConv2d, weight: Tensor, input: Tensor, dtype: torch.dtype) -> bool:
+    """Whether ``run`` computes in ``dtype`` and is estimated to be the fastest: 3x3, stride 1, on a CPU."""
+    # The weight's own shape: other code may have replaced the weight alone.
+    if weight.shape[2:] != (3, 3) or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
         return False
-    if type(input) is not Tensor or not use_native_for(input):
+    if dtype not in _DTYPES or not use_native_for(input) or not winograd_usable(dtype):
         return False
-    dtype = autocast_dtype(input) or input.dtype
-    if dtype not in _DTYPES or (autocast_dtype(input) is None and conv.weight.dtype != dtype):
+    (pad_y, pad_x), (height, width) = conv.padding, input.shape[2:]
+    if pad_y not in _PADDINGS or pad_x not in _PADDINGS:
         return False
-    if not winograd_usable(dtype) or not all(pad in (0, 1, 2) for pad in conv.padding):
-        return False
-    height, width = (size + 2 * pad - 2 for size, pad in zip(input.shape[2:], conv.padding, strict=True))
-    return winograd_pays(conv.in_channels, conv.out_channels, height, width, torch.get_num_threads(), dtype)
+    height, width = height + 2 * pad_y - 2, width + 2 * pad_x - 2
+    out_channels, channels = weight.shape[:2]
+    return winograd_pays(channels, out_channels, height, width, torch.get_num_threads(), dtype)
 
 
 def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: bool) -> Tensor:
     """A :class:`~resnet_cuda.inference.strategies.Strategy`."""
     dtype = autocast_dtype(input) or input.dtype
 
-    def pack() -> tuple[Tensor, Tensor | None]:
+    def pack() -> tuple[Tensor, int, Tensor | None]:
         with torch.inference_mode(False), torch.no_grad():
             bias = None if conv.bias is None else conv.bias.detach().float()
-            return winograd_weight(conv.weight.detach().float()), bias
+            return winograd_weight(conv.weight.detach().float()), conv.weight.shape[0], bias
 
-    weight, bias = conv.packed.get("winograd", None, conv, pack)
+    weight, out_channels, bias = conv.packed.get("winograd", None, conv, pack)
     input, residual = input.to(dtype), None if residual is None else residual.to(dtype)
-    return conv2d_winograd(input, weight, conv.out_channels, bias, residual, conv.relu, conv.padding)
+    return conv2d_winograd(input, weight, out_channels, bias, residual, conv.relu, conv.padding)
 
 
 def winograd_pays(

@@ -45,18 +45,18 @@ def deform_conv2d(
 ) -> Tensor:
     """Deformable convolution v1 (no mask) or v2; the signature of ``torchvision.ops.deform_conv2d``.
 
-    Each of the kernel's ``kh*kw`` taps reads the input at its regular position plus a learned offset, bilinearly, times
-    its mask. A position ``(y, x)`` gives 0 unless ``-1 < y < H`` and ``-1 < x < W``; pixels outside the image are 0.
-    The derivative for the offset is the right-hand one everywhere (torchvision's rule). An infinite position is
-    outside; a NaN position gives NaN in that output pixel and in its gradients for offset and mask, and no gradient for
-    the input.
+    A tap is one of the kernel's ``kh*kw`` positions. Each reads the input at its regular position plus a learned
+    offset, bilinearly, times its mask. A position ``(y, x)`` gives 0 unless ``-1 < y < H`` and ``-1 < x < W``; pixels
+    outside the image are 0. The derivative for the offset is the right-hand one everywhere (torchvision's rule). An
+    infinite position is outside; a NaN position gives NaN in that output pixel and in its gradients for offset and
+    mask, and no gradient for the input.
 
     Second derivatives (``create_graph=True``), ``torch.func`` and forward-mode differentiation run the slow reference.
 
     A 16-bit input is sampled in float32. On CUDA the samples are rounded to input's dtype before the multiplication by
     the weight; on a CPU only bfloat16 is, where there is AVX512-BF16, whose products treat subnormal numbers (below
     1.2e-38) as 0. On a CPU products and bias are summed in float32 and rounded once. On CUDA the product is rounded,
-    and once more after adding a bias.
+    and once more after adding a bias (only once by the fused forward, which is off by default).
 
     All tensors are on one device. G is the number of offset groups; it divides C.
 
@@ -78,6 +78,8 @@ def deform_conv2d(
 
     Raises:
         ValueError, RuntimeError: naming the argument that breaks a rule above, its value and what is allowed.
+            On CUDA also where indices within one image would exceed 32 bits: ``H*W*C``, ``Ho*Wo`` or a padded H or W of
+            2^31 and more, C above 2^28, ``Wo*G*kh*kw`` of 2^29 and more.
         TypeError: for an argument that is not a tensor.
 
     Sources: Dai et al. 2017 (arXiv:1703.06211); Zhu et al. 2018 (arXiv:1811.11168).

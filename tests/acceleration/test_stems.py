@@ -15,6 +15,7 @@ from resnet_cuda.acceleration import accelerate
 
 pytest.importorskip("torchvision")
 from torchvision.models import resnet, resnet18
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.misc import Conv2dNormActivation
 
@@ -119,3 +120,16 @@ def test_a_stem_of_a_subclass_and_one_that_is_trained():
     got = results(model, image())
     assert got["bn1.weight"].any()
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_single_image_without_a_batch():
+    """torchvision's frozen norm makes a batch of one of it."""
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None).eval()
+    image = torch.rand(3, 64, 96)
+    expected = backbone(image)
+    accelerate(backbone)
+    found = backbone(image)
+    assert expected["0"].shape == (1, 256, 16, 24)
+    for name, level in expected.items():
+        torch.testing.assert_close(found[name], level, rtol=1e-4, atol=1e-5)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from helpers.folded_convolutions import folded, problem
 
-from resnet_cuda.inference import addmm, cuda, cudnn, strategies
-from resnet_cuda.inference.choice import MOST_TIMED, FastestChoice
+from resnet_cuda.inference import cublaslt, cuda, cudnn, strategies
+from resnet_cuda.inference.autotune import MOST_TIMED, Autotuner
 
 
 def timer(seconds):
@@ -29,35 +29,35 @@ def failing():
     raise RuntimeError("no engine")
 
 
-def test_choice_is_the_fastest_and_kept():
-    choice = FastestChoice()
+def test_the_fastest_call_is_chosen_and_kept():
+    autotuner = Autotuner()
     measure, asked = timer({"plain": 2.0, "fused": 1.0})
     calls = {"plain": lambda: "plain", "fused": lambda: "fused"}
-    assert [choice.choose("shape", calls, measure) for _ in range(3)] == ["fused"] * 3
+    assert [autotuner.choose("shape", calls, measure) for _ in range(3)] == ["fused"] * 3
     assert asked == ["plain", "fused"]
     measure, asked = timer({"plain": 1.0, "fused": 2.0})
-    assert choice.choose("other", calls, measure) == "plain"
+    assert autotuner.choose("other", calls, measure) == "plain"
 
 
-def test_choice_without_a_call_that_fails():
-    choice = FastestChoice()
+def test_a_call_that_fails_is_not_chosen():
+    autotuner = Autotuner()
     measure, _ = timer({"plain": 2.0})
-    assert choice.choose("shape", {"plain": lambda: "plain", "fused": failing}, measure) == "plain"
+    assert autotuner.choose("shape", {"plain": lambda: "plain", "fused": failing}, measure) == "plain"
     with pytest.raises(RuntimeError, match="no engine"):
-        FastestChoice().choose("shape", {"plain": failing, "fused": lambda: "fused"}, measure)
+        Autotuner().choose("shape", {"plain": failing, "fused": lambda: "fused"}, measure)
 
 
-def test_choice_times_no_more_than_so_many_shapes():
-    choice = FastestChoice()
+def test_the_autotuner_times_no_more_than_so_many_shapes():
+    autotuner = Autotuner()
     measure, asked = timer({"plain": 2.0, "fused": 1.0})
     calls = {"plain": lambda: "plain", "fused": lambda: "fused"}
-    assert {choice.choose(shape, calls, measure) for shape in range(3 * MOST_TIMED)} == {"fused"}
+    assert {autotuner.choose(shape, calls, measure) for shape in range(3 * MOST_TIMED)} == {"fused"}
     assert len(asked) == 2 * MOST_TIMED
-    assert len(choice.chosen) == MOST_TIMED
-    assert choice.choose("a shape with a residual", {"plain": calls["plain"]}, measure) == "plain"
-    choice.chosen["shape"] = "plain"
+    assert len(autotuner.chosen) == MOST_TIMED
+    assert autotuner.choose("a shape with a residual", {"plain": calls["plain"]}, measure) == "plain"
+    autotuner.chosen["shape"] = "plain"
     calls = {"plain": lambda: "plain", "another": lambda: "another"}
-    assert choice.choose("a shape that has no way as most do", calls, measure) == "plain"
+    assert autotuner.choose("a shape that has no way as most do", calls, measure) == "plain"
 
 
 class Fake:
@@ -68,7 +68,7 @@ class Fake:
 
         def measure(call):
             self.timed.append(call.func)
-            return (seconds or {strategies.plain: 3.0, cudnn.run: 2.0, addmm.run: 1.0})[call.func]
+            return (seconds or {strategies.plain: 3.0, cudnn.run: 2.0, cublaslt.run: 1.0})[call.func]
 
         monkeypatch.setattr(cuda, "seconds_on_gpu", measure)
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
@@ -104,27 +104,27 @@ def test_cuda_has_one_way_without_relu_or_bias_or_in_float64(monkeypatch):
 
 def test_cuda_takes_a_product_for_a_1x1_convolution_in_16_bits(monkeypatch):
     fake = Fake(monkeypatch)
-    for relu, ways in ((True, [strategies.plain, cudnn.run, addmm.run]), (False, [strategies.plain, addmm.run])):
+    for relu, ways in ((True, [strategies.plain, cudnn.run, cublaslt.run]), (False, [strategies.plain, cublaslt.run])):
         conv = folded(relu=relu, kernel_size=1, dtype=torch.bfloat16)
         x, residual = problem(conv, torch.bfloat16)
-        assert cuda.strategy_for(conv, x, None, strategies.plain) is addmm.run
+        assert cuda.strategy_for(conv, x, None, strategies.plain) is cublaslt.run
         assert fake.timed == ways
-        assert cuda.strategy_for(conv, x, residual, strategies.plain) is not addmm.run
+        assert cuda.strategy_for(conv, x, residual, strategies.plain) is not cublaslt.run
         with torch.backends.cudnn.flags(enabled=False):  # another set of ways: what was chosen may not be in it
-            assert cuda.strategy_for(conv, x, None, strategies.plain) is addmm.run
+            assert cuda.strategy_for(conv, x, None, strategies.plain) is cublaslt.run
         fake.timed.clear()
     others = [{"kernel_size": 3}, {"kernel_size": 1, "stride": 2}, {"kernel_size": 1, "padding": 1}]
     others += [{"kernel_size": 1, "groups": 4}, {"kernel_size": 1, "bias": False}]
     for other in others:
         conv = folded(dtype=torch.bfloat16, **other)
-        assert not addmm.takes(conv, problem(conv, torch.bfloat16)[0], None), other
+        assert not cublaslt.takes(conv, problem(conv, torch.bfloat16)[0], None), other
     conv = folded(kernel_size=1)
     x, _ = problem(conv)
-    assert not addmm.takes(conv, x, None) and not addmm.takes(conv, x.bfloat16(), None)
+    assert not cublaslt.takes(conv, x, None) and not cublaslt.takes(conv, x.bfloat16(), None)
     with torch.autocast("cpu", torch.bfloat16):
-        assert addmm.takes(conv, x, None)
+        assert cublaslt.takes(conv, x, None)
         monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-        assert not addmm.takes(conv, x, None)
+        assert not cublaslt.takes(conv, x, None)
 
 
 @torch.no_grad()
@@ -135,8 +135,8 @@ def test_the_product_is_the_convolution(autocast, relu, size):
     conv = folded(relu, kernel_size=1, dtype=torch.float32 if autocast else torch.bfloat16)
     x = torch.randn(size).to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, autocast):
-        found = addmm.run(conv, x, None, False)
-        again = addmm.run(conv, x, None, False)
+        found = cublaslt.run(conv, x, None, False)
+        again = cublaslt.run(conv, x, None, False)
     rounded = (it.bfloat16().double() for it in (x, conv.weight, conv.bias))
     expected = F.conv2d(*rounded)
     expected = expected.relu() if relu else expected
@@ -153,9 +153,9 @@ def test_cuda_product_is_the_convolution(dtype, relu):
     conv = folded(relu, kernel_size=1, dtype=dtype).cuda()
     x = problem(folded(kernel_size=1, dtype=dtype), dtype)[0].cuda()
     expected = conv.functional(x)
-    torch.testing.assert_close(addmm.run(conv, x, None, False), expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(cublaslt.run(conv, x, None, False), expected, rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(conv(x), expected, rtol=2e-2, atol=2e-2)
-    assert len(conv.packed.choice.chosen) == 1
+    assert len(conv.packed.autotuner.chosen) == 1
 
 
 @pytest.mark.cuda

@@ -204,9 +204,13 @@ def test_stage_compiled_by_inductor(model, optimized):
 
 
 @torch.no_grad()
-@pytest.mark.skipif(torch.__version__ < "2.11", reason="exports sizes behind a stride for odd or even ones only")
 def test_exported_with_dynamic_sizes(model, optimized):
     sizes = {2: torch.export.Dim("height", min=65, max=256), 3: torch.export.Dim("width", min=65, max=256)}
+    stem = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 7, 2, 3), torch.nn.MaxPool2d(3, 2, 1))
+    try:
+        torch.export.export(stem, (image(1, 3, 96, 128),), dynamic_shapes=(sizes,), strict=False)
+    except torch._dynamo.exc.UserError:
+        pytest.skip("this torch exports its own max_pool2d for odd or even sizes only")
     exported = torch.export.export(optimized, (image(1, 3, 96, 128),), dynamic_shapes=(sizes,), strict=False)
     assert_same(exported.module()(image(1, 3, 70, 201)), model(image(1, 3, 70, 201)))
 

@@ -18,7 +18,7 @@ def _conv_module(module: Any) -> Pattern:
     def rewrite(alone: Alone) -> bool:
         if not is_nothing(module.norm) or not may_end_with_relu(module.conv, alone):
             return False
-        from resnet_cuda.inference.conv_module import FusedConvModule  # which imports mmcv
+        from resnet_cuda.inference.mmcv_conv_module import FusedConvModule  # which imports mmcv
 
         relu = module.with_activation and is_relu(module.activate) and type(module.conv) is FoldedConv2d
         if relu:

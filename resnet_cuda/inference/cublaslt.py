@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resnet_cuda.inference.packing import parameters_in
 from resnet_cuda.ops._registration import autocast_dtype
+from resnet_cuda.reference.precision import in_full_precision
 
 if TYPE_CHECKING:
     from resnet_cuda.inference.convolution import FoldedConv2d
@@ -24,7 +25,7 @@ def takes(conv: FoldedConv2d, input: Tensor, residual: Tensor | None) -> bool:
         residual is None
         and not torch.are_deterministic_algorithms_enabled()  # which wants a variable for cuBLAS
         and conv.bias is not None
-        and conv.kernel_size == (1, 1)
+        and conv.weight.shape[2:] == (1, 1)
         and conv.stride == (1, 1)
         and conv.padding == (0, 0)
         and conv.groups == 1
@@ -39,7 +40,7 @@ def run(conv: FoldedConv2d, input: Tensor, residual: Tensor | None, overwrite: b
     dtype = autocast_dtype(input)
     weight, bias = parameters_in(conv, dtype)
     pixels = input.to(dtype or input.dtype).permute(0, 2, 3, 1)
-    with torch.autocast(input.device.type, enabled=False):
+    with in_full_precision(input.device.type):
         product = torch._addmm_activation if conv.relu else torch.addmm
         out = product(bias, pixels.flatten(0, 2), weight.flatten(1).t())
     return out.view(*pixels.shape[:3], -1).permute(0, 3, 1, 2)

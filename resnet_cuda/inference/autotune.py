@@ -1,4 +1,4 @@
-"""Chooses the fastest of several implementations on this machine, timed once per shape."""
+"""An autotuner: the fastest of several implementations on this machine, timed once per shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 MOST_TIMED = 8
 
 
-class FastestChoice:
+class Autotuner:
     """Times several calls when it first sees a key, and remembers the fastest.
 
     After ``MOST_TIMED`` keys nothing is timed any more: a new key gets the most frequent choice that it has. Copies and
@@ -43,8 +43,8 @@ class FastestChoice:
         self.chosen[key] = min(times, key=times.__getitem__)
         return self.chosen[key]
 
-    def __deepcopy__(self, _memo: dict) -> FastestChoice:
-        return FastestChoice()
+    def __deepcopy__(self, _memo: dict) -> Autotuner:
+        return Autotuner()
 
     def __reduce__(self) -> tuple:
-        return FastestChoice, ()
+        return Autotuner, ()
