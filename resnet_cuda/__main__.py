@@ -11,7 +11,7 @@ from resnet_cuda._version import __version__
 from resnet_cuda.export.command import add_export, run_export
 from resnet_cuda.info import print_info
 from resnet_cuda.weights.conventions import PIXELS
-from resnet_cuda.weights.convert import LAYOUTS, TARGETS, convert_file
+from resnet_cuda.weights.convert import ALIASES, LAYOUTS, TARGETS, convert_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     program = "resnet-cuda" if sys.argv[0].endswith("resnet-cuda") else "python -m resnet_cuda"
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--version", action="version", version=f"resnet_cuda {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,bench,convert,export}")
+    commands = parser.add_subparsers(dest="command", metavar="{info,bench,convert,export}")
     info = commands.add_parser("info", help="what was built and what this machine can use")
     info.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     commands.add_parser("bench", help="the benchmarks of a checkout; its options follow", add_help=False)
@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen, rest = parser.parse_known_args(arguments)
     if rest and chosen.command != "bench":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if chosen.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     if chosen.command == "info":
         print_info(chosen.json)
         return 0
@@ -60,7 +63,14 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     )
     it.add_argument("source", metavar="IN", help="a file, a URL, hf://owner/name/file, or a torchvision weights name")
     it.add_argument("path", metavar="OUT")
-    it.add_argument("--to", required=True, choices=TARGETS, metavar="FORMAT", help=", ".join(TARGETS))
+    it.add_argument(
+        "--to",
+        required=True,
+        choices=TARGETS,
+        type=lambda name: ALIASES.get(name, name),
+        metavar="FORMAT",
+        help=", ".join(TARGETS),
+    )
     it.add_argument("--layout", choices=LAYOUTS, help="what the keys are to fit; as in IN without it")
     it.add_argument("--eps", type=float, help="epsilon of IN's batch norms, where it is not what its library uses")
     it.add_argument("--pixels", choices=PIXELS, help="convert the stem to this library's colour order and pixel scale")

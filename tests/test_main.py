@@ -39,6 +39,16 @@ def test_version_is_printed():
     assert (result.returncode, result.stdout) == (0, f"resnet_cuda {resnet_cuda.__version__}\n")
 
 
+def test_without_a_command_the_help_is_printed():
+    result = program()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "usage: python -m resnet_cuda" in result.stderr
+    assert "weights in another library's names" in result.stderr
+    unknown = program("--dance")
+    assert unknown.returncode == 2
+    assert "unrecognized arguments: --dance" in unknown.stderr
+
+
 def test_an_unknown_command_is_refused():
     result = program("dance")
     assert result.returncode == 2

@@ -19,13 +19,14 @@ from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION
 from resnet_cuda.weights.load import checked_eps
 from resnet_cuda.weights.norms import folded, with_eps
 from resnet_cuda.weights.notes import converted_stem
+from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.reparametrized import advice
 from resnet_cuda.weights.report import summary
-from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.unwrap import CONVENTIONS
 from resnet_cuda.weights.values import FLOATS, is_dense
 
 TARGETS = (*FORMATS, "timm")
+ALIASES = {"mmdet": "mmdetection"}
 LAYOUTS = ("classifier", "backbone", "detector")
 
 
@@ -74,10 +75,11 @@ def convert(
 
     Args:
         source: as for :func:`resnet_cuda.load_weights`.
-        to: "torchvision", "timm", "maskrcnn-benchmark", "detectron2", "mmdetection" or "caffe2".
-        layout: the kind of model that the keys should fit: "classifier" (no prefix and no pyramid), "backbone"
-            (``body.``, ``fpn.``; detectron2's ``bottom_up.``), "detector" (``backbone.body.``, ...). None: as in the
-            source.
+        to: "torchvision", "timm", "maskrcnn-benchmark", "detectron2", "mmdetection" (or "mmdet") or "caffe2".
+        layout: the kind of model that the keys should fit: "classifier" (no prefix and no pyramid; timm's only one),
+            "backbone" (``body.``, ``fpn.``; detectron2's ``bottom_up.``), "detector" (``backbone.body.``, ...). None:
+            as in the source. A detector's other parts are kept within one library without a layout or with
+            "detector", and a classifier's last layer unless another layout is asked for; else they are left out.
         eps: epsilon of the source's batch norms, as for :func:`resnet_cuda.load_weights`.
         pixels: as for :func:`resnet_cuda.load_weights`: converts the stem.
 
@@ -85,15 +87,19 @@ def convert(
         A :class:`Conversion`, which prints as a short table.
 
     Raises:
-        ValueError: for an unknown format or layout; for a source that cannot be read or has unknown keys; for NaN,
-            infinite values and negative variances; and for weights without a name in the format: deformable layers in
-            Caffe2, an average-pool shortcut in detectron2.
+        ValueError: for an unknown format or layout, and for timm with another layout than "classifier"; for a source
+            that cannot be read or has unknown keys; for NaN, infinite values and negative variances; and for weights
+            without a name in the format: deformable layers in Caffe2, an average-pool shortcut in detectron2.
         TypeError: for a source of another type.
     """
+    to = ALIASES.get(to, to) if isinstance(to, str) else to
     if to not in TARGETS:
         raise ValueError(f"convert: to is {to!r}; it must be one of {', '.join(TARGETS)}")
     if layout not in (None, *LAYOUTS):
         raise ValueError(f"convert: layout is {layout!r}; it must be None or one of {', '.join(LAYOUTS)}")
+    if to == "timm" and layout not in (None, "classifier"):
+        raise ValueError(f"convert: timm has names of classifiers only; layout is {layout!r}, and must be None")
+    asked = "classifier" if to == "timm" else layout
     eps = checked_eps("convert", eps)
     content, label = sources.resolve(source)
     model = source if isinstance(source, torch.nn.Module) else None
@@ -110,10 +116,8 @@ def convert(
             f"convert: {label} has keys that no ResNet has: {', '.join(list(checkpoint.unknown)[:5])}"
             f"{'' if hint is None else f'. {hint}'}"
         )
-    layout = "classifier" if to == "timm" else layout or checkpoint.layout
-    if checkpoint.format is CAFFE2 and "fpn" in checkpoint.components and layout == "classifier":
-        layout = "detector"  # of Caffe2's layouts nothing is known
-    weights, left_out, nameless = _renamed(given, target, layout)
+    layout = asked or checkpoint.layout
+    weights, left_out, nameless = _renamed(given, target, layout, asked)
     if nameless:
         raise ValueError(f"convert: {to} has no names for {len(nameless)} of {label}'s tensors: {summary(nameless)}")
     left_out = [*report.ignored, *checkpoint.spare, *left_out]
@@ -146,29 +150,38 @@ def _notes(given: Source, target: Format, pixels: str | Sequence[str] | None, st
         yield "mmdetection's P7 has a ReLU before it only with relu_before_extra_convs, the others' always"
 
 
-def _renamed(given: Source, target: Format, layout: str) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """The weights by the target's keys; the source's keys that are left out; those that the target has no names for."""
+def _renamed(
+    given: Source, target: Format, layout: str, asked: str | None
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The weights by the target's keys; the source's keys that are left out; those that the target has no names for.
+    ``layout``: the one ``asked`` for, or the source's."""
     checkpoint = given.checkpoint
     values = _with_eps_of(target, given) if target is not CAFFE2 else _folded(given)
     prefixes = target.prefixes[layout]
     if target is DETECTRON2 and "fpn" not in checkpoint.components:
         prefixes = (prefixes[0].removesuffix("bottom_up."), *prefixes[1:])
+    outside: tuple[str, ...] = () if asked in (None, "classifier") else ("classifier",)
+    if layout == "classifier" and (asked or target is not CAFFE2):  # Caffe2's files have one layout for all
+        outside = ("fpn", "head")
     weights: dict[str, Tensor] = {}
     left_out, nameless = [], []
     for name, value in values.items():
-        # A classifier has no pyramid and no heads; Caffe2's files have one layout for all.
-        only_body = layout == "classifier" and target is not CAFFE2 and component_of(name) in ("fpn", "head")
-        key = None if only_body else _key(name, values, target, given, prefixes)
+        part = component_of(name)
+        is_outside = part in outside
+        key = None if is_outside else _key(name, values, target, given, prefixes)
         if key is not None:
             weights[key] = value
-        elif name.endswith(".num_batches_tracked") or component_of(name) == "classifier" or only_body:
+        elif name.endswith(".num_batches_tracked") or part == "classifier" or is_outside:
             left_out.append(checkpoint.keys[name])
         else:
             nameless.append(checkpoint.keys[name])
-    if target is checkpoint.format:
-        weights.update(checkpoint.foreign)
-    else:
-        left_out += [checkpoint.other_keys[key] for key in checkpoint.foreign]
+    for key, value in checkpoint.foreign.items():
+        # A classifier's last layers where they are several, or a detector's RPN and heads.
+        belongs_to = "classifier" if checkpoint.layout == "classifier" and key.startswith("fc.") else "detector"
+        if target is checkpoint.format and asked in (None, belongs_to):
+            weights[key] = value
+        else:
+            left_out.append(checkpoint.other_keys[key])
     return weights, left_out, nameless
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from resnet_cuda._replacing import replacing
+from resnet_cuda._atomic_write import replacing
 from resnet_cuda.weights import _safetensors, _torch_files, _zip_records, restricted_pickle
 from resnet_cuda.weights._malformed import MalformedError
 from resnet_cuda.weights._pickle_writer import DetectronPickler

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from resnet_cuda.weights.checkpoint import Checkpoint
+from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.reparametrized import advice
-from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
 
 

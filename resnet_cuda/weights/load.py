@@ -15,8 +15,8 @@ from resnet_cuda._arguments import flag
 from resnet_cuda.weights import matching, sources
 from resnet_cuda.weights.hints import hints
 from resnet_cuda.weights.notes import conventions, converted_stem
+from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.report import LoadReport, summary
-from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
 from resnet_cuda.weights.values import is_wrapper
 

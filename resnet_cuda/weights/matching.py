@@ -13,8 +13,8 @@ from resnet_cuda.weights.checkpoint import component_of
 from resnet_cuda.weights.formats import CAFFE2
 from resnet_cuda.weights.legacy import present_key
 from resnet_cuda.weights.norms import with_eps
+from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.report import LoadReport, summary
-from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.target import Target
 from resnet_cuda.weights.values import FLOATS, is_dense
 
@@ -162,6 +162,7 @@ def _sort_missing(target: Target, source: Source, report: LoadReport, result: Ma
         block, _, leaf = name.partition(".offset.")
         if leaf and f"{block}.conv2.weight" in used and not _has_offsets(given.tensors, block):
             plain_layers.append(block)
+            report.new_offsets.append(key)
         elif part != "body" and part not in parts and not (part == "head" and _has_stage_5(used)):
             absent_parts.add(part)
         else:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from resnet_cuda.weights.conventions import PIXELS, Pixels, convert_stem, mean_in
 from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, MASKRCNN_BENCHMARK, MMDETECTION
+from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.report import LoadReport
-from resnet_cuda.weights.source import Source
 from resnet_cuda.weights.structure import differences, has_relu
 from resnet_cuda.weights.target import Target
 

@@ -19,6 +19,7 @@ class LoadReport:
         reshaped: the model's keys whose tensors were changed to fit, such as a stem for other input channels.
         ignored: the source's keys that no model of this kind needs: the classifier, stages that the model does not
             have, other parts of a detector of another library. (``num_batches_tracked`` is not listed.)
+        new_offsets: of ``missing``, the offset layers of deformable convolutions that got a plain convolution's weight.
         notes: assumptions about the source, and conversions: colour order, pixel scale, stride, epsilon.
     """
 
@@ -30,6 +31,7 @@ class LoadReport:
     reshaped: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    new_offsets: list[str] = field(default_factory=list)
 
     @property
     def missing_keys(self) -> list[str]:
@@ -47,6 +49,9 @@ class LoadReport:
             keys = getattr(self, kind)
             if keys or kind == "loaded":
                 lines.append(f"  {kind:10} {len(keys):4}  {summary(keys)}".rstrip())
+            if kind == "missing" and self.new_offsets:
+                number = "all" if len(self.new_offsets) == len(keys) else f"{len(self.new_offsets)} of them"
+                lines[-1] += f" ({number} of offset layers, which a plain network does not have)"
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 

@@ -1,4 +1,4 @@
-"""The kinds of sources of weights, and how they are resolved to their content."""
+"""What may be given as a source of weights, and how it is resolved to its content; recognised_source.py reads that."""
 
 from __future__ import annotations
 

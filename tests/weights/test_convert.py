@@ -13,7 +13,7 @@ from helpers.processes import run_python
 
 from resnet_cuda import load_weights
 from resnet_cuda.weights import files
-from resnet_cuda.weights.convert import TARGETS, convert, convert_file
+from resnet_cuda.weights.convert import LAYOUTS, TARGETS, convert, convert_file
 
 
 def program(*arguments):
@@ -77,6 +77,87 @@ def test_a_detector_keeps_its_other_parts_in_its_own_format_only():
     other = convert(state, "detectron2")
     assert other.left_out == ["rpn.head.cls_logits.weight"]
     assert "left out    1  rpn.head.cls_logits.weight" in str(other)
+
+
+# Keys of whole detectors and classifiers beside the backbone, as each library names them.
+OTHER_PARTS = {
+    "torchvision": (
+        *("rpn.head.conv.0.0.weight", "rpn.head.cls_logits.bias", "roi_heads.box_head.fc6.weight"),
+        *("roi_heads.box_predictor.cls_score.weight", "roi_heads.mask_head.0.0.weight"),
+        *("roi_heads.keypoint_predictor.kps_score_lowres.weight", "head.classification_head.conv.0.0.weight"),
+    ),
+    "maskrcnn-benchmark": (
+        *("rpn.head.conv.weight", "rpn.anchor_generator.cell_anchors.0", "roi_heads.box.predictor.cls_score.weight"),
+        *("roi_heads.mask.feature_extractor.mask_fcn1.weight", "rpn.head.cls_tower.0.weight"),
+    ),
+    "detectron2": (
+        *("proposal_generator.rpn_head.conv.weight", "roi_heads.box_head.fc1.weight", "pixel_mean"),
+        *("roi_heads.mask_head.mask_fcn1.weight", "head.cls_subnet.0.weight"),
+    ),
+    "mmdetection": (
+        *("rpn_head.rpn_conv.weight", "roi_head.bbox_head.shared_fcs.0.weight", "bbox_head.cls_convs.0.conv.weight"),
+        "roi_head.mask_head.convs.0.conv.weight",
+    ),
+    "caffe2": ("conv_rpn_w", "rpn_cls_logits_b", "fc6_w", "cls_score_w", "_[mask]_fcn1_w"),
+}
+
+
+@pytest.mark.parametrize("layout", [None, *LAYOUTS])
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("origin", OTHER_PARTS)
+def test_no_key_of_another_part_remains(origin, to, layout):
+    backbone = convert(narrow_fpn(), origin, layout="detector").weights
+    others = {key: torch.zeros(2, 2) for key in OTHER_PARTS[origin]}
+    if to == "timm" and layout in ("backbone", "detector"):
+        with pytest.raises(ValueError, match=f"timm has names of classifiers only; layout is '{layout}'"):
+            convert({**backbone, **others}, to, layout=layout)
+        return
+    conversion = convert({**backbone, **others}, to, layout=layout)
+    kept = others.keys() if origin == to and layout in (None, "detector") else set()
+    is_classifier = to == "timm" or layout == "classifier"
+    part = narrow_fpn().body if is_classifier else narrow_fpn()
+    expected = convert(part, to, layout=layout or conversion.layout).weights
+    # Norms folded by Caffe2 come back whole.
+    keys = {key for key in conversion.weights if not key.endswith("num_batches_tracked")}
+    assert keys == expected.keys() | kept
+    pyramid = convert(narrow_fpn().fpn, origin, layout="backbone").weights
+    assert len(conversion.left_out) == len(others) - len(kept) + (len(pyramid) if is_classifier else 0)
+    assert others.keys() - kept <= set(conversion.left_out)
+    assert conversion.layout == ("classifier" if is_classifier else layout or conversion.layout)
+
+
+@pytest.mark.parametrize("last", ["fc", "fc.1"])
+@pytest.mark.parametrize("layout", [None, *LAYOUTS])
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_classifiers_last_layer_stays_in_classifiers(to, layout, last):
+    body = narrow_fpn().body.state_dict()
+    state = {**body, f"{last}.weight": torch.zeros(3, 64), f"{last}.bias": torch.zeros(3)}
+    if to == "timm" and layout in ("backbone", "detector"):
+        return
+    conversion = convert(state, to, layout=layout)
+    names = {"detectron2": "linear.{}", "caffe2": "fc1000_{}"}.get(to, "fc.{}")
+    leaves = ("w", "b") if to == "caffe2" else ("weight", "bias")
+    if last == "fc.1":
+        names, is_known = "fc.1.{}", to in ("torchvision", "timm")
+    else:
+        is_known = True
+    stays = is_known and layout in (None, "classifier")
+    expected = {names.format(leaf) for leaf in leaves} if stays else set()
+    assert conversion.weights.keys() - convert(body, to, layout=layout).weights.keys() == expected
+    assert conversion.left_out == ([] if stays else [f"{last}.weight", f"{last}.bias"])
+
+
+def test_detectors_of_torchvision_for_timm():
+    detection = pytest.importorskip("torchvision.models.detection", reason="builds torchvision's Mask R-CNN")
+    resnet50 = pytest.importorskip("torchvision.models", reason="builds torchvision's ResNet").resnet50
+    detector = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    conversion = convert(detector.state_dict(), "timm")
+    assert "318 tensors, names of a classifier" in str(conversion)
+    assert "left out   42  " in str(conversion)
+    for part in ("backbone.fpn 16", "roi_heads.mask_head 8", "rpn.head 6"):
+        assert part in str(conversion)
+    missing, unexpected = resnet50().load_state_dict(conversion.weights, strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
 
 
 def test_a_classifier_is_the_body_alone():
@@ -162,6 +243,7 @@ def test_pixels_are_converted_once():
     ("arguments", "message"),
     [
         ({"to": "tensorflow"}, "to is 'tensorflow'; it must be one of torchvision"),
+        ({"to": ["mmdet"]}, r"to is \['mmdet'\]; it must be one of torchvision"),
         ({"layout": "model"}, "layout is 'model'; it must be None or one of classifier"),
         ({"source": {"x": torch.zeros(1)}}, "no key is one of a ResNet"),
         ({"pixels": "rgb"}, "pixels is 'rgb'"),
@@ -184,6 +266,17 @@ def test_the_program_converts(tmp_path):
     assert content.keys() == network.state_dict().keys()
     for key, value in network.state_dict().items():
         assert torch.equal(content[key], value), key
+
+
+def test_mmdet_is_mmdetection(tmp_path):
+    network = narrow_fpn()
+    conversion = convert(network, "mmdet")
+    assert conversion.target == "mmdetection"
+    assert conversion.weights.keys() == convert(network, "mmdetection").weights.keys()
+    files.write(network.state_dict(), tmp_path / "in.pth", "torch")
+    result = program(tmp_path / "in.pth", tmp_path / "out.pth", "--to", "mmdet")
+    assert result.returncode == 0, result.stderr
+    assert "torchvision to mmdetection: " in result.stdout
 
 
 def test_the_program_names_what_is_wrong(tmp_path):

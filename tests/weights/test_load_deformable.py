@@ -37,6 +37,19 @@ def test_plain_weights_in_deformable_stages_give_the_plain_network(modulated, dt
             torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_the_report_says_that_missing_offsets_are_new():
+    network, dcn = narrow_fpn(), narrow_fpn(dcn_stages=(False, False, True, True))
+    report = load_weights(dcn, network)
+    assert report.new_offsets == report.missing
+    assert "missing       8  body.layer3 4, body.layer4 4 (all of offset layers, which a plain" in str(report)
+    report = load_weights(dcn, network.body)
+    missing = len(report.missing)
+    assert missing == 8 + len(network.fpn.state_dict())
+    assert f"missing      {missing}  " in str(report)
+    assert "(8 of them of offset layers, which a plain network does not have)\n" in str(report)
+    assert "offset layers" not in str(load_weights(dcn, dcn.state_dict()))
+
+
 def test_the_mask_need_not_be_compensated():
     network, dcn = randomise(narrow_fpn()), narrow_fpn(dcn_stages=(True, False, False, False))
     report = load_weights(dcn, network, compensate_mask=False)

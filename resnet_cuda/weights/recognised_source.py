@@ -1,4 +1,4 @@
-"""The source of a load: its tensors by neutral name, and the epsilon of each norm."""
+"""A source of weights whose format is recognised: tensors by neutral name, epsilon of each norm, pixels, stride."""
 
 from __future__ import annotations
 
