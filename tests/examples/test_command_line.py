@@ -11,6 +11,7 @@ from pathlib import Path
 import mask_rcnn
 import pytest
 import yaml
+from helpers.pages import DOCS, commands_of
 
 PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "mask_rcnn.py"
 _SMALL_MODEL = "--backbone resnet18 --width 8 --fpn-channels 8 --head-channels 8 --dcn 0001 --min-size 48 --max-size 64"
@@ -162,6 +163,25 @@ def test_training_data_is_checked_before_anything_runs(coco, tmp_path, capsys, m
     assert "image3.png" in error
     assert "annotation 3" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_pages_commands_name_weights_that_there_are(coco, tmp_path, capsys, monkeypatch):
+    """Of docs/own-data.md: each ``train`` with --weights, up to where the weights would be downloaded."""
+    asked = []
+
+    def resolve(source, **_):
+        asked.append(source)
+        raise ValueError("no download")
+
+    monkeypatch.setattr("detection.models.pretrained.sources.resolve", resolve)
+    monkeypatch.chdir(tmp_path)
+    given = {"DIR": str(coco[0]), "instances.json": str(coco[1])}
+    for command in commands_of(DOCS / "own-data.md", "python examples/mask_rcnn.py"):
+        if command[0] != "train" or "--weights" not in command:
+            continue
+        assert mask_rcnn.main([given.get(word, word) for word in command]) == 2
+        assert "no download" in capsys.readouterr().err
+    assert [str(it) for it in asked] == ["MaskRCNN_ResNet50_FPN_Weights.COCO_V1", "ResNet18_Weights.IMAGENET1K_V1"]
 
 
 def test_help_shows_defaults(capsys):

@@ -64,6 +64,14 @@ def is_beyond(bbox: Any, size: Size) -> bool | None:
     return min(x, y) < -NEAR or x + width > size[1] + NEAR or y + height > size[0] + NEAR
 
 
+def fits_as_corners(bbox: Any, size: Size) -> bool:
+    """Whether it is a box within the image, to 2 pixels, if it is read as x1, y1, x2, y2."""
+    if not is_box(bbox):
+        return False
+    x1, y1, x2, y2 = bbox
+    return x1 < x2 and y1 < y2 and not is_beyond([x1, y1, x2 - x1, y2 - y1], size)
+
+
 def usable_box(bbox: Any, size: Size, least: float = SMALLEST) -> Box | None:
     """The box of an annotation that is left out for another reason: within the image, of ``least`` pixels a side."""
     if not is_box(bbox) or is_beyond(bbox, size):

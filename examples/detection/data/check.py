@@ -54,6 +54,8 @@ def check(dataset: Dataset, *, images: bool = True, progress: bool = True) -> Ch
         report.objects += len(parsed.instances) - parsed.crowds
         report.boxes += parsed.boxes
         report.boxes_beyond += parsed.beyond
+        report.boxes_as_corners += parsed.as_corners
+        report.first_beyond = report.first_beyond or parsed.first_beyond
     report.dark_images = sum(_is_dark(path) for path in deep)
     report.conclude(dataset.targets)
     return report

@@ -15,6 +15,7 @@ from detection.data.images import ORIENTATIONS, Size, Stated, read_header, read_
 from detection.data.normalised import LARGEST
 from detection.data.parsed import Parsed, make_target, parse_all
 from detection.data.sample import TARGETS, Sample, Transform, check_ratio
+from detection.wording import counted
 
 __all__ = ["DAMAGED", "CocoInstances", "DamagedSampleError", "Sample", "Transform"]
 
@@ -84,7 +85,8 @@ class CocoInstances(Dataset):
         # Of annotations that belong to no image: they cannot be counted with any.
         self.stray: list[str] = content.stray
         if self.stray:
-            more = f" (and {len(self.stray) - 1} more such annotations)" if len(self.stray) > 1 else ""
+            others = counted(len(self.stray) - 1, "more such annotation")
+            more = f" (and {others})" if len(self.stray) > 1 else ""
             self._report(self.stray[0] + more)
 
     def __len__(self) -> int:
@@ -92,7 +94,7 @@ class CocoInstances(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is out of range for {len(self)} images")
+            raise IndexError(f"index {index} is out of range for {counted(len(self), 'image')}")
         error = None
         for following in range(len(self)):
             try:
@@ -102,7 +104,9 @@ class CocoInstances(Dataset):
                     raise
                 error = damage
                 warnings.warn(f"skipped: {damage}", stacklevel=2)
-        raise DamagedSampleError(f"{self.folder}: none of the {len(self)} images can be read; of the last: {error}")
+        raise DamagedSampleError(
+            f"{self.folder}: none of {counted(len(self), 'image')} can be read; of the last: {error}"
+        )
 
     def class_names(self) -> list[str]:
         """Names of the labels 1, 2, ..."""

@@ -15,6 +15,7 @@ from detection.data.custom import check_dataset, class_names, describe, read_sam
 from detection.data.errors import DamagedSampleError, SampleError
 from detection.data.sample import Sample, Transform, checked
 from detection.training.interrupts import outlive_signals
+from detection.wording import counted
 
 # (index, image, target), or (index, None, message) for an image that was skipped.
 Indexed = tuple[int, "Tensor | None", "dict[str, Any] | str"]
@@ -93,7 +94,7 @@ class Augmented(Dataset):
                 sample = transform(sample, generator)
             return sample
         if self.samples.skips:
-            return DamagedSampleError(f"none of the {len(self)} images can be used; of the last: {error}")
+            return DamagedSampleError(f"none of {counted(len(self), 'image')} can be used; of the last: {error}")
         return error
 
 

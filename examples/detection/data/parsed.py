@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from detection.data.annotation import Instance, Rules, ignored, parse
-from detection.data.boxes import SMALLEST, Box, is_beyond
+from detection.data.boxes import SMALLEST, Box, fits_as_corners, is_beyond
 from detection.data.segmentation import Size, decode, shortened
 
 LEAST_DROPPED = 1.0  # pixels a side that the bbox of an object has whose mask is empty, to be ignored
@@ -27,6 +27,8 @@ class Parsed(NamedTuple):
     disagreeing: int  # objects whose bbox is not near the mask's
     boxes: int  # annotations with a bbox of four numbers
     beyond: int  # of these, those that reach beyond the image by more than 2 pixels
+    first_beyond: str  # which is the first of those; "" where there is none
+    as_corners: int  # those that are within the image if they are read as x1, y1, x2, y2
 
     @property
     def crowds(self) -> int:
@@ -43,12 +45,19 @@ def parse_all(annotations: list[dict[str, Any]], size: Size, rules: Rules, image
             if instance.box is None:
                 left_out.append(ignored(annotation, size, rules, LEAST_DROPPED))
         except (ValueError, MemoryError) as error:
-            name = shortened(annotation["id"]) if "id" in annotation else f"number {position} of the image"
             reason = str(error) or "there is not enough memory for it"
-            problems.append(f"{image}: annotation {name} in {source}: {reason}")
+            problems.append(f"{image}: annotation {_name(annotation, position)} in {source}: {reason}")
             left_out.append(ignored(annotation, size, rules, SMALLEST))
     kept = [instance for instance in instances if instance.box is not None]
-    beyond = [is_beyond(annotation.get("bbox"), size) for annotation in annotations]
+    bboxes = [annotation.get("bbox") for annotation in annotations]
+    beyond = [is_beyond(bbox, size) for bbox in bboxes]
+    first_beyond = ""
+    if True in beyond:
+        first = beyond.index(True)
+        first_beyond = (
+            f"{image}: annotation {_name(annotations[first], first)}, bbox {shortened(bboxes[first])}, "
+            f"in an image of {size[1]} x {size[0]} pixels (width x height)"
+        )
     return Parsed(
         annotations=len(annotations),
         instances=kept,
@@ -59,7 +68,13 @@ def parse_all(annotations: list[dict[str, Any]], size: Size, rules: Rules, image
         disagreeing=sum(instance.disagrees for instance in kept),
         boxes=sum(value is not None for value in beyond),
         beyond=sum(value is True for value in beyond),
+        first_beyond=first_beyond,
+        as_corners=sum(fits_as_corners(bbox, size) for bbox in bboxes),
     )
+
+
+def _name(annotation: dict[str, Any], position: int) -> str:
+    return shortened(annotation["id"]) if "id" in annotation else f"number {position} of the image"
 
 
 def make_target(parsed: Parsed, size: Size, rules: Rules) -> dict[str, Any]:

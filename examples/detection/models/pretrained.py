@@ -21,7 +21,7 @@ from resnet_cuda.weights import sources
 from resnet_cuda.weights.checkpoint import Checkpoint, UnknownKeysError, recognise
 from resnet_cuda.weights.formats import TORCHVISION
 from resnet_cuda.weights.load import load_content
-from resnet_cuda.weights.source import Source
+from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.target import Target
 from resnet_cuda.weights.unwrap import CONVENTIONS, conventions_of, unwrap
 

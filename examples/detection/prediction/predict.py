@@ -19,6 +19,7 @@ from detection.prediction.image_ids import ImageEntry, category_ids_of, numbered
 from detection.prediction.inputs import output_names
 from detection.prediction.result_files import result_files
 from detection.prediction.sampling_picture import draw_sampling, places_of
+from detection.wording import counted
 from resnet_cuda.sampling import deformable_layer
 
 ENDINGS = {"detections": ".png", "sampling": "-sampling.png"}
@@ -140,7 +141,7 @@ def predict_files(
                 found = confident(prediction, threshold)
                 if draw:
                     _draw(output, names[file], image, found, model, options, sampling)
-                _say(f"{file}: {len(found['scores'])} objects")
+                _say(f"{file}: {counted(len(found['scores']), 'object')}")
             except Exception as error:
                 _say(f"in the results, but not drawn or printed: {_reason(file, error)}", sys.stderr)
                 failed += 1

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from detection.replacing import replacing
+from detection.atomic_write import replacing
 
 RESULTS, IMAGES = "results.json", "images.json"
 

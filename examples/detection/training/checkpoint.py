@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from detection.atomic_write import replacing
 from detection.models.build import build_model
 from detection.models.options import ModelOptions
-from detection.replacing import replacing
 
 KEYS = ("model", "options", "iteration")  # of every checkpoint; best.pt has no more
 FROM_ELSEWHERE = "to start from its weights, give it as --weights"

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from detection import distributed
 
 RECENT = 100  # iterations from which the remaining time is told
+LINES = 10  # at least, of a run of as many iterations
 
 
 def say(text: str) -> None:
@@ -23,10 +24,16 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """The iterations from ``first`` to ``total``."""
+    """The iterations after ``first``, of ``total``; this run ends after ``last`` (default: ``total``).
 
-    def __init__(self, first: int, total: int, every: int):
-        self.total, self.every = total, every
+    There is a line for the run's first and last iterations and for each that ``every`` divides; in a short run, for
+    more, so that they are about ten.
+    """
+
+    def __init__(self, first: int, total: int, every: int, last: int | None = None):
+        self.total, self.last = total, total if last is None else last
+        self.every = max(1, min(every, (self.last - first) // LINES))
+        self._shown = (first + 1, self.last)
         shown = distributed.rank() == 0 and sys.stdout.isatty()
         self._bar = tqdm(total=total, initial=first, desc="train", unit="it", disable=not shown, file=sys.stdout)
         self._times = deque([time.monotonic()], RECENT + 1)
@@ -37,7 +44,7 @@ class Progress:
         if not self._bar.disable:
             self._bar.set_postfix(loss=f"{record['total']:.3f}", lr=f"{record['learning_rate']:.3g}", refresh=False)
             self._bar.update()
-        elif iteration % self.every == 0 or iteration == self.total:
+        elif iteration % self.every == 0 or iteration in self._shown:
             say(self._line(record))
 
     def close(self) -> None:

@@ -141,7 +141,7 @@ def _run(
     train_mode(state.model)
     stopping = False
     source = batches(state, dataset) if state.iteration < last else iter(())
-    progress = Progress(state.iteration, options.iterations, options.log_every)
+    progress = Progress(state.iteration, options.iterations, options.log_every, last)
     try:
         if validation is not None and state.iteration:
             check()  # where the run before was interrupted in it

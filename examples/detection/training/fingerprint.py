@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from detection.data.coco_dataset import CocoInstances
+from detection.wording import counted
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
     if before is None or before == now:
         return ""
     if before["images"] != now["images"]:
-        what = f"{before['images']} images, now {now['images']}"
+        what = f"{counted(before['images'], 'image')}, now {now['images']}"
     elif None in (before["digest"], now["digest"]):
         return ""  # read by another class, perhaps; nothing is known
     else:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from detection.replacing import replacing
+from detection.atomic_write import replacing
 
 LINES, TABLE = "log.jsonl", "log.csv"
 

@@ -29,11 +29,14 @@ def frozen(model: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def measure_frozen(model: nn.Module, images: list[Tensor]) -> None:
+def measure_frozen(model: nn.Module, images: list[Tensor]) -> int:
     """Gives the frozen batch norms of a detector with random weights the statistics of ``images`` (each (3, H, W)).
 
     What ``resnet_cuda.calibrate`` does for FrozenBatchNorm2d, and for the same reason: with mean 0 and variance 1 they
     would normalise nothing. Leaves the model in eval mode.
+
+    Returns:
+        The number of layers that were measured.
     """
 
     def measure(layer: nn.Module, arguments: tuple[Tensor]) -> None:
@@ -41,10 +44,12 @@ def measure_frozen(model: nn.Module, images: list[Tensor]) -> None:
         layer.running_mean.copy_(mean)
         layer.running_var.copy_(torch.where(variance > 0, variance, 1.0))
 
-    hooks = [layer.register_forward_pre_hook(measure) for layer in frozen(model)]
+    layers = frozen(model)
+    hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
     try:
         model.eval()
         model.backbone(model.transform(list(images))[0].tensors)
     finally:
         for hook in hooks:
             hook.remove()
+    return len(layers)

@@ -63,7 +63,7 @@ class TrainOptions:
     workers: int = _option(2, "processes that load data, for each process that trains")
     save_every: int = _option(1000, "iterations between checkpoints")
     evaluate_every: int = _option(0, "iterations between evaluations on the validation data; 0: none")
-    log_every: int = _option(20, "iterations between lines on the console and points in TensorBoard")
+    log_every: int = _option(20, "iterations between points in TensorBoard, and at most between lines on the console")
     augment: tuple[str, ...] = _option(
         tuple(TRAINING), f"augmentations, in this order, of: {', '.join(AUGMENTATIONS)}", resume=SAME
     )

@@ -27,6 +27,7 @@ from detection.training.parallel import wrap
 from detection.training.precision import grad_scaler
 from detection.training.schedule import too_long_a_warmup
 from detection.training.state import TrainingState
+from detection.wording import counted
 
 
 def begin(
@@ -95,10 +96,11 @@ def _fill(
     if distributed.rank() == 0:
         if weights is not None:
             say(load_pretrained(model, model_options, weights, eps=weights_eps))
-        elif model_options.norm == "frozen_bn":
-            resnet_cuda.calibrate(model, _some_images(dataset, model_options, options, device))
-        elif norms.frozen(model):
-            norms.measure_frozen(model, _some_images(dataset, model_options, options, device))
+        elif model_options.norm == "frozen_bn" or norms.frozen(model):
+            images = _some_images(dataset, model_options, options, device)
+            measure = resnet_cuda.calibrate if model_options.norm == "frozen_bn" else norms.measure_frozen
+            layers = measure(model, images)
+            say(f"from scratch: statistics of {counted(layers, 'norm')} measured on {counted(len(images), 'image')}")
     distributed.broadcast(model)
 
 

@@ -66,6 +66,7 @@ def test_everything_is_counted(mixed, capsys):
         orientations_kept=1,
         objects=2,
         boxes=2,
+        boxes_as_corners=2,
     )
     report.problems = problems
     text = str(report)
@@ -73,9 +74,9 @@ def test_everything_is_counted(mixed, capsys):
         "6 images, 8 annotations",
         "2 images cannot be used",
         "3 annotations are damaged",
-        "1 polygons of fewer than three points are left out",
-        "1 objects without area in the image are left out",
-        "1 boxes are not near their masks",
+        "1 polygon of fewer than three points is left out",
+        "1 object without area in the image is left out",
+        "1 box is not near its mask; the mask's box is used",
         "EXIF orientations: 1 applied, 1 ignored",
         "3.png",
     ):
@@ -85,7 +86,7 @@ def test_everything_is_counted(mixed, capsys):
     with pytest.warns(UserWarning, match="2 images and 3 annotations are damaged and skipped") as caught:
         report.raise_or_warn("skip")
     assert len(caught) == 1
-    assert "1 objects without area" in str(caught[0].message)
+    assert "1 object without area" in str(caught[0].message)
 
 
 def test_the_counts_are_those_of_reading(mixed):
@@ -131,7 +132,7 @@ def test_useless_objects_alone_are_one_warning_in_both_modes(make_coco, square):
     for damaged in ("refuse", "skip"):
         with pytest.warns(UserWarning) as caught:
             report.raise_or_warn(damaged)
-        assert [str(one.message) for one in caught] == ["1 objects without area in the image are left out"]
+        assert [str(one.message) for one in caught] == ["1 object without area in the image is left out"]
 
 
 def test_only_the_first_problems_are_listed(make_coco):
@@ -155,7 +156,7 @@ def test_12_bits_in_16_are_pointed_out(make_coco, square, name):
     Image.fromarray(np.full((16, 20), 5000, dtype=np.uint16)).save(folder / "bright.png")
     report = check(CocoInstances(folder, path), progress=False)
     assert report.dark_images == 1
-    with pytest.warns(UserWarning, match=r"1 of the first 8 images of 16 bits have no value above 4095"):
+    with pytest.warns(UserWarning, match=r"1 of the first 8 images of 16 bits has no value above 4095"):
         report.raise_or_warn("refuse")
 
 
@@ -179,6 +180,21 @@ def test_crowds_are_counted(make_coco, square):
     assert "2 annotations are crowds" in str(report)
 
 
+def test_of_one_thing_there_is_no_plural(make_coco, square):
+    crowd, triangle = {"segmentation": square, "iscrowd": 1}, [[1, 4, 9, 4, 15, 4]]
+    assert str(check(CocoInstances(*make_coco([{"segmentation": square}])), progress=False)) == (
+        "1 image, 1 annotation\nnothing is damaged"
+    )
+    entries = [crowd, {"segmentation": square}, {"segmentation": triangle}, {"segmentation": square, "category_id": 9}]
+    report = check(CocoInstances(*make_coco(entries), damaged="skip"), progress=False)
+    assert str(report).splitlines()[:4] == [
+        "1 image, 4 annotations",
+        "1 annotation is damaged",
+        "1 annotation is a crowd, which is not learnt",
+        "1 object without area in the image is left out",
+    ]
+
+
 def test_no_object_left_to_learn_from(make_coco, square):
     annotations = [
         {"segmentation": square, "iscrowd": 1},
@@ -186,7 +202,7 @@ def test_no_object_left_to_learn_from(make_coco, square):
         {"segmentation": [[1, 4, 9]]},
     ]
     report = check(CocoInstances(*make_coco(annotations), damaged="skip"), progress=False)
-    assert report.problems[0] == "no object is left to learn from: 1 crowds, 1 without area, 1 damaged"
+    assert report.problems[0] == "no object is left to learn from: 1 crowd, 1 without area, 1 damaged"
     for damaged in ("refuse", "skip"):  # skipping gives no objects
         with pytest.raises(DamagedSampleError, match="no object is left to learn from"):
             report.raise_or_warn(damaged)

@@ -74,7 +74,7 @@ def test_a_damaged_image_is_named_or_skipped(coco, damage):
         (coco[0] / name).unlink()
     with (
         pytest.warns(UserWarning, match="skipped"),
-        pytest.raises(DamagedSampleError, match="none of the 3 images can be read"),
+        pytest.raises(DamagedSampleError, match="none of 3 images can be read"),
     ):
         skipping[1]
 

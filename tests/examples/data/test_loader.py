@@ -81,7 +81,7 @@ def test_skipped_images(coco):
     assert (three[0], three[2]["image_id"]) == (2, 30)
     for name in ("image1.png", "image3.png"):
         (coco[0] / name).unlink()
-    with pytest.warns(UserWarning), pytest.raises(DamagedSampleError, match="none of the 3 images can be used"):
+    with pytest.warns(UserWarning), pytest.raises(DamagedSampleError, match="none of 3 images can be used"):
         first(training_loader(dataset, [], batch=1, workers=0, seed=0, targets="masks"), 1)
     assert [part[0][1] for part in evaluation_loader(dataset, workers=0, targets="masks")] == [None] * 3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from detection.data.check import check
@@ -48,19 +50,52 @@ def test_an_image_of_one_pixel(make_coco, stated):
 
 
 def test_boxes_beyond_the_image_are_counted(make_coco):
-    inside = [{"bbox": [1, 1, 8, 8]}, {"bbox": [1, 1, 20, 8]}]  # the second by 1 pixel
-    report = check(CocoInstances(*make_coco([*inside, {"bbox": [5, 6, 15, 14]}])), progress=False)
-    assert (report.boxes, report.boxes_beyond, report.problems) == (3, 1, [])
-    assert "1 boxes reach beyond the image by more than 2 pixels" in str(report)
+    inside = [{"bbox": [9, 1, 8, 8]}, {"bbox": [1, 9, 20, 7]}]  # the second by 1 pixel
+    folder, path = make_coco([*inside, {"bbox": [5, 6, 15, 14], "id": 7}])
+    report = check(CocoInstances(folder, path), progress=False)
+    assert (report.boxes, report.boxes_beyond, report.boxes_as_corners, report.problems) == (3, 1, 1, [])
+    assert str(report).splitlines() == [
+        "1 image, 3 annotations",
+        f"1 box reaches beyond the image by more than 2 pixels: {folder / 'one.png'}: annotation 7, "
+        "bbox [5, 6, 15, 14], in an image of 20 x 16 pixels (width x height)",
+        "nothing is damaged",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.raise_or_warn("refuse")
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_where_most_boxes_would_be_corners_it_is_asked(make_coco, square, masks):
+    """Fewer than half reach beyond the image: no damage, but not called sound either."""
+    boxes = [[1, 1, 9, 9], [2, 2, 9, 8], [3, 1, 12, 9], [5, 6, 18, 14], [8, 2, 19, 9]]  # x1 y1 x2 y2
+    more = {"segmentation": square} if masks else {}
+    report = check(CocoInstances(*make_coco([{"bbox": box, **more} for box in boxes])), progress=False)
+    assert report.problems == []
+    lines = str(report).splitlines()
+    assert lines[1].startswith("2 boxes reach beyond the image by more than 2 pixels, the first: ")
+    assert "annotation number 3 of the image, bbox [5, 6, 18, 14], in an image of 20 x 16 pixels" in lines[1]
+    assert lines[2] == ("x1 y1 x2 y2 instead of x y width height? Read so, 5 of 5 boxes would be within the image")
+    assert "nothing is damaged" not in lines
+    with pytest.warns(UserWarning, match=r"\[5, 6, 18, 14\].*x1 y1 x2 y2 instead of x y width height\?"):
+        report.raise_or_warn("refuse")
+
+
+def test_boxes_that_are_no_corners_either(make_coco):
+    boxes = [{"bbox": [12, 9, 11, 6]}, {"bbox": [15, 2, 9, 9]}, {"bbox": [1, 9, 9, 5]}]
+    report = check(CocoInstances(*make_coco(boxes)), progress=False)
+    assert report.problems == ["2 of 3 boxes reach beyond their image: are the annotations for images of another size?"]
+    assert "x1 y1" not in str(report)
 
 
 def test_corners_instead_of_sides_are_pointed_out(make_coco, square):
     boxes = [{"bbox": [5, 6, 18, 14]}, {"bbox": [8, 2, 19, 9]}, {"bbox": [1, 1, 9, 9]}]  # x1 y1 x2 y2
     report = check(CocoInstances(*make_coco(boxes)), progress=False)
-    assert report.problems[0].startswith("2 of 3 boxes reach beyond their image: perhaps x1, y1, x2, y2")
+    assert report.problems[0].startswith("2 of 3 boxes reach beyond their image: x1 y1 x2 y2 instead of")
+    assert str(report).count("x1 y1 x2 y2") == 1
     with pytest.raises(DamagedSampleError, match="the data set cannot be used:\n2 of 3 boxes"):
         report.raise_or_warn("refuse")
-    with pytest.warns(UserWarning, match="instead of x, y, width, height"):
+    with pytest.warns(UserWarning, match="instead of x y width height"):
         report.raise_or_warn("skip")
     # The masks' boxes are used then.
     masks = [{**entry, "segmentation": square} for entry in boxes]

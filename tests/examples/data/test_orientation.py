@@ -64,9 +64,7 @@ def test_others_that_were_ignored_make_it_a_problem(make_coco, square):
     files = write(make_coco, square, [(6, (16, 20)), (3, (16, 20)), (1, (16, 20))])
     report = check(CocoInstances(*files), progress=False)
     assert (report.orientations_applied, report.orientations_kept, report.orientations_undecided) == (1, 1, 1)
-    with pytest.raises(
-        DamagedSampleError, match="of 1 images .*for 1 others it was not; .*--orientation apply or ignore"
-    ):
+    with pytest.raises(DamagedSampleError, match="of 1 image .*for 1 other it was not; .*--orientation apply"):
         report.raise_or_warn("refuse")
     with pytest.warns(UserWarning, match="--orientation apply or ignore"):
         report.raise_or_warn("skip")
@@ -79,7 +77,7 @@ def test_where_nothing_decides_one_warning_counts(make_coco, square, size):
     files = write(make_coco, square, [(3, size), (2, size)])
     report = check(CocoInstances(*files), progress=False)
     assert report.problems == []
-    with pytest.warns(UserWarning, match="^2 images have an EXIF orientation of which their size does not") as caught:
+    with pytest.warns(UserWarning, match="^2 images have an EXIF orientation of which the size does not") as caught:
         report.raise_or_warn("refuse")
     assert len(caught) == 1
 

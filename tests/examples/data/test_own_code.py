@@ -122,4 +122,4 @@ def test_the_number_of_keypoints_is_that_of_the_model():
 
 def test_a_sample_of_crowds_alone_leaves_no_object():
     report = check(Own(sample(iscrowd=torch.tensor([1]))), progress=False)
-    assert report.problems == ["no object is left to learn from: 1 crowds"]
+    assert report.problems == ["no object is left to learn from: 1 crowd"]

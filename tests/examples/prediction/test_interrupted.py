@@ -108,7 +108,7 @@ def test_a_file_name_that_is_no_utf8(tiny_model, tmp_path, monkeypatch, encoding
     failed = predict_files(Threshold(), options(tiny_model), [odd, damaged, good], tmp_path / "out", 0.3, CPU)
     monkeypatch.undo()
     lines = out.buffer.getvalue().decode(encoding).splitlines()
-    assert len(lines) == 2 and lines[0].endswith("caf\\udce9 \\udcff.png: 1 objects")
+    assert len(lines) == 2 and lines[0].endswith("caf\\udce9 \\udcff.png: 1 object")
     assert failed == 1 and b"damaged\\udcff.png" in err.buffer.getvalue()
     assert [it["file_name"] for it in results_in(tmp_path / "out")] == [odd.as_posix(), good.as_posix()]
     assert (tmp_path / "out" / odd.name).is_file()

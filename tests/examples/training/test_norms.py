@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from training_support import CPU, MODEL, OPTIONS, coco, write_coco
 
+from resnet_cuda.layers import FrozenBatchNorm2d
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -44,6 +46,17 @@ def test_frozen_layers_keep_their_statistics_also_after_validations(data, tmp_pa
     assert all(before[f"{name}.running_mean"].any() for name in frozen)
 
 
+@pytest.mark.parametrize("norm", ["frozen_bn", "bn", "gn"])
+def test_what_was_measured_is_said_where_something_was(data, tmp_path, capsys, norm):
+    model, options = replace(MODEL, norm=norm, trainable_layers=0), replace(OPTIONS, iterations=1, warmup=0)
+    trained = train(data, model, options, tmp_path, CPU)
+    count = sum(isinstance(it, (FrozenBatchNorm2d, BatchNorm)) for it in trained.modules())
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if "measured" in line]
+    expected = f"from scratch: statistics of {count} norms measured on {len(data)} images"
+    assert said == ([] if norm == "gn" else [expected])
+
+
 def test_which_norms_are_frozen():
     model = build_model(replace(MODEL, norm="bn", trainable_layers=2))
     norms.train_mode(model)
@@ -56,7 +69,8 @@ def test_which_norms_are_frozen():
 
 def test_measured_statistics_normalise_the_images():
     model = build_model(replace(MODEL, norm="bn", trainable_layers=0))
-    norms.measure_frozen(model, [torch.rand(3, 48, 64) for _ in range(4)])
+    measured = norms.measure_frozen(model, [torch.rand(3, 48, 64) for _ in range(4)])
+    assert measured == len(norms.frozen(model)) > 0
     assert not model.training
     images = [torch.rand(3, 48, 64) for _ in range(4)]
     features = model.backbone.body(model.transform(images)[0].tensors)

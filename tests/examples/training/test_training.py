@@ -11,6 +11,7 @@ import yaml
 from detection.data.errors import DamagedSampleError
 from detection.models.options import ModelOptions
 from detection.training import checkpoint
+from detection.training.console import Progress
 from detection.training.engine import train
 from detection.training.log import read_log
 from detection.training.options import TrainOptions
@@ -255,7 +256,29 @@ def test_another_number_of_keypoints_than_the_models_names_the_sample(tmp_path, 
 
 
 def test_the_console_tells_the_remaining_time(data, tmp_path, capsys):
-    train(data, MODEL, replace(OPTIONS, log_every=4), tmp_path, CPU)
+    train(data, MODEL, OPTIONS, tmp_path, CPU)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("iteration")]
-    assert [line.split()[1] for line in lines] == ["4/6", "6/6"]
+    assert [line.split()[1] for line in lines] == ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
     assert all(word in lines[0] for word in ("loss ", "lr ", "images/s", "MB", "ETA 0:"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "iterations"),
+    [
+        ((0, 10, 20), list(range(1, 11))),
+        ((0, 45, 20), [1, *range(4, 45, 4), 45]),
+        ((0, 1000, 300), [1, *range(100, 1001, 100)]),
+        ((0, 1000, 100), [1, *range(100, 1001, 100)]),
+        ((0, 300, 7), [1, *range(7, 300, 7), 300]),
+        ((990, 1000, 20), list(range(991, 1001))),  # resumed near the end
+        ((100, 90_000, 20, 105), list(range(101, 106))),  # --stop-after 5
+        ((5, 6, 20), [6]),
+    ],
+)
+def test_the_console_is_never_silent_for_a_short_runs_length(capsys, arguments, iterations):
+    record = {"total": 1.0, "learning_rate": 0.1, "images_per_second": 1.0, "seconds": 1.0, "memory_mb": 1.0}
+    progress = Progress(*arguments)
+    for iteration in range(arguments[0] + 1, (*arguments, arguments[1])[3] + 1):
+        progress.update({"iteration": iteration, **record})
+    said = [int(line.removeprefix("iteration").partition("/")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert said == iterations
