@@ -1,7 +1,7 @@
 """``python -m benchmarks``: measures this package and its peers in one run.
 
 Every comparison first checks that the candidates' results agree. Prints a table, and writes JSON and plots to
-``benchmarks/results/``.
+``runs/benchmarks/``, or where ``--output`` says.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="CPU: let the C library get the memory of every large result from the system anew",
     )
-    parser.add_argument("--quick", action="store_true", help="a few small cases only")
+    parser.add_argument("--quick", action="store_true", help="a few small cases only: some 10 minutes on 2 cores")
     parser.add_argument(
         "--allow-reference",
         action="store_true",
@@ -130,7 +130,13 @@ def main(arguments: list[str] | None = None) -> int:
     stamp = datetime.datetime.now().strftime("%Y-%m-%d")
     base = chosen.output or RESULTS / f"{stamp}-{device.type}-{chosen.dtype}"
     parts = [part for part in PARTS if part in (chosen.parts or PARTS)]
-    rows = measure(parts, settings, lambda rows: report.write_json(base.with_suffix(".json"), environment, rows))
+    file = base.with_suffix(".json")
+    try:
+        rows = measure(parts, settings, lambda rows: report.write_json(file, environment, rows))
+    except KeyboardInterrupt:
+        left = f"the cases measured until then are in {file}" if file.exists() else "nothing was measured"
+        print(f"\nstopped; {left}", file=sys.stderr)
+        return 130
     for name, value in environment.items():
         print(f"{name:>14}: {value}")
     print(report.table(rows))
@@ -138,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         report.write_plots(base, environment, rows)
     except ImportError as error:
         print(f"no plot: {error}; pip install 'resnet_cuda[bench]'")
-    print(f"written to {base.with_suffix('.json')}")
+    print(f"written to {file}")
     return 0
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from benchmarks.activation_memory import stored
 from benchmarks.compiling import compiled, first_call_seconds, forget_compiled
 from benchmarks.measure import check_agreement, compare
 from benchmarks.results import OURS, Row, Settings
-from benchmarks.stored import stored
 from resnet_cuda import resnet_fpn_backbone
 from resnet_cuda.layers import DFConv2d
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks import deployed
+from benchmarks import onnx_runtimes
 from benchmarks.bench_backbone import SIZES, TOLERANCE, spread_offsets, torchvision_backbone
 from benchmarks.compiling import compiled, first_call_seconds, forget_compiled
 from benchmarks.measure import check_agreement, compare
@@ -57,10 +57,10 @@ class CompiledCall:
 
 def _openvino(problem: Problem) -> Call:
     if not deformable_layers(problem.own):
-        return deployed.openvino(optimize_for_inference(problem.own), problem.image, problem.settings, True)
+        return onnx_runtimes.openvino(optimize_for_inference(problem.own), problem.image, problem.settings, True)
     if problem.theirs is None:
         raise ImportError("torchvision is not installed")
-    return deployed.openvino(problem.theirs, problem.image, problem.settings, False)
+    return onnx_runtimes.openvino(problem.theirs, problem.image, problem.settings, False)
 
 
 # A candidate that cannot be made here raises; the reason is printed.
@@ -72,7 +72,7 @@ CANDIDATES: dict[str, Callable[[Problem], Call]] = {
     "torchvision": lambda it: _eager(*it.given(it.theirs)),
     "torchvision, torch.compile": lambda it: CompiledCall(*it.given(it.theirs)),
     "torchvision, with freezing": lambda it: CompiledCall(*it.given(it.theirs), freezing=True),
-    "ONNX Runtime": lambda it: deployed.onnx_runtime(optimize_for_inference(it.own), it.image, it.settings),
+    "ONNX Runtime": lambda it: onnx_runtimes.onnx_runtime(optimize_for_inference(it.own), it.image, it.settings),
     "OpenVINO": _openvino,
 }
 
@@ -122,7 +122,7 @@ def prepare(problem: Problem) -> Prepared:
             try:
                 call = make(problem)
                 found = call()
-            except (ImportError, deployed.NotThereError) as error:
+            except (ImportError, onnx_runtimes.NotThereError) as error:
                 notes[name] = str(error).splitlines()[0]
                 continue
             except RuntimeError as error:

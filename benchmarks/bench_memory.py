@@ -1,7 +1,7 @@
 """Activation memory: the bytes that a forward of the backbone stores for its backward, in this and other libraries.
 
 The frozen stem and C2 store nothing in any of them: the image needs no gradient. Distinct storages are counted
-(:mod:`benchmarks.stored`), so the figures are exact and the same on every device with the same operators.
+(:mod:`benchmarks.activation_memory`), so the figures are exact and the same on every device with the same operators.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.activation_memory import Stored, needed, stored
 from benchmarks.bench_backbone import SIZES, TOLERANCE
 from benchmarks.bench_inference import Problem, make_problem
 from benchmarks.compiling import forget_compiled
 from benchmarks.measure import check_agreement
 from benchmarks.results import OURS, Settings, StoredRow
-from benchmarks.stored import Stored, needed, stored
 
 FLOOR = "what the operators need"
 STAGES = ("layer2", "layer3", "layer4")

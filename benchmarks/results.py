@@ -7,8 +7,8 @@ from typing import Protocol
 
 import torch
 
+from benchmarks.activation_memory import Stored
 from benchmarks.measure import Timing
-from benchmarks.stored import Stored
 
 OURS = "resnet_cuda"
 

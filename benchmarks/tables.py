@@ -135,16 +135,25 @@ def measured_rows(table: str) -> tuple[str, list[str]]:
     return "\n".join(kept), empty
 
 
+def without_empty_columns(table: str) -> str:
+    """The table without the columns in which no run has measured anything."""
+    rows = [line.strip("|").split("|") for line in table.splitlines()]
+    used = [set(map(str.strip, column)) - {"", NOT_YET} for column in zip(*rows[2:], strict=True)]
+    kept = [index for index, values in enumerate(used) if values]
+    return "\n".join(f"|{'|'.join(row[index] for index in kept)}|" for row in rows) if kept else table
+
+
 def readme(records: list[dict]) -> str:
     """The GPU tables of docs/benchmarking.md."""
     tables = [measured_rows(table(records)) for table in (readme_table, frozen_bn_table, backbone_table)]
+    tables = [(without_empty_columns(table), empty) for table, empty in tables]
     empty = [item for _, items in tables for item in items]
     for item in list(empty):  # "x, forward" and "x, backward" are "x"
         stem = item.removesuffix(", forward")
         if item.endswith(", forward") and f"{stem}, backward" in empty:
             empty[empty.index(item)] = stem
             empty.remove(f"{stem}, backward")
-    parts = [fill(f"{caption(records)} {NOT_YET}: not yet measured."), *(table for table, _ in tables)]
+    parts = [fill(f"{caption(records)} {NOT_YET}: not measured, or not possible."), *(table for table, _ in tables)]
     return "\n\n".join([*parts, *([fill(f"Not yet measured at all: {'; '.join(empty)}.")] if empty else [])])
 
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks.activation_memory import Stored
 from benchmarks.measure import Timing
 from benchmarks.results import OURS, Row, StoredRow
-from benchmarks.stored import Stored
 
 
 def row(case):
@@ -26,11 +26,11 @@ def stored_row(case):
 def run(monkeypatch, tmp_path):
     """``run(*cases)`` measures these and gives the rows of the file that is there afterwards."""
 
-    def call(*cases):
+    def call(*cases, status=0):
         monkeypatch.setattr(command, "PARTS", {"part": lambda settings: iter(cases)})
         output = tmp_path / "results"
         try:
-            assert command.main(["--allow-reference", "--device", "cpu", "--output", str(output)]) == 0
+            assert command.main(["--allow-reference", "--device", "cpu", "--output", str(output)]) == status
         finally:
             call.rows = json.loads(output.with_suffix(".json").read_text())["rows"]
         return call.rows
@@ -38,12 +38,12 @@ def run(monkeypatch, tmp_path):
     return call
 
 
-def test_an_interrupted_run_leaves_the_rows_so_far(run):
+def test_an_interrupted_run_leaves_the_rows_so_far(run, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(lambda: row("first"), lambda: row("second"), interrupted, lambda: row("never"))
+    run(lambda: row("first"), lambda: row("second"), interrupted, lambda: row("never"), status=130)
+    assert "stopped; the cases measured until then are in" in capsys.readouterr().err
     assert [it["case"] for it in run.rows] == ["first", "second"]
     assert run.rows[1]["candidates"][OURS]["median_ms"] == 3.0
 

@@ -96,6 +96,13 @@ def test_several_files_make_one_page(tmp_path, capsys):
     assert "tables 1.jsonl 2.jsonl --table" in capsys.readouterr().out
 
 
+def test_columns_that_nothing_was_measured_in_are_left_out():
+    head = "| a | b | c | d |\n|---|---|---|---|\n"
+    table = f"{head}| x | {NOT_YET} | 1 |  |\n| y |  | {NOT_YET} | {NOT_YET} |"
+    assert tables.without_empty_columns(table) == f"| a | c |\n|---|---|\n| x | 1 |\n| y | {NOT_YET} |"
+    assert tables.without_empty_columns(head.strip()) == head.strip()
+
+
 def test_headlines_that_were_measured_twice():
     first, again = measured(OURS_BFLOAT16, 100.0), measured(OURS_BFLOAT16, 103.0, phase="8")
     (line,) = tables.spreads([measured(OURS_BFLOAT16, 50.0), first, again])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import bench_inference, deployed
+from benchmarks import bench_inference, onnx_runtimes
 from benchmarks.measure import compare
 from benchmarks.results import OURS, Settings
 from resnet_cuda.inference.convolution import FoldedConv2d
@@ -62,8 +62,8 @@ def test_cases_of_a_run():
 
 def test_runtimes_refuse_what_they_do_not_do(problem):
     pytest.importorskip("onnxruntime")
-    with pytest.raises(deployed.NotThereError, match="bfloat16"):
-        deployed.onnx_runtime(problem.own, problem.image, settings(torch.bfloat16))
+    with pytest.raises(onnx_runtimes.NotThereError, match="bfloat16"):
+        onnx_runtimes.onnx_runtime(problem.own, problem.image, settings(torch.bfloat16))
 
 
 def test_turns_rotate():

@@ -12,8 +12,8 @@ from helpers.tiny_networks import tiny
 from torch import nn
 
 from benchmarks import bench_memory
+from benchmarks.activation_memory import needed, stored
 from benchmarks.results import OURS, Settings, StoredRow
-from benchmarks.stored import needed, stored
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 from resnet_cuda.torchvision_blocks import TorchvisionBottleneck
 
