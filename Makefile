@@ -4,6 +4,7 @@
 # make gate   every CUDA kernel compiled for every supported architecture, held to limits; needs nvcc, no GPU
 # make docs   the site, in build/docs; a warning is an error
 # make matrix the package built with six versions of torch, and wheels run under others than they were built with
+# make help   these lines; make alone sets up .venv
 # All set up .venv first: nothing but git, Python >= 3.10 with venv, a C++ compiler and make is needed; with nvcc the
 # CUDA part is built too.
 
@@ -13,9 +14,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc build_native -type f -not -name '*.pyc' -not -name '*.md') setup.py resnet_cuda/_version.py
 
-.PHONY: all install demo test quick gate docs matrix lint format bench wheel clean
+.PHONY: all help install demo test quick gate docs matrix lint format bench wheel clean
 
 all: install
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP)
 
@@ -25,10 +29,12 @@ $(BIN)/python:
 
 # torch first: the build uses its headers. Without build isolation pip does not download a second torch for that.
 $(VENV)/.requirements: pyproject.toml | $(BIN)/python
+	@echo "downloading torch and torchvision: some 3 GB with CUDA"
 	$(BIN)/python -m pip install --quiet torch torchvision ninja 'pybind11>=2.13' 'setuptools>=64' wheel
 	touch $@
 
 $(STAMP): $(VENV)/.requirements $(NATIVE)
+	@echo "compiling: 2 to 5 minutes on 2 cores, during which pip shows nothing"
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[vision,test]'
 	$(BIN)/python -m resnet_cuda info
 	touch $@

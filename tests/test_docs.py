@@ -83,6 +83,15 @@ def test_links_lead_somewhere(page):
             assert anchor in known, f"{name_of(page)}: {target}#{anchor} is none of {sorted(known)}"
 
 
+def test_the_files_that_the_page_of_the_sources_names_exist():
+    text = (ROOT / "csrc" / "README.md").read_text()
+    names = {name.removeprefix("../") for name in re.findall(r"`([\w./-]+\.(?:h|cuh|cu|cpp|py))`", text)}
+    assert len(names) > 50
+    folders = ("csrc", "resnet_cuda", "tests", "build_native", "benchmarks")
+    files = {f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*")}
+    assert sorted(name for name in names if not any(path.endswith(f"/{name}") for path in files)) == []
+
+
 def test_every_page_is_in_the_table_of_contents():
     listed = set()
     for page in DOCS.rglob("*.md"):

@@ -107,7 +107,7 @@ def commands_of(page: Path, program: str) -> list[list[str]]:
     for _, language, block in FENCED.findall(page.read_text()):
         if language.strip():
             continue
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             command = line.split("#")[0].split()
             words = program.split()
             for start in range(len(command) - len(words) + 1):
