@@ -138,6 +138,8 @@ def _load_cuda() -> None:
     global CUDA_LOADED, CUDA_ERROR
     if not CPU_LOADED:
         CUDA_ERROR = "the compiled extension is not loaded"
+    elif torch.version.hip is not None:
+        CUDA_ERROR = f"torch {torch.__version__} is a ROCm build; there are no kernels for AMD's GPUs"
     elif torch.version.cuda is None:
         CUDA_ERROR = f"torch {torch.__version__} is a CPU-only build"
     elif not CUDA_LIBRARY.exists():

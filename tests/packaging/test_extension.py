@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.processes import PACKAGE, run_python
 from helpers.without_libraries import PROBE, copy_of_the_package
 
@@ -87,6 +88,21 @@ def test_a_checkout_in_front_of_an_installed_package(tmp_path):
 
     elsewhere = program("info", path=installed, cwd=tmp_path)
     assert "backend: native" in elsewhere.stdout
+
+
+@pytest.mark.parametrize(
+    ("hip", "cuda", "said"),
+    [("6.4.43482", None, "is a ROCm build; there are no kernels for AMD's GPUs"), (None, None, "is a CPU-only build")],
+)
+def test_a_torch_without_cuda_is_named(hip, cuda, said, monkeypatch):
+    """In ROCm builds, too, torch.version.cuda is None."""
+    monkeypatch.setattr(_extension, "CPU_LOADED", True)
+    for name in ("CUDA_LOADED", "CUDA_ERROR"):
+        monkeypatch.setattr(_extension, name, getattr(_extension, name))  # as it is afterwards
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    _extension._load_cuda()
+    assert f"torch {torch.__version__} {said}" == _extension.CUDA_ERROR
 
 
 def test_the_reference_is_measured_where_it_is_asked_for(monkeypatch):
