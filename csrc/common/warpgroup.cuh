@@ -215,7 +215,9 @@ class Sums {
     value[index] += more;
   }
 
-  float value[kCount];
+  // Zeros, though the first product overwrites them: what is not set would make ptxas before CUDA 12.9 wait for each
+  // product by itself (its message C7515).
+  float value[kCount] = {};
 };
 
 // Before the first product of a row of products into `sums`. Keeps the compiler from moving accesses to `sums` across,
