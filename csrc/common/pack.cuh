@@ -115,6 +115,8 @@ template <int N, typename T>
 RESNET_CUDA_BODY PackWord<T, N> load_pack_word(const T* source) {
 #if defined(RESNET_CUDA_EMULATE)
   device::check_aligned(source, N * sizeof(T));
+#else
+  __builtin_assume(__isGlobal(source));  // the compiler does not always know, and then makes a generic load
 #endif
   return *reinterpret_cast<const PackWord<T, N>*>(source);
 }
@@ -168,7 +170,7 @@ RESNET_CUDA_BODY void store_pack(T* target, const Pack<T, N>& pack) {
                  : "l"(__cvta_generic_to_global(target)), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
                  : "memory");
   } else {
-    __builtin_assume(__isGlobal(target));  // the compiler does not always know, and then makes a generic store
+    __builtin_assume(__isGlobal(target));  // as in load_pack_word
     *reinterpret_cast<Word*>(target) = word;
   }
 #endif

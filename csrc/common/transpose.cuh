@@ -95,7 +95,7 @@ struct Transpose {
 #pragma unroll
         for (int i = 0; i < kPack; ++i) {
           if (begin + i < size) {
-            word.element[i] = line[begin + i];
+            word.element[i] = load_constant_pack<1>(line + begin + i).element[0];
           }
         }
         return word;
