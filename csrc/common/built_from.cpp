@@ -4,8 +4,9 @@
 #if defined(RESNET_CUDA_SOURCES_SYMBOL)
 
 extern "C" {
-__attribute__((visibility("default"), used)) extern const char RESNET_CUDA_SOURCES_SYMBOL[];
-const char RESNET_CUDA_SOURCES_SYMBOL[] = "resnet_cuda version " RESNET_CUDA_VERSION;
+// Without this declaration a constant would be known to its own file only.
+__attribute__((visibility("default"))) extern const char RESNET_CUDA_SOURCES_SYMBOL[];
+__attribute__((used)) const char RESNET_CUDA_SOURCES_SYMBOL[] = "resnet_cuda version " RESNET_CUDA_VERSION;
 }
 
 #endif
