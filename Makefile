@@ -2,6 +2,7 @@
 # make test   everything's tests
 # make quick  the tests of operators, layers, configurations, weights and backbones
 # make gate   every CUDA kernel compiled for every supported architecture, held to limits; needs nvcc, no GPU
+# make toolkits  the kernels compiled with other CUDA toolkits, from Python packages; needs nvcc, no GPU
 # make docs   the site, in build/docs; a warning is an error
 # make matrix the package built with six versions of torch, and wheels run under others than they were built with
 # make help   these lines; make alone sets up .venv
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := $(shell find csrc build_native -type f -not -name '*.pyc' -not -name '*.md') setup.py resnet_cuda/_version.py
 
-.PHONY: all help install demo test quick gate docs matrix lint format bench wheel clean
+.PHONY: all help install demo test quick gate toolkits docs matrix lint format bench wheel clean
 
 all: install
 
@@ -56,6 +57,10 @@ quick: $(STAMP)
 gate: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m compile_gate
 	RESNET_CUDA_TEST_REQUIRE_GATE=1 $(BIN)/python -m pytest -q tests/compile_gate
+
+# TOOLKITS="12.8 13.5" for less.
+toolkits: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m compile_gate.toolkits --folder build/toolkits $(if $(TOOLKITS),--toolkit $(TOOLKITS))
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'sphinx>=8' 'myst-parser>=4' furo

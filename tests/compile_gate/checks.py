@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from compile_gate.kernels import Kernel
-from compile_gate.limits import Limit
+from compile_gate.limits import FEW_BYTES, TOOLKIT, Limit
 from compile_gate.sass import (
     count_wide,
     having,
@@ -38,12 +38,15 @@ def row_faults(names: Iterable[str], limits: Sequence[Limit]) -> list[str]:
 
 
 def resource_faults(kernel: Kernel, limit: Limit) -> list[str]:
-    """Spills, a stack, or more registers than its row allows."""
+    """Spills, a stack, or more registers than its row allows; with another toolkit, more than a few bytes."""
     resources, faults = kernel.resources, []
-    if resources.spill_stores or resources.spill_loads:
+    allowed = 0 if kernel.toolkit == TOOLKIT else FEW_BYTES
+    if max(resources.spill_stores, resources.spill_loads) > allowed:
         faults.append(f"spills {resources.spill_stores} bytes, loads {resources.spill_loads} back")
-    if resources.stack:
+    if resources.stack > allowed:
         faults.append(f"has a stack of {resources.stack} bytes")
+    if kernel.toolkit != TOOLKIT:
+        return faults
     budget = limit.registers_on.get(kernel.architecture, limit.registers)
     if resources.registers > budget:
         row = f"its row {limit.kernel!r} in limits.py"
@@ -59,6 +62,8 @@ def instruction_faults(kernel: Kernel, limit: Limit) -> list[str]:
         "a float atomic": is_float_atomic,
         "a generic access": is_generic,
     }
+    if kernel.toolkit != TOOLKIT and kernel.resources.spill_stores:  # of which resource_faults judges
+        del forbidden["local memory"]
     if not limit.integer_atomics:
         forbidden["an integer atomic, not listed for it"] = is_integer_atomic
     found = {what: having(kernel.instructions, predicate) for what, predicate in forbidden.items()}

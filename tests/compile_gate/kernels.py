@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compile_gate.compiling import compile_source
+from compile_gate.limits import TOOLKIT
 from compile_gate.ptxas_report import Resources, parse_report
 from compile_gate.sass import disassemble
 from compile_gate.tools import Tools, code_name, output_of
 
+# Kernels of CUDA's own headers, which torch's headers include.
+_FOREIGN = re.compile(r"^(?:void )?(?:cub|thrust)::")
 _NAMESPACES = re.compile(r"\b(?:resnet_cuda|device|c10|torch|headeronly)::|\(anonymous namespace\)::|_INTERNAL_\w+::")
 
 
@@ -21,6 +24,7 @@ class Kernel:
     architecture: str
     resources: Resources
     instructions: Counter[str] | None  # None where there is no disassembler
+    toolkit: str = TOOLKIT
 
 
 def _matching(text: str, begin: int) -> int:
@@ -45,12 +49,13 @@ def short_name(demangled: str) -> str:
 
 
 def demangle(tools: Tools, names: list[str]) -> dict[str, str]:
+    """The short names of our own kernels."""
     lines = output_of([str(tools.demangler)], "\n".join(names) + "\n").splitlines()
-    return {name: short_name(line) for name, line in zip(names, lines, strict=True)}
+    return {name: short_name(line) for name, line in zip(names, lines, strict=True) if not _FOREIGN.match(line)}
 
 
 def kernels_of(tools: Tools, source: Path, architecture: str, *flags: str) -> list[Kernel]:
-    """All kernels of a source, in the order of their names.
+    """Our kernels of a source, in the order of their names.
 
     Raises:
         RuntimeError: where it does not compile.
@@ -62,6 +67,9 @@ def kernels_of(tools: Tools, source: Path, architecture: str, *flags: str) -> li
     if instructions.keys() != resources.keys():
         differing = instructions.keys() ^ resources.keys()
         raise ValueError(f"{source.name}: functions of their own, or kernels without a report: {sorted(differing)}")
-    names = demangle(tools, list(resources))
-    kernels = [Kernel(names[it], architecture, resources[it], instructions[it]) for it in resources]
+    toolkit = tools.plan.cuda.version
+    kernels = [
+        Kernel(name, architecture, resources[it], instructions[it], toolkit)
+        for it, name in demangle(tools, list(resources)).items()
+    ]
     return sorted(kernels, key=lambda kernel: kernel.name)

@@ -3,6 +3,9 @@
 A name is matched as a whole, by exactly one row; a row that matches no kernel is refused as well. For no kernel at all:
 spills, a stack, local memory, compare-and-swap loops, float atomics (their sums depend on timing), generic accesses
 (the compiler lost track of the memory space).
+
+Registers and spills are those of one toolkit, TOOLKIT. Another one's compiler divides registers otherwise: with it a
+kernel has as many as its launch bounds leave, and may spill a few bytes (FEW_BYTES). All else holds for every toolkit.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from build_native.architectures import SUPPORTED
+
+TOOLKIT = "13.0"
+FEW_BYTES = 32  # of a thread, eight registers: seen with other toolkits are up to 20
 
 
 @dataclass(frozen=True)
