@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Collection, Iterable
 
 from build_native.errors import BuildError
 
@@ -66,15 +67,73 @@ def gpus_present() -> tuple[str, ...]:
     return tuple(sorted({line for line in lines if result.returncode == 0 and _PATTERN.match(line)}))
 
 
-def choose() -> tuple[tuple[str, ...], str]:
-    """The architectures, and where they come from."""
-    asked = os.environ.get(VARIABLE, "").strip()
-    if asked:
-        return parse(asked), VARIABLE
-    present = gpus_present()
-    if present:
-        return present, "the GPUs of this machine"
-    return DEFAULT, f"default without a GPU; set {VARIABLE} to choose"
+def _number(architecture: str) -> tuple[int, int]:
+    """(9, 0) of "9.0a+PTX"."""
+    match = _PATTERN.match(architecture)
+    return int(match[1]), int(match[2])
+
+
+def _too_old(architectures: Iterable[str]) -> list[str]:
+    return [it for it in architectures if _number(it) < _number(SUPPORTED[0])]
+
+
+def _unknown(architectures: Iterable[str], known: Collection[str]) -> list[str]:
+    numbers = {_number(it) for it in known}
+    return [it for it in architectures if _number(it) not in numbers]
+
+
+def _asked(text: str, known: Collection[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The architectures of the variable. It is often one for all packages: those that are too old are left out."""
+    asked = parse(text)
+    old = _too_old(asked)
+    wanted = tuple(it for it in asked if it not in old)
+    if not wanted:
+        raise BuildError(f"{VARIABLE} is {text!r}; the kernels need compute capability {SUPPORTED[0]} or later")
+    unknown = _unknown(wanted, known)
+    if unknown:
+        raise BuildError(
+            f"{VARIABLE} is {text!r}, but this CUDA toolkit cannot compile for {' '.join(unknown)}; it can for "
+            f"{' '.join(known)}. Use another toolkit, or set {VARIABLE} to some of these"
+        )
+    return wanted, [f"left out, older than {SUPPORTED[0]}: {' '.join(old)}"] if old else []
+
+
+def _for_gpus(present: tuple[str, ...], known: Collection[str]) -> tuple[tuple[str, ...], list[str]]:
+    """For GPUs that are newer than the toolkit: PTX of its newest architecture, which the driver compiles."""
+    remarks = []
+    old = _too_old(present)
+    if old:
+        remarks.append(f"no kernels for compute capability {' '.join(old)}: they need {SUPPORTED[0]} or later")
+    wanted = [it for it in present if it not in old]
+    newer = _unknown(wanted, known)
+    if newer:
+        least = min(map(_number, newer))
+        newest = max((it for it in known if _number(it) < least), key=_number)
+        remarks.append(
+            f"this CUDA toolkit cannot compile for {' '.join(newer)}; in its place PTX of {newest}, which the driver "
+            "compiles when the library is loaded"
+        )
+        wanted = [it for it in wanted if it not in (*newer, newest)] + [f"{newest}+PTX"]
+    return tuple(wanted), remarks
+
+
+def choose(known: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The architectures to compile for, and remarks: where they come from, and what was left out.
+
+    Args:
+        known: those that the toolkit compiles for, such as "8.0".
+
+    Raises:
+        BuildError: for a value of the variable that cannot be met.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if text:
+        wanted, remarks = _asked(text, known)
+        return wanted, (f"architectures from: {VARIABLE}", *remarks)
+    wanted, remarks = _for_gpus(gpus_present(), known)
+    if wanted:
+        return wanted, ("architectures from: the GPUs of this machine", *remarks)
+    return DEFAULT, (f"architectures from: default without a GPU; set {VARIABLE} to choose", *remarks)
 
 
 def architectures_of(name: str, architectures: tuple[str, ...]) -> tuple[str, ...]:

@@ -150,6 +150,5 @@ def make_plan() -> Plan:
                 f"{VARIABLE}=cpu"
             )
         return replace(common, remarks=remarks)
-    chosen_architectures, origin = architectures.choose()
-    remarks = (*remarks, f"architectures from: {origin}")
-    return replace(common, cuda=cuda, architectures=chosen_architectures, remarks=remarks)
+    chosen_architectures, reasons = architectures.choose(cuda.architectures)
+    return replace(common, cuda=cuda, architectures=chosen_architectures, remarks=(*remarks, *reasons))

@@ -25,6 +25,7 @@ class Toolkit:
     version: str  # "13.0"
     include: Path
     runtime: Path  # the static CUDA runtime
+    architectures: tuple[str, ...]  # that it compiles for: "7.5", "8.0"
 
 
 def candidates() -> Iterator[tuple[str, Path]]:
@@ -69,6 +70,14 @@ def version_of(nvcc: Path) -> str:
     return match.group(1)
 
 
+def architectures_of(nvcc: Path) -> tuple[str, ...]:
+    """The compute capabilities that it compiles for."""
+    numbers = re.findall(r"compute_(\d+)(\d)\b", _output_of([str(nvcc), "--list-gpu-arch"]))
+    if not numbers:
+        raise OSError("nvcc --list-gpu-arch names no architecture")
+    return tuple(f"{major}.{minor}" for major, minor in numbers)
+
+
 def _find_below(root: Path, name: str, folders: tuple[str, ...]) -> Path:
     for folder in folders:
         for path in sorted(root.glob(f"{folder}/{name}")):
@@ -87,7 +96,7 @@ def inspect(nvcc: Path) -> Toolkit:
     root = root_of(nvcc)
     header = _find_below(root, HEADER, ("include", "targets/*/include"))
     runtime = _find_below(root, RUNTIME, ("lib64", "lib", "targets/*/lib"))
-    return Toolkit(nvcc, root, version_of(nvcc), header.parent, runtime)
+    return Toolkit(nvcc, root, version_of(nvcc), header.parent, runtime, architectures_of(nvcc))
 
 
 def find_toolkit() -> tuple[Toolkit | None, list[str]]:

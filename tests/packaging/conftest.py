@@ -24,7 +24,9 @@ def fake_toolkit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(toolkit, "candidates", lambda original=toolkit.candidates: _below(tmp_path, original()))
 
-    def make(name="cuda", header=True, runtime=True, works=True):
+    of_12_6 = (50, 70, 75, 80, 86, 87, 89, 90)
+
+    def make(name="cuda", header=True, runtime=True, works=True, architectures=of_12_6):
         root = tmp_path / name
         (root / "bin").mkdir(parents=True)
         (root / "include").mkdir()
@@ -34,9 +36,11 @@ def fake_toolkit(tmp_path, monkeypatch):
         if runtime:
             (root / "lib64" / "libcudart_static.a").touch()
         nvcc = root / "bin" / "nvcc"
+        listed = " ".join(f"compute_{architecture}" for architecture in architectures)
         lines = [
             "#!/bin/sh",
             'if [ "$1" = --version ]; then echo "Cuda compilation tools, release 12.6, V12.6.1"; exit; fi',
+            f'if [ "$1" = --list-gpu-arch ]; then echo {listed}; exit; fi',
         ]
         lines.append(f'echo "#\\$ TOP={root}/bin/.." >&2' if works else 'echo "nvcc fatal: no licence" >&2; exit 1')
         nvcc.write_text("\n".join(lines) + "\n")

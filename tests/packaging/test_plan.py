@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from build_native import BuildError, make_plan, native, plan
-from build_native.architectures import gpus_present, nvcc_flags, parse
+from build_native import BuildError, architectures, make_plan, native, plan
+from build_native.architectures import choose, gpus_present, nvcc_flags, parse
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,62 @@ def test_each_choice_plans_its_parts(fake_toolkit, monkeypatch):
         assert plans[choice].architectures == ("8.0", "9.0+PTX")
         assert str(nvcc.parents[1]) in plans[choice].describe()
         assert "8.0 9.0+PTX" in plans[choice].describe()
+
+
+KNOWN = ("5.0", "7.0", "7.5", "8.0", "8.6", "8.9", "9.0")  # to CUDA 12.6
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen", "remark"),
+    [
+        ("8.0;9.0a+PTX", ("8.0", "9.0a+PTX"), None),
+        ("5.2 6.0 7.0 7.5 9.0+PTX", ("7.5", "9.0+PTX"), "left out, older than 7.5: 5.2 6.0 7.0"),
+        ("Volta;Ampere", ("8.0", "8.6+PTX"), "left out, older than 7.5: 7.0"),
+    ],
+)
+def test_asked_for_and_too_old_is_left_out(monkeypatch, asked, chosen, remark):
+    """Containers set the variable for all packages."""
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    assert choose(KNOWN) == (chosen, ("architectures from: TORCH_CUDA_ARCH_LIST", *([remark] if remark else [])))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("6.1;7.0", r"TORCH_CUDA_ARCH_LIST is '6.1;7.0'; the kernels need compute capability 7.5 or later"),
+        ("9.0;12.0+PTX", r"is '.*', but this CUDA toolkit cannot compile for 12.0\+PTX; it can for 5.0 .* 9.0\."),
+    ],
+)
+def test_asked_for_and_impossible_is_an_error(monkeypatch, asked, message):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    with pytest.raises(BuildError, match=message):
+        choose(KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "chosen", "remark"),
+    [
+        (("8.6",), ("8.6",), None),
+        (("12.0",), ("9.0+PTX",), "cannot compile for 12.0; in its place PTX of 9.0,"),
+        (("10.0", "12.0", "8.0", "9.0"), ("8.0", "9.0+PTX"), "cannot compile for 10.0 12.0; in its place PTX of 9.0,"),
+        (("6.1", "8.6"), ("8.6",), "no kernels for compute capability 6.1: they need 7.5 or later"),
+        (("7.0",), ("8.0", "9.0+PTX"), "no kernels for compute capability 7.0: they need 7.5 or later"),
+    ],
+)
+def test_gpus_older_or_newer_than_the_kernels_or_the_toolkit(monkeypatch, gpus, chosen, remark):
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    monkeypatch.setattr(architectures, "gpus_present", lambda: gpus)
+    found, remarks = choose(KNOWN)
+    assert found == chosen
+    assert len(remarks) == 1 + (remark is not None)
+    assert remark is None or remark in remarks[1]
+
+
+def test_the_plan_says_what_the_toolkit_cannot_do(fake_toolkit, monkeypatch):
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
+    monkeypatch.setenv("RESNET_CUDA_BUILD", "cuda")
+    monkeypatch.setattr(architectures, "gpus_present", lambda: ("12.0",))
+    assert "PTX of 9.0, which the driver compiles" in make_plan().describe()
 
 
 def test_without_a_toolkit_the_cpu_part_or_an_error(fake_toolkit, monkeypatch, tmp_path):
@@ -148,7 +204,7 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
 )
 def test_files_for_one_architecture(fake_toolkit, monkeypatch, tmp_path, asked, compiled):
     """Compiled for it alone, where its GPUs are asked for; all other files for what was asked."""
-    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit(architectures=(75, 80, 90, 100, 120)).parents[1]))
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
     native.write_ninja_file(make_plan(), tmp_path, "1.2.3")
     steps = (tmp_path / "build.ninja").read_text().split("\nbuild ")
