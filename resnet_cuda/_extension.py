@@ -12,7 +12,7 @@ from types import ModuleType
 
 import torch
 
-from resnet_cuda import _libraries
+from resnet_cuda import _cuda_driver, _libraries
 from resnet_cuda._version import __version__
 
 _FOLDER = Path(__file__).parent
@@ -149,6 +149,8 @@ def _load_cuda() -> None:
             f"{CUDA_LIBRARY.name} was built from other sources than the compiled extension beside it; run "
             f"{_WITH_CUDA.format(install_again())}"
         )
+    elif (reason := _why_the_driver_will_not_do()) is not None:
+        CUDA_ERROR = reason
     else:
         try:
             torch.ops.load_library(str(CUDA_LIBRARY))
@@ -156,6 +158,18 @@ def _load_cuda() -> None:
             CUDA_ERROR = f"{CUDA_LIBRARY.name} cannot be loaded: {error}"
             return
         CUDA_LOADED = True
+
+
+def _why_the_driver_will_not_do() -> str | None:
+    """The message for a driver that is too old for the CUDA runtime in our library, though not for torch's own."""
+    toolkit, driver = build_info().get("cuda", "none"), _cuda_driver.driver_version()
+    if driver is None or not _cuda_driver.is_too_old(driver, toolkit):
+        return None
+    return (
+        f"{CUDA_LIBRARY.name} was built with CUDA {toolkit}, the driver supports CUDA {driver[0]}.{driver[1]} at most; "
+        f"update the driver, or run {install_again()} with a CUDA {driver[0]} toolkit at hand and "
+        "RESNET_CUDA_BUILD=cuda"
+    )
 
 
 def _is_of_this_build(library: Path) -> bool:

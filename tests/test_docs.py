@@ -145,6 +145,7 @@ OTHERS = {  # of Python, torch, CUDA and the system's loader
     "undefined symbol",
     "cannot open shared object file",
     "no kernel image is available for execution on the device",
+    "the provided PTX was compiled with an unsupported toolchain",
     "Deterministic behavior was enabled with",
     "CUBLAS_WORKSPACE_CONFIG",
     "Unknown builtin op: resnet_cuda::",
