@@ -16,7 +16,7 @@ import torch
 
 # The helpers are no installed package; this makes `import helpers` work whatever import mode pytest runs in.
 sys.path.insert(0, str(Path(__file__).parent))
-pytest.register_assert_rewrite("helpers.compare", "helpers.problems")
+pytest.register_assert_rewrite("helpers.compare", "helpers.problems", "helpers.weight_files")
 
 from helpers import distribution  # noqa: E402
 

@@ -6,6 +6,8 @@
 #include "common/tensors.h"
 #include "deform_conv/cuda_input_lists.cuh"
 #include "deform_conv/cuda_invert_taps.cuh"
+#include "deform_conv/cuda_invert_taps_lists.cuh"
+#include "deform_conv/cuda_invert_taps_search.cuh"
 #include "deform_conv/cuda_tap_corners.cuh"
 
 namespace resnet_cuda {

@@ -8,6 +8,7 @@
 #include "common/tensors.h"
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv_fused/cuda_column_gradient.cuh"
+#include "deform_conv_fused/cuda_column_gradient_epilogue.cuh"
 #include "deform_conv_fused/cuda_fused.h"
 
 namespace resnet_cuda {

@@ -221,67 +221,12 @@ struct FusedForward {
     }
   };
 
-  RESNET_CUDA_BODY void produce(int thread) const {
-    Samples samples(1);
-    Weights weight_ring(1);
-    for_each_section(thread, [&](const Steps& steps, const T* source, const T* part, const Plan& plan) {
-      produce_steps(thread, steps, source, part, plan, samples, weight_ring);
-    });
-  }
-
-  // Calls `run` for the block's part of each section, with its plan, and with the input and the parts of the weight of
-  // the section's first step.
-  template <typename Run>
-  RESNET_CUDA_BODY void for_each_section(int thread, const Run& run) const {
-    constexpr int kPartElements = kWeightBytes / static_cast<int>(sizeof(T));
-    const Tile here = tile();
-    const auto taps = static_cast<int>(call.shape.taps());
-    const int first_slice = here.group * call.weight.slices;
-    const T* part = weights + here.number * call.weight.tile_parts() * kPartElements;
-    const Plan plan(kPlan, kMostPlannedTaps * kPixels);
-    int step = 0;  // of the section's first tap of the slice
-    for (int first_tap = 0; first_tap < taps; first_tap += kMostPlannedTaps) {
-      const int tap_count = taps - first_tap < kMostPlannedTaps ? taps - first_tap : kMostPlannedTaps;
-      for (int slice = 0; slice < call.weight.slices;) {
-        const int offset_group = call.offset_slices.quotient(first_slice + slice);
-        const int end_slice = end_of_plan(first_slice, offset_group);
-        const int count = (end_slice - slice) * tap_count;
-        // Of these, the steps in the block's part of K.
-        const int begin = kSplits && here.first_step > step ? here.first_step - step : 0;
-        const int end = kSplits && here.end_step - step < count ? here.end_step - step : count;
-        if (begin < end) {
-          device::sync_threads(1, kProducers);  // all are done with the plan before
-          plan_taps(thread, here, offset_group, first_tap, tap_count, plan);
-          device::sync_threads(1, kProducers);
-          const int64_t first_part = static_cast<int64_t>(slice) * taps + first_tap;
-          run(Steps{begin, end, tap_count, taps},
-              input_slice(here, first_slice + slice),
-              part + first_part * kPartElements,
-              plan);
-        }
-        slice = end_slice;
-        step += count;
-      }
-    }
-  }
-
-  // The slices of an offset group have the same plan: where they end among those of the weight group.
-  RESNET_CUDA_BODY int end_of_plan(int first_slice, int offset_group) const {
-    const int group_end = (offset_group + 1) * call.offset_slices.divisor() - first_slice;
-    return group_end < call.weight.slices ? group_end : call.weight.slices;
-  }
-
   // By one thread, when the stage is empty.
   RESNET_CUDA_BODY static void copy_weight(const Weights& ring, const T* part) {
     empty_weights(ring.stage).wait(ring.parity);
     const device::PhaseBarrier full = full_weights(ring.stage);
     full.arrive_and_expect(kWeightBytes);
     device::copy_bulk(kWeights + ring.stage * kWeightBytes, part, kWeightBytes, full);
-  }
-
-  RESNET_CUDA_BODY const T* input_slice(const Tile& here, int slice) const {
-    const int64_t pixels = here.image * call.shape.height * call.shape.width;
-    return input + pixels * call.shape.channels + slice * device::kRowElementsOf<T>;
   }
 
   // Steps that have one plan, slice by slice, in a slice tap by tap.
@@ -292,122 +237,7 @@ struct FusedForward {
     int taps;       // of all sections: parts of the weight from one slice to the next
   };
 
-  // `source` and `part` are those of step 0.
-  RESNET_CUDA_BODY void produce_steps(
-      int thread,
-      const Steps& steps,
-      const T* source,
-      const T* part,
-      const Plan& plan,
-      Samples& samples,
-      Weights& weight_ring) const {
-    constexpr int kPartElements = kWeightBytes / static_cast<int>(sizeof(T));
-    const typename SliceStep::Thread mine(thread);
-    int slice = steps.begin / steps.tap_count;
-    int tap = steps.begin - slice * steps.tap_count;
-    const auto step_at = [&](int stage) {
-      return SliceStep(
-          mine, source + slice * device::kRowElementsOf<T>, tap * kPixels, kSamples + stage * kSamplesBytes);
-    };
-    RowSampler<T> sampler(plan, call.shape.batch < 0 ? ~0u : 0u);
-    SliceStep next = step_at(samples.stage);
-    sampler.begin(next);
-#pragma unroll 1
-    for (int step = steps.begin; step < steps.end; ++step) {
-      if (thread == 0) {
-        const int64_t number = static_cast<int64_t>(slice) * steps.taps + tap;
-        copy_weight(weight_ring, part + number * kPartElements);
-        weight_ring.advance();
-      }
-      empty_samples(samples.stage).wait(samples.parity);
-      const int stage = samples.stage;
-      samples.advance();
-      const SliceStep now = next;
-      if (step + 1 < steps.end) {
-        if (++tap == steps.tap_count) {
-          tap = 0;
-          ++slice;
-        }
-        next = step_at(samples.stage);
-      }
-      sampler.sample(now, next);
-      RESNET_CUDA_SYNC_WARP();
-      if (thread % device::kWarp == 0) {
-        full_samples(stage).arrive();
-      }
-    }
-  }
-
-  RESNET_CUDA_BODY void sample_and_multiply(int thread) const;
-
-  // The plan of all pixels; those past the last one read nothing. A thread reads the offsets of all its taps before it
-  // plans the first of them.
-  RESNET_CUDA_BODY void
-  plan_taps(int thread, const Tile& here, int offset_group, int first_tap, int tap_count, const Plan& plan) const {
-    constexpr int kTapStep = kProducers / kPixels;
-    constexpr int kTogether = (kMostPlannedTaps + kTapStep - 1) / kTapStep;
-    const int index = thread % kPixels;
-    const Pixel mine = pixel(here, index);
-    const bool inside = index < here.pixels;
-    const int pixel_packs = static_cast<int>(call.shape.channels) / N;
-    const int image = mine.image * static_cast<int>(call.shape.height * call.shape.width) * pixel_packs;
-    const auto place = [&](int tap) {
-      return TapPlace{
-          call.first_image + here.image + mine.image, mine.place.row, mine.place.column, offset_group, first_tap + tap};
-    };
-#pragma unroll 1
-    for (int first = thread / kPixels; first < tap_count; first += kTogether * kTapStep) {
-      TapOffset<float> by[kTogether];
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        const int tap = first + i * kTapStep;
-        by[i] = {0, 0, 0};
-        if (inside && tap < tap_count) {
-          by[i] = call.positions.template read<float>(call.shape, place(tap));
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        const int tap = first + i * kTapStep;
-        if (tap < tap_count) {
-          PlannedTap<float> planned{{-1, -1, -1, -1}, {0, 0, 0, 0}};
-          if (inside) {
-            planned = planned_tap(
-                Positions::sample_at<float>(call.shape, call.kernel_width, place(tap), by[i]), pixel_packs, false);
-#pragma unroll
-            for (int corner = 0; corner < 4; ++corner) {
-              planned.corner[corner] = planned.corner[corner] < 0 ? -1 : planned.corner[corner] + image;
-            }
-          }
-          plan.set(tap * kPixels + index, planned);
-        }
-      }
-    }
-  }
-
   // --- consumers
-
-  RESNET_CUDA_BODY void consume(int thread) const {
-    const Tile here = tile();
-    const int steps = here.end_step - here.first_step;
-    Sums sums;
-    Samples samples(0);
-    Weights weight_ring(0);
-#pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      multiply(thread, samples, weight_ring, step > 0, sums);
-      // Not until the next step's samples are there, which take longer: the copy of the weight can begin.
-      device::wait_products<0>();
-      if (thread % device::kWarp == 0) {
-        empty_samples(samples.stage).arrive();
-        empty_weights(weight_ring.stage).arrive();
-      }
-      samples.advance();
-      weight_ring.advance();
-    }
-    device::finish_products(sums);
-    finish(thread, sums);
-  }
 
   // Begins a step's products of a warpgroup.
   RESNET_CUDA_BODY void
@@ -435,6 +265,30 @@ struct FusedForward {
     device::commit_products();
   }
 
+  // The walk through K: cuda_forward_sections.cuh.
+  template <typename Run>
+  RESNET_CUDA_BODY void for_each_section(int thread, const Run& run) const;
+  RESNET_CUDA_BODY int end_of_plan(int first_slice, int offset_group) const;
+  RESNET_CUDA_BODY const T* input_slice(const Tile& here, int slice) const;
+  RESNET_CUDA_BODY void
+  plan_taps(int thread, const Tile& here, int offset_group, int first_tap, int tap_count, const Plan& plan) const;
+
+  // With warp specialisation: cuda_forward_specialised.cuh.
+  RESNET_CUDA_BODY void produce(int thread) const;
+  RESNET_CUDA_BODY void produce_steps(
+      int thread,
+      const Steps& steps,
+      const T* source,
+      const T* part,
+      const Plan& plan,
+      Samples& samples,
+      Weights& weight_ring) const;
+  RESNET_CUDA_BODY void consume(int thread) const;
+
+  // Without: cuda_forward_uniform.cuh.
+  RESNET_CUDA_BODY void sample_and_multiply(int thread) const;
+
+  // The end of both: cuda_forward_results.cuh.
   RESNET_CUDA_BODY void finish(int thread, Sums& sums) const;
   RESNET_CUDA_BODY static bool add_depth_parts(int thread, Sums& sums);
   RESNET_CUDA_BODY void write_sums(int thread, const Sums& sums) const;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "deform_conv_fused/cuda_forward.cuh"
+#include "deform_conv_fused/cuda_forward_sections.cuh"
 
 namespace resnet_cuda {
 

@@ -12,6 +12,7 @@
 #include "deform_conv/cuda_call.cuh"
 #include "deform_conv/cuda_workspace.h"
 #include "deform_conv_fused/cuda_forward_results.cuh"
+#include "deform_conv_fused/cuda_forward_specialised.cuh"
 #include "deform_conv_fused/cuda_forward_split_sums.cuh"
 #include "deform_conv_fused/cuda_forward_tiles.h"
 #include "deform_conv_fused/cuda_forward_uniform.cuh"

@@ -1,4 +1,4 @@
-"""Small files of weights in each format, and the means to write what no library does."""
+"""Small files of weights in each format, the means to write what no library does, and a comparison of contents."""
 
 from __future__ import annotations
 
@@ -45,6 +45,22 @@ def arrays() -> dict[str, Any]:
         "names": np.array(["a", "bc"]),
     }
     return {"blobs": blobs, "cfg": "MODEL: {}", "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    """Equal containers, with tensors for arrays and numbers of Python for those of NumPy."""
+    if isinstance(expected, (torch.Tensor, np.ndarray)):
+        expected = torch.as_tensor(np.array(expected)) if isinstance(expected, np.ndarray) else expected.detach()
+        assert type(got) is torch.Tensor
+        assert got.dtype == expected.dtype
+        assert torch.equal(got, expected)
+    elif isinstance(expected, dict):
+        assert type(got) is dict
+        assert got.keys() == expected.keys()
+        for key in expected:
+            assert_same(got[key], expected[key])
+    else:
+        assert got == expected
 
 
 def saved(value: Any, **options: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""A process that reads files of weights, for those that no library writes."""
+"""Files of weights by their bytes, and a process that reads those that no library writes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ import sys
 
 import pytest
 from helpers.processes import PACKAGE, TESTS
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes bytes and gives the path, whose name tells nothing."""
+
+    def write_bytes(data: bytes):
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        return path
+
+    return write_bytes
 
 
 @pytest.fixture(scope="module")

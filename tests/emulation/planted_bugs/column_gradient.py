@@ -13,6 +13,7 @@ _bug = partial(
     library="column_gradient",
     tests=("test_column_gradient.py", "-k", "near_float64 or any_order"),
 )
+_epilogue = partial(_bug, file="deform_conv_fused/cuda_column_gradient_epilogue.cuh")
 _OFF = r"AssertionError: gradient for \w+ (is off by|has NaN)"
 _OFF_POSITION = r"AssertionError: gradient for (offset|mask) (is off by|has NaN)"
 _OFF_COLUMNS = r"AssertionError: gradient for columns (is off by|has NaN)"
@@ -100,7 +101,7 @@ BUGS = (
         new="return column - in_part + in_part;",
         report=_OFF,
     ),
-    _bug(
+    _epilogue(
         "column_gradient_rows_of_a_thread_exchanged",
         old="sums.get((column / 8 + j / 2) * 4 + 2 * i + j % 2)",
         new="sums.get((column / 8 + j / 2) * 4 + 2 * (1 - i) + j % 2)",
@@ -118,17 +119,17 @@ BUGS = (
         new="at * pixel_packs",
         report=_OFF_POSITION,
     ),
-    _bug(
+    _epilogue(
         "column_gradient_a_quarter_of_the_sum_left_out",
-        old="        of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n",
+        old="      of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n",
         new="",
         report=_OFF_POSITION,
     ),
-    _bug(
+    _epilogue(
         "column_gradient_a_partial_sum_added_twice",
-        old="        of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n",
-        new="        of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n"
-        "        of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n",
+        old="      of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n",
+        new="      of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n"
+        "      of_row[i] += RESNET_CUDA_SHUFFLE_XOR(of_row[i], 2);\n",
         report=_OFF_POSITION,
     ),
     _bug(
@@ -143,10 +144,10 @@ BUGS = (
         new="            dots[i] = tap == here.first_tap ? Dots{} : dots[i];\n",
         report=_OFF_POSITION,
     ),
-    _bug(
+    _epilogue(
         "column_gradient_channels_past_a_tile",
-        old="      if (first_column < channels) {\n",
-        new="      if (channels > 0) {\n",
+        old="    if (first_column < channels) {\n",
+        new="    if (channels > 0) {\n",
         report=r"AddressSanitizer: heap-buffer-overflow",
         sanitize=True,
     ),
@@ -175,7 +176,7 @@ BUGS = (
         new="grad + 0 * kConsumerGroups",
         report=_OFF,
     ),
-    _bug(
+    _epilogue(
         "column_gradient_stored_by_group_without_its_rows",
         old="(group_rows + row + tap) * call.chunk.group_channels",
         new="(0 * group_rows + row + tap) * call.chunk.group_channels",

@@ -15,6 +15,8 @@ _fused = partial(
 )
 _tf32 = partial(_fused, tests=("test_fused_forward.py", "-k", "test_tf32"))
 NOT_ROUNDED = r"wgmma in \S+:\d+ reads \S+, which was not rounded to TF32"
+_specialised = partial(_fused, file="deform_conv_fused/cuda_forward_specialised.cuh")
+_sections = partial(_fused, file="deform_conv_fused/cuda_forward_sections.cuh")
 _sums = partial(_fused, file="deform_conv_fused/cuda_forward_split_sums.cuh")
 _results = partial(_fused, file="deform_conv_fused/cuda_forward_results.cuh")
 _OFF = r"AssertionError: output (is off by|has NaN)"
@@ -38,27 +40,27 @@ BUGS = (
         new="",
         report=EARLY_READ,
     ),
-    _fused(
+    _specialised(
         "fused_samples_one_phase_early",
-        old="    Samples samples(0);\n",
-        new="    Samples samples(1);\n",
+        old="  Samples samples(0);\n",
+        new="  Samples samples(1);\n",
         report=EARLY_READ + r"|the parity no longer says which",
     ),
-    _fused(
+    _specialised(
         "fused_a_step_past_the_end",
         old="step < steps; ++step",
         new="step <= steps; ++step",
         report=r"deadlock: .*at the barrier at byte \d+, whose phase \d+ lacks \d of \d arrivals",
     ),
-    _fused(
+    _specialised(
         "fused_samples_overwritten_early",
-        old="      empty_samples(samples.stage).wait(samples.parity);\n",
+        old="    empty_samples(samples.stage).wait(samples.parity);\n",
         new="",
         report=EARLY_WRITE + r"|of its phase \d+ have arrived|" + EARLY_READ,
     ),
-    _fused(
+    _specialised(
         "fused_stage_released_while_it_is_read",
-        old="      device::wait_products<0>();\n",
+        old="    device::wait_products<0>();\n",
         new="",
         report=EARLY_WRITE,
     ),
@@ -104,38 +106,38 @@ BUGS = (
         new="plan_.get(step.planned(first)).weight",
         report=_OFF,
     ),
-    _fused(
+    _specialised(
         "fused_taps_of_a_slice_into_the_next_one",
         old="if (++tap == steps.tap_count) {",
         new="if (++tap == steps.tap_count + 1) {",
         report=_OFF + r"|index \d+ of \d+ elements of shared memory",
     ),
-    _fused(
+    _sections(
         "fused_plan_overwritten_early",
-        old="          device::sync_threads(1, kProducers);  // all are done with the plan before\n",
+        old="        device::sync_threads(1, kProducers);  // all are done with the plan before\n",
         new="",
         report=r"race on word \d+ of shared memory",
     ),
-    _fused(
+    _sections(
         "fused_plan_read_early",
-        old="          device::sync_threads(1, kProducers);\n          const int64_t first_part",
-        new="          const int64_t first_part",
+        old="        device::sync_threads(1, kProducers);\n        const int64_t first_part",
+        new="        const int64_t first_part",
         report=r"race on word \d+ of shared memory|, which no thread has set",
     ),
-    _fused(
+    _sections(
         "fused_corners_of_the_first_image",
         old="planned.corner[corner] + image;",
         new="planned.corner[corner] + 0 * image;",
         report=_OFF,
     ),
-    _fused(
+    _sections(
         "fused_positions_of_the_first_images",
         old="call.first_image + here.image",
         new="here.image",
         tests=("test_fused_forward.py", "-k", "test_contiguous_input"),
         report=r"AssertionError: output differs",
     ),
-    _fused(
+    _sections(
         "fused_weight_of_the_first_column_tile",
         old="weights + here.number * call",
         new="weights + here.group * call.column_tiles.divisor() * call",
@@ -204,7 +206,7 @@ BUGS = (
         new="call.splits.quotient((split + 1) * steps) - (split == 0 && steps > 3 ? 1 : 0);",
         report=_OFF,
     ),
-    _fused(
+    _specialised(
         "fused_consumers_of_a_part_take_all_steps",
         old="const int steps = here.end_step - here.first_step;",
         new="const int steps = here.end_step - 0 * here.first_step;",

@@ -14,6 +14,7 @@ _uniform = partial(
     tests=("test_fused_forward.py", "-k", "near_float64 and 1u"),
 )
 _shared = partial(_uniform, file="deform_conv_fused/cuda_forward.cuh")
+_sections = partial(_uniform, file="deform_conv_fused/cuda_forward_sections.cuh")
 _results = partial(_uniform, file="deform_conv_fused/cuda_forward_results.cuh")
 _OFF = r"AssertionError: output (is off by|has NaN)"
 
@@ -50,16 +51,16 @@ BUGS = (
         new="  device::finish_products(sums);",
         report=_OFF + "|that no product has set",
     ),
-    _shared(
+    _sections(
         "uniform_plan_overwritten_early",
-        old="          device::sync_threads(1, kProducers);  // all are done with the plan before\n",
+        old="        device::sync_threads(1, kProducers);  // all are done with the plan before\n",
         new="",
         report=_RACE,
     ),
-    _shared(
+    _sections(
         "uniform_plan_read_early",
-        old="          device::sync_threads(1, kProducers);\n          const int64_t first_part",
-        new="          const int64_t first_part",
+        old="        device::sync_threads(1, kProducers);\n        const int64_t first_part",
+        new="        const int64_t first_part",
         report=_RACE + "|, which no thread has set",
     ),
     _results(

@@ -14,18 +14,18 @@ LIST_TESTS = ("test_input_lists.py", "-k")
 BUGS = (
     _lists(
         "lists_missing_barrier",
-        "deform_conv/cuda_invert_taps.cuh",
-        old="""    RESNET_CUDA_SYNC_BLOCK();
-    int to = held""",
-        new="""    int to = held""",
+        "deform_conv/cuda_invert_taps_search.cuh",
+        old="""  RESNET_CUDA_SYNC_BLOCK();
+  int to = held""",
+        new="""  int to = held""",
         report=r"kernel InvertTaps<.*(race on word \d+ of shared memory|which no thread has set)",
     ),
     _lists(
         "lists_missing_barrier_before_weighing",
-        "deform_conv/cuda_invert_taps.cuh",
-        old="""    RESNET_CUDA_SYNC_BLOCK();
-    return total;""",
-        new="""    return total;""",
+        "deform_conv/cuda_invert_taps_search.cuh",
+        old="""  RESNET_CUDA_SYNC_BLOCK();
+  return total;""",
+        new="""  return total;""",
         report=r"kernel InvertTaps<.*(race on word \d+ of shared memory|which no thread has set)",
     ),
     _lists(
@@ -38,7 +38,7 @@ BUGS = (
     ),
     _lists(
         "lists_lost_upper_edge",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_search.cuh",
         old="box[i].last_row >= first_row &&",
         new="box[i].last_row > first_row &&",
         report=LISTS_DIFFER,
@@ -46,7 +46,7 @@ BUGS = (
     ),
     _lists(
         "lists_lost_lower_edge",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_search.cuh",
         old="box[i].first_row <= last_row &&",
         new="box[i].first_row < last_row &&",
         report=LISTS_DIFFER,
@@ -54,7 +54,7 @@ BUGS = (
     ),
     _lists(
         "lists_lost_right_edge",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_search.cuh",
         old="box[i].first_column <= last_column;",
         new="box[i].first_column < last_column;",
         report=LISTS_DIFFER,
@@ -69,14 +69,14 @@ BUGS = (
     ),
     _lists(
         "lists_unordered_append",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_lists.cuh",
         old="left_end + device::count_bits(left_ballot & block.lower_lanes())",
         new="left_end + device::count_bits(left_ballot & ~block.lower_lanes()) - 1",
         report=LISTS_DIFFER,
     ),
     _lists(
         "lists_unordered_boxes",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_search.cuh",
         old="to += i < block.warp ? warp_total : 0;",
         new="to += i > block.warp ? warp_total : 0;",
         report=LISTS_DIFFER,
@@ -130,7 +130,7 @@ BUGS = (
     ),
     _lists(
         "lists_weights_outside_the_tile",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_lists.cuh",
         old="const Real weight = inside ? sample.corner_weight(corner) * mask : Real(0);",
         new="const Real weight = inside || held > 0 ? sample.corner_weight(corner) * mask : Real(0);",
         report=r"kernel InvertTaps<.*index -?\d+ of 64 elements|AssertionError",
@@ -144,7 +144,7 @@ BUGS = (
     ),
     _lists(
         "lists_long_ones_forgotten",
-        "deform_conv/cuda_invert_taps.cuh",
+        "deform_conv/cuda_invert_taps_lists.cuh",
         old="if (is_long_list(length[i])) {",
         new="if (is_long_list(length[i] - 1)) {",
         report=r"AssertionError",
