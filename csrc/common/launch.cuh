@@ -138,7 +138,7 @@ class Launcher {
       allow_shared_bytes<Body>(kSharedBytes);
     }
     device::run_body<Body><<<static_cast<unsigned int>(blocks), Body::kThreads, kSharedBytes, stream_>>>(body);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    check_launch();
 #endif
   }
 
@@ -170,6 +170,20 @@ class Launcher {
 #if !defined(RESNET_CUDA_EMULATE)
 
  private:
+  // torch's check does not say what to do where the library has no code for this GPU.
+  void check_launch() const {
+    const cudaError_t error = cudaPeekAtLastError();
+    if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion) {
+      static_cast<void>(cudaGetLastError());  // torch's next check is not to report it again
+      const std::string capability = std::to_string(attribute(cudaDevAttrComputeCapabilityMajor)) + "." +
+                                     std::to_string(attribute(cudaDevAttrComputeCapabilityMinor));
+      throw std::runtime_error(
+          "resnet_cuda: " + std::string(cudaGetErrorString(error)) + ". It was not built for this GPU, of compute " +
+          "capability " + capability + ": build it again with TORCH_CUDA_ARCH_LIST=" + capability);
+    }
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
   int attribute(cudaDeviceAttr which) const {
     int value = 0;
     const cudaError_t error = cudaDeviceGetAttribute(&value, which, device_);
