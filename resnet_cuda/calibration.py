@@ -31,7 +31,7 @@ class _Measurement:
     def __init__(self, name: str) -> None:
         self.name = name
         self.count = 0
-        self.mean = self.squares = torch.zeros(())
+        self.mean = self.squares = torch.zeros((), device="cpu")
 
     def __call__(self, layer: FrozenBatchNorm2d, arguments: tuple, names: dict[str, Any]) -> None:
         x = arguments[0] if arguments else names["x"]

@@ -46,7 +46,7 @@ class Signature:
         like = self._tensor
 
         def images(*shape: int) -> Example:
-            made = torch.rand(shape, generator=generator).to(like.device)
+            made = torch.rand(shape, generator=generator, device="cpu").to(like.device)
             return [made] if self.is_detector else made
 
         if self.is_detector:

@@ -136,9 +136,18 @@ def needs_registered_op() -> bool:
 
 
 def exporting_to_onnx() -> bool:
-    """Whether ``torch.onnx.export`` is running, by either of its exporters."""
+    """Whether ``torch.onnx.export`` is tracing this call, by either of its exporters.
+
+    torch's flag is the process's: it is also set for other threads, whose calls need values and not nodes of a graph.
+    """
     onnx = sys.modules.get("torch.onnx")  # a tenth of a second to import
-    return onnx is not None and not torch.compiler.is_dynamo_compiling() and onnx.is_in_onnx_export()
+    return (
+        onnx is not None
+        and not torch.compiler.is_dynamo_compiling()
+        and onnx.is_in_onnx_export()
+        # These are the thread's. torch.export fakes tensors by a dispatch mode.
+        and (torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0)
+    )
 
 
 def record(function: Callable, *arguments: object) -> Any:

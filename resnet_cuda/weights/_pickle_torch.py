@@ -236,7 +236,7 @@ def tensor(view: View, stored: torch.Tensor) -> torch.Tensor:
         view: checked against its storage's number of elements.
         stored: the whole storage's bytes, uint8 of one dimension.
     """
-    elements = torch.empty(0, dtype=view.dtype)
+    elements = torch.empty(0, dtype=view.dtype, device=stored.device)
     if 0 in view.shape:
         return elements.reshape(view.shape)
     width = view.dtype.itemsize

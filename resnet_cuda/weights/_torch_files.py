@@ -117,7 +117,7 @@ def _legacy_storages(data: bytes, position: int, storages: list[Storage]) -> tup
         position = start + elements * storage.dtype.itemsize
         if position > len(data) or start > len(data):
             raise MalformedError(f"truncated: its storage {storage.key[:40]} is not all there")
-        content = torch.empty(position - start, dtype=torch.uint8)
+        content = torch.empty(position - start, dtype=torch.uint8, device="cpu")
         content.numpy()[:] = np.frombuffer(data, np.uint8, position - start, start)
         found[storage.key] = content
     return found, position

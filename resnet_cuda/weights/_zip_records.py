@@ -85,7 +85,7 @@ def read_bytes(file: BinaryIO, size: int, what: str, checksum: int | None = None
     Raises:
         MalformedError: naming ``what``, if they are truncated or their CRC32 is not ``checksum``.
     """
-    content = torch.empty(size, dtype=torch.uint8)
+    content = torch.empty(size, dtype=torch.uint8, device="cpu")  # whatever torch.set_default_device says
     view = memoryview(content.numpy())  # type: ignore[arg-type]
     found = 0
     for start in range(0, size, _CHUNK):

@@ -46,12 +46,14 @@ def convert_stem(weight: Tensor, source: Pixels, target: Pixels) -> Tensor:
     """
     if weight.dim() != 4 or weight.shape[1] != 3:
         raise ValueError(f"the stem's weight is of shape {tuple(weight.shape)}; pixels= needs (O, 3, kh, kw)")
-    scale = torch.tensor(target.std, dtype=torch.float64)
+    scale = weight.new_tensor(target.std, dtype=torch.float64)
     converted = weight.double()
     if source.order != target.order:
         converted = converted.flip(1)
-    source_std = torch.tensor(source.std if source.order == target.order else source.std[::-1], dtype=torch.float64)
-    factor = (scale / source_std)[:, None, None].to(converted.device)
+    source_std = weight.new_tensor(
+        source.std if source.order == target.order else source.std[::-1], dtype=torch.float64
+    )
+    factor = (scale / source_std)[:, None, None]
     return (converted * factor).to(weight.dtype)
 
 

@@ -92,6 +92,8 @@ class Target:
             if mean is None or std is None:
                 mean, std, scale = getattr(it, "pixel_mean", None), getattr(it, "pixel_std", None), 1.0
             if mean is not None and std is not None:
-                lists = [torch.as_tensor(value, dtype=torch.float64).flatten() * scale for value in (mean, std)]
+                lists = [
+                    torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten() * scale for value in (mean, std)
+                ]
                 return lists[0].tolist(), lists[1].tolist()
         return None
