@@ -141,7 +141,7 @@ def test_commands_are_those_of_the_example(page, monkeypatch):
 
 # What the troubleshooting page quotes.
 
-OTHERS = {  # of Python, torch, CUDA and the system's loader
+OTHERS = {  # of Python, torch, CUDA, OpenVINO and the system's loader
     "undefined symbol",
     "cannot open shared object file",
     "no kernel image is available for execution on the device",
@@ -150,6 +150,7 @@ OTHERS = {  # of Python, torch, CUDA and the system's loader
     "CUBLAS_WORKSPACE_CONFIG",
     "Unknown builtin op: resnet_cuda::",
     "Could not find schema for resnet_cuda::",
+    "No conversion rule found for operations: resnet_cuda::",
     "Guard failed",
     "_dispatch_library(): incompatible function arguments",
     "try blocks aren't supported",
