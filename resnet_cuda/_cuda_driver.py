@@ -8,8 +8,7 @@ import ctypes
 def driver_version() -> tuple[int, int] | None:
     """The newest CUDA version that the driver supports, (12, 6); None where there is no driver.
 
-    ``cuDriverGetVersion`` is the one function of the driver that needs no ``cuInit``, after which a process could no
-    longer be forked.
+    ``cuDriverGetVersion`` needs no ``cuInit``, after which a process could no longer be forked.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")  # the name by which the CUDA runtime finds it

@@ -6,6 +6,8 @@ For toolkits whose Python packages have no nvcc, which are those before 13.0.
 from __future__ import annotations
 
 import re
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from compile_gate.checks import resource_faults
@@ -24,19 +26,22 @@ def write_ptx(tools: Tools, source: Path, architecture: str, target: Path) -> No
     output_of([*tools.command, f"-arch={virtual}", "-ptx", str(source), "-o", str(target)])
 
 
+@cache
 def codes_of(ptxas: Path) -> frozenset[str]:
     """The architectures that it assembles for: ``sm_75`` and so on."""
     return frozenset(re.findall(r"'(sm_\w+)'", output_of([str(ptxas), "--help"])))
 
 
-def isa_of(ptxas: Path, folder: Path) -> str:
+@cache
+def isa_of(ptxas: Path) -> str:
     """The newest version of PTX that it takes, by its own word."""
-    source = folder / "newer.ptx"
-    source.write_text(".version 99.0\n.target sm_80\n.address_size 64\n")
-    try:
-        said = output_of([str(ptxas), "-arch=sm_80", str(source), "-o", str(source.with_suffix(".cubin"))])
-    except RuntimeError as error:
-        said = str(error)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "newer.ptx"
+        source.write_text(".version 99.0\n.target sm_80\n.address_size 64\n")
+        try:
+            said = output_of([str(ptxas), "-arch=sm_80", str(source), "-o", str(source.with_suffix(".cubin"))])
+        except RuntimeError as error:
+            said = str(error)
     newest = _NEWEST.search(said)
     if newest is None:
         raise ValueError(f"{ptxas} does not say which version of PTX it takes: {said}")
@@ -77,7 +82,7 @@ def assembled_faults(tools: Tools, ptxas: dict[str, Path], architecture: str, fo
         write_ptx(tools, source, architecture, ptx)
         for toolkit, path in knowing.items():
             try:
-                log = assemble(path, isa_of(path, folder), ptx, architecture)
+                log = assemble(path, isa_of(path), ptx, architecture)
             except RuntimeError as error:
                 faults[toolkit].append(f"{source.name}: {error}")
             else:

@@ -54,9 +54,9 @@ def test_another_toolkit_may_spill_a_few_bytes_but_no_more():
     assert [fault.split()[0] for fault in faults(4, "13.0")] == ["spills", "has", "uses", "has"]
 
 
-def test_the_assembler_says_what_it_takes(ptxas, tmp_path):
+def test_the_assembler_says_what_it_takes(ptxas):
     assert {"sm_80", "sm_90a"} <= codes_of(ptxas)
-    major, minor = map(int, isa_of(ptxas, tmp_path).split("."))
+    major, minor = map(int, isa_of(ptxas).split("."))
     assert (major, minor) >= (8, 8)
 
 

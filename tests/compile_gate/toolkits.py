@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -45,20 +44,6 @@ def requirements(toolkit: str) -> list[str]:
     return [*own, f"{PACKAGES[-1]}=={toolkit}.*" if number(toolkit) < (13, 3) else f"{PACKAGES[-1]}>=13.3"]
 
 
-def install(toolkit: str, folder: Path) -> Path:
-    """The folder with the toolkit's ``bin``; pip's own settings, such as constraints for torch, are left aside."""
-    target = folder / toolkit
-    root = target / "nvidia" / ("cu13" if has_nvcc(toolkit) else "cuda_nvcc")
-    if not (root / "bin" / "ptxas").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-        environment = {**os.environ, "PIP_CONSTRAINT": os.devnull}
-        command += ["--target", str(target), *requirements(toolkit)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode != 0:
-            raise RuntimeError(result.stderr.strip() or f"pip: exit status {result.returncode}")
-    return root
-
-
 def run(command: list[str], **variables: str) -> str:
     """Its output.
 
@@ -67,6 +52,16 @@ def run(command: list[str], **variables: str) -> str:
     """
     settings = [f"{name}={value}" for name, value in variables.items()]
     return output_of(["env", *settings, *command])
+
+
+def install(toolkit: str, folder: Path) -> Path:
+    """The folder with the toolkit's ``bin``; pip's own constraints, such as those for torch, are left aside."""
+    target = folder / toolkit
+    root = target / "nvidia" / ("cu13" if has_nvcc(toolkit) else "cuda_nvcc")
+    if not (root / "bin" / "ptxas").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+        run([*command, "--target", str(target), *requirements(toolkit)], PIP_CONSTRAINT=os.devnull)
+    return root
 
 
 def gate_passes(root: Path) -> str:
