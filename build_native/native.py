@@ -192,8 +192,8 @@ def jobs() -> list[str]:
     text = os.environ.get("MAX_JOBS", "").strip()
     if not text:
         return []
-    if not text.isdecimal() or int(text) == 0:
-        raise BuildError(f"MAX_JOBS is {text!r}; allowed are whole numbers from 1 on")
+    if not text.isdecimal():
+        raise BuildError(f"MAX_JOBS is {text!r}; allowed are whole numbers, such as 2")
     return ["-j", text]
 
 
