@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx import Proxy
 
@@ -145,9 +146,14 @@ def exporting_to_onnx() -> bool:
         onnx is not None
         and not torch.compiler.is_dynamo_compiling()
         and onnx.is_in_onnx_export()
-        # These are the thread's. torch.export fakes tensors by a dispatch mode.
-        and (torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0)
+        # These are the thread's: torch.jit.trace's state, and the dispatch mode by which torch.export fakes tensors.
+        and (torch._C._get_tracing_state() is not None or _in_fake_mode())
     )
+
+
+def _in_fake_mode() -> bool:
+    stack = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+    return any(isinstance(mode, FakeTensorMode) for mode in stack)
 
 
 def record(function: Callable, *arguments: object) -> Any:
