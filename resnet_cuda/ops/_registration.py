@@ -14,6 +14,8 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx import Proxy
 
+from resnet_cuda.ops._out_of_memory import raise_if_out_of_memory
+
 NAMESPACE = "resnet_cuda"
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
@@ -100,8 +102,12 @@ def below_wrappers() -> torch._C._ExcludeDispatchKeyGuard:
 
 def call_without_graph(overload: torch._ops.OpOverload, *arguments):
     """``overload(*arguments)`` where no gradient of its results is needed, see :func:`below_wrappers`."""
-    with below_wrappers():
-        return overload(*arguments)
+    try:
+        with below_wrappers():
+            return overload(*arguments)
+    except RuntimeError as error:
+        raise_if_out_of_memory(error)
+        raise
 
 
 def call_in_backward(overload: torch._ops.OpOverload, *arguments):
