@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import platform
 import runpy
+import sys
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -19,6 +21,13 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _python() -> str:
+    version = platform.python_version()
+    if sys.version_info < (3, 13) or not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return version
+    return f"{version}, free-threaded, with the GIL {'on' if sys._is_gil_enabled() else 'off'}"
 
 
 def _gpus() -> str:
@@ -62,7 +71,7 @@ def facts() -> dict[str, str]:
     return {
         "resnet_cuda": __version__,
         "folder": str(Path(__file__).parent),
-        "python": platform.python_version(),
+        "python": _python(),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "torchvision": _version("torchvision"),
         "compiled part": _compiled_part(built.get("sources")),
