@@ -6,13 +6,13 @@ import importlib.metadata
 import json
 import platform
 import runpy
-import sys
 import sysconfig
 from pathlib import Path
 
 import torch
 
 from resnet_cuda import _backend, _extension
+from resnet_cuda._gil import has_gil
 from resnet_cuda._version import __version__
 
 
@@ -25,9 +25,9 @@ def _version(package: str) -> str:
 
 def _python() -> str:
     version = platform.python_version()
-    if sys.version_info < (3, 13) or not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return version
-    return f"{version}, free-threaded, with the GIL {'on' if sys._is_gil_enabled() else 'off'}"
+    return f"{version}, free-threaded, with the GIL {'on' if has_gil() else 'off'}"
 
 
 def _gpus() -> str:
