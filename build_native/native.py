@@ -11,14 +11,29 @@ from pathlib import Path
 
 from build_native.architectures import architectures_of, nvcc_flags
 from build_native.errors import BuildError
+from build_native.host_compiler import host_compiler
 from build_native.ninja_file import NinjaFile, import_ninja
 from build_native.plan import Plan
 from build_native.sources import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
+BUILT = ROOT / "build" / "native"
 # An unstable header fails at its #include under these.
 STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY")
+# Offsets and images may have NaN and infinity, and sums have their order. -ffast-math and the like take that away; some
+# environments have it in CXXFLAGS for all packages.
+STRICT_ARITHMETIC = (
+    "-fno-fast-math",
+    "-fno-unsafe-math-optimizations",
+    "-fno-finite-math-only",
+    "-fno-associative-math",
+    "-fno-reciprocal-math",
+    "-fsigned-zeros",
+)
+# Nobody reads errno or the floating-point exception flags; without them a loop with a square root becomes vectors.
+# After the strict ones, which switch both on.
+UNREAD_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
 
 
 def _instruction_sets() -> dict[str, tuple[str, ...]]:
@@ -99,7 +114,9 @@ def device_command(plan: Plan) -> list[str]:
         *_torch_include(plan),
     ]
     command += ["-DUSE_CUDA", "--expt-relaxed-constexpr"]
-    return [*command, "-ccbin", plan.compiler[0]] if os.environ.get("CXX") else command
+    if os.environ.get("CXX"):
+        command += ["-ccbin", host_compiler(plan.compiler, BUILT)]
+    return command
 
 
 def _libraries(plan: Plan) -> list[str]:
@@ -116,20 +133,19 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
     # A switch over an enumeration without a default must have every case.
     warnings = ["-Wall", "-Wextra", "-Werror=switch", "-Wno-psabi"]
-    # Nobody reads errno or the floating-point exception flags; without them a loop with a square root becomes vectors.
     host = [
         *plan.compiler,
         "-std=c++17",
         "-O3",
-        "-fno-math-errno",
-        "-fno-trapping-math",
         "-fPIC",
         "-fvisibility=hidden",
         *warnings,
         *_own_flags(),
     ]
-    # They come last, so that they overrule ours. What nvcc is to add it reads itself, in NVCC_APPEND_FLAGS.
-    asked, linking = plan.compile_flags, plan.link_flags
+    # They come last, so that they overrule ours, but for the arithmetic: to gcc before 13 -ffast-math in LDFLAGS would
+    # round small numbers to 0 in the whole process. What nvcc is to add it reads itself, in NVCC_APPEND_FLAGS.
+    asked = [*plan.compile_flags, *STRICT_ARITHMETIC, *UNREAD_FLAGS]
+    linking = [*plan.link_flags, *STRICT_ARITHMETIC[:2]]
     linker = [*plan.compiler, "-shared"]
     # Of torch nothing: its include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI.
     with_facts = ["-include", str(facts)]
@@ -167,6 +183,20 @@ def find_ninja() -> str:
     return str(Path(import_ninja().BIN_DIR) / "ninja")
 
 
+def jobs() -> list[str]:
+    """Ninja's option for $MAX_JOBS; without it ninja runs as many as there are cores, and two more.
+
+    Raises:
+        BuildError: if it is not a number.
+    """
+    text = os.environ.get("MAX_JOBS", "").strip()
+    if not text:
+        return []
+    if not text.isdecimal():
+        raise BuildError(f"MAX_JOBS is {text!r}; allowed are whole numbers, such as 2")
+    return ["-j", text]
+
+
 def build(plan: Plan, version: str) -> dict[str, Path]:
     """Compiles and links according to the plan; only files that have changed since the last build.
 
@@ -174,13 +204,11 @@ def build(plan: Plan, version: str) -> dict[str, Path]:
         The libraries by their names in the package.
     """
     tag = re.sub(r"[^\w.]+", "-", f"{sysconfig.get_config_var('SOABI')}-torch{plan.torch.version}")
-    folder = ROOT / "build" / "native" / tag
+    folder = BUILT / tag
     folder.mkdir(parents=True, exist_ok=True)
     outputs = write_ninja_file(plan, folder, version)
     command = [find_ninja(), "-C", str(folder)]
-    jobs = os.environ.get("MAX_JOBS")
-    if jobs:
-        command += ["-j", jobs]
+    command += jobs()
     if subprocess.run(command).returncode != 0:
         raise BuildError("the compiler failed, see above (with pip: add -v)")
     return outputs

@@ -68,7 +68,7 @@ def choice() -> str:
     return value
 
 
-def user_flags(*variables: str) -> tuple[str, ...]:
+def words_of(*variables: str) -> tuple[str, ...]:
     """The words of environment variables such as CXXFLAGS, in the order given.
 
     Raises:
@@ -85,10 +85,10 @@ def user_flags(*variables: str) -> tuple[str, ...]:
 
 def find_compiler() -> tuple[str, ...]:
     """$CXX, else the first of g++, c++ and clang++."""
-    asked = shlex.split(os.environ.get("CXX", ""))
-    for command in [asked] if asked else [["g++"], ["c++"], ["clang++"]]:
+    asked = words_of("CXX")
+    for command in [asked] if asked else [("g++",), ("c++",), ("clang++",)]:
         if shutil.which(command[0]):
-            return tuple(command)
+            return command
     raise BuildError(
         f"no C++ compiler: {asked[0] if asked else 'g++, c++ and clang++'} not found. Install one "
         f"(Debian: apt install g++), or set {VARIABLE}=none for a pure Python install that runs on the slow reference"
@@ -134,8 +134,8 @@ def make_plan() -> Plan:
         chosen,
         find_compiler(),
         find_torch(),
-        compile_flags=user_flags("CPPFLAGS", "CXXFLAGS"),
-        link_flags=user_flags("LDFLAGS"),
+        compile_flags=words_of("CPPFLAGS", "CXXFLAGS"),
+        link_flags=words_of("LDFLAGS"),
     )
     if chosen == "cpu":
         return common

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.metadata
+import re
+import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -187,6 +190,26 @@ def test_the_compilers_flags_are_read(checkout, compiler):
     assert all("-Wl,--as-needed -static-libstdc++" in command for command in linking)
     with pytest.raises(RuntimeError, match=r"CXXFLAGS is .* No closing quotation"):
         build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler, CXXFLAGS="'-O1")
+
+
+@pytest.mark.parametrize("flags", ["-ffast-math", "-Ofast", "-funsafe-math-optimizations -ffinite-math-only"])
+def test_arithmetic_is_strict_whatever_the_flags(checkout, compiler, flags):
+    """Some environments set -ffast-math for all packages; NaN offsets would be sampled anywhere."""
+    variables = {"CXXFLAGS": flags, "LDFLAGS": "-ffast-math"}
+    build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler, **variables)
+    compiling = [command for command in tree.commands(compiler) if " -c " in command]
+    linking = [command for command in tree.commands(compiler) if "-shared" in command]
+    assert compiling
+    assert all(command.index(flags) < command.index("-fno-fast-math") for command in compiling)
+    assert all(command.rindex("-ffast-math") < command.rindex("-fno-fast-math") for command in linking)
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++ to ask")
+    options = [word for word in compiling[0].split() if word.startswith(("-f", "-O"))]
+    macros = subprocess.run(
+        ["g++", *options, "-dM", "-E", "-x", "c++", "/dev/null"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "#define __FINITE_MATH_ONLY__ 0" in macros
+    assert not re.findall(r"__(?:FAST_MATH|ASSOCIATIVE_MATH|RECIPROCAL_MATH|NO_SIGNED_ZEROS)__", macros)
 
 
 def test_torch_headers_do_not_stand_before_pybind11s(checkout, compiler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -180,6 +181,48 @@ def test_the_compilers_flags_are_part_of_the_plan(fake_toolkit, monkeypatch):
     monkeypatch.setenv("LDFLAGS", "'-lm")
     with pytest.raises(BuildError, match='LDFLAGS is "\'-lm": No closing quotation'):
         make_plan()
+
+
+def test_a_compiler_of_several_words_compiles_for_nvcc_too(fake_toolkit, monkeypatch, tmp_path):
+    """nvcc takes one file, without words behind it: of "ccache g++" it ran ccache alone."""
+    launcher = tmp_path / "with space" / "launcher"
+    launcher.parent.mkdir()
+    launcher.write_text('#!/bin/sh\necho "launched $@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setattr(native, "BUILT", tmp_path / "built")
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
+    assert "-ccbin" not in native.device_command(make_plan())
+    monkeypatch.setenv("CXX", f"'{launcher}'")
+    assert native.device_command(make_plan())[-2:] == ["-ccbin", str(launcher)]
+    monkeypatch.setenv("CXX", f"'{launcher}' 'two words' -m64")
+    option, script = native.device_command(make_plan())[-2:]
+    assert option == "-ccbin"
+    assert subprocess.run([script, "-c", "a b.cpp"], capture_output=True, text=True).stdout == (
+        "launched two words -m64 -c a b.cpp\n"
+    )
+    assert native.device_command(make_plan())[-1] == script
+    monkeypatch.setenv("CXX", f"'{launcher}' -m32")
+    assert native.device_command(make_plan())[-1] != script  # so that ninja compiles anew
+    monkeypatch.setenv("CXX", "'g++")
+    with pytest.raises(BuildError, match='CXX is "\'g\\+\\+": No closing quotation'):
+        make_plan()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "options"), [(None, []), ("", []), ("1", ["-j", "1"]), (" 16 ", ["-j", "16"]), ("0", ["-j", "0"])]
+)
+def test_the_number_of_jobs(jobs, options, monkeypatch):
+    monkeypatch.delenv("MAX_JOBS", raising=False)
+    if jobs is not None:
+        monkeypatch.setenv("MAX_JOBS", jobs)
+    assert native.jobs() == options
+
+
+@pytest.mark.parametrize("jobs", ["-1", "all", "2.5"])
+def test_a_number_of_jobs_that_is_none_is_named(jobs, monkeypatch):
+    monkeypatch.setenv("MAX_JOBS", jobs)
+    with pytest.raises(BuildError, match=f"MAX_JOBS is '{jobs}'; allowed are whole numbers, such as 2"):
+        native.jobs()
 
 
 def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_path):

@@ -1,0 +1,27 @@
+"""The host compiler of nvcc, which takes one file and no words behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import tempfile
+from pathlib import Path
+
+
+def host_compiler(compiler: tuple[str, ...], folder: Path) -> str:
+    """What ``-ccbin`` is given for $CXX: the command itself or, for several words such as "ccache g++", a script.
+
+    The script lies in ``folder``. Its name follows from its contents, so that another $CXX compiles anew.
+    """
+    if len(compiler) == 1:
+        return compiler[0]
+    text = f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n'
+    script = folder / f"host_compiler_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if not script.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:  # others may be writing it, too
+            written = Path(temporary) / script.name
+            written.write_text(text)
+            written.chmod(0o755)
+            written.replace(script)
+    return str(script)
