@@ -28,7 +28,7 @@ from build_native import BuildError, build, make_plan  # noqa: E402
 
 def version() -> str:
     """The version, read without importing the package."""
-    module = ast.parse((PACKAGE / "_version.py").read_text())
+    module = ast.parse((PACKAGE / "_version.py").read_text(encoding="utf-8"))
     return next(ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
 
 

@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the picture to write")
     chosen = parser.parse_args(arguments)
     try:
-        draw(json.loads(chosen.results.read_text()), chosen.out)
+        draw(json.loads(chosen.results.read_text(encoding="utf-8")), chosen.out)
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{chosen.results}: {error}")
     return 0

@@ -30,7 +30,7 @@ def kernel_times(call: Callable[[], object], device: torch.device, repeats: int 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        trace = json.loads(path.read_text())
+        trace = json.loads(path.read_text(encoding="utf-8"))
     categories = ("kernel", "gpu_memcpy", "gpu_memset") if on_gpu else ("cpu_op",)
     groups: dict[str, list[dict]] = defaultdict(list)
     for event in trace["traceEvents"]:

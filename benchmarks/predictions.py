@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.records import microseconds, select
 
-PREDICTED = json.loads(Path(__file__).with_name("predictions.json").read_text())
+PREDICTED = json.loads(Path(__file__).with_name("predictions.json").read_text(encoding="utf-8"))
 REASONS = Path(__file__).resolve().parent / "results" / "gpu-reasons.json"
 LARGEST_MISS = 0.30
 NOT_YET = "–"  # noqa: RUF001 - a dash, and no minus: a cell's value that no run has measured
@@ -79,7 +79,11 @@ def read_reasons() -> dict[str, str]:
     """By the key of a prediction's row, why it missed. The file gives a reason, in lines, once for several rows."""
     if not REASONS.exists():
         return {}
-    return {key: " ".join(entry["reason"]) for entry in json.loads(REASONS.read_text()) for key in entry["rows"]}
+    return {
+        key: " ".join(entry["reason"])
+        for entry in json.loads(REASONS.read_text(encoding="utf-8"))
+        for key in entry["rows"]
+    }
 
 
 def verdict(row: dict, value: float | None, reasons: dict[str, str], notes: list[str]) -> str:

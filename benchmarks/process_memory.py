@@ -45,7 +45,7 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float | 
     _release_freed_memory()
     try:
         # Linux sets the high-water mark of the resident set back to the present size.
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return None
     before = _status_megabytes("VmRSS")
@@ -54,7 +54,7 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float | 
 
 
 def _status_megabytes(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024 / 1e6
     raise RuntimeError(f"/proc/self/status has no line {key}")

@@ -29,7 +29,7 @@ class Results:
 def read(path: Path) -> list[dict]:
     """All whole lines of a result file."""
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

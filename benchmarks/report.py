@@ -30,7 +30,10 @@ def table(rows: list[Comparison]) -> str:
 
 def write_json(path: Path, environment: dict[str, object], rows: list[Comparison]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"environment": environment, "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
+    path.write_text(
+        json.dumps({"environment": environment, "rows": [row.as_json() for row in rows]}, indent=1) + "\n",
+        encoding="utf-8",
+    )
 
 
 def write_plots(base: Path, environment: dict[str, object], rows: list[Comparison]) -> None:

@@ -9,10 +9,11 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from build_native import systems
 from build_native.architectures import architectures_of, nvcc_flags
 from build_native.errors import BuildError
 from build_native.host_compiler import host_compiler
-from build_native.ninja_file import NinjaFile, import_ninja
+from build_native.ninja_file import NinjaFile, import_ninja, write_if_changed
 from build_native.plan import Plan
 from build_native.sources import digest
 
@@ -39,7 +40,7 @@ UNREAD_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
 def _instruction_sets() -> dict[str, tuple[str, ...]]:
     """The compile flags of each instruction set by its name, from the table in ``common/instruction_sets.h``."""
     table = CSRC / "common/instruction_sets.h"
-    text = table.read_text()
+    text = table.read_text(encoding="utf-8")
     rows = re.findall(r"^  SET\((\w+), (\w+), (\w+), (.+)\)", text, re.M)
     if len(rows) != text.count(" SET(k") - 1:  # portable stands in the table of other processors, too
         raise BuildError(f"{table}: every SET(...) must be a line of its own, indented by two spaces")
@@ -88,8 +89,7 @@ def _write_facts(path: Path, plan: Plan, version: str) -> None:
     }
     text = "".join(f'#define {name} "{value}"\n' for name, value in facts.items())
     text += f"#define RESNET_CUDA_SOURCES_SYMBOL resnet_cuda_sources_{facts['RESNET_CUDA_BUILD_SOURCES']}\n"
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    write_if_changed(path, text)
 
 
 def _own_flags() -> list[str]:
@@ -119,10 +119,6 @@ def device_command(plan: Plan) -> list[str]:
     return command
 
 
-def _libraries(plan: Plan) -> list[str]:
-    return [f"-L{plan.torch.root / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
-
-
 def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     """Writes ``folder``/build.ninja; gives the libraries it makes, by the name they get in the package."""
     import pybind11
@@ -146,7 +142,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     # round small numbers to 0 in the whole process. What nvcc is to add it reads itself, in NVCC_APPEND_FLAGS.
     asked = [*plan.compile_flags, *STRICT_ARITHMETIC, *UNREAD_FLAGS]
     linking = [*plan.link_flags, *STRICT_ARITHMETIC[:2]]
-    linker = [*plan.compiler, "-shared"]
+    linker, torch_libraries = systems.linker(plan.compiler), systems.torch_libraries(plan.torch.root / "lib")
     # Of torch nothing: its include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI.
     with_facts = ["-include", str(facts)]
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), *with_facts]
@@ -159,7 +155,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     for source in cpu_sources():
         extra = own.get(source.name) or [*torch_include, *_instruction_set(source)]
         objects.append(file.compile([*host, *extra, *asked], source, folder / "cpu", CSRC))
-    file.link(linker, objects, [*_libraries(plan), *linking], outputs[module])
+    file.link(linker, objects, [*torch_libraries, *linking], outputs[module])
 
     if plan.cuda:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
@@ -174,7 +170,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
             command = device if source.suffix == ".cu" else [*shared, *own.get(source.name, ())]
             objects.append(file.compile(command, source, folder / "cuda", CSRC))
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
-        file.link(linker, objects, [*_libraries(plan), *runtime, *linking], outputs["_cuda_kernels.so"])
+        file.link(linker, objects, [*torch_libraries, *runtime, *linking], outputs["_cuda_kernels.so"])
     file.write(folder / "build.ninja")
     return outputs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 from pathlib import Path
@@ -23,6 +24,13 @@ def import_ninja() -> ModuleType:
     except ImportError as error:
         raise BuildError(f"the Python package ninja is missing ({error}); pip install ninja") from None
     return ninja
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Writes a file that the build reads; where nothing changed it stays, so that nothing is built again."""
+    content = os.fsencode(text)  # it has names of files, which ninja and the compiler take as bytes
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def _path(path: Path) -> str:
@@ -55,6 +63,4 @@ class NinjaFile:
         self._writer.build(_path(target), "link", [_path(path) for path in objects], variables=variables)
 
     def write(self, path: Path) -> None:
-        text = self._text.getvalue()
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        write_if_changed(path, self._text.getvalue())

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from build_native import architectures, toolkit
+from build_native import architectures, systems, toolkit
 from build_native.errors import BuildError
 
 VARIABLE = "RESNET_CUDA_BUILD"
@@ -43,7 +43,8 @@ class Plan:
     def describe(self) -> str:
         lines = [f"resnet_cuda build, {VARIABLE}={self.choice}"]
         if self.compiler is None:
-            return "\n  ".join([*lines, "nothing is compiled: pure Python, everything runs on the reference"])
+            lines.append("nothing is compiled: pure Python, everything runs on the reference")
+            return "\n  ".join([*lines, *self.remarks])
         lines.append(f"C++ compiler: {shlex.join(self.compiler)}")
         lines.append(
             f"torch headers: {self.torch.version} at {self.torch.root} (runs with any torch from {OLDEST_TORCH} on)"
@@ -66,6 +67,22 @@ def choice() -> str:
     if value not in CHOICES:
         raise BuildError(f"{VARIABLE} is {value!r}; allowed are {', '.join(CHOICES)}")
     return value
+
+
+def compiles(chosen: str) -> bool:
+    """Whether anything is compiled for the value ``chosen`` of RESNET_CUDA_BUILD on this system.
+
+    Raises:
+        BuildError: where it asks for what the system has not.
+    """
+    if chosen == "none" or systems.compiles():
+        return chosen != "none"
+    if chosen == "auto":
+        return False
+    raise BuildError(
+        f"{VARIABLE} is {chosen!r}, but on Windows nothing can be compiled: {systems.WHY_NOT_ON_WINDOWS}. Leave "
+        f"{VARIABLE} unset, or set it to none, for a pure Python install that runs on the slow reference"
+    )
 
 
 def words_of(*variables: str) -> tuple[str, ...]:
@@ -91,7 +108,8 @@ def find_compiler() -> tuple[str, ...]:
             return command
     raise BuildError(
         f"no C++ compiler: {asked[0] if asked else 'g++, c++ and clang++'} not found. Install one "
-        f"(Debian: apt install g++), or set {VARIABLE}=none for a pure Python install that runs on the slow reference"
+        f"(Debian: apt install g++; macOS: xcode-select --install), or set {VARIABLE}=none for a pure Python install "
+        "that runs on the slow reference"
     )
 
 
@@ -128,8 +146,8 @@ def make_plan() -> Plan:
             for a missing CUDA toolkit.
     """
     chosen = choice()
-    if chosen == "none":
-        return Plan(chosen)
+    if not compiles(chosen):
+        return Plan(chosen, remarks=() if chosen == "none" else (f"on Windows: {systems.WHY_NOT_ON_WINDOWS}",))
     common = Plan(
         chosen,
         find_compiler(),

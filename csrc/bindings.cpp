@@ -25,7 +25,9 @@ std::vector<std::string> usable_instruction_sets() {
 
 }  // namespace
 
-PYBIND11_MODULE(_C, module) {
+// Nothing here or in the operators needs the GIL: what they keep between calls is constant once it is initialised, or
+// atomic.
+PYBIND11_MODULE(_C, module, pybind11::mod_gil_not_used()) {
   module.doc() = "Build information of resnet_cuda; importing it registers torch.ops.resnet_cuda.*";
   module.def(
       "build_info",

@@ -20,6 +20,8 @@ from detection import distributed
 from detection.commands import check, demo, evaluate, predict, train
 from detection.training.interrupts import Interrupted
 
+from resnet_cuda._console import escape_what_cannot_be_printed
+
 MISTAKE = 2
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 
@@ -34,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    escape_what_cannot_be_printed()
     # A data set class of the user's is looked for in the current folder, as with `python -m`.
     if "" not in sys.path:
         sys.path.append("")

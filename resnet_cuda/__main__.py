@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from resnet_cuda._console import escape_what_cannot_be_printed
 from resnet_cuda._version import __version__
 from resnet_cuda.export.command import add_export, run_export
 from resnet_cuda.info import print_info
@@ -16,6 +17,7 @@ from resnet_cuda.weights.convert import ALIASES, LAYOUTS, TARGETS, convert_file
 
 def main(arguments: list[str] | None = None) -> int:
     """The program; returns its exit status, 1 for what cannot be converted or exported, 2 for wrong arguments."""
+    escape_what_cannot_be_printed()
     program = "resnet-cuda" if sys.argv[0].endswith("resnet-cuda") else "python -m resnet_cuda"
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--version", action="version", version=f"resnet_cuda {__version__}")

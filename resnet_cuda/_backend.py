@@ -1,13 +1,15 @@
 """Which implementation of the operators runs: the compiled one or the reference in PyTorch.
 
 The choice is a global of this module and not a context variable, so that ``torch.compile`` can guard on it. It applies
-to all threads of the process.
+to all threads of the process; blocks of several threads may end in any order.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+import weakref
 
 import torch
 
@@ -18,6 +20,7 @@ ENVIRONMENT_VARIABLE = "RESNET_CUDA_BACKEND"
 
 _choice = "auto"
 _warned: set[str] = set()
+_lock = threading.Lock()
 
 
 def backend() -> str:
@@ -48,6 +51,9 @@ def _set(name: str, origin: str) -> str:
 class use_backend:  # noqa: N801 - reads as a function, as torch.no_grad and torch.set_grad_enabled do
     """Chooses the implementation of the operators, from now on or, as a context manager, until the block ends.
 
+    It applies to all threads. Of blocks of several threads that overlap the one begun last counts; when all have
+    ended, what was chosen before the first of them does again.
+
     Args:
         name: ``"native"`` (the compiled operators; an error where they are missing), ``"reference"`` (pure PyTorch)
             or ``"auto"`` (native where it supports the tensor's device, else the reference with one warning).
@@ -61,18 +67,48 @@ class use_backend:  # noqa: N801 - reads as a function, as torch.no_grad and tor
     ...     y = model(x)
     """
 
+    _thread: int | None = None  # until it has become a block, the thread that called
+
     def __init__(self, name: str):
-        self._previous = _set(name, "use_backend")
+        if torch.compiler.is_dynamo_compiling():  # it can trace neither locks nor weak references
+            self._previous = _set(name, "use_backend")
+            return
+        with _lock:
+            self._previous = _set(name, "use_backend")
+            self._thread = threading.get_ident()
+            _calls[:] = [it for it in _calls if it() is not None] + [weakref.ref(self)]
 
     def __enter__(self) -> use_backend:
+        self._thread = None
         return self
 
     def __exit__(self, *exception: object) -> None:
         global _choice
-        _choice = self._previous
+        if torch.compiler.is_dynamo_compiling():
+            _choice = self._previous
+            return
+        with _lock:
+            later = self._taken_from_calls()
+            if later is None:
+                _choice = self._previous
+            else:
+                later._previous = self._previous
+
+    def _taken_from_calls(self) -> use_backend | None:
+        """Another thread's block that began after this one and has not ended; calls of this thread end with it."""
+        calls = [it for it in (reference() for reference in _calls) if it is not None]
+        if self not in calls:  # it has ended before, or began where torch.compile traced
+            return None
+        own, thread = calls.index(self), threading.get_ident()
+        del _calls[:]
+        _calls.extend(weakref.ref(it) for it in calls if it is not self)
+        return next((it for it in calls[own + 1 :] if it._thread != thread), None)
 
     def __repr__(self) -> str:
         return f"<resnet_cuda backend: {backend()}>"
+
+
+_calls: list[weakref.ref[use_backend]] = []  # in their order, of all threads: blocks, and calls whose result is kept
 
 
 def use_native_for(tensor: torch.Tensor) -> bool:

@@ -42,6 +42,8 @@ def _compiled_elsewhere() -> Path | None:
 
 def _why_missing() -> tuple[str, str]:
     """The message for a missing library: why there is none, and what to do."""
+    if sys.platform == "win32":  # see build_native/systems.py
+        return f"{_FOLDER} has no compiled part, which is not built on Windows", "Run on Linux, in WSL 2, say"
     parent = _FOLDER.parent
     is_checkout = (parent / "setup.py").is_file()
     compiled = _compiled_elsewhere()

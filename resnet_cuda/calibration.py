@@ -46,10 +46,10 @@ class _Measurement:
             )
         _write_statistics(layer, mean, variance)
         total = self.count + count
-        difference = mean.double() - self.mean.to(mean.device)
-        squares = self.squares.to(mean.device) + variance.double() * count
-        self.squares = squares + difference.square() * (self.count * count / total)
-        self.mean = self.mean.to(mean.device) + difference * (count / total)
+        mean, variance = mean.cpu().double(), variance.cpu().double()  # not every device has float64
+        difference = mean - self.mean
+        self.squares = self.squares + variance * count + difference.square() * (self.count * count / total)
+        self.mean = self.mean + difference * (count / total)
         self.count = total
 
     def finish(self, layer: FrozenBatchNorm2d) -> None:

@@ -6,11 +6,13 @@ import importlib.metadata
 import json
 import platform
 import runpy
+import sysconfig
 from pathlib import Path
 
 import torch
 
 from resnet_cuda import _backend, _extension
+from resnet_cuda._gil import has_gil
 from resnet_cuda._version import __version__
 
 
@@ -19,6 +21,13 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _python() -> str:
+    version = platform.python_version()
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return version
+    return f"{version}, free-threaded, with the GIL {'on' if has_gil() else 'off'}"
 
 
 def _gpus() -> str:
@@ -62,7 +71,7 @@ def facts() -> dict[str, str]:
     return {
         "resnet_cuda": __version__,
         "folder": str(Path(__file__).parent),
-        "python": platform.python_version(),
+        "python": _python(),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda or 'none'})",
         "torchvision": _version("torchvision"),
         "compiled part": _compiled_part(built.get("sources")),

@@ -46,20 +46,24 @@ class Originals:
     """
 
     def __init__(self, name: str, *classes: type) -> None:
-        self._name, self._missing = name, classes
-        self._found: tuple[Any, ...] = ()
+        self._name = name
+        # The methods found and the classes that lack theirs, in one: threads may look at the same time.
+        self._state: tuple[tuple[Any, ...], tuple[type, ...]] = (), classes
         self._look()
 
-    def _look(self) -> None:
-        patched = tuple(it for it in self._missing if is_patched(it, self._name))
-        self._found += tuple(getattr(it, self._name) for it in self._missing if it not in patched)
-        self._missing = patched
+    def _look(self) -> tuple[Any, ...]:
+        found, missing = self._state
+        patched = tuple(it for it in missing if is_patched(it, self._name))
+        found += tuple(getattr(it, self._name) for it in missing if it not in patched)
+        self._state = found, patched
+        return found
 
     def __contains__(self, method: object) -> bool:
-        if self._missing:
-            self._look()
+        found, missing = self._state
+        if missing:
+            found = self._look()
         # Not `in`, as a proxy equals the function in it; not any(), which takes three times as long.
-        for it in self._found:  # noqa: SIM110
+        for it in found:  # noqa: SIM110
             if it is method:
                 return True
         return False

@@ -1,5 +1,7 @@
 """Choosing the implementation: function, context manager, environment variable."""
 
+import threading
+
 import pytest
 import torch
 from helpers.processes import run_python
@@ -46,6 +48,53 @@ def test_context_manager_restores_after_an_exception(registered):
     with pytest.raises(ZeroDivisionError):
         fail_inside("reference", ZeroDivisionError)
     assert backend() == "native"
+
+
+class OtherThread:
+    """A thread that runs one call after the other."""
+
+    def __call__(self, function, *arguments):
+        results = []
+        thread = threading.Thread(target=lambda: results.append(function(*arguments)))
+        thread.start()
+        thread.join()
+        return results[0]
+
+
+def test_blocks_of_two_threads_may_end_in_any_order(registered):
+    """Of each block its call, its begin and its end, in an order in which two threads may run them."""
+    elsewhere = OtherThread()
+    for begin_late in (False, True):
+        use_backend("native")
+        here = use_backend("reference")
+        there = elsewhere(use_backend, "native")
+        if not begin_late:
+            elsewhere(there.__enter__)
+        here.__enter__()
+        here.__exit__(None, None, None)
+        assert backend() == "native", "the other block has not ended"
+        if begin_late:
+            elsewhere(there.__enter__)
+        elsewhere(there.__exit__, None, None, None)
+        assert backend() == "native", "what was chosen before both, not the block that ended first"
+
+
+def test_three_blocks_of_threads_that_end_in_their_order(registered):
+    use_backend("reference")
+    elsewhere = OtherThread()
+    blocks = [elsewhere(lambda name: use_backend(name).__enter__(), name) for name in ("native", "reference", "native")]
+    seen = []
+    for block in blocks:
+        elsewhere(block.__exit__, None, None, None)
+        seen.append(backend())
+    assert seen == ["native", "native", "reference"]
+
+
+def test_a_choice_within_a_block_ends_with_it(registered):
+    use_backend("reference")
+    with use_backend("native"):
+        kept = use_backend("auto")
+    assert backend() == "reference", kept
 
 
 def test_a_refused_name_changes_nothing():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.networks import frozen_norms, narrow_cfg, narrow_fpn, one_process_group
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import resnet_cuda
 from resnet_cuda import build_backbone, calibrate, resnet_fpn_backbone
@@ -249,6 +250,26 @@ def test_a_calibrated_network_trains():
         loud, quiet = untouched(images)["3"].std(), model(images)["3"].std()
     assert loud > 1000
     assert 0.1 < quiet < 10
+
+
+class DeviceWithoutFloat64(TorchFunctionMode):
+    """As Apple's GPUs: only what was brought to the CPU can be float64."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.double and not getattr(args[0], "is_on_the_cpu", False):
+            raise TypeError("this device has no float64")
+        result = function(*args, **(kwargs or {}))
+        if function is torch.Tensor.cpu:
+            result = result.clone()
+            result.is_on_the_cpu = True
+        return result
+
+
+def test_a_device_without_float64():
+    model = narrow_fpn(norm_layer=FrozenBatchNorm2d)
+    images = torch.rand(2, 3, 64, 96)
+    with DeviceWithoutFloat64():
+        calibrate(model, images)
 
 
 def test_public_name():

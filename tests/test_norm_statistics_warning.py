@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from helpers.networks import frozen_norms, narrow_cfg, narrow_fpn, one_process_group
+from helpers.threads import in_threads
 from torch import nn
 
 from resnet_cuda import calibrate, norm_statistics_warning, resnet
@@ -39,13 +40,18 @@ def warned(function, *arguments) -> int:
     return sum(MESSAGE in str(warning.message) for warning in seen)
 
 
+def checks(module) -> bool:
+    """Whether the first step of ``module`` in training mode will still be checked."""
+    return len(module._forward_pre_hooks) > 0 and not module._checked
+
+
 @pytest.mark.parametrize("trainable", range(6))
 def test_once_at_the_first_step_however_much_is_trained(trainable, backend):
     model = narrow_fpn(trainable_layers=trainable)
     assert warned(model.eval(), x()) == 0  # shapes, speed
     with pytest.warns(UserWarning, match=rf"TorchvisionBody {MESSAGE}.*in all 20 of them.*resnet_cuda.calibrate"):
         model.train()(x())
-    assert not model.body._forward_pre_hooks
+    assert not checks(model.body)
     assert warned(model, x()) == 0
 
 
@@ -73,7 +79,7 @@ def test_not_where_the_statistics_came_somehow(change):
     for model in (narrow_fpn(), configured()):
         change(model)
         assert warned(model.train(), x()) == 0
-        assert not any(module._forward_pre_hooks for module in model.modules())
+        assert not any(checks(module) for module in model.modules())
 
 
 @pytest.mark.parametrize("norm", ["bn", "gn", "sync_bn", lambda channels: nn.InstanceNorm2d(channels)])
@@ -100,7 +106,7 @@ def test_copies_warn_for_themselves():
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     assert [warned(each, x()) for each in (model, *copies)] == [1, 1, 1]
     assert [warned(each, x()) for each in (model, *copies)] == [0, 0, 0]
-    assert not pickle.loads(pickle.dumps(model)).body._forward_pre_hooks
+    assert not checks(pickle.loads(pickle.dumps(model)).body)
 
 
 def test_compiles_to_one_graph_and_warns_in_eager(native):
@@ -140,7 +146,7 @@ def test_values_that_cannot_be_read_break_nothing():
         return image.sum()
 
     torch.func.vmap(ensemble, in_dims=(0, None))(stacked, x())
-    assert body._forward_pre_hooks
+    assert checks(body)
 
 
 def test_data_parallel_warns_once(tmp_path):
@@ -160,6 +166,33 @@ def test_symbolic_traces_do_not_warn():
     assert warned(lambda: extraction.create_feature_extractor(model, {"body.layer1": "c2"})) == 0
     assert warned(lambda: torch.fx.symbolic_trace(model.train())) == 0
     assert warned(model, x()) == 1
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = FrozenBatchNorm2d(1)
+        self.norm.weight.fill_(2)  # statistics of its own
+        norm_statistics_warning.warn_at_first_training_step(self)
+
+    def forward(self, x):
+        return x
+
+
+def test_first_steps_of_several_threads_at_once():
+    """Where a thread removes a hook while torch goes through the hooks in another, torch fails there."""
+    bodies = [Small() for _ in range(2000)]
+    image = torch.zeros(1)
+    in_threads(8, lambda _: [body(image) for body in bodies])
+    assert not any(map(checks, bodies))
+
+
+def test_without_a_gil_the_hook_stays_and_does_nothing_any_more(monkeypatch):
+    monkeypatch.setattr(norm_statistics_warning, "has_gil", lambda: False)
+    body = narrow_fpn().body.train()
+    hooks = dict(body._forward_pre_hooks)
+    assert [warned(body, x()) for _ in range(2)] == [1, 0]
+    assert body._forward_pre_hooks == hooks and not checks(body)
 
 
 def test_several_threads_may_take_the_first_step():

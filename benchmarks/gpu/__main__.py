@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
             outcomes = run(chosen.steps, places, results, chosen.total)
         finally:
             text = tables.everything(read(path) if path.exists() else [])
-            path.with_suffix(".md").write_text(text)
+            path.with_suffix(".md").write_text(text, encoding="utf-8")
             print(f"\n{text}\nwritten to {path} and {path.with_suffix('.md').name}", flush=True)
     step, outcome = outcomes[-1]
     if step.vital and outcome.status != "ok":

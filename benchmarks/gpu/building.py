@@ -50,13 +50,13 @@ def build(places: Places, seconds: float, results: Results) -> Outcome:
         environment.setdefault("RESNET_CUDA_BUILD", "cuda")
         if not environment.get("TORCH_CUDA_ARCH_LIST"):
             asked = run_command([sys.executable, "-c", CAPABILITY], seconds / 2, log, environment, places.imports)
-            found = re.findall(r"^\d+\.\d+$", log.read_text(), re.MULTILINE)
+            found = re.findall(r"^\d+\.\d+$", log.read_text(encoding="utf-8"), re.MULTILINE)
             if asked.status != "ok" or not found:
                 error = f"there is no GPU, so it is not known what to build for: {asked.error or 'torch named none'}"
                 return Outcome("error" if asked.status == "ok" else asked.status, asked.seconds, error)
             environment["TORCH_CUDA_ARCH_LIST"] = found[-1]
     stamp, stamp_file = sources_stamp(environment), places.site / "built-from"
-    reused = stamp_file.exists() and stamp_file.read_text() == stamp
+    reused = stamp_file.exists() and stamp_file.read_text(encoding="utf-8") == stamp
     status, error = "ok", None
     if not reused:
         shutil.rmtree(places.site, ignore_errors=True)
@@ -68,13 +68,13 @@ def build(places: Places, seconds: float, results: Results) -> Outcome:
     built = {"libraries": sorted(path.name for path in package.glob("*.so")), "reused": reused}
     results.write(kind="build", architectures=environment.get("TORCH_CUDA_ARCH_LIST"), **built)
     if status == "error":  # the compiler's first word says more than pip's last
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         error = next((line.strip()[-400:] for line in lines if re.search(r"\berror: |^\s*resnet_cuda: ", line)), error)
     elif status == "ok" and environment.get("RESNET_CUDA_BUILD") != "none":
         missing = missing_libraries(package, places.device)
         status, error = ("ok", None) if missing is None else ("error", f"after the build {missing}")
     if status == "ok":
-        stamp_file.write_text(stamp)
+        stamp_file.write_text(stamp, encoding="utf-8")
     return Outcome(status, time.monotonic() - begin, error)
 
 

@@ -67,7 +67,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1][-400:] if lines else "no output"
 
 
@@ -136,7 +136,7 @@ class Worker:
 
     def _reason(self) -> str:
         """Why it ended: the fault that Python's faulthandler tells of, if any, else its last line."""
-        lines = self._log.read_text(errors="replace").splitlines()[-200:]
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
         fault = next((line.strip() for line in reversed(lines) if line.startswith("Fatal Python error")), None)
         return fault or f"last: {_last_line(self._log)}"
 

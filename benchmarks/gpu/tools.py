@@ -37,7 +37,7 @@ def tests(places: Places, seconds: float, results: Results) -> Outcome:
     command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     command += ["--collect-only"] if dry else parallel()
     outcome = run_command([*command, *folders], seconds, log, places.environment(), places.imports)
-    counts = counted(log.read_text(errors="replace"))
+    counts = counted(log.read_text(encoding="utf-8", errors="replace"))
     results.write(kind="tests", collected_only=dry, whole=outcome.status != "timeout", **counts)
     if outcome.status == "ok" and not dry and not counts["passed"]:
         return Outcome("error", outcome.seconds, "no test has passed")
@@ -90,7 +90,7 @@ def sanitizer(places: Places, seconds: float, results: Results) -> Outcome:
     commands = [([tool, "--tool", name, *ours, *_program(places, SANITIZED, name)], log) for name, log in logs.items()]
     failures = {}
     for name, outcome in zip(logs, run_commands(commands, seconds, environment, places.imports), strict=True):
-        text = logs[name].read_text(errors="replace")
+        text = logs[name].read_text(encoding="utf-8", errors="replace")
         clean = outcome.status == "ok" and re.search(SANITIZERS[name], text) is not None
         verdict = "no verdict" if outcome.status == "timeout" else "clean" if clean else "not clean"
         facts = {"clean": clean, "verdict": verdict, "shapes": len(re.findall(rf"^{DONE}", text, re.MULTILINE))}
@@ -120,7 +120,7 @@ def ncu(places: Places, seconds: float, results: Results) -> Outcome:
         command += [option for section in SECTIONS for option in ("--section", section)]
         command += ["--log-file", str(table), *_program(places, f"kernels:{profiled}", stage)]
         outcome = run_command(command, left, log, places.environment(), places.imports)
-        text = table.read_text(errors="replace") if table.exists() else ""
+        text = table.read_text(encoding="utf-8", errors="replace") if table.exists() else ""
         kernels = read_table(text)
         for kernel in kernels:
             results.write(kind="ncu", stage=stage, **kernel)

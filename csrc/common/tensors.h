@@ -37,7 +37,8 @@ inline int32_t dtype_code(ScalarType dtype) {
   return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
 }
 
-// `reason` is torch's text, if there is one: it stays, so that a search for "out of memory" finds it.
+// `reason` is torch's text, if there is one: it stays, so that a search for "CUDA out of memory. " finds it, by which
+// training loops tell a batch that is too large.
 [[noreturn]] inline void throw_allocation_error(
     const int64_t* size,
     int64_t dims,
@@ -45,6 +46,7 @@ inline int32_t dtype_code(ScalarType dtype) {
     const torch::stable::Device& device,
     const std::string& reason) {
   auto bytes = static_cast<int64_t>(aoti_torch_dtype_element_size(dtype_code(dtype)));
+  const bool on_cuda = device.type() == torch::headeronly::DeviceType::CUDA;
   bool fits = true;
   for (int64_t i = 0; i < dims; ++i) {
     fits = fits && !__builtin_mul_overflow(bytes, size[i], &bytes);
@@ -59,7 +61,7 @@ inline int32_t dtype_code(ScalarType dtype) {
       " on ",
       device_name(device),
       ": ",
-      reason.empty() ? join("out of memory (", kUnknownReason, ")") : reason));
+      reason.empty() ? join(on_cuda ? "CUDA out of memory. " : "out of memory. ", kUnknownReason) : reason));
 }
 
 // Allocates through the dispatcher, so that profilers see it and PyTorch's deterministic mode fills it; new_empty is

@@ -22,8 +22,8 @@ inline DeformConvArguments in_kernel_layout(const DeformConvArguments& arguments
   const auto positions = [&](const Tensor& dense) { return as_dense(dense, real, output_memory_format(dense)); };
   DeformConvArguments result{
       arguments.shape,
-      torch::stable::contiguous(arguments.input, MemoryFormat::ChannelsLast),
-      torch::stable::contiguous(arguments.weight),
+      as_dense(arguments.input, MemoryFormat::ChannelsLast),
+      as_dense(arguments.weight, MemoryFormat::Contiguous),
       positions(arguments.offset),
       std::nullopt};
   if (arguments.mask) {

@@ -21,7 +21,7 @@ def files_with_a_page(docs: Path) -> dict[Path, Path]:
     """The repository's files that are pages, and the pages' own files."""
     pages = {}
     for page in docs.glob("*.md"):
-        only = ONLY_A_LINK.fullmatch(page.read_text())
+        only = ONLY_A_LINK.fullmatch(page.read_text(encoding="utf-8"))
         if only:
             pages[(docs / only[1]).resolve()] = page
     return pages
@@ -56,7 +56,7 @@ def _read(app: Any, docname: str, source: list[str]) -> None:
     file = (page.parent / only[1]).resolve() if only else page
     if only:
         app.env.note_dependency(str(file), docname=docname)
-    source[0] = rewritten(file.read_text() if only else source[0], file.parent, page, docs)
+    source[0] = rewritten(file.read_text(encoding="utf-8") if only else source[0], file.parent, page, docs)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 
@@ -12,12 +13,14 @@ MOST_TIMED = 8
 class Autotuner:
     """Times several calls when it first sees a key, and remembers the fastest.
 
-    After ``MOST_TIMED`` keys nothing is timed any more: a new key gets the most frequent choice that it has. Copies and
-    pickles are empty, since another machine may choose otherwise.
+    One thread times at a time: kernels of another would be measured, too. After ``MOST_TIMED`` keys nothing is timed
+    any more: a new key gets the most frequent choice that it has. Copies and pickles are empty, since another machine
+    may choose otherwise.
     """
 
     def __init__(self) -> None:
         self.chosen: dict[Hashable, str] = {}
+        self._timing = threading.Lock()
 
     def choose(
         self, key: Hashable, calls: Mapping[str, Callable[[], object]], seconds: Callable[[Callable[[], object]], float]
@@ -27,8 +30,15 @@ class Autotuner:
         Args:
             seconds: times a call; a call that raises RuntimeError is not chosen.
         """
-        if key in self.chosen:
-            return self.chosen[key]
+        chosen = self.chosen.get(key)
+        if chosen is not None:
+            return chosen
+        with self._timing:
+            return self.chosen.get(key) or self._timed(key, calls, seconds)
+
+    def _timed(
+        self, key: Hashable, calls: Mapping[str, Callable[[], object]], seconds: Callable[[Callable[[], object]], float]
+    ) -> str:
         first = next(iter(calls))
         if len(self.chosen) >= MOST_TIMED:
             frequent = Counter(name for name in self.chosen.values() if name in calls)

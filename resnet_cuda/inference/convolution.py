@@ -117,6 +117,6 @@ def added(out: Tensor, residual: Tensor) -> Tensor:
 def recorded(input: Tensor) -> bool:
     """Whether this call is traced, transformed, under a function or dispatch mode, or calls a patched function.
 
-    torch's own operators run then.
+    torch's own operators run then, and where ``input`` is no tensor: a proxy of torch.fx, or a mistake that they name.
     """
-    return isinstance(input, Proxy) or not nobody_records()
+    return not isinstance(input, Tensor) or not nobody_records()

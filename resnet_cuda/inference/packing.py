@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +96,9 @@ class Packed:
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[str, OrderedDict[Hashable, Any]] = {}
+        # Of each kind the keys with their values, the latest used last. Threads share this object: a tuple is replaced,
+        # never changed, and what one of two replacements drops is made once more.
+        self._kinds: dict[str, tuple[tuple[Hashable, Any], ...]] = {}
         self._latest: _Parameters | None = None
         self.autotuner = Autotuner()  #: of the way that each shape takes on a GPU
 
@@ -111,21 +112,23 @@ class Packed:
         if parameters is None or not parameters.are(weight, bias):
             parameters = _Parameters(weight, bias)
             self._kinds, self._latest = {}, parameters
-        values = self._kinds.setdefault(kind, OrderedDict())
+        kinds = self._kinds
         own = parameters, key  # threads with other weights (torch.nn.DataParallel's replicas) share this object
-        value = values.pop(own, None)  # without a test before it: another thread may have dropped it
-        if value is None:
-            value = make()
-        values[own] = value
-        while len(values) > MOST_SHAPES:
-            values.popitem(last=False)
-        return value
+        entries = kinds.get(kind, ())
+        found = next((it for it in reversed(entries) if it[0] == own), None)
+        if found is None:
+            found = own, make()
+            entries = kinds.get(kind, ())  # as other threads have left them meanwhile
+        if not entries or entries[-1] is not found:
+            others = tuple(it for it in entries if it[0] != own)
+            kinds[kind] = (*others, found)[-MOST_SHAPES:]
+        return found[1]
 
     def clear(self) -> None:
         self._kinds, self._latest, self.autotuner = {}, None, Autotuner()
 
     def __len__(self) -> int:
-        return sum(map(len, self._kinds.values()))
+        return sum(map(len, list(self._kinds.values())))
 
     def __deepcopy__(self, _memo: dict) -> Packed:
         return Packed()

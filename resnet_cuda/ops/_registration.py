@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx import Proxy
+
+from resnet_cuda.ops._out_of_memory import raise_if_out_of_memory
 
 NAMESPACE = "resnet_cuda"
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
@@ -99,8 +102,12 @@ def below_wrappers() -> torch._C._ExcludeDispatchKeyGuard:
 
 def call_without_graph(overload: torch._ops.OpOverload, *arguments):
     """``overload(*arguments)`` where no gradient of its results is needed, see :func:`below_wrappers`."""
-    with below_wrappers():
-        return overload(*arguments)
+    try:
+        with below_wrappers():
+            return overload(*arguments)
+    except RuntimeError as error:
+        raise_if_out_of_memory(error)
+        raise
 
 
 def call_in_backward(overload: torch._ops.OpOverload, *arguments):
@@ -145,9 +152,14 @@ def exporting_to_onnx() -> bool:
         onnx is not None
         and not torch.compiler.is_dynamo_compiling()
         and onnx.is_in_onnx_export()
-        # These are the thread's. torch.export fakes tensors by a dispatch mode.
-        and (torch._C._get_tracing_state() is not None or torch._C._len_torch_dispatch_stack() > 0)
+        # These are the thread's: torch.jit.trace's state, and the dispatch mode by which torch.export fakes tensors.
+        and (torch._C._get_tracing_state() is not None or _in_fake_mode())
     )
+
+
+def _in_fake_mode() -> bool:
+    stack = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+    return any(isinstance(mode, FakeTensorMode) for mode in stack)
 
 
 def record(function: Callable, *arguments: object) -> Any:

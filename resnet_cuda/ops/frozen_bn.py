@@ -11,6 +11,7 @@ from torch.fx import Proxy
 from resnet_cuda import _extension, reference
 from resnet_cuda._arguments import flag
 from resnet_cuda._backend import use_native_for
+from resnet_cuda.ops._out_of_memory import raise_if_out_of_memory
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
@@ -154,8 +155,7 @@ def _run(op, names, input, constants, residual, relu, inplace):
         return input.copy_(_run(op, names, input, constants, residual, relu, False))
     if needs_gradient(input, residual):
         return _FrozenBn.apply(input, residual, constants, relu, inplace)
-    with below_wrappers():
-        output, _ = _call(input, constants, residual, relu, inplace, need_scale=False)
+    output, _ = _call_without_graph(input, constants, residual, relu, inplace, False)
     if inplace:
         torch.autograd.graph.increment_version(input)  # a graph may have saved it
     return output
@@ -222,6 +222,16 @@ def _call(input, constants, residual, relu, inplace, need_scale):
     return _FORWARD(input, scale, shift, residual, relu), scale
 
 
+def _call_without_graph(*arguments):
+    """As :func:`_call`, see :func:`below_wrappers`."""
+    try:
+        with below_wrappers():
+            return _call(*arguments)
+    except RuntimeError as error:
+        raise_if_out_of_memory(error)
+        raise
+
+
 class _FrozenBn(torch.autograd.Function):
     """Eager autograd: a third of the Python overhead of the registered operator's.
 
@@ -232,8 +242,7 @@ class _FrozenBn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, input, residual, constants, relu, inplace):  # a tuple: autograd need not look at its tensors
-        with below_wrappers():
-            output, scale = _call(input, constants, residual, relu, inplace, need_scale=True)
+        output, scale = _call_without_graph(input, constants, residual, relu, inplace, True)
         if inplace:
             ctx.mark_dirty(input)
         # The scale of this call: the layer's buffers may be written to before the backward.

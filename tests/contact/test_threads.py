@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers.networks import randomise
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_cuda
 from resnet_cuda import layers
@@ -47,13 +49,17 @@ class Serving(nn.Module):
 
 @pytest.mark.parametrize("dynamo", [True, False])
 @pytest.mark.parametrize("gradient", [False, True])
-def test_values_during_an_export_to_onnx_in_another_thread(dynamo, gradient, backend, tmp_path):
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(contextlib.nullcontext, id="none"), pytest.param(lambda: FlopCounterMode(display=False), id="FLOPs")],
+)
+def test_values_during_an_export_to_onnx_in_another_thread(mode, dynamo, gradient, backend, tmp_path):
     if dynamo:
         pytest.importorskip("onnxscript")
     block, x = randomise(Block()).eval(), torch.randn(2, 3, 12, 14)
 
     def call(module, images):
-        with torch.set_grad_enabled(gradient):
+        with torch.set_grad_enabled(gradient), mode():
             return module(images).detach()
 
     expected = call(block, x)

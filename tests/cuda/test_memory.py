@@ -50,14 +50,15 @@ def limited():
 
 
 def assert_raises_and_releases(call):
-    """A RuntimeError (torch.OutOfMemoryError is one), after which no memory stays allocated."""
+    """The error that training loops expect, after which no memory stays allocated."""
     torch.cuda.synchronize()
     gc.collect()  # what an earlier test has left in a cycle would go during the call
     before = torch.cuda.memory_allocated()
     try:
         call()
-    except RuntimeError as error:
+    except torch.OutOfMemoryError as error:
         print(error)  # nothing else keeps it: its frames hold tensors
+        assert "CUDA out of memory. " in str(error)
     else:
         pytest.fail("there was memory enough")
     gc.collect()

@@ -213,3 +213,12 @@ def test_a_residual_larger_than_the_result(way, deformable):
         for run in (block, call):
             with pytest.raises(RuntimeError, match=r"shape|size"):
                 run(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("argument", [[torch.ones(3, 64, 64)], torch.ones(1, 3, 64, 64).numpy(), None])
+def test_what_is_no_tensor(argument, network, optimized):
+    """Lists are what torchvision's detectors take, and easily given to a backbone."""
+    for model in (network, optimized):
+        with pytest.raises(TypeError, match=f"conv2d.*got \\(.*{type(argument).__name__}"):
+            model(argument)

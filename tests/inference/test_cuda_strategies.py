@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.folded_convolutions import folded, problem
+from helpers.threads import in_threads
 
 from resnet_cuda.inference import cublaslt, cuda, cudnn, strategies
 from resnet_cuda.inference.autotune import MOST_TIMED, Autotuner
@@ -58,6 +60,25 @@ def test_the_autotuner_times_no_more_than_so_many_shapes():
     autotuner.chosen["shape"] = "plain"
     calls = {"plain": lambda: "plain", "another": lambda: "another"}
     assert autotuner.choose("a shape that has no way as most do", calls, measure) == "plain"
+
+
+def test_threads_time_a_shape_once_and_one_after_the_other():
+    autotuner, running, most = Autotuner(), [], []
+
+    def measure(call):
+        running.append(call)
+        most.append(len(running))
+        time.sleep(1e-3)
+        running.remove(call)
+        return {"plain": 2.0, "fused": 1.0}[call()]
+
+    def choose(number):
+        calls = {"plain": lambda: "plain", "fused": lambda: "fused"}
+        return {autotuner.choose(shape, calls, measure) for shape in range(2 * MOST_TIMED)}
+
+    assert in_threads(8, choose) == [{"fused"}] * 8
+    assert len(most) == 2 * MOST_TIMED
+    assert max(most) == 1
 
 
 class Fake:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.folded_convolutions import folded
+from helpers.threads import in_threads
 from torch import nn
 
 from resnet_cuda.inference import onednn
@@ -44,6 +45,18 @@ def test_packed_keeps_the_most_recently_used():
         conv.bias.add_(1)
     get("b")
     assert made == ["a", "b", "c", "b", "b"] and len(packed) == 1
+
+
+def test_threads_with_more_shapes_than_are_kept():
+    packed, conv = Packed(), nn.Conv2d(1, 1, 1)
+
+    def get(number):
+        for it in range(1000):
+            key = (number + it) % (2 * MOST_SHAPES)
+            assert packed.get("kind", key, conv, f"value {key}".strip) == f"value {key}"
+
+    in_threads(8, get)
+    assert len(packed) <= MOST_SHAPES
 
 
 def numpy(conv, values):

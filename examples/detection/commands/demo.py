@@ -49,7 +49,7 @@ def demo(folder: Path, seed: int, options: TrainOptions = COINS_TRAINING, goal: 
     pictures.draw_comparison(
         folder / "demo.png", image, target, pictures.confident(prediction, 0.5), COINS.class_names, model, title
     )
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     seconds = time.perf_counter() - begin
     print(f"held-out coins: {title} (goal: AP50 {goal}); {seconds:.0f} s; picture: {folder / 'demo.png'}")
     return 0 if metrics["AP50"] >= goal else 1

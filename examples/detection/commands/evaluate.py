@@ -54,7 +54,7 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
         if distributed.rank() != 0:
             return
         print(report.table())
-        (output / "metrics.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+        (output / "metrics.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
         by = "segm" if report.primary == "segm" else "bbox"
         if arguments.confusion:
             matrix = confusion_matrix(report.records, len(names), by=by)
@@ -63,7 +63,9 @@ def prepare(arguments: argparse.Namespace, device: torch.device) -> Callable[[],
             draw_worst(output / "worst", dataset, report.records, names, count=arguments.worst, by=by)
         if arguments.results:
             for kind in report.metrics:
-                (output / f"results_{kind}.json").write_text(json.dumps(report.results_of(kind)) + "\n")
+                (output / f"results_{kind}.json").write_text(
+                    json.dumps(report.results_of(kind)) + "\n", encoding="utf-8"
+                )
         print(f"written: {output}")
 
     return run

@@ -83,7 +83,7 @@ def _write_split(folder: Path, name: str, samples: list[tuple[np.ndarray, np.nda
         for mask in masks:
             annotations.append(_annotation(mask, len(annotations) + 1, index))
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "coin"}]}
-    (folder / f"instances_{name}.json").write_text(json.dumps(content))
+    (folder / f"instances_{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _training_crops(photo: np.ndarray, masks: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -105,7 +105,7 @@ def make(folder: Path, seed: int = 0) -> dict[str, Split]:
     """Makes the data set in ``folder`` unless it is there: parts "train" and "val". A kill leaves no half-made one."""
     splits = {name: Split(folder / name, folder / f"instances_{name}.json") for name in ("train", "val")}
     marker = folder / "version"
-    if marker.exists() and marker.read_text() == f"{VERSION} {seed}":
+    if marker.exists() and marker.read_text(encoding="utf-8") == f"{VERSION} {seed}":
         return splits
     photo = photograph()
     masks = instance_masks(photo)
@@ -119,7 +119,7 @@ def make(folder: Path, seed: int = 0) -> dict[str, Split]:
         raise RuntimeError(f"row {HELD_OUT_ROW} cuts through a coin")
     _write_split(unfinished, "train", _training_crops(photo[:HELD_OUT_ROW], upper, seed))
     _write_split(unfinished, "val", [(photo[HELD_OUT_ROW:], lower)])
-    (unfinished / "version").write_text(f"{VERSION} {seed}")
+    (unfinished / "version").write_text(f"{VERSION} {seed}", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)
     return splits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -140,11 +142,25 @@ def _indexed_or_error(samples: list[Indexed | Exception]) -> list[Indexed] | Exc
     return samples[0] if isinstance(samples[0], Exception) else samples
 
 
+def _start_method() -> str | None:
+    """How worker processes begin: on Linux forked, which since Python 3.14 is no longer the default there.
+
+    The default's workers are children of a server process. They outlive a training that was killed, as torch looks for
+    their parent, and each would have the data set once more.
+    """
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return "fork" if sys.platform == "linux" and chosen in (None, "forkserver") else None
+
+
 class Loader(DataLoader):
     """A DataLoader that raises a worker's DamagedSampleError as it is, without the worker's traceback.
 
     A SampleError has what the data set's own code raised as its cause, or from a worker the text of that traceback.
     """
+
+    def __init__(self, dataset: Dataset, *, num_workers: int, **options: Any):
+        context = _start_method() if num_workers > 0 else None
+        super().__init__(dataset, num_workers=num_workers, multiprocessing_context=context, **options)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():

@@ -55,8 +55,9 @@ class Progress:
         left = timedelta(seconds=round(each * (self.total - record["iteration"])))
         images = record["images_per_second"] * record["seconds"] / each
         width = len(str(self.total))
+        memory = f"{record['memory_mb']:.0f} MB  " if record["memory_mb"] else ""  # which not every system tells
         return (
             f"iteration {record['iteration']:{width}}/{self.total}  loss {record['total']:.4f}  "
             f"lr {record['learning_rate']:.3g}  {images:.1f} images/s  "
-            f"{record['memory_mb']:.0f} MB  ETA {left}"
+            f"{memory}ETA {left}"
         )

@@ -8,7 +8,10 @@ import torch
 
 
 def memory_mb(device: torch.device) -> float:
-    """In MiB: on a GPU what torch had allocated, else the resident memory of this process without its workers."""
+    """In MiB: on a GPU what torch had allocated, else the resident memory of this process without its workers.
+
+    0 where the system does not tell: on Windows.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

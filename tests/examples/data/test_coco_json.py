@@ -179,7 +179,9 @@ def test_the_parsed_json_is_not_kept(coco):
     edit(coco[1], lambda content: content.update(info={"marker of this test": 1}))
     dataset = CocoInstances(*coco)
     gc.collect()
-    kept = [value for value in gc.get_objects() if type(value) is dict and "image_id" in value and "bbox" in value]
+    # Python 3.14 also shows its dictionary of interned strings, each of which is its own value.
+    dictionaries = [value for value in gc.get_objects() if type(value) is dict]
+    kept = [value for value in dictionaries if "image_id" in value and type(value.get("bbox")) is list]
     assert not kept
     assert gc.isenabled()
     assert len(dataset) == 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import warnings
 
 import pytest
@@ -39,6 +41,33 @@ def test_samples_do_not_depend_on_workers_and_are_resumed(coco):
     assert equal(whole[:4], first(training_loader(dataset, transforms, workers=2, **options), 4))
     assert equal(whole[3:], first(training_loader(dataset, transforms, workers=0, start=6, **options), 3))
     assert not equal(whole, first(training_loader(dataset, transforms, workers=0, **{**options, "seed": 5}), 6))
+
+
+class Parents(Dataset):
+    """Each image's id is the parent of the process that reads it."""
+
+    def __init__(self):
+        pass  # a data set must define it
+
+    def class_names(self):
+        return ("thing",)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        boxes, masks = torch.tensor([[1.0, 1.0, 5.0, 5.0]]), torch.ones(1, 8, 8, dtype=torch.bool)
+        target = {"boxes": boxes, "labels": torch.ones(1, dtype=torch.int64), "masks": masks, "image_id": os.getppid()}
+        return torch.zeros(3, 8, 8), target
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers begin as that system's Python has it")
+def test_workers_are_children_of_the_training():
+    """They end with it, and only its SIGTERM ends them; those of a server process, Python 3.14's default, do not."""
+    options = {"workers": 1, "targets": "masks"}
+    training = training_loader(Parents(), [], batch=1, seed=0, **options)
+    assert ids(first(training, 2)) == [os.getpid()] * 2
+    assert [target["image_id"] for [(_, _, target)] in evaluation_loader(Parents(), **options)] == [os.getpid()] * 2
 
 
 def test_ranks_share_each_epoch(coco):
