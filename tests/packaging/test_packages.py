@@ -220,6 +220,20 @@ def test_torch_headers_do_not_stand_before_pybind11s(checkout, compiler):
     assert "torch/include" not in bindings
 
 
+def test_uv_builds_anew_after_every_change_that_matters():
+    """By default it looks at pyproject.toml and setup.py alone, and `uv sync` keeps what it once built."""
+    tomllib = pytest.importorskip("tomllib")  # since Python 3.11
+    keys = tomllib.loads((tree.ROOT / "pyproject.toml").read_text())["tool"]["uv"]["cache-keys"]
+    covered = {path for key in keys if "file" in key for path in tree.ROOT.glob(key["file"]) if path.is_file()}
+    sources = {tree.ROOT / "pyproject.toml", tree.ROOT / "setup.py"}
+    for folder, kinds in (("build_native", "*.py"), ("csrc", "*"), ("resnet_cuda", "*.py")):
+        sources |= {path for path in (tree.ROOT / folder).rglob(kinds) if path.is_file()}
+    assert covered == sources
+    table = (tree.ROOT / "docs" / "build.md").read_text().partition("## Options of the build")[2].partition("\n## ")[0]
+    named = re.findall(r"`([A-Z_]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
+    assert {key["env"] for key in keys if "env" in key} == set(named) - {"MAX_JOBS"}
+
+
 def test_the_version_is_written_once():
     module = ast.parse((PACKAGE / "_version.py").read_text())
     (assigned,) = (ast.literal_eval(node.value) for node in module.body if isinstance(node, ast.Assign))
