@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -15,13 +16,13 @@ def host_compiler(compiler: tuple[str, ...], folder: Path) -> str:
     """
     if len(compiler) == 1:
         return compiler[0]
-    text = f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n'
-    script = folder / f"host_compiler_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    text = os.fsencode(f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n')  # names of files may have any bytes
+    script = folder / f"host_compiler_{hashlib.sha256(text).hexdigest()[:8]}"
     if not script.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:  # others may be writing it, too
             written = Path(temporary) / script.name
-            written.write_text(text)
+            written.write_bytes(text)
             written.chmod(0o755)
             written.replace(script)
     return str(script)
