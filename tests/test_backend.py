@@ -1,10 +1,9 @@
 """Choosing the implementation: function, context manager, environment variable."""
 
-import threading
-
 import pytest
 import torch
 from helpers.processes import run_python
+from helpers.threads import in_threads
 
 from resnet_cuda import backend, ops, use_backend
 
@@ -50,20 +49,13 @@ def test_context_manager_restores_after_an_exception(registered):
     assert backend() == "native"
 
 
-class OtherThread:
-    """A thread that runs one call after the other."""
-
-    def __call__(self, function, *arguments):
-        results = []
-        thread = threading.Thread(target=lambda: results.append(function(*arguments)))
-        thread.start()
-        thread.join()
-        return results[0]
+def elsewhere(function, *arguments):
+    """The call in another thread."""
+    return in_threads(1, lambda _: function(*arguments))[0]
 
 
 def test_blocks_of_two_threads_may_end_in_any_order(registered):
     """Of each block its call, its begin and its end, in an order in which two threads may run them."""
-    elsewhere = OtherThread()
     for begin_late in (False, True):
         use_backend("native")
         here = use_backend("reference")
@@ -81,7 +73,6 @@ def test_blocks_of_two_threads_may_end_in_any_order(registered):
 
 def test_three_blocks_of_threads_that_end_in_their_order(registered):
     use_backend("reference")
-    elsewhere = OtherThread()
     blocks = [elsewhere(lambda name: use_backend(name).__enter__(), name) for name in ("native", "reference", "native")]
     seen = []
     for block in blocks:

@@ -100,11 +100,11 @@ def below_wrappers() -> torch._C._ExcludeDispatchKeyGuard:
     return torch._C._ExcludeDispatchKeyGuard(_WRAPPERS)
 
 
-def call_without_graph(overload: torch._ops.OpOverload, *arguments):
-    """``overload(*arguments)`` where no gradient of its results is needed, see :func:`below_wrappers`."""
+def call_without_graph(function: Callable, *arguments):
+    """``function(*arguments)``, of operators, where no graph is recorded, see :func:`below_wrappers`."""
     try:
         with below_wrappers():
-            return overload(*arguments)
+            return function(*arguments)
     except RuntimeError as error:
         raise_if_out_of_memory(error)
         raise

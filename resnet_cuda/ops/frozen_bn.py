@@ -11,12 +11,11 @@ from torch.fx import Proxy
 from resnet_cuda import _extension, reference
 from resnet_cuda._arguments import flag
 from resnet_cuda._backend import use_native_for
-from resnet_cuda.ops._out_of_memory import raise_if_out_of_memory
 from resnet_cuda.ops._registration import (
     NAMESPACE,
     autocast_dtype,
-    below_wrappers,
     call_in_backward,
+    call_without_graph,
     cast,
     exporting_to_onnx,
     needs_gradient,
@@ -155,7 +154,7 @@ def _run(op, names, input, constants, residual, relu, inplace):
         return input.copy_(_run(op, names, input, constants, residual, relu, False))
     if needs_gradient(input, residual):
         return _FrozenBn.apply(input, residual, constants, relu, inplace)
-    output, _ = _call_without_graph(input, constants, residual, relu, inplace, False)
+    output, _ = call_without_graph(_call, input, constants, residual, relu, inplace, False)
     if inplace:
         torch.autograd.graph.increment_version(input)  # a graph may have saved it
     return output
@@ -222,16 +221,6 @@ def _call(input, constants, residual, relu, inplace, need_scale):
     return _FORWARD(input, scale, shift, residual, relu), scale
 
 
-def _call_without_graph(*arguments):
-    """As :func:`_call`, see :func:`below_wrappers`."""
-    try:
-        with below_wrappers():
-            return _call(*arguments)
-    except RuntimeError as error:
-        raise_if_out_of_memory(error)
-        raise
-
-
 class _FrozenBn(torch.autograd.Function):
     """Eager autograd: a third of the Python overhead of the registered operator's.
 
@@ -242,7 +231,7 @@ class _FrozenBn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, input, residual, constants, relu, inplace):  # a tuple: autograd need not look at its tensors
-        output, scale = _call_without_graph(input, constants, residual, relu, inplace, True)
+        output, scale = call_without_graph(_call, input, constants, residual, relu, inplace, True)
         if inplace:
             ctx.mark_dirty(input)
         # The scale of this call: the layer's buffers may be written to before the backward.

@@ -148,13 +148,13 @@ def test_the_import_leaves_the_gil_off():
 
 def test_while_others_choose_the_implementation():
     """Either one gives the results, and what was chosen before all is chosen again."""
-    call = optimized(torchvision_style)()
-    fresh = [optimized(torchvision_style)()(number) for number in range(len(SIZES))]
+    call, fresh = (optimized(torchvision_style)() for _ in range(2))
+    expected = [fresh(number) for number in range(len(SIZES))]
 
     def choose(number):
         for name in ("reference", "native", "auto") * ROUNDS:
             with resnet_cuda.use_backend(name):
-                torch.testing.assert_close(call(number % len(SIZES)), fresh[number % len(SIZES)], **CLOSE)
+                torch.testing.assert_close(call(number % len(SIZES)), expected[number % len(SIZES)], **CLOSE)
 
     resnet_cuda.use_backend("auto")
     in_threads(THREADS, choose)
