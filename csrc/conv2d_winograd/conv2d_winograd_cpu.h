@@ -72,6 +72,7 @@ struct Kernels {
 const Kernels* portable_kernels(Storage storage);
 const Kernels* avx2_kernels(Storage storage);
 const Kernels* avx512_kernels(Storage storage);
+const Kernels* avx512_bf16_kernels(Storage storage);
 
 }  // namespace conv2d_winograd_cpu
 }  // namespace resnet_cuda

@@ -24,7 +24,7 @@ constexpr int64_t kMostSteps = 4;
 
 constexpr KernelsFor<Kernels> kKernelsOfSets[] = {
     portable_kernels,
-    RESNET_CUDA_ON_X86(avx2_kernels, avx512_kernels, nullptr)};
+    RESNET_CUDA_ON_X86(avx2_kernels, avx512_kernels, avx512_bf16_kernels)};
 
 // Bytes of a core's second-level cache.
 int64_t second_level_cache() {

@@ -1,6 +1,7 @@
 // Where tiles lie, and their two transforms, vectorised over channels, for one element type and one instruction set.
 #pragma once
 
+#include "common/cache_line.h"
 #include "common/vec.h"
 #include "common/vec_partial.h"
 #include "conv2d_winograd/conv2d_winograd_cpu.h"
@@ -51,7 +52,27 @@ struct Patch {
       }
     }
   }
+
+  // Brings a cache line of each pixel into the first-level cache. The first two columns of pixels are the last two of
+  // the patch to the left, which was read before.
+  RESNET_CUDA_INLINE_MEMBER void prefetch(int64_t channel) const {
+#pragma GCC unroll 6
+    for (int i = 0; i < kPatchSide; ++i) {
+#pragma GCC unroll 6
+      for (int j = kPatchSide - kTileSide; j < kPatchSide; ++j) {
+        __builtin_prefetch(pixel[i][j] + channel);
+      }
+    }
+  }
 };
+
+// Moves on to the next six of the 36 matrices. The compiler must not know from where: it would compute all addresses in
+// advance and spill them, and loading them takes longer than the additions.
+template <typename Real>
+RESNET_CUDA_INLINE void next_row_of_matrices(Real*& first, int64_t matrix) {
+  first += kPatchSide * matrix;
+  asm("" : "+r"(first));
+}
 
 // B^T d B of one vector of channels, from `channel` on, into 36 matrices that are `matrix` elements apart.
 template <typename T, typename Extent>
@@ -77,9 +98,9 @@ transform_patch(const Patch<T>& patch, int64_t channel, Extent extent, float* ta
     transform_input(half[i], values);
 #pragma GCC unroll 6
     for (int j = 0; j < kPatchSide; ++j) {
-      store(values[j], target);
-      target += matrix;
+      store(values[j], target + j * matrix);
     }
+    next_row_of_matrices(target, matrix);
   }
 }
 
@@ -90,15 +111,21 @@ RESNET_CUDA_INLINE void transform_patches(const Task& task, int64_t begin, int64
   const int64_t row = conv2d_winograd_cpu::row_stride(channels);
   const int64_t matrix = conv2d_winograd_cpu::patches_matrix(task);
   TileCursor cursor(task.shape, begin);
-  for (int64_t tile = begin; tile < end; ++tile, cursor.advance(task.shape), patches += row) {
-    const Patch<T> patch(task, cursor);
+  Patch<T> patch(task, cursor);
+  for (int64_t tile = begin; tile < end; ++tile, patches += row) {
+    cursor.advance(task.shape);
+    const Patch<T> next = tile + 1 < end ? Patch<T>(task, cursor) : patch;
     int64_t channel = 0;
     for (; channel + kLanes<float> <= channels; channel += kLanes<float>) {
+      if (channel * static_cast<int64_t>(sizeof(T)) % kCacheLine == 0) {  // hardware does not follow so many pixels
+        next.prefetch(channel);
+      }
       transform_patch(patch, channel, FullVector{}, patches + channel, matrix);
     }
     if (channel < channels) {
       transform_patch(patch, channel, PartialVector{channels - channel}, patches + channel, matrix);
     }
+    patch = next;
   }
 }
 
@@ -121,30 +148,31 @@ RESNET_CUDA_INLINE void write_tile_vector(
     T* target) {
   Vec<float> half[kTileSide][kPatchSide];
 #pragma GCC unroll 6
-  for (int j = 0; j < kPatchSide; ++j) {
-    Vec<float> column[kPatchSide], pixels[kTileSide];
+  for (int i = 0; i < kPatchSide; ++i) {
+    Vec<float> row[kPatchSide], pixels[kTileSide];
 #pragma GCC unroll 6
-    for (int i = 0; i < kPatchSide; ++i) {
-      column[i] = load(products + (i * kPatchSide + j) * matrix);
+    for (int j = 0; j < kPatchSide; ++j) {
+      row[j] = load(products + j * matrix);
     }
-    transform_output(column, pixels);
+    next_row_of_matrices(products, matrix);
+    transform_output(row, pixels);
 #pragma GCC unroll 4
-    for (int i = 0; i < kTileSide; ++i) {
-      half[i][j] = pixels[i];
+    for (int j = 0; j < kTileSide; ++j) {
+      half[j][i] = pixels[j];
     }
   }
 #pragma GCC unroll 4
-  for (int i = 0; i < kTileSide; ++i) {
-    if (i >= tile.rows) {
+  for (int j = 0; j < kTileSide; ++j) {
+    if (j >= tile.columns) {
       return;
     }
     Vec<float> pixels[kTileSide];
-    transform_output(half[i], pixels);
+    transform_output(half[j], pixels);
 #pragma GCC unroll 4
-    for (int j = 0; j < kTileSide; ++j) {
-      if (j < tile.columns) {
+    for (int i = 0; i < kTileSide; ++i) {
+      if (i < tile.rows) {
         const int64_t position = i * tile.row_step + j * tile.pixel_step;
-        Vec<float> value = pixels[j] + bias;
+        Vec<float> value = pixels[i] + bias;
         if (residual != nullptr) {
           value += load(residual + position, extent);
         }
