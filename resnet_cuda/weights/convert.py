@@ -140,7 +140,8 @@ def _notes(given: Source, target: Format, pixels: str | Sequence[str] | None, st
     stride = given.stride_in_1x1()
     if stride != target.stride_in_1x1:
         where = {True: "in the first 1x1", False: "in the 3x3", None: "in the first 1x1 or the 3x3"}[stride]
-        yield f"stride: bottlenecks of these weights stride {where}; the model must, too"
+        probably = "" if stride is None or given.knows("stride_in_1x1") else "probably "
+        yield f"stride: bottlenecks of these weights {probably}stride {where}; the model must do as their own"
     assumed = given.assumed_eps()
     changed = any(given.eps(it.rpartition(".")[0]) != target.eps for it in checkpoint.tensors if it.endswith("_var"))
     if assumed is not None and changed:
@@ -192,9 +193,13 @@ def _wrapped(
     if target.wrapper is None:
         return weights
     noted: dict[str, Any] = {"pixels": given.pixels if pixels is None else _name_of(pixels)}
+    assumed = [] if pixels is not None or given.knows("pixels") else ["pixels"]
     stride = given.stride_in_1x1()
     if stride is not None:
         noted["stride_in_1x1"] = stride
+        assumed += [] if given.knows("stride_in_1x1") else ["stride_in_1x1"]
+    if assumed:
+        noted["assumed"] = assumed
     return {target.wrapper: weights, **copy.deepcopy(target.extras), CONVENTIONS: noted}
 
 

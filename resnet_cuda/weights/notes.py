@@ -64,7 +64,10 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
     name = checkpoint.format.name
     if any(it in checkpoint.tensors for it in _STEMS) and pixels is None:
         expected = PIXELS[source.pixels]
-        mostly = "are for" if source.pixels_are_noted else f"of {name} mostly expect"
+        if source.says("pixels"):
+            mostly = "are for" if source.knows("pixels") else "are probably for"
+        else:
+            mostly = f"of {name} mostly expect"
         if checkpoint.format is not target.checkpoint.format:
             report.notes.append(f"input: the weights {mostly} {expected}")
         statistics = target.image_statistics()
@@ -98,10 +101,17 @@ def conventions(target: Target, source: Source, pixels: object, report: LoadRepo
         elif there is None:
             kinds = f"{name} has weights of both kinds" if source.target is None else "the source's strides do not tell"
             report.notes.append(f"{text}; {kinds}")
-        elif here != there:
-            alarms.append(f"{text}, those of the weights in {_WHERE[there]}: other results than in their own model")
+        elif source.knows("stride_in_1x1"):
+            if here != there:
+                alarms.append(f"{text}, those of the weights in {_WHERE[there]}: other results than in their own model")
+            else:
+                report.notes.append(f"{text}, as those of the weights")
         else:
-            report.notes.append(f"{text}, as those of the weights")
+            most = "those of the weights probably" if source.says("stride_in_1x1") else f"those of {name}'s mostly"
+            if here != there:
+                alarms.append(f"{text}, {most} in {_WHERE[there]}: then the results are others than in their own model")
+            else:
+                report.notes.append(f"{text}, {most}, too")
     alarms += _pyramid(target, source)
     if source.target is not None:
         alarms += [f"other results than the source's: {text}" for text in differences(source.target, target)]

@@ -108,17 +108,25 @@ class Source:
     @property
     def pixels(self) -> str:
         """A name in ``PIXELS``: the one noted by convert, or the one of most weights of the format."""
-        noted = self._noted.get("pixels")
-        return noted if isinstance(noted, str) and noted in PIXELS else self.checkpoint.format.pixels
+        return self._noted["pixels"] if self.says("pixels") else self.checkpoint.format.pixels
 
-    @property
-    def pixels_are_noted(self) -> bool:
-        return self._noted.get("pixels") in PIXELS
+    def says(self, convention: str) -> bool:
+        """Whether the file tells ``convention``, "pixels" or "stride_in_1x1", if only what convert has assumed."""
+        value = self._noted.get(convention)
+        return isinstance(value, bool) if convention == "stride_in_1x1" else isinstance(value, str) and value in PIXELS
+
+    def knows(self, convention: str) -> bool:
+        """Whether the file or the model tells ``convention`` as a fact; else it is that of most files of its kind."""
+        if convention == "stride_in_1x1" and self.target is not None:
+            return True
+        assumed = self._noted.get("assumed", ())
+        return self.says(convention) and not (isinstance(assumed, (list, tuple)) and convention in assumed)
 
     def stride_in_1x1(self) -> bool | None:
+        """Where the bottlenecks stride, see :meth:`knows`; None if files of its kind differ."""
         if self.target is not None:
             return self.target.stride_in_1x1()
-        if isinstance(self._noted.get("stride_in_1x1"), bool):
+        if self.says("stride_in_1x1"):
             return self._noted["stride_in_1x1"]
         formats = [self.checkpoint.format]
         if "classifier" not in self.checkpoint.components:  # a torchvision classifier's is mmdetection's as well

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers.loading import by_configuration
 from helpers.networks import cfg_built, levels_of, narrow_fpn, randomise, torchvision_style
 from helpers.processes import run_python
 
@@ -173,14 +174,36 @@ def test_what_the_weights_are_for_is_noted_and_read():
     """So that no advice is given that would be wrong for a converted file."""
     network = randomise(torchvision_style(dcn=False))
     there = convert(network, "detectron2").content
-    assert there["resnet_cuda"] == {"pixels": "torchvision", "stride_in_1x1": False}
+    assert there["resnet_cuda"] == {"pixels": "torchvision", "stride_in_1x1": False, "assumed": ["pixels"]}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = load_weights(torchvision_style(dcn=False), there)
-    assert any("the weights are for RGB, 0 to 1, mean 0.485" in note for note in report.notes)
+    assert any("the weights are probably for RGB, 0 to 1, mean 0.485" in note for note in report.notes)
     with pytest.warns(UserWarning, match="mostly stride in the first 1x1"):
         load_weights(torchvision_style(dcn=False), there["model"])
-    assert convert(there, "caffe2", pixels="caffe2").content["resnet_cuda"]["pixels"] == "caffe2"
+    assert convert(there, "caffe2", pixels="caffe2").content["resnet_cuda"] == {
+        "pixels": "caffe2",
+        "stride_in_1x1": False,
+    }
+
+
+def test_what_is_assumed_of_a_file_is_not_noted_as_a_fact():
+    """torchvision's files have no place for a note: after a way through one, stride and pixels are guesses."""
+    network = randomise(by_configuration(STRIDE_IN_1X1=True))
+    there = convert(network, "detectron2", pixels=("caffe2", "caffe2")).content
+    assert there["resnet_cuda"] == {"pixels": "caffe2", "stride_in_1x1": True}
+    back = convert(convert(there, "torchvision").content, "detectron2")
+    guessed = {"pixels": "torchvision", "stride_in_1x1": False, "assumed": ["pixels", "stride_in_1x1"]}
+    assert back.content["resnet_cuda"] == guessed
+    assert any("probably stride in the 3x3" in note for note in back.notes)
+    assert convert(back.content, "maskrcnn-benchmark").content["resnet_cuda"] == guessed  # nor by a second one
+    with pytest.warns(UserWarning, match="in the first 1x1, those of the weights probably in the 3x3"):
+        load_weights(by_configuration(STRIDE_IN_1X1=True), back.content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = load_weights(by_configuration(), back.content)
+    assert any("in the 3x3, those of the weights probably, too" in note for note in report.notes)
+    assert any("the weights are probably for RGB" in note for note in report.notes)
 
 
 def test_detectron2s_bodies_without_a_pyramid_have_its_names():

@@ -108,8 +108,10 @@ def test_a_torchvision_detector_is_warned_of_bgr_weights():
 
 def test_a_stride_in_the_other_convolution_is_warned_of():
     network = source()
-    with pytest.warns(UserWarning, match="stride in the first 1x1, those of the weights in the 3x3"):
+    with pytest.warns(UserWarning, match="stride in the first 1x1, those of torchvision's mostly in the 3x3"):
         load_weights(by_configuration(STRIDE_IN_1X1=True), network.state_dict())
+    with pytest.warns(UserWarning, match="stride in the first 1x1, those of the weights in the 3x3"):
+        load_weights(by_configuration(STRIDE_IN_1X1=True), network)
     with warnings_are_errors():
         load_weights(by_configuration(), network.state_dict())
 
