@@ -32,6 +32,8 @@ STRICT_ARITHMETIC = (
     "-fno-reciprocal-math",
     "-fsigned-zeros",
 )
+# With these gcc before 13 links crtfastmath.o, which rounds small numbers to 0 in the whole process that loads it.
+_NOT_FOR_THE_LINKER = ("-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-mdaz-ftz")
 # Nobody reads errno or the floating-point exception flags; without them a loop with a square root becomes vectors.
 # After the strict ones, which switch both on.
 UNREAD_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
@@ -138,11 +140,14 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
         *warnings,
         *_own_flags(),
     ]
-    # They come last, so that they overrule ours, but for the arithmetic: to gcc before 13 -ffast-math in LDFLAGS would
-    # round small numbers to 0 in the whole process. What nvcc is to add it reads itself, in NVCC_APPEND_FLAGS.
+    # They come last, so that they overrule ours, but for the arithmetic. What nvcc is to add it reads itself, in
+    # NVCC_APPEND_FLAGS.
     asked = [*plan.compile_flags, *STRICT_ARITHMETIC, *UNREAD_FLAGS]
-    linking = [*plan.link_flags, *STRICT_ARITHMETIC[:2]]
-    linker, torch_libraries = systems.linker(plan.compiler), systems.torch_libraries(plan.torch.root / "lib")
+    linker, linking = (
+        [word for word in words if word not in _NOT_FOR_THE_LINKER]
+        for words in (systems.linker(plan.compiler), plan.link_flags)
+    )
+    torch_libraries = systems.torch_libraries(plan.torch.root / "lib")
     # Of torch nothing: its include folder has pybind11 headers of its own, which up to 2.12 refuse the stable ABI.
     with_facts = ["-include", str(facts)]
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), *with_facts]
