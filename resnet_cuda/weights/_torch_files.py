@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from resnet_cuda.weights import _pickle_names, _pickle_torch, _plain, _zip_records
+from resnet_cuda.weights import _pickle_names, _pickle_torch, _plain, _zip_records, other_formats
 from resnet_cuda.weights._malformed import Budget, MalformedError
 from resnet_cuda.weights._pickle_torch import Storage, View
 from resnet_cuda.weights.restricted_pickle import Machine
@@ -25,6 +25,9 @@ def read_zip(file: BinaryIO, size: int) -> Any:
     records = _zip_records.records(file, size)
     roots = [name[: -len("data.pkl")] for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(roots) != 1:
+        other = other_formats.of_zip(records)
+        if other is not None:
+            raise MalformedError(f"it is not a file of weights: it is {other}")
         raise MalformedError("it is a zip file, but not one of torch.save: it has no record data.pkl")
     (root,) = roots
     if f"{root}constants.pkl" in records:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from resnet_cuda._atomic_write import replacing
-from resnet_cuda.weights import _safetensors, _torch_files, _zip_records, restricted_pickle
+from resnet_cuda.weights import _safetensors, _torch_files, _zip_records, other_formats, restricted_pickle
 from resnet_cuda.weights._malformed import MalformedError
 from resnet_cuda.weights._pickle_writer import DetectronPickler
 from resnet_cuda.weights.values import is_wrapper, plain_again
@@ -104,7 +104,7 @@ def _what_directory(name: str) -> str:
 
 
 def _what_it_is(head: bytes, name: str) -> str:
-    """For the two texts that a download leaves in the place of weights, the index of several files, and the rest."""
+    """For what a download leaves in the place of weights, the index of several files, other formats, and the rest."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a page of HTML or XML, which a download leaves where it fails"
@@ -115,6 +115,9 @@ def _what_it_is(head: bytes, name: str) -> str:
             "it is the index of weights in several files; merge what resnet_cuda.weights.files.read gives for each of "
             "them into one state dict, and hand that over"
         )
+    other = other_formats.of_bytes(head, name)
+    if other is not None:
+        return f"it is {other}"
     return f"it begins with {head[:16]!r}, as none of torch, pickle and safetensors does"
 
 

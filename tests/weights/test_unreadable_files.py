@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 
+import numpy
 import pytest
 import torch
 from helpers.weight_files import content, safetensors, saved
 
+import resnet_cuda
 from resnet_cuda.weights.files import FileError, read
 
 
@@ -58,7 +61,7 @@ def test_directories_of_torchs_distributed_checkpoints(tmp_path):
         (b"", "it is empty"),
         (b"<!DOCTYPE html><html>", "a page of HTML"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        (b"\x89HDF\r\n", "none of torch, pickle and safetensors"),
+        (b"\x89HDX\r\n", "none of torch, pickle and safetensors"),
         (b"PK\x05\x06" + bytes(18), "none of torch, pickle and safetensors"),
         (saved(torch.ones(3)), "it holds a Tensor"),
         (saved([torch.ones(3)]), "it holds a list"),
@@ -101,4 +104,58 @@ def test_modules_are_told_what_to_save(written):
     path = written(b"")
     torch.jit.save(program, str(path))
     with pytest.raises(FileError, match=r"a TorchScript program; save the state_dict\(\)"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "w.h5",
+            b"\x89HDF\r\n\x1a\n" + bytes(8),
+            r"it is an HDF5 file, .* h5py .* kernels \(kh, kw, in, out\) permuted",
+        ),
+        ("w.npy", b"\x93NUMPY\x01\x00", "it is an array of NumPy; read it with numpy.load and hand over a state dict"),
+        ("w.tflite", b"\x1c\0\0\0TFL3", "it is a TensorFlow Lite file"),
+        ("w.gguf", b"GGUF\x03\0\0\0", "it is a GGUF file"),
+        (
+            "w.onnx",
+            b"\x08\x08\x12\x07pytorch",
+            "it is an ONNX file; .* each norm is an identity with the kernel's bias",
+        ),
+        ("w.ONNX", b"\x08\x08\x12\x07pytorch", "it is an ONNX file"),
+        ("w.onnx", b"\x12\x34", r"it begins with b'\\x124'"),
+        ("w.caffemodel", b"\x0a\x08ResNet50", "it is a Caffe model"),
+        ("w.pb", b"\x0a\x08", "it is a graph of TensorFlow"),
+        ("w.bin", b"\x0a\x08", "none of torch, pickle and safetensors"),
+    ],
+)
+def test_other_formats_are_named_with_the_way_to_read_them(tmp_path, name, data, message):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(FileError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: it is not a file of weights: ")
+
+
+@pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
+def test_numpys_archives_and_their_arrays_as_a_state_dict(tmp_path, save):
+    model = resnet_cuda.resnet_fpn_backbone("resnet18")
+    path = tmp_path / "w.npz"
+    save(path, **{key: value.numpy() for key, value in model.state_dict().items()})
+    with pytest.raises(
+        FileError, match=r"it is a file of numpy\.savez; read it with numpy\.load and hand over a state"
+    ):
+        resnet_cuda.load_weights(model, path)
+    with numpy.load(path) as arrays:
+        report = resnet_cuda.load_weights(model, {key: torch.from_numpy(arrays[key]) for key in arrays})
+    assert not report.missing and not report.unexpected
+
+
+def test_keras_archives(tmp_path):
+    path = tmp_path / "w.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", "")
+    with pytest.raises(FileError, match=r"it is a Keras file; .* kernels \(kh, kw, in, out\) permuted to"):
         read(path)
