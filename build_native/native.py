@@ -47,7 +47,7 @@ def _instruction_sets() -> dict[str, tuple[str, ...]]:
     flags: dict[str, tuple[str, ...]] = {}
     for enumerator, _, extended, features in rows:
         inherited = () if extended == enumerator else flags[extended]
-        flags[enumerator] = (*inherited, *(f"-m{feature}" for feature in re.findall(r"HAS\((\w+)\)", features)))
+        flags[enumerator] = (*inherited, *(f"-m{feature}" for feature in re.findall(r"(?:HAS|BIT)\((\w+)\)", features)))
     return {name: flags[enumerator] for enumerator, name, _, _ in rows}
 
 
