@@ -43,8 +43,13 @@ def check(compiler: tuple[str, ...]) -> None:
 
 
 def quiet(compiler: tuple[str, ...]) -> list[str]:
-    """Clang before 19 takes -fno-unsafe-math-optimizations for -ftrapping-math, and warns when that is switched off."""
+    """Options against what older versions of Clang warn of in every file.
+
+    Before 19 -fno-unsafe-math-optimizations is also -ftrapping-math, which native.py switches off again. Before 13
+    "#pragma GCC unroll" is unknown.
+    """
     name, version = identify(compiler) or ("", 0)
     if name != "Clang" or version >= 19:
         return []
-    return ["-Wno-overriding-option" if version == 18 else "-Wno-overriding-t-option"]
+    overriding = "-Wno-overriding-option" if version == 18 else "-Wno-overriding-t-option"
+    return [overriding, *(["-Wno-unknown-pragmas"] if version < 13 else [])]

@@ -52,8 +52,11 @@ def test_a_compiler_that_is_too_old_is_named_before_it_starts(macros, identity, 
     assert "Set CXX to a newer one" in str(error.value)
 
 
-@pytest.mark.parametrize(("macros", "quiet"), [(GCC_9, 0), ({"__clang_major__": 18}, 1), ({"__clang_major__": 19}, 0)])
-def test_clangs_warning_about_overridden_options_is_off(macros, quiet, tmp_path):
+@pytest.mark.parametrize(
+    ("macros", "quiet"),
+    [(GCC_9, 0), ({"__clang_major__": 12}, 2), ({"__clang_major__": 18}, 1), ({"__clang_major__": 19}, 0)],
+)
+def test_warnings_of_older_clangs_in_every_file_are_off(macros, quiet, tmp_path):
     assert len(compiler_versions.quiet((compiler_with(tmp_path / "cc", **macros),))) == quiet
 
 
