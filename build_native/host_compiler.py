@@ -1,12 +1,17 @@
-"""The host compiler of nvcc, which takes one file and no words behind it."""
+"""The host compiler of nvcc, which takes one file and no words behind it, and not every version."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
+
+from build_native.errors import BuildError
 
 
 def host_compiler(compiler: tuple[str, ...], folder: Path) -> str:
@@ -26,3 +31,45 @@ def host_compiler(compiler: tuple[str, ...], folder: Path) -> str:
             written.chmod(0o755)
             written.replace(script)
     return str(script)
+
+
+def ccbin(compiler: tuple[str, ...], folder: Path) -> list[str]:
+    """nvcc's ``-ccbin`` where nvcc by itself would not call ``compiler``, or nothing at all.
+
+    By itself it calls what $NVCC_CCBIN names, which is the user's word about nvcc alone, else gcc.
+    """
+    if os.environ.get("NVCC_CCBIN"):
+        return []
+    if os.environ.get("CXX") or not shutil.which("gcc"):
+        return ["-ccbin", host_compiler(compiler, folder)]
+    return []
+
+
+def check(device_command: list[str]) -> None:
+    """Compiles an empty file for the GPU, before the kernels fail one by one with pages of errors.
+
+    Raises:
+        BuildError: with the first of nvcc's errors, and what to set.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.cu"
+        source.touch()
+        command = [*device_command, "-c", str(source), "-o", str(source.with_suffix(".o"))]
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == 0:
+        return
+    lines = (result.stdout + result.stderr).strip().splitlines() or [f"exit status {result.returncode}"]
+    first = next((line.strip() for line in lines if re.search(r"\b(error|fatal)\b", line)), lines[-1])
+    raise BuildError(
+        f"{shlex.quote(device_command[0])} cannot compile even an empty file with its host compiler, "
+        f"{_named(device_command)}: {first}\nA CUDA toolkit takes host compilers and a C library up to certain "
+        "versions. Set NVCC_CCBIN to a compiler that it takes, such as NVCC_CCBIN=g++-14, for the CUDA files alone, or "
+        "CXX for all files; or use a newer toolkit; or set RESNET_CUDA_BUILD=cpu for no CUDA part"
+    )
+
+
+def _named(command: list[str]) -> str:
+    if "-ccbin" in command:
+        return f"that of CXX, {os.environ['CXX']}" if os.environ.get("CXX") else command[command.index("-ccbin") + 1]
+    variable = os.environ.get("NVCC_CCBIN")
+    return f"that of NVCC_CCBIN, {variable}" if variable else "gcc, the default"

@@ -9,10 +9,9 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from build_native import systems
+from build_native import compiler_versions, host_compiler, systems
 from build_native.architectures import architectures_of, nvcc_flags
 from build_native.errors import BuildError
-from build_native.host_compiler import host_compiler
 from build_native.ninja_file import NinjaFile, import_ninja, write_if_changed
 from build_native.plan import Plan
 from build_native.sources import digest
@@ -49,7 +48,7 @@ def _instruction_sets() -> dict[str, tuple[str, ...]]:
     flags: dict[str, tuple[str, ...]] = {}
     for enumerator, _, extended, features in rows:
         inherited = () if extended == enumerator else flags[extended]
-        flags[enumerator] = (*inherited, *(f"-m{feature}" for feature in re.findall(r"HAS\((\w+)\)", features)))
+        flags[enumerator] = (*inherited, *(f"-m{feature}" for feature in re.findall(r"(?:HAS|BIT)\((\w+)\)", features)))
     return {name: flags[enumerator] for enumerator, name, _, _ in rows}
 
 
@@ -115,10 +114,7 @@ def device_command(plan: Plan) -> list[str]:
         *_own_flags(),
         *_torch_include(plan),
     ]
-    command += ["-DUSE_CUDA", "--expt-relaxed-constexpr"]
-    if os.environ.get("CXX"):
-        command += ["-ccbin", host_compiler(plan.compiler, BUILT)]
-    return command
+    return [*command, "-DUSE_CUDA", "--expt-relaxed-constexpr", *host_compiler.ccbin(plan.compiler, BUILT)]
 
 
 def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
@@ -130,7 +126,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     torch_include = _torch_include(plan)
     # How a function returns a vector wider than the registers depends on the instruction set; ours are all inlined.
     # A switch over an enumeration without a default must have every case.
-    warnings = ["-Wall", "-Wextra", "-Werror=switch", "-Wno-psabi"]
+    warnings = ["-Wall", "-Wextra", "-Werror=switch", "-Wno-psabi", *compiler_versions.quiet(plan.compiler)]
     host = [
         *plan.compiler,
         "-std=c++17",
@@ -203,7 +199,13 @@ def build(plan: Plan, version: str) -> dict[str, Path]:
 
     Returns:
         The libraries by their names in the package.
+
+    Raises:
+        BuildError: where a compiler cannot be used, or fails.
     """
+    compiler_versions.check(plan.compiler)
+    if plan.cuda:
+        host_compiler.check(device_command(plan))
     tag = re.sub(r"[^\w.]+", "-", f"{sysconfig.get_config_var('SOABI')}-torch{plan.torch.version}")
     folder = BUILT / tag
     folder.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,7 @@ def make_plan() -> Plan:
     )
     if chosen == "cpu":
         return common
-    cuda, tried = toolkit.find_toolkit()
+    cuda, tried = toolkit.find_toolkit(common.compiler)
     remarks = tuple(f"not usable: {line}" for line in tried)
     if cuda is None:
         if chosen == "cuda":

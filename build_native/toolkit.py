@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_native.host_compiler import ccbin
+
 HEADER = "cuda_runtime.h"
 RUNTIME = "libcudart_static.a"
 
@@ -51,12 +53,16 @@ def _output_of(command: list[str]) -> str:
     return result.stdout + result.stderr
 
 
-def root_of(nvcc: Path) -> Path:
-    """The toolkit's folder by nvcc's own word: the path may be a link or a wrapper script far from it."""
+def root_of(nvcc: Path, compiler: tuple[str, ...]) -> Path:
+    """The toolkit's folder by nvcc's own word: the path may be a link or a wrapper script far from it.
+
+    To say so nvcc needs its host compiler: for ``compiler`` see :func:`build_native.host_compiler.ccbin`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "empty.cu"
         source.touch()
-        text = _output_of([str(nvcc), "--dryrun", "-c", str(source), "-o", str(source.with_suffix(".o"))])
+        compile_it = ["-c", str(source), "-o", str(source.with_suffix(".o"))]
+        text = _output_of([str(nvcc), "--dryrun", *ccbin(compiler, Path(folder)), *compile_it])
     match = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
     if not match:
         raise OSError("nvcc --dryrun names no TOP folder")
@@ -85,7 +91,7 @@ def _find_below(root: Path, name: str, folders: tuple[str, ...]) -> Path:
     raise OSError(f"{name} is not in {', '.join(folders)} below {root}")
 
 
-def inspect(nvcc: Path) -> Toolkit:
+def inspect(nvcc: Path, compiler: tuple[str, ...]) -> Toolkit:
     """The toolkit of one nvcc.
 
     Raises:
@@ -93,14 +99,17 @@ def inspect(nvcc: Path) -> Toolkit:
     """
     if not nvcc.exists():
         raise OSError("no such file")
-    root = root_of(nvcc)
+    root = root_of(nvcc, compiler)
     header = _find_below(root, HEADER, ("include", "targets/*/include"))
     runtime = _find_below(root, RUNTIME, ("lib64", "lib", "targets/*/lib"))
     return Toolkit(nvcc, root, version_of(nvcc), header.parent, runtime, architectures_of(nvcc))
 
 
-def find_toolkit() -> tuple[Toolkit | None, list[str]]:
-    """The first usable toolkit and, for the report, what was tried before it without success."""
+def find_toolkit(compiler: tuple[str, ...]) -> tuple[Toolkit | None, list[str]]:
+    """The first usable toolkit and, for the report, what was tried before it without success.
+
+    ``compiler`` is that of the C++ files.
+    """
     tried: list[str] = []
     seen: set[Path] = set()
     for origin, nvcc in candidates():
@@ -108,7 +117,7 @@ def find_toolkit() -> tuple[Toolkit | None, list[str]]:
             continue
         seen.add(nvcc)
         try:
-            return inspect(nvcc), tried
+            return inspect(nvcc, compiler), tried
         except (OSError, subprocess.TimeoutExpired) as error:
             tried.append(f"{nvcc} (from {origin}): {error}")
     return None, tried

@@ -33,10 +33,12 @@ RESNET_CUDA_INLINE void store(FloatBits words, BFloat16Pair* target) {
 // float32; the instruction rounds each of the two sums to nearest, takes subnormal operands as 0 and flushes subnormal
 // sums to 0, whatever the rounding mode of the thread.
 RESNET_CUDA_INLINE void add_product(BFloat16Pair left, FloatBits row, Vec<float>& sum) {
+  __m512i left_in_all_lanes = _mm512_set1_epi32(static_cast<int>(left.bits));
+#if defined(__clang__) && (__clang_major__ == 16 || __clang_major__ == 17)
+  asm("" : "+v"(left_in_all_lanes));  // their VectorCombine pass crashes where a broadcast is cast to bfloat16
+#endif
   sum = reinterpret_cast<Vec<float>>(_mm512_dpbf16_ps(
-      reinterpret_cast<__m512>(sum),
-      reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(left.bits))),
-      reinterpret_cast<__m512bh>(row)));
+      reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(left_in_all_lanes), reinterpret_cast<__m512bh>(row)));
 }
 
 // The first `count` elements, fewer than two vectors have; the others are 0. Nothing beyond them is read.

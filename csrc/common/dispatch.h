@@ -13,9 +13,12 @@
 
 namespace resnet_cuda {
 
+template <ScalarType>
+constexpr bool kAlwaysFalse = false;
+
 template <ScalarType kDtype>
 struct ElementOf {
-  static_assert(kDtype != kDtype, "an element of kSupportedDtypes has no element type for the CUDA kernels");
+  static_assert(kAlwaysFalse<kDtype>, "an element of kSupportedDtypes has no element type for the CUDA kernels");
 };
 template <>
 struct ElementOf<ScalarType::Double> {

@@ -5,6 +5,10 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(RESNET_CUDA_X86)
+#include <cpuid.h>
+#endif
+
 namespace resnet_cuda {
 namespace {
 
@@ -14,7 +18,7 @@ struct Row {
 };
 
 #define RESNET_CUDA_ROW(enumerator, name, extended, features) {#name, InstructionSet::extended},
-constexpr Row kRows[] = {RESNET_CUDA_INSTRUCTION_SETS(RESNET_CUDA_ROW, )};
+constexpr Row kRows[] = {RESNET_CUDA_INSTRUCTION_SETS(RESNET_CUDA_ROW, , )};
 
 constexpr bool each_extends_an_earlier_one() {
   for (const InstructionSet set : kInstructionSets) {
@@ -30,17 +34,26 @@ unsigned bit_of(InstructionSet set) {
   return 1u << static_cast<int>(set);
 }
 
+#if defined(RESNET_CUDA_X86)
+// GCC has the name since 11, Clang since 18. Whether the system saves the registers is known by then: they are AVX2's.
+bool supports_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 unsigned sets_of_this_machine() {
   unsigned sets = bit_of(InstructionSet::kPortable);
 #if defined(RESNET_CUDA_X86)
   __builtin_cpu_init();
 #endif
 #define RESNET_CUDA_HAS(feature) __builtin_cpu_supports(#feature)
+#define RESNET_CUDA_BIT(feature) supports_##feature()
 #define RESNET_CUDA_DETECT(enumerator, name, extended, features)      \
   if ((sets & bit_of(InstructionSet::extended)) != 0 && (features)) { \
     sets |= bit_of(InstructionSet::enumerator);                       \
   }
-  RESNET_CUDA_INSTRUCTION_SETS(RESNET_CUDA_DETECT, RESNET_CUDA_HAS)
+  RESNET_CUDA_INSTRUCTION_SETS(RESNET_CUDA_DETECT, RESNET_CUDA_HAS, RESNET_CUDA_BIT)
   return sets;
 }
 

@@ -110,11 +110,12 @@ def find_tools() -> Tools:
     Raises:
         UnavailableError: where the ``.cu`` files cannot be compiled on this machine.
     """
-    toolkit, tried = find_toolkit()
-    if toolkit is None:
-        raise UnavailableError("no usable CUDA toolkit on this machine: " + "; ".join(tried))
     try:
-        plan = Plan("cuda", find_compiler(), find_torch(), toolkit)
+        compiler = find_compiler()
+        toolkit, tried = find_toolkit(compiler)
+        if toolkit is None:
+            raise UnavailableError("no usable CUDA toolkit on this machine: " + "; ".join(tried))
+        plan = Plan("cuda", compiler, find_torch(), toolkit)
     except BuildError as error:
         raise UnavailableError(str(error)) from None
     demangler = _find("c++filt", toolkit.root) or _find("cu++filt", toolkit.root)

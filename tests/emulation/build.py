@@ -9,7 +9,6 @@ host code around them. Under the sanitizers every access outside a tensor ends t
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from helpers.cpp_library import compiler
 from helpers.shared import locked
 
 from build_native.native import CSRC, STABLE_ABI, cuda_sources
@@ -36,10 +36,6 @@ SANITIZERS = (
     *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
     *("-fno-sanitize=null,vptr,nonnull-attribute,returns-nonnull-attribute", "-fno-omit-frame-pointer"),
 )
-
-
-def compiler() -> str:
-    return os.environ.get("CXX", "g++")
 
 
 def operator_sources(csrc: Path = CSRC) -> list[Path]:
@@ -85,11 +81,11 @@ def build(
     def compile_one(source: Path) -> Path:
         if known is not None:
             original = CSRC / source.relative_to(csrc) if source.is_relative_to(csrc) else source
-            target, included = _known_object(original, known, [compiler(), *compile_flags(sanitize), *flags])
+            target, included = _known_object(original, known, [*compiler(), *compile_flags(sanitize), *flags])
             if all(_same(path, csrc / path.relative_to(CSRC)) for path in included):
                 return target
         target = objects_folder / f"{source.name}.o"
-        _compile([compiler(), *compile_flags(sanitize, csrc), *flags], source, target)
+        _compile([*compiler(), *compile_flags(sanitize, csrc), *flags], source, target)
         return target
 
     with ThreadPoolExecutor(2) as pool:
@@ -97,7 +93,7 @@ def build(
     torch_libraries = Path(torch.__file__).parent / "lib"
     _run(
         [
-            *(compiler(), "-shared", *map(str, objects), *(SANITIZERS if sanitize else ())),
+            *(*compiler(), "-shared", *map(str, objects), *(SANITIZERS if sanitize else ())),
             *("-L", str(torch_libraries), "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10", "-o", str(library)),
         ]
     )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from emulation.build import compiler
+from helpers.cpp_library import compiler
 from helpers.processes import PACKAGE, TESTS
 
 # Where a child finds its libraries, by name, instead of building them.
@@ -27,7 +27,7 @@ def sanitizer_runtimes() -> list[str] | None:
     paths = []
     for name in ("libasan.so", "libubsan.so", "libstdc++.so.6"):
         printed = subprocess.run(
-            [compiler(), f"-print-file-name={name}"], capture_output=True, text=True
+            [*compiler(), f"-print-file-name={name}"], capture_output=True, text=True
         ).stdout.strip()
         if not Path(printed).is_absolute():
             return None

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-from emulation.build import CSRC, compile_flags, compiler
+from emulation.build import CSRC, compile_flags
+from helpers.cpp_library import compiler
 
 SOURCES = {
     "cpu": '#include "common/cpu_dispatch.h"\n',
@@ -23,7 +24,7 @@ def test_a_dtype_without_kernels_does_not_compile(device, tmp_path):
     shutil.copytree(CSRC, csrc)
     source = tmp_path / "source.cpp"
     source.write_text(SOURCES[device])
-    command = [compiler(), *compile_flags(False, csrc), "-fsyntax-only", str(source)]
+    command = [*compiler(), *compile_flags(False, csrc), "-fsyntax-only", str(source)]
     as_it_is = subprocess.run(command, capture_output=True, text=True)
     assert as_it_is.returncode == 0, as_it_is.stderr
 

@@ -17,7 +17,7 @@ else:
 @pytest.fixture
 def fake_toolkit(tmp_path, monkeypatch):
     """Makes toolkits whose nvcc is a script; nothing of this machine's own is found."""
-    variables = ("CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST", "RESNET_CUDA_BUILD", "CXX")
+    variables = ("CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST", "RESNET_CUDA_BUILD", "CXX", "NVCC_CCBIN")
     for variable in (*variables, "CPPFLAGS", "CXXFLAGS", "LDFLAGS"):
         monkeypatch.delenv(variable, raising=False)
     from build_native import toolkit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.cpp_library import compiler
 from helpers.processes import PACKAGE, run_python
 from helpers.without_libraries import PROBE, copy_of_the_package
 
@@ -125,12 +125,11 @@ def test_the_digest_is_of_names_and_contents(tmp_path):
 @pytest.fixture
 def compiled(tmp_path):
     """A library of ``csrc/common/built_from.cpp`` alone."""
-    compiler = os.environ.get("CXX", "g++").split()[0]
-    if not shutil.which(compiler):
+    if not shutil.which(compiler()[0]):
         pytest.skip("no C++ compiler")
     library = tmp_path / "_cuda_kernels.so"
     facts = ["-DRESNET_CUDA_SOURCES_SYMBOL=resnet_cuda_sources_0123456789abcdef", '-DRESNET_CUDA_VERSION="1.2.3"']
-    command = [compiler, "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--gc-sections", "-s", *facts]
+    command = [*compiler(), "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--gc-sections", "-s", *facts]
     subprocess.run([*command, str(ROOT / "csrc/common/built_from.cpp"), "-o", str(library)], check=True)
     return library
 

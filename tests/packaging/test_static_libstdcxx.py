@@ -6,7 +6,6 @@ the first number (GCC 12).
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.cpp_library import compiler
 from helpers.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,10 +74,10 @@ def library(tmp_path_factory):
     """The CPU library's portable part, at -O1: what is compiled for AVX has no error texts."""
     from build_native import make_plan, native
 
-    compiler = os.environ.get("CXX", "g++").split()[0]
-    archive = subprocess.run([compiler, "-print-file-name=libstdc++.a"], capture_output=True, text=True).stdout.strip()
+    ask = [*compiler(), "-print-file-name=libstdc++.a"]
+    archive = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
     if not Path(archive).is_file():
-        pytest.skip(f"{compiler} has no libstdc++.a")
+        pytest.skip(f"{ask[0]} has no libstdc++.a")
     folder = tmp_path_factory.mktemp("static")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native.platform, "machine", lambda: "any")
