@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda import norm_statistics_warning
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
+from resnet_cuda.layers.hooks import is_relu
 from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
-from resnet_cuda.scripted import ScriptedStem
 from resnet_cuda.stage_specs import ALL_BLOCK_COUNTS, BLOCK_COUNTS
 from resnet_cuda.torchvision_blocks import BasicBlock, TorchvisionBottleneck, shortcut
 from resnet_cuda.torchvision_stem import stem, stem_convolution
@@ -107,11 +106,11 @@ def _initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
+class TorchvisionBody(HasOutputShape, nn.Module):
     """``forward`` (N, in_channels, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
-    Parameters: ``conv1``, ``bn1``, ``layer1..`` as in torchvision; there are no stages after the last returned one. It
-    has ``out_channels`` if one stage is returned.
+    Its children are ``conv1``, ``bn1``, ``relu``, ``maxpool``, ``layer1..`` as in torchvision, and each may be
+    replaced; there are no stages after the last returned one. It has ``out_channels`` if one stage is returned.
 
     Args:
         backbone_name: a name in ``VARIANTS``.
@@ -133,6 +132,10 @@ class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
         KeyError: for an unknown ``backbone_name``, listing the known ones.
         ValueError: for any other argument that is out of range.
     """
+
+    # TorchScript cannot tell a ReLU from another activation; a constant can, and it compiles one branch of two.
+    __constants__ = ("relu_is_fused",)
+    __jit_unused_properties__ = (*HasOutputShape.__jit_unused_properties__, "relu_is_fused")
 
     def __init__(
         self,
@@ -164,6 +167,8 @@ class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
         self.in_channels = integer(where, "in_channels", in_channels, 1)
         self.conv1 = stem_convolution(self.in_channels, width, deep_stem, norm_func)
         self.bn1 = norm_func(width)
+        self.relu = nn.ReLU()  # not in place: a hook may keep the norm's result
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.output_names: dict[str, str] = {f"layer{layer}": str(i) for i, layer in enumerate(returned_layers)}
         self.stages = [f"layer{layer}" for layer in range(1, max(returned_layers) + 1)]
         self.stage_channels: dict[str, int] = {}
@@ -205,14 +210,25 @@ class TorchvisionBody(HasOutputShape, ScriptedStem, nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if torch.jit.is_scripting():
             return self._scripted_stages(self._scripted_stem(x))
-        x = stem(self.conv1, self.bn1, x)
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        x = self.maxpool(stem(self.conv1, self.bn1, self.relu, x))
         outputs: OrderedDict[str, Tensor] = OrderedDict()
         for stage in self.stages:
             x = getattr(self, stage)(x)
             if stage in self.output_names:
                 outputs[self.output_names[stage]] = x
         return outputs
+
+    @property
+    def relu_is_fused(self) -> bool:
+        return is_relu(self.relu)
+
+    def _scripted_stem(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        if self.relu_is_fused:
+            x = self.bn1(x, None, True) if hasattr(self.bn1, "takes_residual") else self.relu(self.bn1(x))
+        else:
+            x = self.relu(self.bn1(x))
+        return self.maxpool(x)
 
     def _scripted_stages(self, x: Tensor) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = OrderedDict()

@@ -31,13 +31,13 @@ def stem_convolution(in_channels: int, width: int, deep: bool, norm_func: NormFu
     )
 
 
-def stem(conv1: nn.Module, bn1: nn.Module, x: Tensor) -> Tensor:
-    """``relu(bn1(conv1(x)))``; in a deep stem each norm and ReLU is fused where no hook observes the parts."""
+def stem(conv1: nn.Module, bn1: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
+    """``relu(bn1(conv1(x)))``; each norm and ReLU is fused where no hook observes the parts."""
     if runs_only(conv1, nn.Sequential) and len(conv1) == _PARTS:
         first, norm1, relu1, second, norm2, relu2, conv1 = conv1
         x = _conv_norm_relu(first, norm1, relu1, x)
         x = _conv_norm_relu(second, norm2, relu2, x)
-    return conv_norm_act(conv1, bn1, x)
+    return _conv_norm_relu(conv1, bn1, relu, x)
 
 
 def _conv_norm_relu(conv: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:

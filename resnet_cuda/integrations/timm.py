@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda._arguments import integer
@@ -108,9 +107,9 @@ class ResNetFeatures(TorchvisionBody):
         return [Level(names[it["index"]], it["num_chs"], it["reduction"], it["module"]) for it in entries]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = stem(self.conv1, self.bn1, x)
+        x = stem(self.conv1, self.bn1, self.relu, x)
         outputs = [x] if _STEM in self.return_layers else []
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        x = self.maxpool(x)
         for stage in self.stages:
             x = getattr(self, stage)(x)
             if stage in self.return_layers:

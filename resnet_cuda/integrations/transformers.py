@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda._arguments import integer
@@ -133,7 +132,7 @@ class ResNetCUDABackbone(BackboneMixin, PreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         body = self.body
-        levels = [F.max_pool2d(stem(body.conv1, body.bn1, pixel_values), kernel_size=3, stride=2, padding=1)]
+        levels = [body.maxpool(stem(body.conv1, body.bn1, body.relu, pixel_values))]
         for stage in body.stages:
             levels.append(getattr(body, stage)(levels[-1]))
         feature_maps = tuple(levels[self.stage_names.index(name)] for name in self.out_features)

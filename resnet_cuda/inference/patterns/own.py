@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda.exact import runs_in_order, why_touched
@@ -17,6 +15,7 @@ from resnet_cuda.inference.pattern import (
     Known,
     Pair,
     Pattern,
+    become,
     is_nothing,
     may_end_with_relu,
     pairs_in_sequence,
@@ -24,7 +23,7 @@ from resnet_cuda.inference.pattern import (
     sequential_pairs,
     stem,
 )
-from resnet_cuda.torchvision_body import TorchvisionBody
+from resnet_cuda.layers.hooks import is_relu
 
 
 def _bottleneck(block: Any) -> Pattern:
@@ -47,21 +46,6 @@ def _stem(module: Any) -> Pattern:
     return Pattern([Pair(module.conv1, module.bn1)], stem(module, module.conv1, [module.bn1]))
 
 
-class _FusedTorchvisionBody(TorchvisionBody):
-    """Its ``conv1`` ends with norm and ReLU."""
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
-        if torch.jit.is_scripting():
-            return self._scripted_stages(x)
-        outputs: OrderedDict[str, Tensor] = OrderedDict()
-        for stage in self.stages:
-            x = getattr(self, stage)(x)
-            if stage in self.output_names:
-                outputs[self.output_names[stage]] = x
-        return outputs
-
-
 def stem_pairs(conv1: nn.Module, bn1: nn.Module) -> list[Pair]:
     """The pairs of a 7x7 convolution or a deep stem and the norm after it."""
     if runs_in_order(conv1) and len(conv1) > 0 and why_touched(conv1) is None:
@@ -73,18 +57,14 @@ def _torchvision_body(body: Any) -> Pattern:
     pairs = stem_pairs(body.conv1, body.bn1)
 
     def rewrite(alone: Alone) -> bool:
-        last = pairs[-1].conv
-        if not is_nothing(body.bn1) or not may_end_with_relu(last, alone):
+        last, relu = pairs[-1].conv, body.relu
+        if not is_nothing(body.bn1) or not may_end_with_relu(last, alone) or not (is_relu(relu) and alone(relu)):
             return False
         blocks.end_with_relu(last)
-        body.__class__ = _FusedTorchvisionBody
+        become(relu, nn.Identity().eval())
         return True
 
     return Pattern(pairs, rewrite)
-
-
-def _features(body: Any) -> Pattern:  # timm's stem is a level of its own; its ReLU stays a pass by itself
-    return Pattern(stem_pairs(body.conv1, body.bn1))
 
 
 class _FusedPyramid(FPN):
@@ -136,7 +116,7 @@ KNOWN = (
     Known("resnet_cuda.torchvision_blocks.BasicBlock", _basic_block),
     Known("resnet_cuda.blocks.BaseStem", _stem),
     Known("resnet_cuda.torchvision_body.TorchvisionBody", _torchvision_body),
-    Known("resnet_cuda.integrations.timm.ResNetFeatures", _features),
+    Known("resnet_cuda.integrations.timm.ResNetFeatures", _torchvision_body),
     Known("resnet_cuda.fpn.FPN", _pyramid),
     Known("resnet_cuda.fpn.FeaturePyramidNetwork", torchvision_pyramid),
 )
