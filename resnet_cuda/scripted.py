@@ -11,6 +11,25 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from resnet_cuda.layers.hooks import is_relu
+
+
+class HasRelu:
+    """A base of modules with an activation ``relu`` that may be replaced or hooked.
+
+    TorchScript cannot tell a ReLU from another activation; of a constant it compiles one branch.
+    """
+
+    if TYPE_CHECKING:
+        relu: Any
+
+    __constants__ = ("relu_is_fused",)
+    __jit_unused_properties__: tuple[str, ...] = ("relu_is_fused",)
+
+    @property
+    def relu_is_fused(self) -> bool:
+        return is_relu(self.relu)
+
 
 class ScriptedBlock:
     """A base of residual blocks of two or three convolutions, each with its norm."""
@@ -40,6 +59,20 @@ class ScriptedBlock:
             return self.bn2(out, shortcut, True)
         else:
             return F.relu(self.bn2(out) + shortcut)
+
+
+class ScriptedBlockWithRelu(HasRelu, ScriptedBlock):
+    """The same with an activation ``relu``."""
+
+    def _scripted_with_relu(self, x: Tensor) -> Tensor:
+        if self.relu_is_fused:
+            return self._scripted(x)
+        else:
+            shortcut = x if self.downsample is None else self.downsample(x)
+            out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+            if hasattr(self, "conv3"):
+                out = self.bn3(self.conv3(self.relu(out)))
+            return self.relu(out + shortcut)
 
 
 class ScriptedStem:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cuda.blocks import Bottleneck, NormFunction, conv3x3, shortcut_of
-from resnet_cuda.layers import Conv2d, conv_norm_act
-from resnet_cuda.scripted import ScriptedBlock
+from resnet_cuda.layers import Conv2d
+from resnet_cuda.layers.conv_norm_act import conv_norm_relu
+from resnet_cuda.scripted import ScriptedBlockWithRelu
 
 
 class SameAvgPool2d(nn.Module):
@@ -39,7 +40,7 @@ def shortcut(
     return nn.Sequential(pool, Conv2d(in_channels, out_channels, 1, bias=False), norm_func(out_channels))
 
 
-class BasicBlock(ScriptedBlock, nn.Module):
+class BasicBlock(ScriptedBlockWithRelu, nn.Module):
     """Two 3x3 convolutions with a shortcut (ResNet-18, -34); in a deformable stage the second one is deformable.
 
     Args:
@@ -62,18 +63,19 @@ class BasicBlock(ScriptedBlock, nn.Module):
         first, second = dilations
         self.conv1 = Conv2d(in_channels, channels, 3, stride, first, first, bias=False)
         self.bn1 = norm_func(channels)
+        self.relu = nn.ReLU()
         self.conv2 = conv3x3(channels, dcn_config, dilation=second)
         self.bn2 = norm_func(channels)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            return self._scripted(x)
-        out = conv_norm_act(self.conv1, self.bn1, x)
-        return conv_norm_act(self.conv2, self.bn2, out, shortcut_of(self.downsample, x))
+            return self._scripted_with_relu(x)
+        out = conv_norm_relu(self.conv1, self.bn1, self.relu, x)
+        return conv_norm_relu(self.conv2, self.bn2, self.relu, out, shortcut_of(self.downsample, x))
 
 
-class TorchvisionBottleneck(Bottleneck):
+class TorchvisionBottleneck(ScriptedBlockWithRelu, Bottleneck):
     """1x1, 3x3, 1x1 with a shortcut; the stride is in the 3x3 or, with ``stride_in_1x1``, in the first 1x1, and the 3x3
     may be deformable. Unlike maskrcnn-benchmark's, it may have both a stride and a dilation.
 
@@ -101,4 +103,12 @@ class TorchvisionBottleneck(Bottleneck):
         self.bn2 = norm_func(bottleneck_channels)
         self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, bias=False)
         self.bn3 = norm_func(out_channels)
+        self.relu = nn.ReLU()
         self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._scripted_with_relu(x)
+        out = conv_norm_relu(self.conv1, self.bn1, self.relu, x)
+        out = conv_norm_relu(self.conv2, self.bn2, self.relu, out)
+        return conv_norm_relu(self.conv3, self.bn3, self.relu, out, shortcut_of(self.downsample, x))

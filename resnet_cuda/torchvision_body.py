@@ -12,9 +12,9 @@ from resnet_cuda import norm_statistics_warning
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
-from resnet_cuda.layers.hooks import is_relu
 from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
+from resnet_cuda.scripted import HasRelu
 from resnet_cuda.stage_specs import ALL_BLOCK_COUNTS, BLOCK_COUNTS
 from resnet_cuda.torchvision_blocks import BasicBlock, TorchvisionBottleneck, shortcut
 from resnet_cuda.torchvision_stem import stem, stem_convolution
@@ -106,7 +106,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-class TorchvisionBody(HasOutputShape, nn.Module):
+class TorchvisionBody(HasOutputShape, HasRelu, nn.Module):
     """``forward`` (N, in_channels, H, W) gives an OrderedDict of the returned stages' outputs, named "0", "1", ...
 
     Its children are ``conv1``, ``bn1``, ``relu``, ``maxpool``, ``layer1..`` as in torchvision, and each may be
@@ -133,9 +133,7 @@ class TorchvisionBody(HasOutputShape, nn.Module):
         ValueError: for any other argument that is out of range.
     """
 
-    # TorchScript cannot tell a ReLU from another activation; a constant can, and it compiles one branch of two.
-    __constants__ = ("relu_is_fused",)
-    __jit_unused_properties__ = (*HasOutputShape.__jit_unused_properties__, "relu_is_fused")
+    __jit_unused_properties__ = (*HasOutputShape.__jit_unused_properties__, *HasRelu.__jit_unused_properties__)
 
     def __init__(
         self,
@@ -217,10 +215,6 @@ class TorchvisionBody(HasOutputShape, nn.Module):
             if stage in self.output_names:
                 outputs[self.output_names[stage]] = x
         return outputs
-
-    @property
-    def relu_is_fused(self) -> bool:
-        return is_relu(self.relu)
 
     def _scripted_stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from resnet_cuda.blocks import NormFunction
-from resnet_cuda.layers import Conv2d, conv_norm_act
-from resnet_cuda.layers.hooks import is_relu, runs_only
+from resnet_cuda.layers import Conv2d
+from resnet_cuda.layers.conv_norm_act import conv_norm_relu
+from resnet_cuda.layers.hooks import runs_only
 
 _PARTS = 7
 
@@ -35,12 +36,6 @@ def stem(conv1: nn.Module, bn1: nn.Module, relu: nn.Module, x: Tensor) -> Tensor
     """``relu(bn1(conv1(x)))``; each norm and ReLU is fused where no hook observes the parts."""
     if runs_only(conv1, nn.Sequential) and len(conv1) == _PARTS:
         first, norm1, relu1, second, norm2, relu2, conv1 = conv1
-        x = _conv_norm_relu(first, norm1, relu1, x)
-        x = _conv_norm_relu(second, norm2, relu2, x)
-    return _conv_norm_relu(conv1, bn1, relu, x)
-
-
-def _conv_norm_relu(conv: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
-    fused = is_relu(relu)
-    x = conv_norm_act(conv, norm, x, relu=fused)
-    return x if fused else relu(x)
+        x = conv_norm_relu(first, norm1, relu1, x)
+        x = conv_norm_relu(second, norm2, relu2, x)
+    return conv_norm_relu(conv1, bn1, relu, x)

@@ -8,7 +8,7 @@ from torch.fx import Proxy
 
 from resnet_cuda.layers.frozen_bn import FrozenBatchNorm2d
 from resnet_cuda.layers.fused_nodes import record_norm
-from resnet_cuda.layers.hooks import is_hooked, runs_only
+from resnet_cuda.layers.hooks import is_hooked, is_relu, runs_only
 from resnet_cuda.layers.overwriting import may_overwrite_result
 
 
@@ -46,6 +46,16 @@ def conv_norm_act(
     if residual is not None:
         out = out + residual
     return F.relu(out) if relu else out
+
+
+def conv_norm_relu(
+    conv: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor, residual: Tensor | None = None
+) -> Tensor:
+    """``relu(norm(conv(x)) + residual)`` for a module ``relu``, which is called if it has hooks or is no ReLU; see
+    :func:`conv_norm_act`."""
+    fused = is_relu(relu)
+    out = conv_norm_act(conv, norm, x, residual, fused)
+    return out if fused else relu(out)
 
 
 def conv_norm(layers: nn.Module, x: Tensor) -> Tensor:

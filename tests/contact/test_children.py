@@ -1,4 +1,4 @@
-"""Code that takes a body apart or replaces its stem's activation or pooling gets what it gets of torchvision's body."""
+"""Code that takes a body apart or replaces activations or pooling gets what it gets of torchvision's body."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ resnet = pytest.importorskip("torchvision.models.resnet")
 utils = pytest.importorskip("torchvision.models._utils")
 misc = pytest.importorskip("torchvision.ops.misc")
 
+
+def with_other_activations(body: nn.Module) -> None:
+    for module in [*body.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.LeakyReLU(0.3))
+
+
 FORMS = {"eager": lambda it: it, "optimized": optimize_for_inference}
 CHANGES: dict[str, Callable[[Any], None]] = {
     "none": lambda body: None,
     "leaky": lambda body: setattr(body, "relu", nn.LeakyReLU(0.3)),
+    "all leaky": with_other_activations,
+    "one leaky": lambda body: setattr(body.layer2[0], "relu", nn.LeakyReLU(0.3)),
     "no pooling": lambda body: setattr(body, "maxpool", nn.Identity()),
     "average": lambda body: setattr(body, "maxpool", nn.AvgPool2d(2)),
 }
@@ -31,17 +41,18 @@ def x() -> Tensor:
     return torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(3))
 
 
-def bodies() -> tuple[Any, Any]:
+def bodies(bottlenecks: bool = False) -> tuple[Any, Any]:
     """torchvision's body and this package's, with the same values."""
-    ours = resnet_cuda_body()
-    theirs = resnet.ResNet(resnet.BasicBlock, [2, 2, 2, 2], norm_layer=misc.FrozenBatchNorm2d)
+    ours = resnet_cuda_body("resnet50" if bottlenecks else "resnet18")
+    kind, counts = (resnet.Bottleneck, [3, 4, 6, 3]) if bottlenecks else (resnet.BasicBlock, [2, 2, 2, 2])
+    theirs = resnet.ResNet(kind, counts, norm_layer=misc.FrozenBatchNorm2d)
     theirs = utils.IntermediateLayerGetter(theirs, {stage: stage for stage in STAGES})
     theirs.load_state_dict(ours.state_dict())
     return theirs.eval(), ours.eval()
 
 
-def resnet_cuda_body() -> Any:
-    return torchvision_style(dcn=False, name="resnet18", width=64).body
+def resnet_cuda_body(name: str = "resnet18") -> Any:
+    return torchvision_style(dcn=False, name=name, width=64).body
 
 
 def close(got: Any, expected: Any) -> None:
@@ -50,8 +61,11 @@ def close(got: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("change", CHANGES)
-def test_forward_and_children_in_order(change, form, x, backend):
-    theirs, ours = bodies()
+@pytest.mark.parametrize("bottlenecks", [False, True])
+def test_forward_and_children_in_order(bottlenecks, change, form, x, backend):
+    theirs, ours = bodies(bottlenecks)
+    if form == "eager":
+        assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
     CHANGES[change](theirs)
     CHANGES[change](ours)
     ours = FORMS[form](ours)
@@ -73,8 +87,9 @@ def test_an_intermediate_layer_getter_around_the_body(form, x, native):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("change", CHANGES)
-def test_scripted(change, form, x, native):
-    theirs, ours = bodies()
+@pytest.mark.parametrize("bottlenecks", [False, True])
+def test_scripted(bottlenecks, change, form, x, native):
+    theirs, ours = bodies(bottlenecks)
     CHANGES[change](theirs)
     CHANGES[change](ours)
     with torch.no_grad():
@@ -90,13 +105,16 @@ def test_children_in_order_are_the_body(name, norm, x, native):
         close([nn.Sequential(*body.children())(x)], [[*body(x).values()][-1]])
 
 
-@pytest.mark.parametrize("name", ["relu", "maxpool"])
-def test_hooks_on_the_stem(name, x, native):
-    theirs, ours = bodies()
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["relu", "maxpool", "layer1.0.relu", "layer3.1.relu"])
+@pytest.mark.parametrize("bottlenecks", [False, True])
+def test_hooks(bottlenecks, name, form, x, native):
+    theirs, ours = bodies(bottlenecks)
     seen = []
     for body in (theirs, ours):
         body.get_submodule(name).register_forward_hook(lambda module, given, result: seen.append(result.clone()))
         with torch.no_grad():
-            body(x)
-    expected, got = seen
-    close([got], [expected])
+            (body if body is theirs else FORMS[form](body))(x)
+    half = len(seen) // 2  # a block calls its activation two or three times
+    assert half == (1 if "layer" not in name else 3 if bottlenecks else 2)
+    close(seen[half:], seen[:half])

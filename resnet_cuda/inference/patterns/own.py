@@ -37,9 +37,9 @@ def _basic_block(block: Any) -> Pattern:
 
 def _residual_block(block: Any, convs: dict[str, nn.Module]) -> Pattern:
     pairs = [Pair(conv, getattr(block, f"bn{name[-1]}")) for name, conv in convs.items()]
-    return Pattern(
-        [*pairs, *sequential_pairs(block.downsample)], residual(block, convs, [it.norm for it in pairs], "downsample")
-    )
+    relus = [block.relu] if hasattr(block, "relu") else []  # maskrcnn-benchmark's blocks have no module for it
+    rewrite = residual(block, convs, [it.norm for it in pairs], "downsample", relus)
+    return Pattern([*pairs, *sequential_pairs(block.downsample)], rewrite)
 
 
 def _stem(module: Any) -> Pattern:
@@ -114,6 +114,7 @@ def torchvision_pyramid(fpn: Any) -> Pattern:
 KNOWN = (
     Known("resnet_cuda.blocks.Bottleneck", _bottleneck),
     Known("resnet_cuda.torchvision_blocks.BasicBlock", _basic_block),
+    Known("resnet_cuda.torchvision_blocks.TorchvisionBottleneck", _bottleneck),
     Known("resnet_cuda.blocks.BaseStem", _stem),
     Known("resnet_cuda.torchvision_body.TorchvisionBody", _torchvision_body),
     Known("resnet_cuda.integrations.timm.ResNetFeatures", _torchvision_body),
