@@ -32,7 +32,7 @@ class HasOutputShape:
     """A module that describes the levels of its forward, in their order; subclasses define ``levels()``."""
 
     # TorchScript would compile properties. It looks for those to ignore in the class itself, not in its bases.
-    __jit_unused_properties__ = ("feature_info", "size_divisibility", "padding_constraints")
+    __jit_unused_properties__: tuple[str, ...] = ("feature_info", "size_divisibility", "padding_constraints")
     __jit_ignored_attributes__ = __jit_unused_properties__
 
     def __init_subclass__(cls, **options: Any) -> None:
