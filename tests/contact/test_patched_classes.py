@@ -185,9 +185,9 @@ def test_sequentials_of_own_blocks(monkeypatch):
     shortcut = nn.Sequential(nn.Conv2d(3, 8, 1), OwnNorm(8))
     conv1, norm = stem_convolution(3, 8, True, OwnNorm), OwnNorm(8)
     x = image(1, 3, 16, 16).float()
-    before = shortcut_of(shortcut, x), stem(conv1, norm, x)
+    before = shortcut_of(shortcut, x), stem(conv1, norm, nn.ReLU(), x)
     monkeypatch.setattr(nn.Sequential, "forward", doubled(nn.Sequential.forward))
-    after = shortcut_of(shortcut, x), stem(conv1, norm, x)
+    after = shortcut_of(shortcut, x), stem(conv1, norm, nn.ReLU(), x)
     torch.testing.assert_close(after, (2 * before[0], norm(2 * conv1[6](conv1[:6](x) / 2)).relu()))
 
 
