@@ -34,12 +34,11 @@ def host_compiler(compiler: tuple[str, ...], folder: Path) -> str:
 
 
 def ccbin(compiler: tuple[str, ...], folder: Path) -> list[str]:
-    """nvcc's ``-ccbin`` where nvcc by itself would not call ``compiler``, or nothing at all.
-
-    By itself it calls what $NVCC_CCBIN names, which is the user's word about nvcc alone, else gcc.
-    """
-    if os.environ.get("NVCC_CCBIN"):
-        return []
+    """nvcc's ``-ccbin``: $NVCC_CCBIN, the user's word about nvcc alone, or ``compiler``; nothing where nvcc's default,
+    gcc, will do."""
+    asked = os.environ.get("NVCC_CCBIN")
+    if asked:
+        return ["-ccbin", asked]  # nvcc reads it, too; in the command ninja sees that it has changed
     if os.environ.get("CXX") or not shutil.which("gcc"):
         return ["-ccbin", host_compiler(compiler, folder)]
     return []
@@ -69,7 +68,7 @@ def check(device_command: list[str]) -> None:
 
 
 def _named(command: list[str]) -> str:
-    if "-ccbin" in command:
-        return f"that of CXX, {os.environ['CXX']}" if os.environ.get("CXX") else command[command.index("-ccbin") + 1]
-    variable = os.environ.get("NVCC_CCBIN")
-    return f"that of NVCC_CCBIN, {variable}" if variable else "gcc, the default"
+    for variable in ("NVCC_CCBIN", "CXX"):
+        if os.environ.get(variable):
+            return f"that of {variable}, {os.environ[variable]}"
+    return command[command.index("-ccbin") + 1] if "-ccbin" in command else "gcc, the default"

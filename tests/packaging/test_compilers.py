@@ -125,11 +125,11 @@ def test_the_build_asks_nvcc_first(fake_toolkit, monkeypatch):
 
 
 def test_nvccs_own_variable_names_its_compiler(tmp_path, monkeypatch):
-    """With both set, CXX is for the C++ files: -ccbin would overrule NVCC_CCBIN."""
+    """With both set, CXX is for the C++ files."""
     monkeypatch.setenv("CXX", "g++-16")
     assert host_compiler.ccbin(("g++-16",), tmp_path) == ["-ccbin", "g++-16"]
     monkeypatch.setenv("NVCC_CCBIN", "g++-14")
-    assert host_compiler.ccbin(("g++-16",), tmp_path) == []
+    assert host_compiler.ccbin(("g++-16",), tmp_path) == ["-ccbin", "g++-14"]
 
 
 def test_without_gcc_nvcc_calls_the_compiler_of_the_other_files(fake_toolkit, monkeypatch, tmp_path):
