@@ -168,8 +168,8 @@ class Matrix:
         wheels: dict[str, Path] = {}
         for version in dict.fromkeys((oldest, newest)):
             self.from_source(version, wheels)
-        for version, other in ((oldest, newest), (newest, oldest)) if newest != oldest else ():
-            if other in wheels:
+        for version, other in ((oldest, newest), (newest, oldest)):
+            if other in wheels and other != version:
                 print(f"{version}, the wheel built with {other}", flush=True)
                 self.trial(version, other, wheels[other])
             self.remove(version)

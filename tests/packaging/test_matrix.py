@@ -86,6 +86,7 @@ def test_one_version_alone(matrix):
     matrix.of_all(["newest"])
     assert [row.built_with for row in matrix.rows] == ["newest"]
     assert "pip install torch" in matrix.steps
+    assert not list(matrix.folder.glob("torch-*"))
 
 
 @pytest.mark.parametrize(
