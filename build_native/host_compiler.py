@@ -44,6 +44,13 @@ def ccbin(compiler: tuple[str, ...], folder: Path) -> list[str]:
     return []
 
 
+def compile_nothing(folder: str) -> list[str]:
+    """nvcc's arguments to compile an empty file, which is written into ``folder``."""
+    source = Path(folder) / "empty.cu"
+    source.touch()
+    return ["-c", str(source), "-o", str(source.with_suffix(".o"))]
+
+
 def check(device_command: list[str]) -> None:
     """Compiles an empty file for the GPU, before the kernels fail one by one with pages of errors.
 
@@ -51,10 +58,7 @@ def check(device_command: list[str]) -> None:
         BuildError: with the first of nvcc's errors, and what to set.
     """
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "empty.cu"
-        source.touch()
-        command = [*device_command, "-c", str(source), "-o", str(source.with_suffix(".o"))]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run([*device_command, *compile_nothing(folder)], capture_output=True, text=True)
     if result.returncode == 0:
         return
     lines = (result.stdout + result.stderr).strip().splitlines() or [f"exit status {result.returncode}"]

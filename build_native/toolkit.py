@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_native.host_compiler import ccbin
+from build_native.host_compiler import ccbin, compile_nothing
 
 HEADER = "cuda_runtime.h"
 RUNTIME = "libcudart_static.a"
@@ -59,10 +59,7 @@ def root_of(nvcc: Path, compiler: tuple[str, ...]) -> Path:
     To say so nvcc needs its host compiler: for ``compiler`` see :func:`build_native.host_compiler.ccbin`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "empty.cu"
-        source.touch()
-        compile_it = ["-c", str(source), "-o", str(source.with_suffix(".o"))]
-        text = _output_of([str(nvcc), "--dryrun", *ccbin(compiler, Path(folder)), *compile_it])
+        text = _output_of([str(nvcc), "--dryrun", *ccbin(compiler, Path(folder)), *compile_nothing(folder)])
     match = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
     if not match:
         raise OSError("nvcc --dryrun names no TOP folder")

@@ -218,8 +218,8 @@ class TorchvisionBody(HasOutputShape, HasRelu, nn.Module):
 
     def _scripted_stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        if self.relu_is_fused:
-            x = self.bn1(x, None, True) if hasattr(self.bn1, "takes_residual") else self.relu(self.bn1(x))
+        if self.relu_is_fused and hasattr(self.bn1, "takes_residual"):
+            x = self.bn1(x, None, True)
         else:
             x = self.relu(self.bn1(x))
         return self.maxpool(x)

@@ -193,11 +193,11 @@ def _wrapped(
     if target.wrapper is None:
         return weights
     noted: dict[str, Any] = {"pixels": given.pixels if pixels is None else _name_of(pixels)}
-    assumed = [] if pixels is not None or given.knows("pixels") else ["pixels"]
     stride = given.stride_in_1x1()
     if stride is not None:
         noted["stride_in_1x1"] = stride
-        assumed += [] if given.knows("stride_in_1x1") else ["stride_in_1x1"]
+    asked = () if pixels is None else ("pixels",)
+    assumed = [it for it in noted if it not in asked and not given.knows(it)]
     if assumed:
         noted["assumed"] = assumed
     return {target.wrapper: weights, **copy.deepcopy(target.extras), CONVENTIONS: noted}
