@@ -6,6 +6,7 @@ on torchrun's signal before. A thread that asks the run's key-value store can.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -32,7 +33,11 @@ class FailureWatch:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self.failed = False  # whether it is this rank that failed
-        threading.Thread(target=self._look, name="failure watch", daemon=True).start()
+        # A daemon, as others would keep the process alive until stop() is called. But Python ends a daemon that returns
+        # from C++ to an interpreter that is ending, which aborts the process: so it is stopped first.
+        self._thread = threading.Thread(target=self._look, name="failure watch", daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
 
     def first_to_fail(self) -> bool:
         """Says that this rank failed. False where another one did before, of which this failure is a consequence."""
@@ -49,8 +54,10 @@ class FailureWatch:
         os._exit(1)
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, and returns when it has ended: 10 s later where the store does not answer."""
         self._stopped.set()
+        self._thread.join()
+        atexit.unregister(self.stop)
 
     def _look(self) -> None:
         # The store's process may end before this one, at the run's regular end, too.
