@@ -13,6 +13,7 @@ import yaml
 
 from resnet_cuda import config_files
 from resnet_cuda.config_defaults import DEFAULTS, SHARED_SECTIONS
+from resnet_cuda.config_hints import detectron2_hint
 from resnet_cuda.config_values import check_size, checked, decoded, encoded, near_miss, plain
 
 __all__ = ["DEFAULTS", "CfgNode", "get_cfg"]
@@ -245,7 +246,8 @@ class CfgNode(dict):
         if key in self._known:
             return checked(self._name(key), self._known[key], value)
         if not self._open:
-            raise ValueError(f"unknown key {self._name(key)}; allowed are {', '.join(sorted(self._known))}")
+            allowed = ", ".join(sorted(self._known)) + detectron2_hint(self._path, key)
+            raise ValueError(f"unknown key {self._name(key)}; allowed are {allowed}")
         if key == config_files.BASE:
             raise ValueError(f"{config_files.BASE} is for files only")
         if decode:

@@ -6,6 +6,7 @@ importable from here. Users may add to the registries ``_STAGE_SPECS``, ``_TRANS
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -95,6 +96,18 @@ def _make_stage(
     return nn.Sequential(*blocks)
 
 
+def _warn_of_unread_dilation(cfg: Any, stage_specs: Sequence[StageSpec]) -> None:
+    """``RES5_DILATION`` is of the RoI head behind C4; whoever knows detectron2's key expects a dilated C5 of a body."""
+    asked = getattr(cfg.MODEL.RESNETS, "RES5_DILATION", 1)
+    built = [getattr(spec, "dilation", 1) for spec in stage_specs if spec.index == 4]
+    if built and asked not in (1, *built):
+        warnings.warn(
+            f"MODEL.RESNETS.RES5_DILATION is {asked}, which no stage of {cfg.MODEL.BACKBONE.CONV_BODY} reads: it is of "
+            "the RoI head behind C4, as in maskrcnn-benchmark. A body whose C5 is dilated by 2 is CONV_BODY R-50-DC5",
+            stacklevel=3,
+        )
+
+
 class ResNet(HasOutputShape, nn.Module):
     """Stem and stages [maskrcnn_benchmark.modeling.backbone.resnet.ResNet].
 
@@ -129,6 +142,7 @@ class ResNet(HasOutputShape, nn.Module):
                 f"MODEL.RESNETS.STAGE_WITH_DCN is {settings.STAGE_WITH_DCN!r}; it must have an entry for each of "
                 f"{last_stage} stages"
             )
+        _warn_of_unread_dilation(cfg, stage_specs)
         self.in_channels = stem_in_channels(cfg)
         in_channels = _positive(settings, "STEM_OUT_CHANNELS")
         self.stages: list[str] = []

@@ -96,6 +96,7 @@ def resnet_fpn_backbone(
 
     Raises:
         KeyError: for an unknown name, listing the known ones.
+        TypeError: if ``extra_blocks`` is no module.
         ValueError: for any other argument that is out of range, and for weights that do not fit.
     """
     function = "resnet_fpn_backbone"
@@ -116,6 +117,11 @@ def resnet_fpn_backbone(
     deep_stem = None if deep_stem is None else flag(function, "deep_stem", deep_stem)
     avg_down = None if avg_down is None else flag(function, "avg_down", avg_down)
     stride_in_1x1 = flag(function, "stride_in_1x1", stride_in_1x1)
+    if extra_blocks is not None and not isinstance(extra_blocks, nn.Module):
+        raise TypeError(
+            f"{function}: extra_blocks is {extra_blocks!r}; it must be None or a module with torchvision's interface, "
+            "such as resnet_cuda.fpn.LastLevelP6P7(256, 256)"
+        )
     fpn_norm = None if fpn_norm_layer is None else norm_function(fpn_norm_layer, "fpn_norm_layer")
     body = TorchvisionBody(
         backbone_name,

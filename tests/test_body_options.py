@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -74,11 +75,19 @@ def test_a_deformable_dc5(backend):
 
 
 def test_res5_dilation_does_not_change_a_body():
-    """In maskrcnn-benchmark it is the RoI head's."""
-    with torch.device("meta"):
+    """In maskrcnn-benchmark it is the RoI head's; in detectron2 the body's, so a body that does not read it warns."""
+    message = "RES5_DILATION is 2, which no stage of R-50-C5 reads.*CONV_BODY R-50-DC5"
+    with torch.device("meta"), pytest.warns(UserWarning, match=message):
         body = resnet.ResNet(narrow_cfg("R-50-C5", RES5_DILATION=2))
     assert body.output_shape()["res5"].stride == 32
     assert {layer.conv2.dilation for layer in body.layer4} == {(1, 1)}
+
+
+@pytest.mark.parametrize(("body", "dilation"), [("R-50-C5", 1), ("R-50-DC5", 1), ("R-50-DC5", 2), ("R-50-C4", 2)])
+def test_res5_dilation_warns_only_where_nothing_reads_it(body, dilation):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resnet.ResNet(narrow_cfg(body, RES5_DILATION=dilation))
 
 
 def test_a_head_of_dilated_stages():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import yaml
 
 import resnet_cuda
-from resnet_cuda.config import get_cfg
+from resnet_cuda import config_hints
+from resnet_cuda.config import DEFAULTS, get_cfg
 
 FPN = "RESNETS: {BACKBONE_OUT_CHANNELS: 256"
 RESNEXT = "NUM_GROUPS: 32, WIDTH_PER_GROUP: 8, STRIDE_IN_1X1: False"
@@ -289,6 +292,34 @@ def test_names_that_are_nearly_those_of_sections_are_refused(name, tmp_path):
         with pytest.raises(ValueError, match=message):
             merge(given)
     assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize(
+    ("key", "here"),
+    [
+        ("MODEL.BACKBONE.NAME", 'MODEL.BACKBONE.CONV_BODY, "R-50-FPN", say'),
+        ("MODEL.BACKBONE.FREEZE_AT", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT"),
+        ("MODEL.RESNETS.DEPTH", 'MODEL.BACKBONE.CONV_BODY, "R-50-FPN", say'),
+        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", "MODEL.RESNETS.STAGE_WITH_DCN"),
+        ("MODEL.FPN.OUT_CHANNELS", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS"),
+    ],
+)
+def test_an_error_about_a_name_of_detectron2_says_what_it_is_called_here(key, here):
+    cfg = get_cfg()
+    with pytest.raises(ValueError) as caught:
+        cfg.merge_from_list([key, 1])
+    assert str(caught.value).startswith(f"unknown key {key}; allowed are ")
+    assert f"detectron2's; here it is {here}. Files of detectron2 are read as they are by " in str(caught.value)
+    assert cfg == get_cfg()
+
+
+def test_what_an_error_recommends_instead_of_detectron2s_names_exists():
+    for section, names in config_hints._DETECTRON2.items():
+        for key, here in names.items():
+            name = section.removeprefix("MODEL.")
+            assert key not in DEFAULTS[name]
+            for recommended in re.findall(r"MODEL\.([A-Z0-9]+)\.([A-Z0-9_]+)", here):
+                assert recommended[1] in DEFAULTS[recommended[0]]
 
 
 def test_other_names_stay_foreign():

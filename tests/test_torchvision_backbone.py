@@ -8,6 +8,7 @@ from helpers.networks import deformable_stages
 from torch import nn
 
 from resnet_cuda import load_weights, resnet_fpn_backbone
+from resnet_cuda.fpn import LastLevelP6P7
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 
 NAMES = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
@@ -137,6 +138,8 @@ def test_weights_that_do_not_fit_change_nothing():
         ({"dcn_stages": (True,)}, ValueError, r"dcn_stages is \(True,\); it must be 4 of True and False"),
         ({"norm_layer": "batch"}, KeyError, "unknown norm_layer 'batch'; allowed are bn, frozen_bn, gn, sync_bn"),
         ({"weights": 5}, ValueError, "weights is 5; it must be a path, a state dict"),
+        ({"extra_blocks": True}, TypeError, "extra_blocks is True; it must be None or a module"),
+        ({"extra_blocks": LastLevelP6P7}, TypeError, "extra_blocks is <class .*; it must be None or a module"),
         (
             {"deformable_groups": 3, "dcn_stages": (False, False, False, True)},
             ValueError,

@@ -39,11 +39,12 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     an untimed shape takes torch's convolution: call the copy once before the capture.
 
     The convolution of a norm is found by the class of the block around both: this package's backbones and heads,
-    torchvision's ResNets, detectors and Conv2dNormActivation, the ResNets of timm, detectron2 and mmdetection, and a
-    Sequential that only Sequentials contain. Code of your own may call parts of the copy, such as a ResNet's conv1,
-    bn1, relu and layer1, but in the original order: folded norms and their ReLUs are identities, and a fused block has
-    only its convolutions. Modules with a hook, a parametrization or another forward, set on them or put on their class
-    by other code, and modules that are shared, stay as they are. One warning names the norms that stay.
+    torchvision's ResNets, detectors, FCN and DeepLab heads and Conv2dNormActivation, the ResNets of timm, detectron2
+    and mmdetection, and a Sequential that only Sequentials contain. Code of your own may call parts of the copy, such
+    as a ResNet's conv1, bn1, relu and layer1, but in the original order: folded norms and their ReLUs are identities,
+    and a fused block has only its convolutions. Modules with a hook, a parametrization or another forward, set on them
+    or put on their class by other code, and modules that are shared, stay as they are. One warning names the norms that
+    stay.
 
     The copy has its own parameter names: its ``state_dict()`` fits only another optimized copy. Its parameters require
     no gradient, but gradients flow to the input. It can be copied, pickled, compiled, exported and moved to another

@@ -54,6 +54,11 @@ class DFConv2d(nn.Module):
     ):
         super().__init__()
         layer = type(self).__name__
+        if not isinstance(with_modulated_dcn, bool) and isinstance(with_modulated_dcn, (int, tuple, list)):
+            raise ValueError(
+                f"{layer}: with_modulated_dcn is {with_modulated_dcn!r}; it must be True or False. It is the third "
+                "argument, as in maskrcnn-benchmark: give kernel_size by its name"
+            )
         with_modulated_dcn = flag(layer, "with_modulated_dcn", with_modulated_dcn)
         deformable_groups = integer(layer, "deformable_groups", deformable_groups, 1)
         kernel_size = pair(layer, "kernel_size", kernel_size, 1)

@@ -18,6 +18,16 @@ def hints(target: Target, source: Source, refused: list[tuple[str, str]]) -> lis
         for side, is_model in (("unexpected", False), ("missing", True))
     )
     found = [it for it in sides if it is not None]
+    for checkpoint, remedy in (
+        (
+            wanted,
+            "The model has no memory: build it on a real device, or call its to_empty(device=...), which leaves "
+            "what the source lacks, such as new offsets, uninitialised",
+        ),
+        (given, "The source has no values: a model that was built on the meta device, say"),
+    ):
+        if any(it.is_meta for it in checkpoint.tensors.values()):
+            found.append(remedy)
     counts = [_blocks(given), _blocks(wanted)]
     if all(counts) and counts[0][: len(counts[1])] != counts[1][: len(counts[0])]:
         there, here = (", ".join(map(str, it)) for it in counts)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resnet_cuda._arguments import flag
 from resnet_cuda.weights import matching, sources
+from resnet_cuda.weights.folded import refuse_half_folded
 from resnet_cuda.weights.hints import hints
 from resnet_cuda.weights.notes import conventions, converted_stem
 from resnet_cuda.weights.recognised_source import Source
@@ -98,6 +99,7 @@ def load_content(
     target = Target.of(model)
     _refuse_wrappers(target, target.checkpoint.keys.values())
     given, report = Source.of(content, label, "load_weights", source_model, eps, target.checkpoint)
+    refuse_half_folded(label, given.checkpoint, target.checkpoint)
     given.checkpoint.tensors.update(converted_stem(given, pixels, report, "load_weights"))
     match = matching.match(target, given, report, compensate_mask)
     refused = match.wrong + (match.refused if strict else [])

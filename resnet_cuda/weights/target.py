@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from resnet_cuda.resnet import ResNet, ResNetHead
 from resnet_cuda.weights.checkpoint import WRAPPED_PARTS, Checkpoint, UnknownKeysError, recognise
 from resnet_cuda.weights.formats import MASKRCNN_BENCHMARK
+from resnet_cuda.weights.unwrap import AVERAGE_COUNTER
 
 
 def _without_last_wrappers(path: str) -> str:
@@ -30,7 +31,11 @@ class Target:
     def of(cls, model: nn.Module, where: str = "load_weights: model") -> Target:
         """``model`` recognised; ``where`` is its name in errors."""
         ours = any(isinstance(it, (ResNet, ResNetHead)) for it in model.modules())
-        state = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+        state = {
+            key: value
+            for key, value in model.state_dict().items()
+            if isinstance(value, Tensor) and key != AVERAGE_COUNTER
+        }
         heads = [f"{name}." if name else "" for name, it in model.named_modules() if isinstance(it, ResNetHead)]
         try:
             return cls(model, recognise(state, heads=heads, prefer=MASKRCNN_BENCHMARK if ours else None, is_model=True))

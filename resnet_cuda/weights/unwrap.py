@@ -26,6 +26,8 @@ WRAPPERS = (
     "ema",
 )
 _DEEPEST = 4
+# A counter that torch.optim.swa_utils.AveragedModel keeps beside its weights, which are under "module.".
+AVERAGE_COUNTER = "n_averaged"
 # Where convert notes conventions, beside a wrapper.
 CONVENTIONS = "resnet_cuda"
 
@@ -56,7 +58,8 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
     for key, value in content.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             value = _from_numpy(value, key, label)
-        if not isinstance(key, str) or not isinstance(value, Tensor) or key.endswith("_momentum"):
+        no_weight = not isinstance(key, str) or key.endswith("_momentum") or key == AVERAGE_COUNTER
+        if no_weight or not isinstance(value, Tensor):
             others.append(str(key))  # Caffe2's momenta are as many as its weights
         elif is_wrapper(value):
             raise ValueError(

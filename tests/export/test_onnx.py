@@ -13,8 +13,9 @@ from helpers.tiny_networks import detector, tiny
 from torch import nn
 
 from resnet_cuda import build_backbone, ops
-from resnet_cuda.export import export_onnx, onnx_translations
+from resnet_cuda.export import export_onnx, onnx_file, onnx_translations
 from resnet_cuda.export.openvino import deform_conv_extension
+from resnet_cuda.export.signature import Signature
 from resnet_cuda.layers import DFConv2d, FrozenBatchNorm2d
 
 onnx = pytest.importorskip("onnx")
@@ -189,6 +190,18 @@ def test_a_detector_of_torchvision_by_the_older_exporter(tmp_path):
     assert len(expected["boxes"])
     for got, right in zip(run(image), expected.values(), strict=True):
         torch.testing.assert_close(torch.as_tensor(got), right, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("is_detector", [True, False])
+def test_of_a_detector_the_error_says_what_makes_outputs_differ(is_detector, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr(onnx.checker, "check_model", lambda *_, **__: None)
+    monkeypatch.setattr(onnx_file, "largest_difference", lambda *_: 1.0)
+    signature = Signature([torch.zeros(3, 8, 9)] if is_detector else torch.zeros(1, 3, 8, 9))
+    with pytest.raises(RuntimeError, match=r"differ from PyTorch's by 1\.0e\+00 of .* Nothing was written") as caught:
+        onnx_file._checked(nn.Identity(), signature, "a.onnx", True)
+    assert is_detector == ("give a photograph and trained weights, or check=False" in str(caught.value))
 
 
 def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):

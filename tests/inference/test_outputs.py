@@ -114,6 +114,20 @@ def test_timms_norms_with_activation():
     assert_same_outputs(timm_layers.freeze_batch_norm_2d(_randomise_norms(model)), image(1, 3, 16, 16))
 
 
+@pytest.mark.parametrize("head", ["fcn", "deeplabv3"])
+def test_torchvisions_segmentation_heads(head):
+    segmentation = pytest.importorskip("torchvision.models.segmentation", reason="folds torchvision's heads")
+    if head == "fcn":
+        model, norms = segmentation.fcn.FCNHead(16, 5), 1
+    else:
+        model, norms = segmentation.deeplabv3.DeepLabHead(16, 5, [2, 4, 6]), 7
+    optimized = assert_same_outputs(randomise(model), image(2, 16, 17, 23))
+    assert len(optimized.optimization_report.folded) == norms
+    x = image(1, 16, 9, 13)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(optimized)(x), model(x), rtol=0, atol=1e-10)
+
+
 def test_plain_sequential():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=True),

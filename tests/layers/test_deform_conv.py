@@ -86,6 +86,12 @@ def test_wrong_arguments_are_named(arguments, message):
         ModulatedDeformConv(**({"in_channels": 4, "out_channels": 4, "kernel_size": 3} | arguments))
 
 
+@pytest.mark.parametrize("kernel", [3, 1, (3, 5)])
+def test_a_kernel_size_as_the_third_argument_is_explained(kernel):
+    with pytest.raises(ValueError, match="with_modulated_dcn is .* It is the third argument, .* give kernel_size by"):
+        DFConv2d(4, 6, kernel)
+
+
 def test_the_module_equals_torchvisions():
     torchvision_ops = pytest.importorskip("torchvision.ops", reason="compares with torchvision")
     theirs = torchvision_ops.DeformConv2d(4, 6, (3, 5), (1, 2), (1, 2), 1, 2, bias=True)

@@ -12,7 +12,7 @@ from helpers.networks import (
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from resnet_cuda import load_weights, resnet_fpn_backbone
+from resnet_cuda import load_weights, optimize_for_inference, resnet_fpn_backbone
 from resnet_cuda.weights.convert import convert
 
 
@@ -96,11 +96,28 @@ def test_wrong_arguments_are_named(arguments, error, message):
         load_weights(**{"model": narrow_fpn(), "source": narrow_fpn().state_dict(), **arguments})
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("options", [{}, {"norm_layer": "gn"}, {"dcn_stages": (False, True, True, True)}])
+def test_folded_norms_and_norms_are_not_mixed(options, strict):
+    model = narrow_fpn(**options)
+    optimized = optimize_for_inference(narrow_fpn())
+    before = {key: value.clone() for key, value in optimized.state_dict().items()}
+    with pytest.raises(ValueError, match=r"has norms, the model has them folded .* then optimize again"):
+        load_weights(optimized, model, strict=strict)
+    assert all(torch.equal(value, before[key]) for key, value in optimized.state_dict().items())
+    with pytest.raises(ValueError, match=r"has its norms folded .* load the weights of the model that was optimized"):
+        load_weights(model, optimized.state_dict(), strict=strict)
+    load_weights(optimize_for_inference(narrow_fpn()), optimized)
+
+
 def test_models_on_the_meta_device_are_refused():
     with torch.device("meta"):
         model = narrow_fpn()
-    with pytest.raises(ValueError, match="without data, on the meta device: body.conv1.weight"):
+    problem = "without data, on the meta device: body.conv1.weight"
+    with pytest.raises(ValueError, match=rf"{problem}.*The model has no memory: .* to_empty\(device=\.\.\.\)"):
         load_weights(model, narrow_fpn().state_dict())
+    with pytest.raises(ValueError, match=f"{problem}.*The source has no values"):
+        load_weights(narrow_fpn(), model.state_dict())
 
 
 def test_a_write_that_fails_is_undone(monkeypatch):

@@ -17,6 +17,7 @@ from helpers.networks import (
     torchvision_style,
 )
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from resnet_cuda import load_weights, resnet_fpn_backbone
 from resnet_cuda.resnet import ResNet, ResNetHead, StageSpec
@@ -158,6 +159,18 @@ def test_of_an_average_and_the_weights_the_weights_are_taken_and_the_report_says
     report = load_weights(model, {"state_dict_ema": average, "state_dict": network.state_dict()})
     assert_same_state(model, network.state_dict())
     assert any("state_dict_ema" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("make", [narrow_fpn, lambda: Detector(narrow_fpn())], ids=["backbone", "detector"])
+def test_torchs_average_of_the_weights_is_a_source_and_a_target(make):
+    network, model = randomise(make()), make()
+    average = AveragedModel(network, use_buffers=True)
+    for given in (average.state_dict(), average, {"ema": average.state_dict()}):
+        report = load_weights(model, given)
+        assert report.ignored == ["n_averaged"]
+        assert_same_state(model, network.state_dict())
+    report = load_weights(AveragedModel(model), given)
+    assert report.missing == report.unexpected == []
 
 
 def test_ddp_models_are_filled(tmp_path):

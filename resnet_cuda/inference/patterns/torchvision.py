@@ -1,4 +1,4 @@
-"""torchvision's ResNets, its detectors' bodies and pyramids, and Conv2dNormActivation."""
+"""torchvision's ResNets, its detectors' bodies and pyramids, FCN's and DeepLab's heads, Conv2dNormActivation."""
 
 from __future__ import annotations
 
@@ -44,8 +44,13 @@ def _body(layers: Any) -> Pattern:
     return Pattern(pairs)
 
 
-def _conv_norm_activation(layers: Any) -> Pattern:
+def _in_order(layers: Any) -> Pattern:
     return Pattern(pairs_in_sequence(layers))
+
+
+def _aspp(head: Any) -> Pattern:
+    """DeepLab's parallel branches, of which those with a class of their own stand below, and what joins them."""
+    return Pattern([pair for it in (*head.convs, head.project) for pair in sequential_pairs(it)])
 
 
 KNOWN = (
@@ -58,5 +63,10 @@ KNOWN = (
         torchvision_pyramid,
         ("forward", "get_result_from_inner_blocks", "get_result_from_layer_blocks"),
     ),
-    Known("torchvision.ops.misc.Conv2dNormActivation", _conv_norm_activation),
+    Known("torchvision.ops.misc.Conv2dNormActivation", _in_order),
+    Known("torchvision.models.segmentation.fcn.FCNHead", _in_order),
+    Known("torchvision.models.segmentation.deeplabv3.DeepLabHead", _in_order),
+    Known("torchvision.models.segmentation.deeplabv3.ASPP", _aspp),
+    Known("torchvision.models.segmentation.deeplabv3.ASPPConv", _in_order),
+    Known("torchvision.models.segmentation.deeplabv3.ASPPPooling", _in_order),
 )
