@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from resnet_cuda.weights.values import is_wrapper, plain_again
 
@@ -58,6 +59,8 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
             value = _from_numpy(value, key, label)
         if not isinstance(key, str) or not isinstance(value, Tensor) or key.endswith("_momentum"):
             others.append(str(key))  # Caffe2's momenta are as many as its weights
+        elif value.is_nested or is_lazy(value):
+            raise ValueError(f"{label}: {key} is {'a nested tensor' if value.is_nested else 'not initialized yet'}")
         elif is_wrapper(value):
             raise ValueError(
                 f"{label}: {key} is a {type(value).__name__}, whose values are in other tensors; {plain_again(value)}"
