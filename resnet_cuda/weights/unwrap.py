@@ -51,6 +51,10 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
         averages = [name for name in inner if name.endswith("ema")]
         if averages and inner[0] not in averages:
             notes.append(f"the file has an average of the weights, too: {', '.join(averages)}; {inner[0]} was taken")
+        # Configurations, too, are under such names.
+        others_there = [name for name in inner[1:] if name not in averages and _tensors(content[name])]
+        if others_there:
+            notes.append(f"the file has other tensors, too: {', '.join(others_there)}; {inner[0]} was taken")
         content = content[inner[0]]
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
