@@ -48,7 +48,7 @@ def project_urls() -> dict[str, str]:
 
 def remove_compiled(folder: Path) -> None:
     """The libraries of an earlier build: a package may only have what was asked for this time."""
-    for pattern in ("_C.*so", "_cuda_kernels.so"):
+    for pattern in ("_C.*so", "_cuda_kernels.so", "libresnet_cuda.so"):
         for path in folder.glob(pattern):
             path.unlink()
 
@@ -65,7 +65,7 @@ class BuildPython(build_py):
 
 
 class BuildNative(build_ext):
-    """Puts ``_C`` and, where there is a CUDA toolkit, ``_cuda_kernels.so`` into the package."""
+    """Puts ``_C``, ``libresnet_cuda.so`` and, where there is a CUDA toolkit, ``_cuda_kernels.so`` into the package."""
 
     plan = None
     libraries_built: tuple[Path, ...] = ()

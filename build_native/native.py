@@ -19,6 +19,8 @@ from build_native.plan import Plan
 from build_native.sources import digest
 from build_native.unseen_changes import compile_anew_if_unseen
 
+# The operators of _C without the module, for C++ programs: where there is no Python its symbols are missing.
+CPP_LIBRARY = "libresnet_cuda.so"
 # An unstable header fails at its #include under these.
 STABLE_ABI = ("-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY")
 # Offsets and images may have NaN and infinity, and sums have their order. -ffast-math and the like take that away; some
@@ -166,14 +168,16 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
     python = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include(), *with_facts]
     own = {"bindings.cpp": python, "built_from.cpp": with_facts}
     module = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
-    outputs = {module: folder / module}
+    outputs = {name: folder / name for name in (module, CPP_LIBRARY)}
 
     file = NinjaFile()
-    objects = []
+    compiled = {}
     for source in cpu_sources():
         extra = own.get(source.name) or [*torch_include, *_instruction_set(source)]
-        objects.append(file.compile([*host, *extra, *asked], source, folder / "cpu", CSRC))
-    file.link(linker, objects, [*torch_libraries, *linking], outputs[module])
+        compiled[source.name] = file.compile([*host, *extra, *asked], source, folder / "cpu", CSRC)
+    file.link(linker, list(compiled.values()), [*torch_libraries, *linking], outputs[module])
+    operators = [path for name, path in compiled.items() if name != "bindings.cpp"]
+    file.link(linker, operators, [*torch_libraries, *linking], outputs[CPP_LIBRARY])
 
     if plan.cuda:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"

@@ -1,5 +1,7 @@
 """resnet_cuda: the ResNet backbone for Mask R-CNN, with compiled deformable convolution and fused FrozenBatchNorm."""
 
+from typing import TYPE_CHECKING
+
 from resnet_cuda._version import __version__  # isort: skip
 from resnet_cuda import config, fpn, layers, ops, reference, resnet
 from resnet_cuda._backend import backend, use_backend
@@ -34,13 +36,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """``resnet_cuda.export`` without an import of its own, and without its time where it is not used."""
-    if name == "export":
-        import importlib
+if TYPE_CHECKING:  # which a __getattr__ would give a type for every misspelt name
+    from resnet_cuda import export as export
+else:
 
-        return importlib.import_module("resnet_cuda.export")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """``resnet_cuda.export`` without an import of its own, and without its time where it is not used."""
+        if name == "export":
+            import importlib
+
+            return importlib.import_module("resnet_cuda.export")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

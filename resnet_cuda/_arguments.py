@@ -42,12 +42,15 @@ def flag(where: str, name: str, value: object) -> bool:
 
 
 def flags(where: str, name: str, values: Sequence[object], count: int | None = None) -> tuple[bool, ...]:
-    """``values``, a tuple, list or 1-D array, as bools; their number must be ``count`` if that is given."""
+    """``values``, a sequence or 1-D array, as bools; their number must be ``count`` if that is given.
+
+    A sequence of any class: hydra gives OmegaConf's lists.
+    """
     amount = "of" if count is None else f"{count} of"
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = list(values)
     if (
-        not isinstance(values, (tuple, list))
+        not isinstance(values, Sequence)
         or (count is not None and len(values) != count)
         or not all(isinstance(value, (bool, np.bool_)) for value in values)
     ):

@@ -152,7 +152,7 @@ class CfgNode(dict):
 
     # Merging
 
-    def merge_from_file(self, cfg_filename: str | os.PathLike) -> None:
+    def merge_from_file(self, cfg_filename: str | os.PathLike[str]) -> None:
         """Merges one of maskrcnn-benchmark's YAML files; a file with an error changes nothing.
 
         ``_BASE_`` names one or several files that this one extends, as in detectron2.

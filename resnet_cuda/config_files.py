@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def load(path: str | os.PathLike, parents: tuple[Path, ...] = ()) -> dict[Any, Any]:
+def load(path: str | os.PathLike[str], parents: tuple[Path, ...] = ()) -> dict[Any, Any]:
     """The content of ``path`` merged over its bases, whose names are relative to ``path`` [fvcore.common.config].
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserList
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,10 +28,20 @@ def test_dcn_stages_of_anything_but_bools_are_refused(stages):
         resnet_cuda.resnet_fpn_backbone("resnet18", dcn_stages=stages)
 
 
-@pytest.mark.parametrize("stages", [(False, True, False, True), np.array([False, True, False, True])])
-def test_dcn_stages_of_bools_are_taken(stages):
+# A list of a class of its own: OmegaConf's, which hydra's instantiate() gives, is none of Python's either.
+@pytest.mark.parametrize("kind", [tuple, np.array, UserList])
+def test_dcn_stages_of_bools_are_taken(kind):
+    stages = kind([False, True, False, True])
     with torch.device("meta"):
         assert deformable_stages(resnet_cuda.resnet_fpn_backbone("resnet18", dcn_stages=stages)) == {"layer2", "layer4"}
+
+
+def test_lists_of_any_class_are_taken():
+    with torch.device("meta"):
+        backbone = resnet_cuda.resnet_fpn_backbone("resnet18", returned_layers=UserList([2, 3]), extra_blocks=None)
+        assert list(backbone.output_shape()) == ["0", "1", "pool"]
+        layer = layers.DeformConv2d(4, 4, UserList([3, 1]), stride=UserList([2, 1]))
+    assert (layer.kernel_size, layer.stride) == ((3, 1), (2, 1))
 
 
 @pytest.mark.parametrize("value", NO_FLAGS, ids=repr)

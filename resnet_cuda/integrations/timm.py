@@ -66,7 +66,7 @@ class ResNetFeatures(TorchvisionBody):
         where = type(self).__name__
         if output_stride not in _DILATED:
             refuse(f"{where}: output_stride", output_stride, "32, 16 or 8")
-        if isinstance(out_indices, (tuple, list)):
+        if isinstance(out_indices, Sequence):
             given = [integer(where, "an entry of out_indices", index) for index in out_indices]
             indices = [index + _LEVELS if index < 0 else index for index in given]
         else:

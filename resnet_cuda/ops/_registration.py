@@ -171,6 +171,14 @@ def record(function: Callable, *arguments: object) -> Any:
     return tracer.create_proxy("call_function", function, arguments, {})
 
 
+def is_distributed(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is a DTensor, for which the compiled operators have no rule: no sharding strategy."""
+    if type(tensor) is Tensor or torch.compiler.is_compiling():
+        return False
+    module = sys.modules.get("torch.distributed.tensor")  # a second to import
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def transformed() -> bool:
     """Whether a transform of ``torch.func`` (grad, vjp, jvp, vmap, ...) or forward-mode differentiation is active.
 

@@ -19,6 +19,7 @@ from resnet_cuda.ops._registration import (
     call_without_graph,
     cast,
     exporting_to_onnx,
+    is_distributed,
     needs_gradient,
     needs_registered_op,
     record,
@@ -87,6 +88,11 @@ def deform_conv2d(
     if isinstance(input, Proxy) or isinstance(offset, Proxy) or isinstance(weight, Proxy):
         return record(deform_conv2d, input, offset, weight, bias, stride, padding, dilation, mask)
     check_deform_conv2d_tensors(input, offset, weight, bias, mask)
+    if is_distributed(input):
+        raise ValueError(
+            "deform_conv2d: input is a DTensor; it must be a plain tensor: call the layer inside "
+            "torch.distributed.tensor.experimental.local_map, or on input.to_local()"
+        )
     input, weight, offset, mask, bias = _autocast(autocast_dtype(input), input, weight, offset, mask, bias)
     if not _backend.use_native_for(input) or transformed():
         if exporting_to_onnx():

@@ -18,6 +18,7 @@ from resnet_cuda.ops._registration import (
     call_without_graph,
     cast,
     exporting_to_onnx,
+    is_distributed,
     needs_gradient,
     needs_registered_op,
     record,
@@ -138,7 +139,7 @@ def _run(op, names, input, constants, residual, relu, inplace):
     _check(op, names, input, constants, residual, inplace)
     if residual is not None and residual.dtype != input.dtype:
         residual = _autocast(autocast_dtype(input), input, residual)
-    if not use_native_for(input) or transformed():
+    if not use_native_for(input) or transformed() or is_distributed(input):
         if exporting_to_onnx():
             output = _decomposed(op, input, constants, residual, relu)
             return input.copy_(output) if inplace else output

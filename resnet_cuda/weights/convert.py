@@ -205,7 +205,7 @@ def _wrapped(
     return {target.wrapper: weights, **copy.deepcopy(target.extras), CONVENTIONS: noted}
 
 
-def convert_file(source: Any, path: str | os.PathLike, to: str, **options: Any) -> Conversion:
+def convert_file(source: Any, path: str | os.PathLike[str], to: str, **options: Any) -> Conversion:
     """:func:`convert` into a file.
 
     Args:

@@ -23,7 +23,7 @@ from resnet_cuda.weights.values import is_wrapper
 
 def load_weights(
     model: nn.Module,
-    source: str | os.PathLike | Mapping[str, Any] | nn.Module,
+    source: str | os.PathLike[str] | Mapping[str, Any] | nn.Module,
     strict: bool = True,
     *,
     eps: float | None = None,

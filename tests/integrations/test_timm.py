@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import UserList
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def image(channels=3):
     [
         ("resnet18", {}),
         ("resnet34", {"output_stride": 8}),
-        ("resnet50", {"out_indices": (1, 2, 3, 4)}),
+        ("resnet50", {"out_indices": UserList([1, 2, 3, 4])}),
         ("resnet50", {"output_stride": 16, "out_indices": 2}),
         ("resnet50", {"in_chans": 5, "out_indices": (-4, -2)}),
         ("resnet18d", {}),

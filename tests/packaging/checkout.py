@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+CPP = "libresnet_cuda.so"
 CUDA = "_cuda_kernels.so"
 
 COMPILER = """#!/bin/sh

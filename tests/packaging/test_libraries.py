@@ -36,6 +36,14 @@ def test_the_libraries_need_no_particular_torch_or_cuda():
         assert any(name.startswith("aoti_torch_") for name in undefined), library
 
 
+def test_only_the_module_needs_python():
+    """C++ programs load the others."""
+    for library in libraries():
+        undefined = [line.split()[-1] for line in output_of("nm", "-D", "--undefined-only", library).splitlines()]
+        of_python = [name for name in undefined if re.match("_?Py", name)]
+        assert bool(of_python) == library.name.startswith("_C"), library
+
+
 def test_instruction_sets_do_not_leak():
     """AVX code only in functions of that instruction set's own namespace: other machines must not run it."""
     if not _extension.CPU_LOADED:

@@ -54,12 +54,12 @@ def names_in(wheel):
 def leave_behind(checkout):
     """What a build with a CUDA part, of another layout of the package, may have left in the checkout."""
     package = checkout / "resnet_cuda"
-    (package / tree.CUDA).write_text("stale")
-    (package / tree.MODULE).write_text("stale")
+    for stale in (tree.CUDA, tree.CPP, tree.MODULE):
+        (package / stale).write_text("stale")
     for name in ("lib", f"lib.linux-x86_64-cpython-{sys.version_info[0]}{sys.version_info[1]}"):
         folder = checkout / "build" / name / "resnet_cuda"
         folder.mkdir(parents=True)
-        for stale in (tree.CUDA, tree.MODULE, "moved_away.py"):
+        for stale in (tree.CUDA, tree.CPP, tree.MODULE, "moved_away.py"):
             (folder / stale).write_text("stale")
 
 
@@ -67,9 +67,9 @@ def test_a_wheel_holds_only_what_this_build_made(checkout, compiler):
     leave_behind(checkout)
     wheel, _ = build(checkout, "wheel", RESNET_CUDA_BUILD="cpu", CXX=compiler)
     names = names_in(wheel)
-    assert f"resnet_cuda/{tree.MODULE}" in names
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read(f"resnet_cuda/{tree.MODULE}") == b"compiled\n"
+        for library in (tree.MODULE, tree.CPP):
+            assert archive.read(f"resnet_cuda/{library}") == b"compiled\n"
     assert not {f"resnet_cuda/{tree.CUDA}", "resnet_cuda/moved_away.py"} & names
     assert "none-any" not in wheel.name
 

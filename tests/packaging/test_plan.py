@@ -231,7 +231,8 @@ def test_the_ninja_file_has_every_source_once(fake_toolkit, monkeypatch, tmp_pat
     folder = tmp_path / "with space, $dollar: colon$ and both"
     folder.mkdir()
     outputs = native.write_ninja_file(make_plan(), folder, "1.2.3")
-    assert set(outputs) == {f"_C{native.sysconfig.get_config_var('EXT_SUFFIX')}", "_cuda_kernels.so"}
+    module = f"_C{native.sysconfig.get_config_var('EXT_SUFFIX')}"
+    assert set(outputs) == {module, "libresnet_cuda.so", "_cuda_kernels.so"}
     text = (folder / "build.ninja").read_text()
     compiled = [line for line in text.splitlines() if ": compile " in line]
     assert len(compiled) == len(set(compiled)) == len(native.cpu_sources()) + len(native.cuda_sources())

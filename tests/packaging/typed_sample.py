@@ -21,6 +21,8 @@ ops.deform_conv2d("x", offset, weight)  # type: ignore[arg-type]
 ops.frozen_bn_relu(x, 1.0, bias)  # type: ignore[arg-type]
 
 assert_type(resnet_cuda.__version__, str)
+resnet_cuda.optimise_for_inference(nn.ReLU())  # type: ignore[attr-defined]
+assert_type(resnet_cuda.export.export_onnx(nn.ReLU(), "relu.onnx").difference, float | None)
 assert_type(resnet_cuda.backend(), str)
 resnet_cuda.use_backend("auto")
 with resnet_cuda.use_backend("reference") as chosen:
