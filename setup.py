@@ -100,6 +100,8 @@ class BuildNative(build_ext):
 
 
 def main() -> None:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have what the encoding lacks
     commands = set(sys.argv[1:])
     extensions = []
     if not commands & {"sdist", "egg_info", "--version", "--name", "clean"}:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Iterable
 
+from build_native import commands
 from build_native.errors import BuildError
 
 # What the package promises to run on: the compile gate holds every kernel to its limits on each. A new one is an entry
@@ -60,7 +61,7 @@ def gpus_present() -> tuple[str, ...]:
         return ()
     query = [command, "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=60)
+        result = commands.run(query, timeout=60)
     except subprocess.TimeoutExpired:
         return ()
     lines = [line.strip() for line in result.stdout.splitlines()]

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 
+from build_native import commands
 from build_native.errors import BuildError
 
 # GCC 9 has no -mavx512bf16, Clang 9 no ?: of vectors.
@@ -16,7 +17,7 @@ def identify(compiler: tuple[str, ...]) -> tuple[str, int] | None:
     """Such as ("GCC", 12), by the compiler's own macros: a name such as c++ says nothing. None if it does not tell."""
     command = [*compiler, "-dM", "-E", "-x", "c++", "-"]
     try:
-        result = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+        result = commands.run(command, input="", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     macros = dict(re.findall(r"^#define (__(?:GNUC|clang_major|apple_build_version)__) (\d+)", result.stdout, re.M))

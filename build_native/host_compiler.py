@@ -7,10 +7,10 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
+from build_native import commands
 from build_native.errors import BuildError
 
 
@@ -35,9 +35,18 @@ def host_compiler(compiler: tuple[str, ...], folder: Path) -> str:
 
 def ccbin(compiler: tuple[str, ...], folder: Path) -> list[str]:
     """nvcc's ``-ccbin``: $NVCC_CCBIN, the user's word about nvcc alone, or ``compiler``; nothing where nvcc's default,
-    gcc, will do."""
+    gcc, will do.
+
+    Raises:
+        BuildError: if $NVCC_CCBIN is neither a compiler nor a folder with one, as nvcc takes both.
+    """
     asked = os.environ.get("NVCC_CCBIN")
     if asked:
+        if not shutil.which(asked) and not os.path.isdir(asked):
+            raise BuildError(
+                f"NVCC_CCBIN is {asked!r}, which is not found; it must be one C++ compiler, such as g++-14, without "
+                "options, or the folder that it is in"
+            )
         return ["-ccbin", asked]  # nvcc reads it, too; in the command ninja sees that it has changed
     if os.environ.get("CXX") or not shutil.which("gcc"):
         return ["-ccbin", host_compiler(compiler, folder)]
@@ -58,7 +67,7 @@ def check(device_command: list[str]) -> None:
         BuildError: with the first of nvcc's errors, and what to set.
     """
     with tempfile.TemporaryDirectory() as folder:
-        result = subprocess.run([*device_command, *compile_nothing(folder)], capture_output=True, text=True)
+        result = commands.run([*device_command, *compile_nothing(folder)])
     if result.returncode == 0:
         return
     lines = (result.stdout + result.stderr).strip().splitlines() or [f"exit status {result.returncode}"]

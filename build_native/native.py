@@ -9,16 +9,16 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from build_native import compiler_versions, host_compiler, systems
+from build_native import commands, compiler_versions, host_compiler, systems
 from build_native.architectures import architectures_of, nvcc_flags
 from build_native.errors import BuildError
+from build_native.folders import BUILT, CSRC
 from build_native.ninja_file import NinjaFile, import_ninja, write_if_changed
+from build_native.one_at_a_time import locked
 from build_native.plan import Plan
 from build_native.sources import digest
+from build_native.unseen_changes import compile_anew_if_unseen
 
-ROOT = Path(__file__).resolve().parents[1]
-CSRC = ROOT / "csrc"
-BUILT = ROOT / "build" / "native"
 # The operators of _C without the module, for C++ programs: where there is no Python its symbols are missing.
 CPP_LIBRARY = "libresnet_cuda.so"
 # An unstable header fails at its #include under these.
@@ -35,6 +35,7 @@ STRICT_ARITHMETIC = (
 )
 # With these gcc before 13 links crtfastmath.o, which rounds small numbers to 0 in the whole process that loads it.
 _NOT_FOR_THE_LINKER = ("-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-mdaz-ftz")
+NVCC_VARIABLES = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 # Nobody reads errno or the floating-point exception flags; without them a loop with a square root becomes vectors.
 # After the strict ones, which switch both on.
 UNREAD_FLAGS = ("-fno-math-errno", "-fno-trapping-math")
@@ -81,18 +82,28 @@ def _instruction_set(path: Path) -> tuple[str, ...]:
 
 def _write_facts(path: Path, plan: Plan, version: str) -> None:
     """The header that bindings.cpp and built_from.cpp get their build facts from; left alone where nothing changed."""
-    banner = subprocess.run([*plan.compiler, "--version"], capture_output=True, text=True).stdout.splitlines()
+    banner = _banner(plan.compiler)
     facts = {
         "RESNET_CUDA_VERSION": version,
         "RESNET_CUDA_BUILD_SOURCES": digest(CSRC),
         "RESNET_CUDA_BUILD_TORCH": plan.torch.version,
         "RESNET_CUDA_BUILD_CUDA": plan.cuda.version if plan.cuda else "none",
         "RESNET_CUDA_BUILD_ARCHS": " ".join(plan.architectures) or "none",
-        "RESNET_CUDA_BUILD_COMPILER": re.sub(r'["\\]', "", banner[0]) if banner else "unknown",
+        "RESNET_CUDA_BUILD_COMPILER": re.sub(r'["\\]', "", banner),
     }
     text = "".join(f'#define {name} "{value}"\n' for name, value in facts.items())
     text += f"#define RESNET_CUDA_SOURCES_SYMBOL resnet_cuda_sources_{facts['RESNET_CUDA_BUILD_SOURCES']}\n"
     write_if_changed(path, text)
+
+
+def _banner(compiler: tuple[str, ...]) -> str:
+    """The first line that a compiler says of its version."""
+    try:
+        lines = commands.run([*compiler, "--version"]).stdout.splitlines()
+    except OSError:  # a script without #!, which only a shell runs
+        lines = []
+    # Python reads it as UTF-8.
+    return lines[0].encode("ascii", "replace").decode() if lines else "unknown"
 
 
 def _own_flags() -> list[str]:
@@ -117,6 +128,12 @@ def device_command(plan: Plan) -> list[str]:
         *_torch_include(plan),
     ]
     return [*command, "-DUSE_CUDA", "--expt-relaxed-constexpr", *host_compiler.ccbin(plan.compiler, BUILT)]
+
+
+def _read_by_nvcc() -> list[str]:
+    """The variables that nvcc reads by itself, as words of the command, where ninja sees that they have changed."""
+    values = [f"{name}={os.environ[name]}" for name in NVCC_VARIABLES if os.environ.get(name)]
+    return ["env", *values] if values else []
 
 
 def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
@@ -171,7 +188,7 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
             architectures = architectures_of(source.name, plan.architectures)
             if not architectures:  # the kernels of GPUs that were not asked for
                 continue
-            device = [*device_command(plan), *nvcc_flags(architectures)]
+            device = [*_read_by_nvcc(), *device_command(plan), *nvcc_flags(architectures)]
             command = device if source.suffix == ".cu" else [*shared, *own.get(source.name, ())]
             objects.append(file.compile(command, source, folder / "cuda", CSRC))
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]
@@ -213,9 +230,11 @@ def build(plan: Plan, version: str) -> dict[str, Path]:
     tag = re.sub(r"[^\w.]+", "-", f"{sysconfig.get_config_var('SOABI')}-torch{plan.torch.version}")
     folder = BUILT / tag
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = write_ninja_file(plan, folder, version)
-    command = [find_ninja(), "-C", str(folder)]
-    command += jobs()
-    if subprocess.run(command).returncode != 0:
-        raise BuildError("the compiler failed, see above (with pip: add -v)")
+    # Not -C: relative paths in CXX, CXXFLAGS and the like are from here.
+    command = [find_ninja(), "-f", str(folder / "build.ninja"), *jobs()]
+    with locked(folder):
+        outputs = write_ninja_file(plan, folder, version)
+        compile_anew_if_unseen(folder, CSRC)
+        if subprocess.run(command).returncode != 0:
+            raise BuildError("the compiler failed, see above (with pip: add -v)")
     return outputs

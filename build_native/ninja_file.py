@@ -63,4 +63,6 @@ class NinjaFile:
         self._writer.build(_path(target), "link", [_path(path) for path in objects], variables=variables)
 
     def write(self, path: Path) -> None:
+        # Ninja's log lies beside the file, wherever ninja runs.
+        self._writer.variable("builddir", str(path.parent).replace("$", "$$"))
         write_if_changed(path, self._text.getvalue())

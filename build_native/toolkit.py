@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from build_native import commands
+from build_native.folders import BUILT
 from build_native.host_compiler import ccbin, compile_nothing
 
 HEADER = "cuda_runtime.h"
@@ -46,7 +48,7 @@ def candidates() -> Iterator[tuple[str, Path]]:
 
 
 def _output_of(command: list[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = commands.run(command, timeout=60)
     if result.returncode != 0:
         last = (result.stderr or result.stdout).strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
         raise OSError(last[0])
@@ -56,10 +58,11 @@ def _output_of(command: list[str]) -> str:
 def root_of(nvcc: Path, compiler: tuple[str, ...]) -> Path:
     """The toolkit's folder by nvcc's own word: the path may be a link or a wrapper script far from it.
 
-    To say so nvcc needs its host compiler: for ``compiler`` see :func:`build_native.host_compiler.ccbin`.
+    To say so nvcc needs its host compiler: for ``compiler`` see :func:`build_native.host_compiler.ccbin`. Its script
+    lies where the build has it, since nothing may be executed in some folders for temporary files.
     """
     with tempfile.TemporaryDirectory() as folder:
-        text = _output_of([str(nvcc), "--dryrun", *ccbin(compiler, Path(folder)), *compile_nothing(folder)])
+        text = _output_of([str(nvcc), "--dryrun", *ccbin(compiler, BUILT), *compile_nothing(folder)])
     match = re.search(r"^#\$ TOP=(.+)$", text, re.MULTILINE)
     if not match:
         raise OSError("nvcc --dryrun names no TOP folder")

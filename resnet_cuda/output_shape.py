@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from resnet_cuda.feature_info import FeatureInfo
@@ -32,11 +33,15 @@ class HasOutputShape:
     """A module that describes the levels of its forward, in their order; subclasses define ``levels()``."""
 
     # TorchScript would compile properties. It looks for those to ignore in the class itself, not in its bases.
-    __jit_unused_properties__: tuple[str, ...] = ("feature_info", "size_divisibility", "padding_constraints")
+    __jit_unused_properties__: Sequence[str] = ("feature_info", "size_divisibility", "padding_constraints")
     __jit_ignored_attributes__ = __jit_unused_properties__
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        # A subclass's list would take the place of this one.
+        own = HasOutputShape.__jit_unused_properties__
+        cls.__jit_unused_properties__ = tuple({*cls.__jit_unused_properties__, *own})
+        cls.__jit_ignored_attributes__ = tuple({*cls.__jit_ignored_attributes__, *own})
         for name in cls.__jit_unused_properties__:
             setattr(cls, name, getattr(cls, name))
 

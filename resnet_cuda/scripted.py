@@ -6,6 +6,7 @@ It evaluates ``hasattr`` at compile time, and so compiles only the branch of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
@@ -23,8 +24,14 @@ class HasRelu:
     if TYPE_CHECKING:
         relu: Any
 
-    __constants__ = ("relu_is_fused",)
-    __jit_unused_properties__: tuple[str, ...] = ("relu_is_fused",)
+    __constants__: Sequence[str] = ("relu_is_fused",)
+    __jit_unused_properties__: Sequence[str] = ("relu_is_fused",)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Both are of the class alone: lists of a subclass would take the place of these."""
+        super().__init_subclass__(**options)
+        cls.__constants__ = tuple({*cls.__constants__, *HasRelu.__constants__})
+        cls.__jit_unused_properties__ = tuple({*cls.__jit_unused_properties__, *HasRelu.__jit_unused_properties__})
 
     @property
     def relu_is_fused(self) -> bool:

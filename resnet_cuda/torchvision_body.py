@@ -12,6 +12,7 @@ from resnet_cuda import norm_statistics_warning
 from resnet_cuda._arguments import flag, flags, integer
 from resnet_cuda.blocks import NormFunction
 from resnet_cuda.layers import DeformConv2d, DFConv2d, FrozenBatchNorm2d
+from resnet_cuda.meta_copy import meta_copy, stride_of
 from resnet_cuda.output_shape import HasOutputShape, Level
 from resnet_cuda.registry import Registry
 from resnet_cuda.scripted import HasRelu
@@ -45,6 +46,9 @@ VARIANTS = Registry(
         "wide_resnet101_2": Variant(True, BLOCK_COUNTS[101], 1, 128),
     },
 )
+
+
+_STEM_STRIDE = 4
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
@@ -133,8 +137,6 @@ class TorchvisionBody(HasOutputShape, HasRelu, nn.Module):
         ValueError: for any other argument that is out of range.
     """
 
-    __jit_unused_properties__ = (*HasOutputShape.__jit_unused_properties__, *HasRelu.__jit_unused_properties__)
-
     def __init__(
         self,
         backbone_name: str,
@@ -171,7 +173,7 @@ class TorchvisionBody(HasOutputShape, HasRelu, nn.Module):
         self.stages = [f"layer{layer}" for layer in range(1, max(returned_layers) + 1)]
         self.stage_channels: dict[str, int] = {}
         self.stage_strides: dict[str, int] = {}
-        channels, total_stride, dilation = width, 4, 1
+        channels, total_stride, dilation = width, _STEM_STRIDE, 1
         for index, stage in enumerate(self.stages):
             dcn_config = {
                 "stage_with_dcn": dcn_stages[index],
@@ -200,10 +202,23 @@ class TorchvisionBody(HasOutputShape, HasRelu, nn.Module):
         norm_statistics_warning.warn_at_first_training_step(self)
 
     def levels(self) -> list[Level]:
+        stem = self._stem_stride()
         return [
-            Level(name, self.stage_channels[stage], self.stage_strides[stage], stage)
+            Level(name, self.stage_channels[stage], self.stage_strides[stage] * stem // _STEM_STRIDE, stage)
             for stage, name in self.output_names.items()
         ]
+
+    def _stem_stride(self) -> int:
+        """4, or measured where the convolution or the pooling was replaced by one of another stride."""
+        strides = [it.stride[0] for it in self.conv1.modules() if isinstance(it, nn.Conv2d)]
+        pool = self.maxpool
+        if math.prod(strides) == 2 and type(pool) is nn.MaxPool2d and pool.stride in (2, (2, 2)):
+            return _STEM_STRIDE
+        parts = nn.Sequential(self.conv1, self.bn1, self.relu, pool)
+        size, dtype = 1024, next((it.dtype for it in parts.parameters()), torch.float32)
+        with torch.no_grad():
+            x = torch.empty(1, self.in_channels, size, size, device="meta", dtype=dtype)
+            return stride_of(size, meta_copy(parts)(x))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if torch.jit.is_scripting():

@@ -114,6 +114,31 @@ def test_a_stem_of_the_users_is_measured_or_asked(stem, stride, monkeypatch):
     check_levels(body, ["res4"], strides=[4 * stride])
 
 
+class Halved(nn.Module):
+    def forward(self, x):
+        return x[..., ::2, ::2]
+
+
+STEMS = {
+    "no pooling": (lambda body: setattr(body, "maxpool", nn.Identity()), 2),
+    "for small images": (lambda body: setattr(body, "conv1", nn.Conv2d(3, 8, 3, 1, 1)), 2),
+    "neither": (lambda body: [setattr(body, "conv1", nn.Conv2d(3, 8, 3, 1, 1)), setattr(body, "maxpool", Halved())], 2),
+    "another pooling": (lambda body: setattr(body, "maxpool", nn.MaxPool2d(3, 4, 1)), 8),
+    "an activation": (lambda body: setattr(body, "relu", nn.SiLU()), 4),
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("name", STEMS)
+def test_a_body_whose_stem_was_changed_is_measured(name, deep):
+    change, stride = STEMS[name]
+    network = narrow_fpn(deep_stem=deep)
+    change(network.body)
+    names = ["0", "1", "2", "3"]
+    check_levels(network.body, names, strides=[stride, 2 * stride, 4 * stride, 8 * stride])
+    check_levels(network, [*names, "pool"])
+
+
 class TwoMore(nn.Module):
     """A user's levels, for either pyramid: one of the last stage's output, one a quarter of the last level."""
 

@@ -29,7 +29,7 @@ _WRAPPER_PREFIX = re.compile(r"^(?:module\.)+")
 WRAPPED_PARTS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _STATISTIC = re.compile(r"\.running_(?:mean|var)$")
 # A body's own parts. Other names beside them are a classifier's or a detector's.
-_PART_OF_BODY = re.compile(r"(?:stem|conv|bn|gn|norm|layer|res|attnpool|downsample)\d*(?:[._]|$)")
+_PART_OF_BODY = re.compile(r"(?:stem|conv|bn|gn|norm|relu|act|layer|res|attnpool|downsample)\d*(?:[._]|$)")
 # mmdetection's bodies have torchvision's names; its detectors' other parts tell.
 _MMDETECTIONS = re.compile(r"(?:.*\.)?(?:neck|rpn_head|roi_head|bbox_head|panoptic_head|data_preprocessor)\.")
 # Whose lateral convolutions are not those of the detector's pyramid.

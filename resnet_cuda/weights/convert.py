@@ -18,7 +18,7 @@ from resnet_cuda.weights.conventions import PIXELS
 from resnet_cuda.weights.formats import CAFFE2, DETECTRON2, FORMATS, MMDETECTION, TORCHVISION, Format
 from resnet_cuda.weights.load import checked_eps
 from resnet_cuda.weights.norms import folded, with_eps
-from resnet_cuda.weights.notes import converted_stem
+from resnet_cuda.weights.notes import converted_stem, verb_of_input
 from resnet_cuda.weights.recognised_source import Source
 from resnet_cuda.weights.reparametrized import advice
 from resnet_cuda.weights.report import summary
@@ -131,11 +131,13 @@ def _notes(given: Source, target: Format, pixels: str | Sequence[str] | None, st
     if any(name.startswith("stem.") for name in checkpoint.tensors):
         have, usual = PIXELS[given.pixels], PIXELS[target.pixels]
         if pixels is not None and not stem_is_converted:
-            yield f"input: the weights are for {PIXELS[_name_of(pixels)]} already; the stem is unchanged"
+            expected = PIXELS[_name_of(pixels)]
+            verb = "are for" if not isinstance(pixels, str) else verb_of_input(given)
+            yield f"input: the weights {verb} {expected} already; the stem is unchanged"
         if pixels is None and have != usual:
             yield (
-                f"input: the weights are for {have}, {target.name}'s mostly for {usual}; the stem is unchanged, "
-                f"pixels={target.pixels!r} (--pixels {target.pixels}) converts it"
+                f"input: the weights {verb_of_input(given)} {have}, {target.name}'s mostly {usual}; the stem is "
+                f"unchanged, pixels={target.pixels!r} (--pixels {target.pixels}) converts it"
             )
     stride = given.stride_in_1x1()
     if stride != target.stride_in_1x1:

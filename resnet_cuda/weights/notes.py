@@ -57,17 +57,20 @@ def converted_stem(
     return converted
 
 
+def verb_of_input(source: Source) -> str:
+    """What stands between "the weights" and the input that they are for: a fact, or only what is likely."""
+    if source.says("pixels"):
+        return "are for" if source.knows("pixels") else "are probably for"
+    return f"of {source.checkpoint.format.name} mostly expect"
+
+
 def conventions(target: Target, source: Source, pixels: object, report: LoadReport) -> list[str]:
     """Appends notes to the report; returns the warnings for the caller."""
     alarms = []
     checkpoint = source.checkpoint
     name = checkpoint.format.name
     if any(it in checkpoint.tensors for it in _STEMS) and pixels is None:
-        expected = PIXELS[source.pixels]
-        if source.says("pixels"):
-            mostly = "are for" if source.knows("pixels") else "are probably for"
-        else:
-            mostly = f"of {name} mostly expect"
+        expected, mostly = PIXELS[source.pixels], verb_of_input(source)
         if checkpoint.format is not target.checkpoint.format:
             report.notes.append(f"input: the weights {mostly} {expected}")
         statistics = target.image_statistics()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
 
-from resnet_cuda.weights.target import Target
+from resnet_cuda.weights.target import Target, without_wrappers
 
 _SIZES = ("stride", "dilation")
 
 
 def differences(source: Target, target: Target) -> list[str]:
-    """Differences between layers that both models have: kind, groups or epsilon of norms, dilation, pooling, pyramid.
+    """Differences between layers that both models have: kind, groups or epsilon of norms, dilation, activation,
+    pooling, pyramid.
 
     Not compared here: a bottleneck's stride (see :meth:`Target.stride_in_1x1`), and a batch norm's epsilon, which is
     converted.
@@ -23,6 +25,7 @@ def differences(source: Target, target: Target) -> list[str]:
         ("norms", _norm),
         ("convolutions", _convolution),
         ("blocks", _block),
+        ("stems", _stem),
         ("pyramids' convolutions", _pyramid),
     ):
         differing = []
@@ -89,7 +92,7 @@ def has_relu(side: Target, name: str) -> bool | None:
 
 
 def _block(side: Target, name: str) -> str | None:
-    """Whether timm's block has a blur or a pooling after a convolution, and its activation."""
+    """Whether timm's block has a blur or a pooling after a convolution, and a block's activation."""
     if not name.endswith(".conv2.weight") or not name.startswith("res"):
         return None
     block = side.around(name, ".conv")
@@ -97,9 +100,30 @@ def _block(side: Target, name: str) -> str | None:
         return None
     pooling = getattr(block, "aa", None)
     is_pooled = pooling is not None and not isinstance(pooling, nn.Identity)
-    activation = getattr(block, "act1", None)
-    name = "ReLU" if activation is None else type(activation).__name__
-    return f"{'with' if is_pooled else 'without'} a pooling of its own (aa), {name}"
+    return f"{'with' if is_pooled else 'without'} a pooling of its own (aa), {_activation(block) or 'ReLU'}"
+
+
+def _activation(parent: nn.Module) -> str | None:
+    """Of a block or a body, under torchvision's or timm's name; whether it writes in place does not matter."""
+    found = getattr(parent, "relu", None) or getattr(parent, "act1", None)
+    if not isinstance(found, nn.Module):
+        return getattr(found, "__name__", None)
+    found = without_wrappers(found)
+    options = [it for it in found.extra_repr().split(", ") if it and not it.startswith("inplace")]
+    return f"{type(found).__name__}({', '.join(options)})" if options else type(found).__name__
+
+
+def _stem(side: Target, name: str) -> str | None:
+    """The activation and the pooling after a body's first norm, where they are modules."""
+    if not re.fullmatch(r"stem\.(?:\d\.)?(?:norm|gn)\.weight", name):
+        return None
+    body = side.around(name)
+    activation, pool = (None, None) if body is None else (_activation(body), getattr(body, "maxpool", None))
+    if activation is None or not isinstance(pool, nn.Module):
+        return None
+    pool = without_wrappers(pool)
+    sizes = [_pair(getattr(pool, size)) for size in ("kernel_size", "stride", "padding") if hasattr(pool, size)]
+    return " ".join(map(str, (f"{activation}, {type(pool).__name__}", *sizes)))
 
 
 def _fusion(model: nn.Module) -> str:

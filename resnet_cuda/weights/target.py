@@ -20,6 +20,15 @@ def _without_last_wrappers(path: str) -> str:
     return ".".join(parts)
 
 
+def without_wrappers(module: nn.Module) -> nn.Module:
+    """What wrappers of a part have in them: torch.compile's, activation checkpointing's, FSDP's."""
+    while True:
+        inner = next((it for name, it in module.named_children() if name in WRAPPED_PARTS), None)
+        if inner is None:
+            return module
+        module = inner
+
+
 @dataclass
 class Target:
     """A model whose weights are read or written."""
@@ -56,14 +65,9 @@ class Target:
     def _submodule(self, path: str) -> nn.Module | None:
         """Without what wraps it."""
         try:
-            module = self.model.get_submodule(path)
+            return without_wrappers(self.model.get_submodule(path))
         except AttributeError:
             return None
-        while True:
-            inner = next((it for name, it in module.named_children() if name in WRAPPED_PARTS), None)
-            if inner is None:
-                return module
-            module = inner
 
     def eps(self, norm: str) -> float:
         """The epsilon of the norm with this neutral name."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from resnet_cuda.weights.values import is_wrapper, plain_again
 
@@ -52,6 +53,10 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
         averages = [name for name in inner if name.endswith("ema")]
         if averages and inner[0] not in averages:
             notes.append(f"the file has an average of the weights, too: {', '.join(averages)}; {inner[0]} was taken")
+        # Configurations, too, are under such names.
+        others_there = [name for name in inner[1:] if name not in averages and _tensors(content[name])]
+        if others_there:
+            notes.append(f"the file has other tensors, too: {', '.join(others_there)}; {inner[0]} was taken")
         content = content[inner[0]]
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
@@ -61,6 +66,8 @@ def unwrap(content: Mapping[str, Any], label: str) -> tuple[dict[str, Tensor], l
         no_weight = not isinstance(key, str) or key.endswith("_momentum") or key == AVERAGE_COUNTER
         if no_weight or not isinstance(value, Tensor):
             others.append(str(key))  # Caffe2's momenta are as many as its weights
+        elif value.is_nested or is_lazy(value):
+            raise ValueError(f"{label}: {key} is {'a nested tensor' if value.is_nested else 'not initialized yet'}")
         elif is_wrapper(value):
             raise ValueError(
                 f"{label}: {key} is a {type(value).__name__}, whose values are in other tensors; {plain_again(value)}"

@@ -96,6 +96,28 @@ def test_scripted(bottlenecks, change, form, x, native):
         close(torch.jit.script(FORMS[form](ours))(x).values(), theirs(x).values())
 
 
+@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize("part", ["", "layer1.0"])
+def test_scripted_subclasses_with_lists_of_their_own(part, leaky, x, native):
+    _, ours = bodies()
+    if leaky:
+        with_other_activations(ours)
+    module = ours.get_submodule(part)
+
+    class Mine(type(module)):
+        __constants__ = ("answer",)
+        __jit_unused_properties__ = ("unscriptable",)
+        answer = 42
+
+        @property
+        def unscriptable(self):
+            return object()
+
+    module.__class__ = Mine
+    with torch.no_grad():
+        close(torch.jit.script(ours)(x).values(), ours(x).values())
+
+
 @pytest.mark.parametrize("name", ["resnet18d", "resnet18"])
 @pytest.mark.parametrize("norm", ["frozen_bn", "bn", "gn"])
 def test_children_in_order_are_the_body(name, norm, x, native):

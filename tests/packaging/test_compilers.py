@@ -126,6 +126,7 @@ def test_the_build_asks_nvcc_first(fake_toolkit, monkeypatch):
 
 def test_nvccs_own_variable_names_its_compiler(tmp_path, monkeypatch):
     """With both set, CXX is for the C++ files."""
+    monkeypatch.setattr(host_compiler.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setenv("CXX", "g++-16")
     assert host_compiler.ccbin(("g++-16",), tmp_path) == ["-ccbin", "g++-16"]
     monkeypatch.setenv("NVCC_CCBIN", "g++-14")

@@ -261,6 +261,18 @@ def test_files_for_one_architecture(fake_toolkit, monkeypatch, tmp_path, asked, 
         assert all(flag in step for step in others)
 
 
+@pytest.mark.parametrize("variable", ["NVCC_APPEND_FLAGS", "NVCC_PREPEND_FLAGS"])
+def test_what_nvcc_reads_itself_is_seen_by_ninja(fake_toolkit, monkeypatch, tmp_path, variable):
+    """Otherwise kernels are not compiled anew with other flags."""
+    monkeypatch.setenv("CUDA_HOME", str(fake_toolkit().parents[1]))
+    monkeypatch.setenv(variable, "-lineinfo --maxrregcount=32")
+    native.write_ninja_file(make_plan(), tmp_path, "1.2.3")
+    steps = (tmp_path / "build.ninja").read_text().split("\nbuild ")
+    kernels = [step for step in steps if step.split("\n")[0].endswith(".cu")]
+    assert kernels
+    assert all(f"compiler = env '{variable}=-lineinfo --maxrregcount=32' /" in step for step in kernels)
+
+
 def test_without_the_ninja_package(monkeypatch):
     """A ninja of the system alone cannot write the file."""
     from build_native import BuildError, native

@@ -206,6 +206,22 @@ def test_what_is_assumed_of_a_file_is_not_noted_as_a_fact():
     assert any("the weights are probably for RGB" in note for note in report.notes)
 
 
+def test_the_input_of_a_file_is_told_as_a_fact_only_where_it_is_one():
+    def note(source, to, **options):
+        (found,) = (it for it in convert(source, to, **options).notes if it.startswith("input: "))
+        return found
+
+    network = randomise(by_configuration())
+    state = network.state_dict()
+    assert "the weights of maskrcnn-benchmark mostly expect BGR" in note(state, "torchvision")
+    assert "maskrcnn-benchmark mostly expect BGR" in note(state, "caffe2", pixels="caffe2")
+    assert note(state, "caffe2", pixels=("caffe2", "caffe2")).startswith("input: the weights are for BGR")
+    guessed = convert(state, "detectron2").content
+    assert "the weights are probably for BGR" in note(guessed, "torchvision")
+    known = convert(state, "detectron2", pixels=("caffe2", "caffe2")).content
+    assert "the weights are for BGR" in note(known, "torchvision")
+
+
 def test_detectron2s_bodies_without_a_pyramid_have_its_names():
     body = narrow_fpn().body.state_dict()
     weights = convert({f"backbone.body.{key}": value for key, value in body.items()}, "detectron2").weights

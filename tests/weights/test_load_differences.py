@@ -67,6 +67,51 @@ def test_equal_models_raise_no_alarm():
         assert alarms(narrow_fpn(**options), narrow_fpn(**options)) == []
 
 
+def changed(**parts):
+    network = narrow_fpn()
+    for name, part in parts.items():
+        parent, _, attribute = name.replace("__", ".").rpartition(".")
+        setattr(network.body.get_submodule(parent), attribute, part)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            {"layer2__0__relu": nn.LeakyReLU(0.1)},
+            r"1 blocks differ: res3.0.conv2 is .* LeakyReLU\(negative_slope=0.1\)",
+        ),
+        ({"relu": nn.SiLU()}, "1 stems differ: stem.norm is SiLU, MaxPool2d .* and ReLU, MaxPool2d"),
+        ({"maxpool": nn.Identity()}, "1 stems differ: stem.norm is ReLU, Identity"),
+        ({"maxpool": nn.MaxPool2d(2, 2)}, r"is ReLU, MaxPool2d \(2, 2\) \(2, 2\) \(0, 0\) in the source"),
+    ],
+)
+def test_activations_and_poolings_that_differ(source, message):
+    (found,) = alarms(narrow_fpn(), changed(**source))
+    assert re.search(message, found)
+    assert len(alarms(changed(**source), narrow_fpn())) == 1
+    assert alarms(changed(**source), changed(**source)) == []
+
+
+def test_activations_that_compute_the_same_raise_no_alarm():
+    assert alarms(narrow_fpn(), changed(relu=nn.ReLU(inplace=True), maxpool=nn.MaxPool2d((3, 3), 2, 1))) == []
+
+
+@pytest.mark.parametrize("name", ["relu", "layer2__0__relu"])
+def test_parameters_of_activations_are_part_of_the_backbone(name):
+    key = f"body.{name.replace('__', '.')}.weight"
+    with pytest.raises(ValueError, match=f"missing: {key}"):
+        load_weights(changed(**{name: nn.PReLU()}), narrow_fpn())
+    with pytest.raises(ValueError, match=f"unexpected: {key}"):
+        load_weights(narrow_fpn(), changed(**{name: nn.PReLU()}))
+    with pytest.raises(ValueError, match=f"keys that no ResNet has: {key}"):
+        convert(changed(**{name: nn.PReLU()}), "mmdetection")
+    model = changed(**{name: nn.PReLU(init=0.5)})
+    assert alarms(model, changed(**{name: nn.PReLU()})) == []
+    assert model.state_dict()[key].item() == 0.25
+
+
 def test_norms_without_weights_keep_their_function():
     def build(eps):
         return narrow_fpn(norm_layer=lambda channels: nn.BatchNorm2d(channels, eps, affine=False)).double().eval()

@@ -173,6 +173,17 @@ def test_torchs_average_of_the_weights_is_a_source_and_a_target(make):
     assert report.missing == report.unexpected == []
 
 
+def test_of_two_networks_in_one_file_the_report_says_which_was_taken():
+    network, model = randomise(narrow_fpn()), narrow_fpn()
+    state = network.state_dict()
+    others = {key: value * 0 for key, value in state.items()}
+    report = load_weights(model, {"model": others, "state_dict": state, "net": {"depth": 18}})
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert [it for it in report.notes if "taken" in it] == [
+        "the file has other tensors, too: model; state_dict was taken"
+    ]
+
+
 def test_ddp_models_are_filled(tmp_path):
     network = randomise(narrow_fpn())
     with one_process_group(tmp_path):

@@ -141,3 +141,19 @@ def test_subclasses_with_values_of_their_own_are_loaded():
     network, model = randomise(narrow_fpn()), narrow_fpn()
     load_weights(model, {key: value.as_subclass(Named) for key, value in network.state_dict().items()})
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(4)]), "a nested tensor"),
+        (lambda: nn.LazyConv2d(4, 3).weight, "not initialized yet"),
+    ],
+)
+def test_tensors_without_a_shape_are_named(make, what):
+    network = randomise(narrow_fpn())
+    source = {**network.state_dict(), "body.conv1.weight": make()}
+    for act in (lambda: load_weights(network, source), lambda: convert(source, "detectron2")):
+        with pytest.raises(ValueError, match=f"state dict: body.conv1.weight is {what}"):
+            act()
