@@ -12,7 +12,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Waits until no other process builds in ``folder``; a process that is killed leaves no lock behind."""
     import fcntl  # not on Windows, where nothing is compiled
 
-    with open(folder / "lock", "w") as file:
+    with open(folder / "lock", "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
