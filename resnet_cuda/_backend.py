@@ -23,6 +23,16 @@ _warned: set[str] = set()
 _lock = threading.Lock()
 
 
+def _renew_the_lock() -> None:
+    """In a forked process: the thread that may have held it is not there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_the_lock)
+
+
 def backend() -> str:
     """The implementation in use for CPU tensors (and CUDA tensors where its library is loaded).
 

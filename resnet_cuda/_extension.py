@@ -89,22 +89,32 @@ def _why_of_other_sources(file: Path, differing: list[str]) -> str:
     )
 
 
-def _is_registered(operator: str) -> bool:
+def is_registered(operator: str) -> bool:
+    """Whether ``torch.ops.resnet_cuda`` has it, from whichever library."""
     return bool(torch._C._jit_get_schemas_for_operator(f"resnet_cuda::{operator}"))
+
+
+def _would_register_again(file: Path) -> bool:
+    """Whether the operators are those of another file already: loading this one would end the process."""
+    return any(map(is_registered, _libraries.SCHEMAS)) and not _libraries.is_loaded(file)
 
 
 def _load_cpu() -> None:
     """Imports ``_C``, whose static initialisers register the schemas and the CPU kernels."""
     global _module, CPU_LOADED, CPU_ERROR
+    file = library()
+    if file is not None and _would_register_again(file):
+        CPU_ERROR = f"{file} cannot be loaded: another copy of this package has registered its operators here"
+        _warn_of_the_reference("Restart Python (in a notebook: its kernel), and import one copy only")
+        return
     try:
-        file = library()
         differing = [] if file is None else _libraries.operators_that_differ(file)
         # Of a file that has none of the schemas the loader says what it is.
         if not differing or len(differing) == len(_libraries.SCHEMAS):
             # torch is imported above: its libraries must be in the process before ours look for their symbols.
             module = importlib.import_module("resnet_cuda._C")
             module.cpu_capability()  # raises for a value of RESNET_CUDA_CPU_CAPABILITY that is none
-            differing = [name for name in differing if not _is_registered(name)]
+            differing = [name for name in differing if not is_registered(name)]
         if not differing:
             _module, CPU_LOADED = module, True
             _warn_of_another_version(module.build_info()["version"])
@@ -121,8 +131,12 @@ def _load_cpu() -> None:
             f"Reinstall it from its sources with a C++ compiler at hand: {install_again()}, {_BUILD_MODE}; "
             "torch must be 2.10 or later"
         )
+    _warn_of_the_reference(remedy)
+
+
+def _warn_of_the_reference(remedy: str) -> None:
     warnings.warn(
-        f"resnet_cuda: {CPU_ERROR}. So everything runs on the slow PyTorch reference. {remedy}.", stacklevel=2
+        f"resnet_cuda: {CPU_ERROR}. So everything runs on the slow PyTorch reference. {remedy}.", stacklevel=3
     )
 
 
@@ -153,6 +167,8 @@ def _load_cuda() -> None:
         )
     elif (reason := _why_the_driver_will_not_do()) is not None:
         CUDA_ERROR = reason
+    elif _has_cuda_kernels() and not _libraries.is_loaded(CUDA_LIBRARY):
+        CUDA_ERROR = f"another {CUDA_LIBRARY.name} than {CUDA_LIBRARY} is loaded in this process; restart Python"
     else:
         try:
             torch.ops.load_library(str(CUDA_LIBRARY))
@@ -160,6 +176,10 @@ def _load_cuda() -> None:
             CUDA_ERROR = f"{CUDA_LIBRARY.name} cannot be loaded: {error}"
             return
         CUDA_LOADED = True
+
+
+def _has_cuda_kernels() -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key("resnet_cuda::deform_conv2d", "CUDA")
 
 
 def _why_the_driver_will_not_do() -> str | None:

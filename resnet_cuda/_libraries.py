@@ -1,8 +1,10 @@
-"""What a compiled library's file says of itself, before it is loaded: what is registered cannot be taken back."""
+"""What a compiled library's file says of itself, and whether it may be loaded: what is registered cannot be taken back."""
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,18 @@ def version_of(library: Path) -> str | None:
     with _content(library) as content:
         found = _VERSION.search(content)
         return None if found is None else found[1].decode("ascii", "replace")
+
+
+def is_loaded(library: Path) -> bool:
+    """Whether ``library`` is in this process; False where the system cannot tell (Windows)."""
+    without_loading = getattr(os, "RTLD_NOLOAD", None)
+    if without_loading is None:
+        return False
+    try:
+        ctypes.CDLL(str(library), without_loading)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Choosing the implementation: function, context manager, environment variable."""
 
+import os
+import signal
+
 import pytest
 import torch
 from helpers.processes import run_python
 from helpers.threads import in_threads
 
-from resnet_cuda import backend, ops, use_backend
+from resnet_cuda import _backend, backend, ops, use_backend
 
 ALLOWED = r"'auto', 'native', 'reference'"
 
@@ -79,6 +82,18 @@ def test_three_blocks_of_threads_that_end_in_their_order(registered):
         elsewhere(block.__exit__, None, None, None)
         seen.append(backend())
     assert seen == ["native", "native", "reference"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_process_that_was_forked_while_another_thread_was_choosing():
+    """That thread, and what it would release, are missing in it."""
+    with _backend._lock:  # as by another thread
+        process = os.fork()
+        if not process:
+            signal.alarm(20)
+            with use_backend("reference"):
+                os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 3
 
 
 def test_a_choice_within_a_block_ends_with_it(registered):

@@ -1,7 +1,5 @@
 """The operators: compiled where the extension supports the tensor's device, else the reference."""
 
-import torch
-
 from resnet_cuda import _extension
 from resnet_cuda.ops import (
     _python_operators,
@@ -17,6 +15,4 @@ __all__ = ["deform_conv2d", "frozen_bn_relu"]
 if _extension.CPU_LOADED:
     register_flop_formulas()
 else:
-    # A fragment of its own: "IMPL" libraries cannot define.
-    _library = torch.library.Library("resnet_cuda", "FRAGMENT")
-    _python_operators.define(_library)
+    _python_operators.define()

@@ -61,6 +61,7 @@ def test_the_cuda_library_is_not_loaded_for_a_driver_that_is_too_old(driver, loa
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     monkeypatch.setattr(torch.ops, "load_library", calls.append)
+    monkeypatch.setattr(_extension, "_has_cuda_kernels", lambda: False)
     monkeypatch.setattr(_extension, "CUDA_LIBRARY", library)
     monkeypatch.setattr(_extension, "CUDA_LOADED", False)
     monkeypatch.setattr(_extension, "CUDA_ERROR", None)

@@ -151,6 +151,7 @@ def test_kernels_of_another_build_are_not_loaded(compiled, monkeypatch, sources)
     """``_cuda_kernels.so`` is loaded where its digest is that of ``_C``, or ``_C`` is from before there was one."""
     loaded = []
     monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    monkeypatch.setattr(_extension, "_has_cuda_kernels", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(_extension, "CUDA_LIBRARY", compiled)
     monkeypatch.setattr(_extension, "CPU_LOADED", True)
@@ -168,6 +169,19 @@ def test_kernels_of_another_build_are_not_loaded(compiled, monkeypatch, sources)
     else:
         assert loaded == [str(compiled)]
         assert _extension.CUDA_LOADED
+
+
+def test_kernels_are_not_loaded_beside_those_of_another_library(compiled, monkeypatch):
+    """A second registration would end the process."""
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: pytest.fail("it was loaded"))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for name, value in {"CUDA_LIBRARY": compiled, "CPU_LOADED": True, "CUDA_LOADED": False, "CUDA_ERROR": None}.items():
+        monkeypatch.setattr(_extension, name, value)
+    monkeypatch.setattr(_extension, "_is_of_this_build", lambda library: True)
+    monkeypatch.setattr(_extension, "_has_cuda_kernels", lambda: True)
+    _extension._load_cuda()
+    assert not _extension.CUDA_LOADED
+    assert "another _cuda_kernels.so than" in _extension.CUDA_ERROR and "restart Python" in _extension.CUDA_ERROR
 
 
 @needs_the_library
