@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,16 @@ def write(content: Mapping[str, Any], path: str | os.PathLike[str], container: s
 
 
 def _save_torch(content: Mapping[str, Any], path: str) -> None:
-    torch.save(_converted(content, _compact, ""), path)
+    plain, handled = _converted(content, _compact, ""), sys.exc_info()[1]
+    try:
+        with open(path, "wb") as file:  # given a path, torch does not say why, such as that the disk is full
+            torch.save(plain, file)
+    except RuntimeError as error:
+        # Whatever ends the writing early, Ctrl-C too, makes torch complain of the file's size as it closes it.
+        first = error.__context__
+        if first is None or first is handled or isinstance(first, RuntimeError):
+            raise OSError(str(error)) from None
+        raise first from None
 
 
 def _save_pickle(content: Mapping[str, Any], path: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
+from helpers.processes import run_python
 from helpers.weight_files import assert_same
 
 from resnet_cuda.weights import files
@@ -101,3 +103,48 @@ def test_a_link_is_written_through_and_permissions_stay(tmp_path, container):
     write({"w": torch.ones(1)}, link, container)
     assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
     assert torch.equal(read(path)["w"], torch.ones(1))
+
+
+FULL = """
+import resource, sys, torch
+from resnet_cuda.weights.files import FileError, write
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+try:
+    write({f"w{it}": torch.ones(5000) for it in range(10)}, sys.argv[1], sys.argv[2])
+except FileError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+@pytest.mark.parametrize("room", [0, 4096, 30000, 200000])
+@pytest.mark.parametrize("container", files.CONTAINERS)
+def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, container, room):
+    if container == "safetensors":
+        pytest.importorskip("safetensors")
+    path = tmp_path / "name"
+    path.write_bytes(b"before")
+    done = run_python("-c", FULL, path, container, str(room))
+    assert (done.stdout, done.returncode) == (f"{path}: File too large\n", 0), done.stderr
+    assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["name"]
+
+
+@pytest.mark.parametrize(
+    ("first", "raised", "message"),
+    [(KeyboardInterrupt("x"), KeyboardInterrupt, "x"), (None, FileError, "name: unexpected pos 4480 vs 4374")],
+)
+def test_what_ended_the_writing_is_raised(tmp_path, monkeypatch, first, raised, message):
+    def save(content, file):
+        try:
+            if first is not None:
+                raise first
+        finally:
+            raise RuntimeError("unexpected pos 4480 vs 4374")
+
+    monkeypatch.setattr(torch, "save", save)
+    try:
+        raise ZeroDivisionError  # what a caller handles meanwhile is no reason
+    except ZeroDivisionError:
+        with pytest.raises(raised, match=message):
+            write({"w": torch.ones(1)}, tmp_path / "name", "torch")
+    assert os.listdir(tmp_path) == []
