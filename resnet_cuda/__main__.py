@@ -7,23 +7,36 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from resnet_cuda._console import escape_what_cannot_be_printed
+from resnet_cuda._console import delivered, escape_what_cannot_be_printed, show
 from resnet_cuda._version import __version__
 from resnet_cuda.export.command import add_export, run_export
-from resnet_cuda.info import print_info
+from resnet_cuda.info import info
 from resnet_cuda.weights.conventions import PIXELS
 from resnet_cuda.weights.convert import ALIASES, LAYOUTS, TARGETS, convert_file
 
 
+def run() -> int | str | None:
+    """The program as a process of its own: :func:`main`, and then the end of the process. Returns the exit status."""
+    try:
+        status: int | str | None = main()
+    except SystemExit as end:  # of argparse, after --help
+        status = end.code
+    return delivered(status)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The program; returns its exit status, 1 for what cannot be converted or exported, 2 for wrong arguments."""
+    """The program as a function, for other programs: how the process ends stays their matter.
+
+    Returns:
+        The exit status: 1 for what cannot be converted, exported or printed, 2 for wrong arguments.
+    """
     escape_what_cannot_be_printed()
     program = "resnet-cuda" if sys.argv[0].endswith("resnet-cuda") else "python -m resnet_cuda"
     parser = argparse.ArgumentParser(prog=program)
     parser.add_argument("--version", action="version", version=f"resnet_cuda {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="{info,bench,convert,export}")
-    info = commands.add_parser("info", help="what was built and what this machine can use")
-    info.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    facts = commands.add_parser("info", help="what was built and what this machine can use")
+    facts.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     commands.add_parser("bench", help="the benchmarks of a checkout; its options follow", add_help=False)
     _add_convert(commands)
     add_export(commands)
@@ -34,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     if chosen.command == "info":
-        print_info(chosen.json)
-        return 0
+        return show(info(chosen.json))
     if chosen.command == "convert":
         return _convert(chosen)
     if chosen.command == "export":
@@ -86,9 +98,8 @@ def _convert(chosen: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"resnet_cuda: {error}", file=sys.stderr)
         return 1
-    print(conversion)
-    return 0
+    return show(conversion, f"{chosen.path} is written; ")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

@@ -87,11 +87,9 @@ def facts() -> dict[str, str]:
     }
 
 
-def print_info(as_json: bool = False) -> None:
-    """Prints a line per fact, or one JSON object whose keys have underscores for spaces."""
+def info(as_json: bool = False) -> str:
+    """A line per fact, or one JSON object whose keys have underscores for spaces."""
     found = facts()
     if as_json:
-        print(json.dumps({name.replace(" ", "_"): value for name, value in found.items()}, indent=2))
-        return
-    for name, value in found.items():
-        print(f"{name:>18}: {value}")
+        return json.dumps({name.replace(" ", "_"): value for name, value in found.items()}, indent=2)
+    return "\n".join(f"{name:>18}: {value}" for name, value in found.items())

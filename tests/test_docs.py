@@ -109,7 +109,7 @@ def test_commands_are_those_of_the_programs(page, monkeypatch):
 
     monkeypatch.setattr(program, "run_export", lambda chosen: 0)
     monkeypatch.setattr(program, "_convert", lambda chosen: 0)
-    monkeypatch.setattr(program, "print_info", lambda as_json: None)
+    monkeypatch.setattr(program, "info", lambda as_json: "")
     for command in commands_of(page, "python -m resnet_cuda"):
         assert program.main(command) == 0, command
     monkeypatch.syspath_prepend(ROOT)

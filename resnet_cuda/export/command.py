@@ -7,6 +7,7 @@ import sys
 
 from torch import nn
 
+from resnet_cuda._console import show
 from resnet_cuda.backbones import build_backbone
 from resnet_cuda.config import get_cfg
 from resnet_cuda.export.onnx_file import EXPORTERS, OPSET, export_onnx, need_packages
@@ -36,14 +37,15 @@ def add_export(commands: argparse._SubParsersAction) -> None:
 
 
 def run_export(chosen: argparse.Namespace) -> int:
-    """Returns the exit status: 1, with one sentence on stderr, if the file could not be written."""
+    """Returns the exit status: 1, with one sentence on stderr, if the file or the reports could not be written."""
+    status = 0
     try:
         need_packages(chosen.exporter)
         model = _network(chosen)
         if chosen.weights is None:
             print("resnet_cuda: no --weights: the file has random ones", file=sys.stderr)
         else:
-            print(load_weights(model, chosen.weights))
+            status = show(load_weights(model, chosen.weights))
         checked = "" if chosen.no_check else ", then checking the file"
         print(f"resnet_cuda: exporting{checked}; this takes about a minute", file=sys.stderr)
         report = export_onnx(
@@ -59,8 +61,7 @@ def run_export(chosen: argparse.Namespace) -> int:
         text = error.args[0] if isinstance(error, KeyError) else error
         print(f"resnet_cuda: {text}", file=sys.stderr)
         return 1
-    print(report)
-    return 0
+    return status or show(report, f"{chosen.out} is written; ")
 
 
 def _network(chosen: argparse.Namespace) -> nn.Module:

@@ -86,7 +86,7 @@ def test_a_wheel_without_a_compiled_part(checkout):
     assert {name for name in names if ".dist-info/" not in name} == expected
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
-        assert b"resnet-cuda = resnet_cuda.__main__:main" in archive.read(entry_points)
+        assert b"resnet-cuda = resnet_cuda.__main__:run" in archive.read(entry_points)
 
 
 @pytest.mark.parametrize("repository", ["somebody/resnet_cuda", ""])
