@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from resnet_cuda._console import delivered, escape_what_cannot_be_printed, show
+from resnet_cuda._interrupts import end_by, interruptible
 from resnet_cuda._version import __version__
 from resnet_cuda.export.command import add_export, run_export
 from resnet_cuda.info import info
@@ -21,6 +22,8 @@ def run() -> int | str | None:
         status: int | str | None = main()
     except SystemExit as end:  # of argparse, after --help
         status = end.code
+    except KeyboardInterrupt as interrupt:
+        return end_by(interrupt)
     return delivered(status)
 
 
@@ -29,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit status: 1 for what cannot be converted, exported or printed, 2 for wrong arguments.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C, and while a file is converted or exported for SIGTERM and SIGHUP.
     """
     escape_what_cannot_be_printed()
     program = "resnet-cuda" if sys.argv[0].endswith("resnet-cuda") else "python -m resnet_cuda"
@@ -49,9 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.command == "info":
         return show(info(chosen.json))
     if chosen.command == "convert":
-        return _convert(chosen)
+        with interruptible(chosen.path):
+            return _convert(chosen)
     if chosen.command == "export":
-        return run_export(chosen)
+        with interruptible(chosen.out):
+            return run_export(chosen)
     if not _is_checkout():
         print("resnet_cuda: benchmarks/ is part of a checkout, not of the package: run this in one", file=sys.stderr)
         return 2
