@@ -1,4 +1,4 @@
-"""What a compiled library's file says of itself, and whether it may be loaded: what is registered cannot be taken back."""
+"""What a compiled library's file says of itself, and whether it is loaded: what is registered cannot be taken back."""
 
 from __future__ import annotations
 
