@@ -23,6 +23,11 @@ from resnet_cuda import __main__ as program
 from resnet_cuda.export import onnx_file
 from resnet_cuda.weights import files
 
+# As at a terminal: nohup has had SIGHUP ignored, a shell SIGINT of what runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("SIGTERM", "SIGHUP"):
+    signal.signal(getattr(signal, name, signal.SIGTERM), signal.SIG_DFL)
+
 numbers = [int(it) for it in sys.argv.pop(1).split(",")]
 def save(*arguments):
     path = next(it for it in arguments if isinstance(it, str))

@@ -17,7 +17,7 @@ from pathlib import Path
 from compile_gate.tools import Tools, code_name, output_of
 
 from build_native.architectures import nvcc_flags
-from build_native.native import CSRC, ROOT
+from build_native.folders import CSRC, ROOT
 
 FOLDER = ROOT / "build" / "compile_gate"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from compile_gate.assembling import assembled_faults
 from compile_gate.tools import GATED, Tools, UnavailableError, find_tools, output_of
 
-from build_native.native import ROOT
+from build_native.folders import ROOT
 
 TOOLKITS = ("12.4", "12.6", "12.8", "12.9", "13.0", "13.1", "13.2", "13.3", "13.4", "13.5")
 # What nvcc needs to compile the sources; its C++ library (cccl) has had version numbers of its own since 13.3.
