@@ -35,8 +35,19 @@ _WRAPPERS = functools.reduce(
     ),
 )
 
+
+class _Library(torch.library.Library):
+    """Whose kernels take the place of an earlier import's, which code has dropped from ``sys.modules``.
+
+    In torch 2.10 that is an error by default, and ``register_autograd`` has no option for it.
+    """
+
+    def impl(self, *arguments: Any, **options: Any) -> None:
+        super().impl(*arguments, **options | {"allow_override": True})
+
+
 # Python kernels for the operators whose schemas the compiled library registers.
-library = torch.library.Library(NAMESPACE, "IMPL")
+library = _Library(NAMESPACE, "IMPL")
 
 
 def autocast_dtype(input: object) -> torch.dtype | None:
@@ -75,6 +86,16 @@ def register_autocast(name: str, cast_arguments: Callable) -> None:
                 return packet(*cast_arguments(dtype, *arguments))
 
         library.impl(name, kernel, key)
+
+
+def register_fake(name: str, fake: Callable) -> None:
+    """How ``name`` computes its results' shapes; likewise in place of an earlier import's function."""
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, allow_override=True)
+
+
+def register_autograd(name: str, backward: Callable, setup_context: Callable) -> None:
+    """``torch.library.register_autograd`` for an operator of this package."""
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=library)
 
 
 def refuse_autograd(name: str, instead: str) -> None:

@@ -14,11 +14,11 @@ from resnet_cuda import _extension, reference
 from resnet_cuda._arguments import flag, integer, pair
 from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
-    NAMESPACE,
     call_without_graph,
     needs_gradient,
     needs_registered_op,
     refuse_autograd,
+    register_fake,
     transformed,
 )
 from resnet_cuda.reference.checks import check_conv2d_winograd, check_tensor
@@ -87,5 +87,5 @@ def _fake(input, weight, out_channels, bias, residual, relu, pad_h, pad_w):
 
 if _extension.CPU_LOADED:
     _FORWARD = torch.ops.resnet_cuda.conv2d_winograd.default
-    torch.library.register_fake(f"{NAMESPACE}::conv2d_winograd", _fake)
+    register_fake("conv2d_winograd", _fake)
     refuse_autograd("conv2d_winograd", "torch.nn.functional.conv2d")

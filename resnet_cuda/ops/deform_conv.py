@@ -13,7 +13,6 @@ from resnet_cuda import _backend, _extension, reference
 from resnet_cuda._arguments import conv_geometry
 from resnet_cuda.ops._onnx import as_onnx_node
 from resnet_cuda.ops._registration import (
-    NAMESPACE,
     autocast_dtype,
     call_in_backward,
     call_without_graph,
@@ -24,6 +23,8 @@ from resnet_cuda.ops._registration import (
     needs_registered_op,
     record,
     register_autocast,
+    register_autograd,
+    register_fake,
     transformed,
 )
 from resnet_cuda.reference.checks import (
@@ -232,10 +233,8 @@ def _fake_backward(grad, input, weight, offset, mask, *geometry_and_needs):
 if _extension.CPU_LOADED:
     _FORWARD = torch.ops.resnet_cuda.deform_conv2d.default
     _BACKWARD = torch.ops.resnet_cuda.deform_conv2d_backward.default
-    torch.library.register_fake(f"{NAMESPACE}::deform_conv2d", _fake)
-    torch.library.register_fake(f"{NAMESPACE}::deform_conv2d_backward", _fake_backward)
-    torch.library.register_autograd(f"{NAMESPACE}::deform_conv2d", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        f"{NAMESPACE}::deform_conv2d_backward", _second_gradients, setup_context=_setup_backward_context
-    )
+    register_fake("deform_conv2d", _fake)
+    register_fake("deform_conv2d_backward", _fake_backward)
+    register_autograd("deform_conv2d", _backward, _setup_context)
+    register_autograd("deform_conv2d_backward", _second_gradients, _setup_backward_context)
     register_autocast("deform_conv2d", _autocast)

@@ -15,13 +15,13 @@ from torch.fx import Proxy
 from resnet_cuda import _backend, _extension
 from resnet_cuda._arguments import conv_geometry
 from resnet_cuda.ops._registration import (
-    NAMESPACE,
     autocast_dtype,
     call_without_graph,
     cast,
     needs_gradient,
     needs_registered_op,
     refuse_autograd,
+    register_fake,
     transformed,
 )
 from resnet_cuda.ops.deform_conv import _fake, deform_conv2d
@@ -57,5 +57,5 @@ def deform_conv2d_relu(
 
 if _extension.CPU_LOADED:
     _FORWARD = torch.ops.resnet_cuda.deform_conv2d_relu.default
-    torch.library.register_fake(f"{NAMESPACE}::deform_conv2d_relu", _fake)
+    register_fake("deform_conv2d_relu", _fake)
     refuse_autograd("deform_conv2d_relu", "resnet_cuda.ops.deform_conv2d and torch.relu")

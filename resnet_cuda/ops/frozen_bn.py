@@ -12,7 +12,6 @@ from resnet_cuda import _extension, reference
 from resnet_cuda._arguments import flag
 from resnet_cuda._backend import use_native_for
 from resnet_cuda.ops._registration import (
-    NAMESPACE,
     autocast_dtype,
     call_in_backward,
     call_without_graph,
@@ -24,6 +23,8 @@ from resnet_cuda.ops._registration import (
     record,
     refuse_autograd,
     register_autocast,
+    register_autograd,
+    register_fake,
     transformed,
 )
 from resnet_cuda.reference.checks import (
@@ -377,18 +378,14 @@ if _extension.CPU_LOADED:
     _LAYER = torch.ops.resnet_cuda.frozen_batch_norm.default
     _LAYER_IN_PLACE = torch.ops.resnet_cuda.frozen_batch_norm_.default
     _BACKWARD = torch.ops.resnet_cuda.frozen_bn_relu_backward.default
-    torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu", _fake)
-    torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_", _fake_in_place)
-    torch.library.register_fake(f"{NAMESPACE}::frozen_batch_norm", _fake_layer)
-    torch.library.register_fake(f"{NAMESPACE}::frozen_batch_norm_", _fake_layer_in_place)
-    torch.library.register_fake(f"{NAMESPACE}::frozen_bn_relu_backward", _fake_backward)
-    torch.library.register_autograd(f"{NAMESPACE}::frozen_bn_relu", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(
-        f"{NAMESPACE}::frozen_batch_norm", _layer_backward, setup_context=_setup_layer_context
-    )
-    torch.library.register_autograd(
-        f"{NAMESPACE}::frozen_bn_relu_backward", _second_gradients, setup_context=_setup_backward_context
-    )
+    register_fake("frozen_bn_relu", _fake)
+    register_fake("frozen_bn_relu_", _fake_in_place)
+    register_fake("frozen_batch_norm", _fake_layer)
+    register_fake("frozen_batch_norm_", _fake_layer_in_place)
+    register_fake("frozen_bn_relu_backward", _fake_backward)
+    register_autograd("frozen_bn_relu", _backward, _setup_context)
+    register_autograd("frozen_batch_norm", _layer_backward, _setup_layer_context)
+    register_autograd("frozen_bn_relu_backward", _second_gradients, _setup_backward_context)
     refuse_autograd("frozen_bn_relu_", "resnet_cuda.ops.frozen_bn_relu")
     refuse_autograd("frozen_batch_norm_", "resnet_cuda.layers.FrozenBatchNorm2d")
     register_autocast("frozen_bn_relu", _cast_arguments)
