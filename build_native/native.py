@@ -183,12 +183,13 @@ def write_ninja_file(plan: Plan, folder: Path, version: str) -> dict[str, Path]:
         outputs["_cuda_kernels.so"] = folder / "_cuda_kernels.so"
         cuda = ["-DUSE_CUDA", "-isystem", str(plan.cuda.include)]
         shared = [*host, *torch_include, *cuda, *asked]
+        nvcc = [*_read_by_nvcc(), *device_command(plan)]
         objects = []
         for source in cuda_sources():
             architectures = architectures_of(source.name, plan.architectures)
             if not architectures:  # the kernels of GPUs that were not asked for
                 continue
-            device = [*_read_by_nvcc(), *device_command(plan), *nvcc_flags(architectures)]
+            device = [*nvcc, *nvcc_flags(architectures)]
             command = device if source.suffix == ".cu" else [*shared, *own.get(source.name, ())]
             objects.append(file.compile(command, source, folder / "cuda", CSRC))
         runtime = [str(plan.cuda.runtime), "-ldl", "-lrt", "-lpthread"]

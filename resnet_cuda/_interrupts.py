@@ -73,15 +73,14 @@ def end_by(interrupt: KeyboardInterrupt) -> int:
     Returns:
         The exit status of a shell for that signal, where the system has no such end: on Windows.
     """
-    number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+    if not isinstance(interrupt, Interrupted):
+        interrupt = Interrupted(signal.SIGINT)
     with contextlib.suppress(OSError):
-        print(
-            f"resnet_cuda: {interrupt if isinstance(interrupt, Interrupted) else Interrupted(number)}", file=sys.stderr
-        )
+        print(f"resnet_cuda: {interrupt}", file=sys.stderr)
     with contextlib.suppress(OSError):
         if sys.stdout is not None:
             sys.stdout.flush()
     if os.name == "posix":
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-    return 128 + number
+        signal.signal(interrupt.number, signal.SIG_DFL)
+        signal.raise_signal(interrupt.number)
+    return 128 + interrupt.number
